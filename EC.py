@@ -1,0 +1,52 @@
+"""The command line of the framework: picks the runner, parses its flags, installs the platform, and runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cli import arg_utils, runner_registry, shared_args
+from foundations.errors import ConfigError
+from platforms import registry as platforms
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns the exit status: 0, or 2 with one line of explanation for input that cannot be run."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(runner_registry.welcome())
+        return 0
+    try:
+        run(arguments[0], arguments[1:])
+    except ConfigError as error:
+        print(f"EC.py {arguments[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Parses the arguments of a command and runs it on the platform that they name."""
+    runner_class = runner_registry.get(command)
+    parser = arg_utils.ArgumentParser(f"EC.py {command}", arguments, runner_class.description())
+    platform_name = parser.peek("platform", "local")
+    platform_class = platforms.get(platform_name)
+
+    parser.add_argument("--platform", default="local", metavar="STR", help=f"The platform (one of: {', '.join(platforms.registered_platforms)}; default: local).")
+    runner_class.add_args(parser)
+    platform_class.add_args(parser)
+    args = parser.parse()
+
+    def job() -> None:
+        runner = runner_class.create_from_args(args)
+        if args.display_output_location:
+            runner.display_output_location()
+        else:
+            runner.run()
+
+    platform_class.create_from_args(args).run_job(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

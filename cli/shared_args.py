@@ -1,0 +1,31 @@
+"""The flags that every workflow of this framework has: defaults, seed, and what is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundations.hparams import Hparams, check
+from foundations.seeds import NOT_CHOSEN
+
+
+@dataclass
+class JobArgs(Hparams):
+    """What belongs to one run of an experiment and not to the experiment."""
+
+    global_seed: int = NOT_CHOSEN
+    quiet: bool = False
+    evaluate_only_at_end: bool = False
+    display_output_location: bool = False
+    default_hparams: str | None = None
+
+    _name = "Job Arguments"
+    _description = "What belongs to this run rather than to the experiment; none of it but the seed names a folder."
+    _global_seed = "The seed of everything random in the run. -1: one is drawn, recorded, and used again on resuming."
+    _quiet = "Print nothing while running."
+    _evaluate_only_at_end = "Evaluate before and after training only."
+    _display_output_location = "Print where the results of this run are, or would be, and leave."
+    _default_hparams = "Fill in the hyperparameters that this model trains well with; flags beside it still win."
+
+    def __post_init__(self):
+        check(self.global_seed >= NOT_CHOSEN, "global_seed", self.global_seed, "-1 (not chosen) or more")
+

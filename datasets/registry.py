@@ -1,0 +1,59 @@
+"""Every dataset, and the way to a loader. A new dataset is a module with the classes Dataset and DataLoader, and a line here."""
+
+from __future__ import annotations
+
+import torch
+
+from datasets import base, digits, mnist, teacher_dataset
+from datasets.datagen import registry as datagen
+from foundations.errors import unknown
+from foundations.hparams import DatasetHparams, TrainingHparams
+
+registered_datasets = {
+    "digits": digits,
+    "mnist": mnist,
+    "teacher": teacher_dataset,
+}
+
+
+def choices() -> dict[str, list[str]]:
+    """What the fields of DatasetHparams with a closed list accept, for help."""
+    return {"dataset_name": list(registered_datasets), "datagen": list(datagen.registered_policies)}
+
+
+def check(dataset_hparams: DatasetHparams) -> None:
+    """Raises a ConfigError for a dataset that does not exist."""
+    if dataset_hparams.dataset_name not in registered_datasets:
+        raise unknown("--dataset_name", dataset_hparams.dataset_name, registered_datasets)
+
+
+def get(dataset_hparams: DatasetHparams, train: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32) -> base.DataLoader:
+    """The loader of a dataset's training or test set.
+
+    Args:
+        dataset_hparams: which dataset, and the batch size.
+        train: whether the training set is meant.
+        seed: the run's; it decides the order of the examples, and the queries where they are random.
+        dtype: the number format of examples and real-valued targets.
+    """
+    module = registered_datasets[dataset_hparams.dataset_name]
+    return module.DataLoader(module.Dataset.create(dataset_hparams, train, seed), dataset_hparams.batch_size, seed, dtype)
+
+
+def get_both(dataset_hparams: DatasetHparams, training_hparams: TrainingHparams, seed: int) -> tuple[base.DataLoader, base.DataLoader]:
+    """The loaders of the training and the test set, in the precision and the data order of a training run."""
+    dtype = getattr(torch, training_hparams.precision)
+    train, test = (get(dataset_hparams, part, seed, dtype) for part in (True, False))
+    if training_hparams.data_order_seed is not None:
+        train.seed = training_hparams.data_order_seed
+    return train, test
+
+
+def shape(dataset_hparams: DatasetHparams) -> tuple[int, int]:
+    """Values an example, and outputs that a model needs."""
+    return registered_datasets[dataset_hparams.dataset_name].Dataset.shape(dataset_hparams)
+
+
+def num_classes(dataset_hparams: DatasetHparams) -> int:
+    """Outputs that a model of this dataset needs."""
+    return shape(dataset_hparams)[1]

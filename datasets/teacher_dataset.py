@@ -1,0 +1,151 @@
+"""A dataset of questions and a teacher's answers.
+
+The teacher is a network that `train` has trained, or a file of answers. A network is asked the queries of `--datagen` and answers in
+float64; a file's pairs are what there is, and every tenth of them is kept for test. `dataset_hparams.teacher_name` is a resolved name here:
+`train_<md5>` or `answers_<md5 of the file>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from datasets import base
+from datasets.datagen import registry as datagen
+from foundations import paths
+from foundations.errors import ConfigError
+from foundations.hparams import DatasetHparams, ModelHparams
+from models import registry as models
+from platforms.platform import get_platform
+
+HELD_OUT = 10  # one pair in ten is for test
+CHUNK = 4096  # queries that the teacher is asked at a time
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who answers: a trained network, or a file of answers (then nothing is known of the network)."""
+
+    name: str
+    inputs: int
+    outputs: int
+    model_hparams: ModelHparams | None = None
+    location: str | None = None
+
+    def load(self) -> torch.nn.Module:
+        """The trained network, in float64 on the platform's device.
+
+        Raises:
+            ConfigError: its training has not finished, or its file is damaged.
+        """
+        if not get_platform().exists(paths.logger(self.location)):
+            raise ConfigError(f"--teacher_name: the run in {self.location} has not finished; run its train command again")
+        model = models.load(models.last_file(self.location), self.model_hparams, self.outputs)
+        return model.double().to(get_platform().torch_device).eval()
+
+
+def location_of(name: str, seed: int) -> str:
+    """The run folder of a teacher."""
+    return os.path.join(get_platform().root, name, f"seed_{seed}", "main")
+
+
+def find(name: str, seed: int) -> Teacher:
+    """The teacher that a hash, or a unique prefix of one, stands for.
+
+    Raises:
+        ConfigError: no run or several begin like this, or the run lacks this seed.
+    """
+    root = get_platform().root
+    prefix = f"train_{name.removeprefix('train_')}"
+    runs = [run for run in get_platform().listdir(root) if run.startswith(prefix)]
+    if len(runs) != 1 or prefix == "train_":
+        found = f"{len(runs)} runs under {root} begin with it: {', '.join(runs)}" if runs else f"no train run under {root} begins with it"
+        raise ConfigError(f"--teacher_name: {name!r} names no teacher ({found}); valid: a hash, a model's name or a .npz file")
+    if not get_platform().exists(paths.hparams_dict(location_of(runs[0], seed))):
+        seeds = [folder.removeprefix("seed_") for folder in get_platform().listdir(os.path.join(root, runs[0]))]
+        raise ConfigError(f"--teacher_seed: {runs[0]} has no seed {seed}; valid: {', '.join(seeds) or 'none'}")
+    return read(runs[0], seed)
+
+
+def read(name: str, seed: int) -> Teacher:
+    """The teacher of a resolved name: what its run folder, or the kept file of answers, says of it."""
+    if name.startswith("answers_"):
+        _, queries, answers = read_answers(answers_path(name))
+        return Teacher(name, queries.shape[1], answers.shape[1])
+    location = location_of(name, seed)
+    path = paths.hparams_dict(location)
+    try:
+        with get_platform().open(path) as file:
+            hparams = json.load(file)
+        return Teacher(name, *hparams["shape"], ModelHparams.from_dict(hparams["model_hparams"]), location)
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} is damaged; delete the folder and run the teacher's train command again") from None
+
+
+def answers_path(teacher_name: str) -> str:
+    """Where the pairs of a file are kept, so that a run can resume without the file that it was started with."""
+    return os.path.join(get_platform().root, f"{teacher_name}.npz")
+
+
+def examine_answers(path: str) -> tuple[Teacher, bytes]:
+    """The teacher that a `.npz` file is, named by the digest of its content, and that content.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or holds no `X` `[n, inputs]` and `y` `[n, outputs]` of finite numbers.
+    """
+    content, queries, answers = read_answers(path)
+    return Teacher(f"answers_{hashlib.md5(content).hexdigest()}", queries.shape[1], answers.shape[1]), content
+
+
+def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
+    """A file's bytes, its queries `[n, inputs]` and its answers `[n, outputs]`, both float64."""
+    try:
+        with get_platform().open(path, "rb") as file:
+            content = file.read()
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            queries, answers = np.asarray(arrays["X"], np.float64), np.asarray(arrays["y"], np.float64)
+    except FileNotFoundError:
+        raise ConfigError(f"--teacher_name: {path} does not exist") from None
+    except KeyError as error:
+        raise ConfigError(f"--teacher_name: {path} must hold arrays X and y; {error}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        raise ConfigError(f"--teacher_name: {path} is no .npz file of numbers, or is damaged") from None
+    queries, answers = queries.reshape(len(queries), -1), answers.reshape(len(answers), -1)
+    if len(queries) != len(answers) or len(queries) < HELD_OUT:
+        raise ConfigError(f"--teacher_name: {path} has {len(queries)} queries X and {len(answers)} answers y; valid: as many, {HELD_OUT} or more")
+    if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
+        raise ConfigError(f"--teacher_name: {path} holds values that are not finite numbers")
+    return content, torch.from_numpy(queries), torch.from_numpy(answers)
+
+
+class Dataset(base.Dataset):
+    """Queries `[n, inputs]` and answers `[n, outputs]`."""
+
+    @classmethod
+    def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
+        if dataset_hparams.teacher_name.startswith("answers_"):
+            _, queries, answers = read_answers(answers_path(dataset_hparams.teacher_name))
+            held_out = torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1
+            chosen = ~held_out if train else held_out
+            return cls(queries[chosen], answers[chosen])
+        teacher = read(dataset_hparams.teacher_name, dataset_hparams.teacher_seed)
+        model = teacher.load()
+        queries = datagen.make(dataset_hparams.datagen, train, teacher.inputs, seed)
+        with torch.no_grad():
+            answers = [model(batch.double()) for batch in queries.to(get_platform().torch_device).split(CHUNK)]
+        return cls(queries, torch.cat(answers))
+
+    @classmethod
+    def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:
+        teacher = read(dataset_hparams.teacher_name, dataset_hparams.teacher_seed)
+        return teacher.inputs, teacher.outputs
+
+
+DataLoader = base.DataLoader

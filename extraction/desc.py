@@ -1,0 +1,62 @@
+"""What names an extraction: the students on the one hand, what is made of them on the other."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+
+from foundations.desc import Desc, fingerprint
+from foundations.hparams import ExtractionHparams
+from foundations.seeds import NOT_CHOSEN
+from training.desc import TrainingDesc
+
+
+@dataclasses.dataclass
+class ExtractionDesc(TrainingDesc):
+    """Students, the teacher that they imitate, their training, and how the teacher is read off them.
+
+    The folder `extract_<md5>` is named by all that trains the students; inside a run of it `clustering_<md5>` is named by the extraction's
+    hyperparameters alone, so that many extractions share the students.
+    """
+
+    extraction_hparams: ExtractionHparams
+
+    @staticmethod
+    def name_prefix() -> str:
+        return "extract"
+
+    @property
+    def hashname(self) -> str:
+        students = {name: bundle for name, bundle in self.bundles().items() if name != "extraction_hparams"}
+        return f"{self.name_prefix()}_{fingerprint(*students.values())}"
+
+    @property
+    def clustering_hashname(self) -> str:
+        """The name of the folder of results."""
+        return f"clustering_{fingerprint(self.extraction_hparams)}"
+
+    def clustering_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
+        """The folder of results of the run with a given seed."""
+        return os.path.join(self.run_path(root, seed), self.clustering_hashname)
+
+    @staticmethod
+    def add_args(parser: argparse.ArgumentParser, defaults: ExtractionDesc | None = None) -> None:
+        from training import optimizers
+
+        TrainingDesc.add_args(parser, defaults)
+        choices = {"finetune_optimizer": optimizers.OPTIMIZERS}
+        ExtractionHparams.add_args(parser, defaults and defaults.extraction_hparams, choices=choices)
+
+    @staticmethod
+    def create_from_args(args: argparse.Namespace) -> ExtractionDesc:
+        training = TrainingDesc.create_from_args(args)
+        return ExtractionDesc(*vars(training).values(), ExtractionHparams.create_from_args(args))
+
+    @staticmethod
+    def default_for(model_name: str) -> ExtractionDesc:
+        from models import registry as models
+
+        defaults = models.get_default_hparams(model_name)
+        training = defaults.dataset_hparams, defaults.model_hparams, defaults.training_hparams
+        return ExtractionDesc(*training, defaults.extraction_hparams or ExtractionHparams())

@@ -1,0 +1,161 @@
+"""Pictures of an extraction, one file each.
+
+Axes: N students, n clustered neurons, K recovered and R teacher's neurons, D inputs with the bias last.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import torch
+
+from extraction import clustering
+from extraction.evaluation import layer_vectors, match
+from extraction.expand_and_cluster import Reconstruction
+from extraction.layer_reconstruction import RecoveredLayer
+from extraction.symmetry import Symmetry, symmetries
+from models.mlp import FullyConnected
+from training.metric_logger import MetricLogger
+from training.plotting import figure, save
+
+SHOWN_LEAVES = 1000  # of a larger dendrogram only the top merges are drawn
+SHOWN_NEURONS = 64
+
+
+def draw(result: Reconstruction, teacher: FullyConnected | None, students_location: str, folder: str) -> None:
+    """Draws everything there is to see of an extraction.
+
+    Args:
+        result: the reconstruction.
+        teacher: None where only its answers are known.
+        students_location: the students' run folder, for their losses.
+        folder: where the pictures go.
+    """
+    symmetry = symmetries[result.network.act_fun]
+    student_losses(MetricLogger.load(students_location), os.path.join(folder, "student_losses.png"))
+    for depth, layer in enumerate(result.layers, start=1):
+        dendrogram(layer, os.path.join(folder, f"dendrogram_{depth}.png"))
+        distance_matrix(layer, os.path.join(folder, f"distance_matrix_{depth}.png"))
+        cluster_alignment(layer, symmetry, os.path.join(folder, f"cluster_alignment_{depth}.png"))
+    ours = layer_vectors(result.network)
+    theirs = layer_vectors(teacher) if teacher and len(layer_vectors(teacher)) == len(ours) else [None] * len(ours)
+    for depth, (recovered, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
+        if true is not None:
+            teacher_alignment(recovered, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
+    weights(ours[0], theirs[0], symmetry, os.path.join(folder, "weights_1.png"))
+
+
+def student_losses(logger: MetricLogger, path: str) -> None:
+    """The loss of every student over training, on queries kept for test."""
+    made, (axis,) = figure(width=6.5)
+    points = logger.get("test_individual_losses")
+    iterations = [iteration for iteration, _ in points]
+    for student, losses in enumerate(zip(*(values for _, values in points), strict=True)):
+        axis.plot(iterations, losses, linewidth=1, label=f"student {student}")
+    axis.set(yscale="log", xlabel="iteration", ylabel="mean squared error", title="Students imitate the teacher")
+    if points and len(points[0][1]) <= 10:
+        axis.legend(fontsize=7, ncols=2)
+    save(made, path)
+
+
+def dendrogram(layer: RecoveredLayer, path: str) -> None:
+    """The merge tree of the clustered neurons, and the height at which it is cut."""
+    from scipy.cluster import hierarchy
+
+    found = layer.clustering
+    made, (axis,) = figure(width=11, height=4)
+    many = len(found.labels) > SHOWN_LEAVES
+    options = {"truncate_mode": "lastp", "p": SHOWN_LEAVES} if many else {}
+    hierarchy.dendrogram(found.tree, ax=axis, no_labels=True, color_threshold=found.cut, above_threshold_color="0.6", **options)
+    heights = found.tree[:, 2]
+    axis.set_yscale("log")
+    axis.set_ylim(max(heights[heights > 0].min() / 2, clustering.LEAST_HEIGHT), 2 * heights.max())
+    axis.axhline(found.cut, color="black", linestyle="--", linewidth=1, label=f"cut at {found.cut:.2g}: {found.clusters} clusters count")
+    axis.set(xlabel=f"{len(found.labels)} neurons of all students", ylabel="distance", title="Merge tree")
+    axis.legend(loc="upper right")
+    save(made, path)
+
+
+def distance_matrix(layer: RecoveredLayer, path: str) -> None:
+    """Distances between all clustered neurons, cluster by cluster; those in no cluster come last."""
+    from scipy.spatial.distance import squareform
+
+    found = layer.clustering
+    labels = np.where(found.labels < 0, found.clusters, found.labels)
+    order = np.lexsort((found.student, labels))
+    made, (axis,) = figure(width=6, height=5.2)
+    image = axis.imshow(squareform(found.distances)[np.ix_(order, order)], cmap="viridis")
+    ends = np.cumsum(np.bincount(labels))[:-1] - 0.5
+    for end in ends:
+        axis.axhline(end, color="white", linewidth=0.4)
+        axis.axvline(end, color="white", linewidth=0.4)
+    made.colorbar(image, ax=axis, label="distance")
+    axis.set(title=f"Neurons in {found.clusters} clusters", xlabel="neuron", ylabel="neuron")
+    save(made, path)
+
+
+def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> None:
+    """How far the members of each cluster point away from the neuron that it is collapsed to."""
+    found = layer.clustering
+    made, (axis,) = figure(width=max(5.0, 0.3 * found.clusters + 2))
+    for label in range(found.clusters):
+        members = np.flatnonzero(found.labels == label)
+        off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
+        axis.scatter(np.full(len(members), label + 1), off.clamp_min(1e-9), s=9, alpha=0.5, c=found.student[members], cmap="tab10")
+    counts = np.bincount(found.labels[found.labels >= 0])
+    axis.set_xticks(range(1, found.clusters + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
+    axis.set(yscale="log", xlabel="cluster (neurons in it); a colour is a student", ylabel="angle (radians)", title="Agreement within clusters")
+    save(made, path)
+
+
+def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry, path: str) -> None:
+    """Cosine similarity between every recovered neuron and every neuron of the teacher, partners on the diagonal."""
+    rows, columns, _, _ = match(ours, theirs, symmetry)
+    ours, theirs = _partners_first(ours, rows), _partners_first(theirs, columns)
+    cosines = torch.cos(clustering.angles(ours, theirs, symmetry.opposite_is_equal))
+    made, (axis,) = figure(width=5.4, height=4.6)
+    image = axis.imshow(cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    made.colorbar(image, ax=axis, label="cosine similarity")
+    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} of the teacher", xlabel="teacher's neuron", ylabel="recovered neuron")
+    save(made, path)
+
+
+def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry, path: str) -> None:
+    """The recovered incoming weights, each as an image where the inputs are a square one, below them their partners in the teacher."""
+    labels = ["recovered"]
+    rows = [ours]
+    if theirs is not None:
+        left, right, signs, scales = match(ours, theirs, symmetry)
+        ours = ours.clone()
+        ours[left] *= (signs * scales)[:, None]
+        rows, labels = [_partners_first(ours, left), _partners_first(theirs, right)], ["recovered", "teacher"]
+    count = min(SHOWN_NEURONS, max(map(len, rows)))
+    columns = min(count, 16)
+    side = math.isqrt(ours.shape[1] - 1)
+    square = side * side == ours.shape[1] - 1
+    made, _ = figure(width=0.75 * columns + 0.6, height=(0.78 if square else 1.6) * len(rows) * math.ceil(count / columns) + 0.5)
+    made.clear()
+    grid = made.subplots(len(rows) * math.ceil(count / columns), columns, squeeze=False)
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for part, (vectors, label) in enumerate(zip(rows, labels, strict=True)):
+        for neuron, vector in enumerate(vectors[:count, :-1]):
+            axis = grid[len(rows) * (neuron // columns) + part, neuron % columns]
+            bound = float(vector.abs().max()) or 1.0
+            if square:
+                axis.imshow(vector.view(side, side), cmap="RdBu_r", vmin=-bound, vmax=bound)
+            else:
+                axis.bar(range(len(vector)), vector, width=1.0)
+            if neuron % columns == 0:
+                axis.set_axis_on()
+                axis.set(xticks=[], yticks=[], ylabel=label)
+    made.suptitle("Incoming weights of the hidden neurons", fontsize=11)
+    save(made, path)
+
+
+def _partners_first(vectors: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The vectors in the given order, followed by those that it leaves out."""
+    rest = [place for place in range(len(vectors)) if place not in set(order.tolist())]
+    return torch.cat([vectors[order], vectors[rest]])

@@ -1,0 +1,91 @@
+"""The report of an extraction: kept as JSON, printed as a short table with a verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from foundations import paths
+from foundations.errors import ConfigError
+from platforms.platform import get_platform
+
+_COLUMNS = {
+    "recovered_width": "recovered",
+    "teacher_width": "teacher",
+    "matched": "matched",
+    "missing": "missing",
+    "excess": "excess",
+    "max_cosine_distance": "cosine distance",
+    "max_weight_error": "weight error",
+}
+
+
+def write(location: str, content: dict) -> None:
+    """Writes the report of a clustering folder."""
+    get_platform().write(paths.report(location), json.dumps(content, indent=2) + "\n")
+
+
+def read(location: str) -> dict:
+    """The report of a clustering folder.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = paths.report(location)
+    try:
+        with get_platform().open(path) as file:
+            return json.load(file)
+    except ValueError:
+        raise ConfigError(f"{path} is damaged; delete it and run the same command again") from None
+
+
+def is_current(location: str, students_location: str) -> bool:
+    """Whether there is a report, and it was made from the students as they are now."""
+    if not get_platform().exists(paths.report(location)):
+        return False
+    used = _moment(read(location)["students"]["weights"])
+    return used == max(map(_moment, get_platform().listdir(students_location)))
+
+
+def _moment(file: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", file)
+    return tuple(map(int, match.groups())) if match else (-1,)
+
+
+def table(report: dict) -> str:
+    """The report as text, ending in a verdict."""
+    layers = report["layers"]
+    names = [f"hidden {depth} ({report['act_fun']})" for depth in range(1, len(layers))] + ["output"]
+    rows = [["layer", *_COLUMNS.values()]]
+    rows += [[name, *(_cell(layer[column]) for column in _COLUMNS)] for name, layer in zip(names, layers, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    rule = "-" * max(map(len, lines))
+    losses, function, seconds = report["students"]["losses"], report["function"], report["seconds"]
+    notes = [
+        f"students   {report['students']['count']}, losses {min(losses):.1e} to {max(losses):.1e}",
+        f"function   on {function['queries']} queries never trained on: mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}",
+        f"time       {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
+    ]
+    return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
+
+
+def verdict(report: dict) -> str:
+    """What was found, in a sentence."""
+    hidden, name = report["layers"][:-1], report["model_name"]
+    if report["identified"] is None:
+        error = report["function"]["max_abs_error"]
+        return f"RECONSTRUCTED as {name}, which misses the held-out answers by {error:.1e} at most; the teacher's weights are not known."
+    if report["identified"]:
+        neurons = ", ".join(f"{layer['matched']} of {layer['teacher_width']}" for layer in hidden)
+        return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {report['max_relative_error']:.1e} of the teacher's."
+    if report["max_relative_error"] is None:
+        return f"NOT IDENTIFIED. {name} has not as many layers as the teacher."
+    matched = ", ".join(f"{layer['matched']} of {layer['teacher_width']} neurons matched, {layer['excess']} in excess" for layer in hidden)
+    return f"NOT IDENTIFIED. {matched}; largest weight error {report['max_relative_error']:.1e}."
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1e}" if isinstance(value, float) else str(value)

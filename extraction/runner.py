@@ -1,0 +1,147 @@
+"""The command `extract`: trains students, reconstructs the network that they imitate, and reports."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cli.shared_args import JobArgs
+from extraction import report
+from extraction.desc import ExtractionDesc
+from foundations import paths
+from foundations.errors import ConfigError, unknown
+from foundations.runner import Runner
+from platforms.platform import get_platform
+from training import runner as training_runner
+
+if TYPE_CHECKING:
+    from datasets.teacher_dataset import Teacher
+
+
+@dataclass
+class ExtractionRunner(Runner):
+    """One extraction; `prepare` makes what the teacher's dataset lacks, such as the trained teacher."""
+
+    desc: ExtractionDesc
+    job: JobArgs
+    teacher: Teacher
+    prepare: Callable[[], None]
+
+    @staticmethod
+    def description() -> str:
+        return "Run Expand-and-Cluster: recover the weights of a network from its answers."
+
+    @staticmethod
+    def add_args(parser: argparse.ArgumentParser) -> None:
+        JobArgs.add_args(parser)
+        name = parser.peek("default_hparams")
+        ExtractionDesc.add_args(parser, ExtractionDesc.default_for(name) if name else None)
+
+    @staticmethod
+    def create_from_args(args: argparse.Namespace) -> ExtractionRunner:
+        desc, job = ExtractionDesc.create_from_args(args), JobArgs.create_from_args(args)
+        desc, teacher, prepare = check(desc, job)
+        return ExtractionRunner(desc, job, teacher, prepare)
+
+    @property
+    def students_location(self) -> str:
+        """The run folder of the students."""
+        return self.desc.run_path(get_platform().root, self.job.global_seed)
+
+    @property
+    def output_location(self) -> str:
+        """The folder of the results."""
+        return self.desc.clustering_path(get_platform().root, self.job.global_seed)
+
+    def display_output_location(self) -> None:
+        print(self.output_location)
+
+    def run(self) -> None:
+        if not self.job.quiet:
+            print(self.desc.banner(f"Running Expand-and-Cluster (Seed {self.job.global_seed})", self.output_location), flush=True)
+        if self.desc.training_hparams.further_training or not report.is_current(self.output_location, self.students_location):
+            self._extract()
+        if not self.job.quiet:
+            print(report.table(report.read(self.output_location)))
+            print(f"Report, pictures and the recovered network: {self.output_location}")
+
+    def _extract(self) -> None:
+        """Everything from the teacher to the report, which is written last."""
+        import torch
+
+        from datasets import registry as datasets
+        from extraction import evaluation, expand_and_cluster, plotting
+
+        watch = Stopwatch()
+        verbose = not self.job.quiet
+        with watch("teacher"):
+            self.prepare()
+            shape = self.teacher.inputs, self.teacher.outputs
+            seed = training_runner.register(self.desc, self.students_location, self.job.global_seed, shape)
+            loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+            exact = [type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders]
+        with watch("students"):
+            options = {"verbose": verbose, "evaluate_only_at_end": self.job.evaluate_only_at_end}
+            students = expand_and_cluster.train_students(self.desc, shape[1], *loaders, self.students_location, seed, **options)
+        with watch("reconstruction"):
+            self._record()
+            result = expand_and_cluster.reconstruct(students, self.desc, *exact, self.output_location, verbose)
+        with watch("comparison"):
+            teacher = self.teacher.load() if self.teacher.model_hparams else None
+            found = evaluation.outcome(result, teacher, exact[1])
+        with watch("pictures"):
+            plotting.draw(result, teacher, self.students_location, paths.plots(self.output_location))
+        report.write(self.output_location, found | {"seconds": watch.seconds})
+
+    def _record(self) -> None:
+        """Writes the extraction's hyperparameters beside its results."""
+        h = self.desc.extraction_hparams
+        get_platform().write(paths.hparams_log(self.output_location, "extraction_"), h.display + "\n")
+        get_platform().write(paths.hparams_dict(self.output_location, "extraction_"), json.dumps(h.to_dict(), indent=2) + "\n")
+
+
+class Stopwatch:
+    """Seconds by phase; the phase is what `with watch(name)` surrounds."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[phase] = round(time.monotonic() - started, 3)
+
+
+def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, Callable[[], None]]:
+    """Checks that an extraction can be run, writing nothing.
+
+    Returns:
+        The descriptor in its canonical form, the teacher, and what makes the teacher where it is absent.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    from models.students import Model as Students
+    from training import optimizers
+
+    if desc.dataset_hparams.dataset_name != "teacher":
+        raise ConfigError(f"--dataset_name: {desc.dataset_hparams.dataset_name} has no teacher to extract; valid: teacher")
+    name, h = desc.model_hparams.model_name, desc.extraction_hparams
+    if not Students.is_valid_model_name(name):
+        raise ConfigError(f"--model_name: {name} are no students; valid: {', '.join(Students.name_rules())}")
+    family, students, member = Students.parse(name)
+    if len(family.parse(member)) != 3:
+        raise ConfigError(f"--model_name: {name} has more than one hidden layer; valid: students with one")
+    if h.gamma * students < 2:
+        raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two that could agree; valid: 2/N or more, or more students")
+    if h.finetune_optimizer not in optimizers.OPTIMIZERS:
+        raise unknown("--finetune_optimizer", h.finetune_optimizer, optimizers.OPTIMIZERS)
+    dataset_hparams, _, teacher, prepare = training_runner.check(desc, job)
+    return dataclasses.replace(desc, dataset_hparams=dataset_hparams), teacher, prepare

@@ -1,0 +1,93 @@
+"""What of a neuron its outputs cannot tell: the symmetries of activation functions.
+
+A neuron is an incoming vector (w; b) and an outgoing vector a; it adds a s(w.x + b). For most activations s there are constants with
+`s(-x) = parity * s(x) + constant + slope * x`, so that the opposite vector adds the same up to a constant and a linear term; where
+`s(cx) = c s(x)` for c > 0, length moves freely from (w; b) to a.
+
+Axes: K neurons, D inputs and the bias (so D + 1 is written `D`), O units of the next layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from models.activation_functions import LEAKY_SLOPE
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A class of activation functions, by `s(-x) = parity * s(x) + constant + slope * x`; parity 0 where there is no such law."""
+
+    name: str
+    parity: int = 0
+    constant: float = 0.0
+    slope: float = 0.0
+    positive_scaling: bool = False
+
+    @property
+    def opposite_looks_alike(self) -> bool:
+        """Whether students may hold a neuron as its opposite, and leave the rest to constants and linear terms."""
+        return self.parity != 0
+
+    @property
+    def opposite_is_equal(self) -> bool:
+        """Whether a neuron's sign is truly free: the next layer alone can make up for it."""
+        return self.parity != 0 and self.slope == 0
+
+
+symmetries: dict[str, Symmetry] = {
+    "relu": Symmetry("even_linear_positive_scaling", parity=1, slope=-1.0, positive_scaling=True),
+    "leaky_relu": Symmetry("even_linear_positive_scaling", parity=1, slope=-1.0 - LEAKY_SLOPE, positive_scaling=True),
+    "tanh": Symmetry("odd", parity=-1),
+    "identity": Symmetry("odd", parity=-1),
+    "sigmoid": Symmetry("odd_constant", parity=-1, constant=1.0),
+    "softplus": Symmetry("even_linear", parity=1, slope=-1.0),
+    "gelu": Symmetry("even_linear", parity=1, slope=-1.0),
+    "silu": Symmetry("even_linear", parity=1, slope=-1.0),
+    "g": Symmetry("none"),
+}
+
+
+def canonical(vectors: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of comparable length, and the factors that bring the old ones back.
+
+    Unit vectors where scaling is free; elsewhere all are divided by their median length, which keeps their proportions. Signs are left
+    alone: `clustering.distances` compares vectors up to their sign where it is free, so that no sign rule can tear a cluster apart.
+
+    Args:
+        vectors: `[K, D]`.
+
+    Returns:
+        The canonical vectors `[K, D]` and the factors `[K, 1]`: `vectors = factors * canonical`.
+    """
+    factors = vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    if not symmetry.positive_scaling:
+        factors = factors.median().expand_as(factors)
+    return vectors / factors, factors
+
+
+def transform(
+    symmetry: Symmetry, incoming: torch.Tensor, outgoing: torch.Tensor, bias: torch.Tensor, signs: torch.Tensor, scales: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same function in another gauge: each neuron's incoming vector times a sign and a positive scale, the next layer adapted.
+
+    Args:
+        symmetry: of the activation function. Signs must be 1 unless `opposite_is_equal`, scales 1 unless `positive_scaling`.
+        incoming: `[K, D]`.
+        outgoing: `[K, O]`.
+        bias: of the next layer, `[O]`.
+        signs: 1 or -1, `[K]`.
+        scales: positive, `[K]`.
+
+    Returns:
+        The new incoming vectors, outgoing vectors and bias.
+    """
+    flipped = signs < 0
+    factors = torch.where(flipped, float(symmetry.parity), 1.0).to(incoming) / scales
+    return (
+        incoming * (signs * scales)[:, None],
+        outgoing * factors[:, None],
+        bias + symmetry.constant * outgoing[flipped].sum(0),
+    )

@@ -1,0 +1,26 @@
+"""What the user got wrong, said in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(Exception):
+    """Input that cannot be run as given. `EC.py` prints the message on one line and exits with 2, having written nothing."""
+
+
+def unknown(what: str, value: object, valid: Iterable[str]) -> ConfigError:
+    """The error for a value outside a closed list: what it is, the nearest valid value, and all of them.
+
+    Args:
+        what: what the value stands for, flag included where there is one (`--act_fun`).
+        value: what was given.
+        valid: every value that would have been accepted.
+    """
+    valid = sorted(valid)
+    return ConfigError(f"{what}: {value!r} is not known{did_you_mean(str(value), valid)}; valid: {', '.join(valid) or 'none'}")
+
+
+def did_you_mean(value: str, valid: Iterable[str]) -> str:
+    """`, did you mean 'x'?` for the nearest of the valid values, or nothing where none is near."""
+    nearest = difflib.get_close_matches(value, list(valid), n=1)
+    return f", did you mean {nearest[0]!r}?" if nearest else ""

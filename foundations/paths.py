@@ -1,0 +1,55 @@
+"""Names of the files in a run folder, in one place."""
+
+import os
+
+from foundations.step import Step
+
+
+def checkpoint(location: str) -> str:
+    """Everything that resuming needs: model, optimizer, schedule, random states, step and log."""
+    return os.path.join(location, "checkpoint.pth")
+
+
+def model(location: str, step: Step) -> str:
+    """The weights of a model at a step."""
+    return os.path.join(location, f"model_{step}.pth")
+
+
+def logger(location: str) -> str:
+    """The telemetry; it appears when training is complete."""
+    return os.path.join(location, "logger")
+
+
+def hparams_dict(location: str, kind: str = "") -> str:
+    """The full hyperparameters as JSON; `kind` is a prefix such as `extraction_`."""
+    return os.path.join(location, f"{kind}hparams_dict")
+
+
+def hparams_log(location: str, kind: str = "") -> str:
+    """The hyperparameters as text."""
+    return os.path.join(location, f"{kind}hparams.log")
+
+
+def curves(location: str) -> str:
+    """The picture of the training curves."""
+    return os.path.join(location, "curves.png")
+
+
+def report(location: str) -> str:
+    """What an extraction found."""
+    return os.path.join(location, "report.json")
+
+
+def plots(location: str) -> str:
+    """The folder of an extraction's pictures."""
+    return os.path.join(location, "ECplots")
+
+
+def finetune_checkpoints(location: str) -> str:
+    """The folder of what an extraction had recovered before fine-tuning."""
+    return os.path.join(location, "finetune_checkpoints")
+
+
+def reconstructed_model(location: str) -> str:
+    """The folder of the network that an extraction recovered."""
+    return os.path.join(location, "reconstructed_model")

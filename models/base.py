@@ -1,0 +1,106 @@
+"""The base of every model family."""
+
+from __future__ import annotations
+
+import abc
+import io
+import pickle
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from foundations import paths
+from foundations.defaults import DefaultHparams
+from foundations.errors import ConfigError
+from foundations.step import Step
+from platforms.platform import get_platform
+
+Initializer = Callable[[nn.Module], None]
+
+
+class Model(abc.ABC, nn.Module):
+    """A torch module that knows its family's names, defaults and prunable tensors."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def is_valid_model_name(model_name: str) -> bool:
+        """Whether the name is one of this family's."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def name_rules() -> list[str]:
+        """The forms of this family's names, for help and errors."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def default_members() -> dict[str, str]:
+        """The member that each bare family name stands for."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def get_model_from_name(model_name: str, initializer: Initializer, outputs: int | None = None, act_fun: str = "relu") -> Model:
+        """Builds the model that a name describes, with freshly initialised weights.
+
+        Args:
+            model_name: a name that `is_valid_model_name` accepts.
+            initializer: what is applied to every module.
+            outputs: units of the output layer, where not the family's own.
+            act_fun: a key of `models/activation_functions.py`.
+
+        Raises:
+            ConfigError: the name itself says another number of outputs.
+        """
+
+    @staticmethod
+    @abc.abstractmethod
+    def default_hparams(model_name: str) -> DefaultHparams:
+        """The hyperparameters that the model trains well with."""
+
+    @property
+    def input_size(self) -> int | None:
+        """How many values an example must have; None where any image will do."""
+        return None
+
+    @property
+    def prunable_layer_names(self) -> list[str]:
+        """The tensors that may be pruned: the kernels of convolutional and linear layers."""
+        return [f"{name}.weight" for name, module in self.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+
+    @property
+    @abc.abstractmethod
+    def output_layer_names(self) -> list[str]:
+        """The tensors of the output layer."""
+
+    def loss_criterion(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss that training minimises: cross-entropy for class labels, mean squared error for real-valued targets."""
+        if labels.is_floating_point():
+            return F.mse_loss(outputs, labels)
+        return F.cross_entropy(outputs, labels)
+
+    def save(self, location: str, step: Step) -> None:
+        """Writes the weights to the run folder under the name of the step."""
+        get_platform().write(paths.model(location, step), to_bytes(self.state_dict()))
+
+
+def to_bytes(state: object) -> bytes:
+    """A state of tensors and plain values in torch's own file format."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def read_state(path: str) -> dict:
+    """What a file of torch's format holds, read as data only and onto the CPU.
+
+    Raises:
+        ConfigError: there is no such file, or it is damaged.
+    """
+    try:
+        with get_platform().open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ConfigError(f"{path} is damaged or cut short; move it away or delete it, and run the same command again") from None

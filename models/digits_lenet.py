@@ -1,0 +1,12 @@
+"""Fully connected networks `digits_lenet_P_Q_...` for the 8x8 digits."""
+
+from models.mlp import FullyConnected
+
+
+class Model(FullyConnected):
+    """64 inputs, 10 outputs."""
+
+    family, member = "digits_lenet", "_16"
+    inputs, outputs = 64, 10
+    dataset = "digits"
+    students, queries = "(10)_64", "digits+random:4000"

@@ -1,0 +1,110 @@
+"""Fully connected networks `mlp_D_P_Q_..._O` of any input and output size, and the base of the families that are such networks."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from foundations.defaults import DefaultHparams
+from foundations.errors import ConfigError
+from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from models import activation_functions, base
+
+
+class FullyConnected(base.Model):
+    """A multilayer perceptron. A subclass that says the following is a family, and has students too.
+
+    State-dict keys: `fc_layers.<i>.weight` `[width, fan_in]` and `.bias` for the hidden layers, `fc.weight` and `fc.bias` for the output
+    layer, as in OpenLTH.
+    """
+
+    families: ClassVar[dict[str, type[FullyConnected]]] = {}
+
+    family: str  # what its names begin with
+    member: str  # the sizes of the member that the bare family name stands for
+    inputs: int | None = None  # where the names leave it out
+    outputs: int | None = None
+    dataset: str  # what it is trained on by default
+    students: str  # number and sizes of its default students
+    queries: str  # what their teacher is asked by default
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.families[cls.family] = cls
+
+    def __init__(self, sizes: list[int], act_fun: str, initializer: base.Initializer):
+        super().__init__()
+        self.sizes, self.act_fun = sizes, act_fun
+        self.activation = activation_functions.get(act_fun)
+        self.fc_layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes[:-2], sizes[1:-1], strict=True))
+        self.fc = nn.Linear(sizes[-2], sizes[-1])
+        self.apply(initializer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `[B, ...]` with as many values an example as the network has inputs to `[B, outputs]`."""
+        x = x.flatten(1)
+        for layer in self.fc_layers:
+            x = self.activation(layer(x))
+        return self.fc(x)
+
+    @property
+    def input_size(self) -> int:
+        return self.sizes[0]
+
+    @property
+    def output_layer_names(self) -> list[str]:
+        return ["fc.weight", "fc.bias"]
+
+    @classmethod
+    def parse(cls, model_name: str, outputs: int | None = None) -> list[int] | None:
+        """Inputs, hidden widths and outputs that a name stands for; None where it is no name of this family."""
+        if not re.fullmatch(rf"{cls.family}(_[1-9]\d*)+", model_name):
+            return None
+        sizes = [int(size) for size in model_name.removeprefix(f"{cls.family}_").split("_")]
+        if cls.inputs is not None:
+            return [cls.inputs, *sizes, outputs or cls.outputs]
+        if len(sizes) < 3:
+            return None
+        if outputs not in (None, sizes[-1]):
+            raise ConfigError(f"--model_name: {model_name} has {sizes[-1]} outputs; this dataset needs {outputs}")
+        return sizes
+
+    @classmethod
+    def name_of(cls, sizes: list[int]) -> str:
+        """The name of the member with these inputs, hidden widths and outputs: the inverse of `parse`."""
+        return "_".join([cls.family, *map(str, sizes if cls.inputs is None else sizes[1:-1])])
+
+    @classmethod
+    def is_valid_model_name(cls, model_name: str) -> bool:
+        return cls.parse(model_name) is not None
+
+    @classmethod
+    def name_rules(cls) -> list[str]:
+        return [f"{cls.family}_{'P_Q_...' if cls.inputs is not None else 'D_P_Q_..._O'}"]
+
+    @classmethod
+    def default_members(cls) -> dict[str, str]:
+        return {cls.family: cls.family + cls.member}
+
+    @classmethod
+    def get_model_from_name(cls, model_name, initializer, outputs=None, act_fun="relu") -> FullyConnected:
+        return cls(cls.parse(model_name, outputs), act_fun, initializer)
+
+    @classmethod
+    def default_hparams(cls, model_name: str) -> DefaultHparams:
+        return DefaultHparams(
+            DatasetHparams(dataset_name=cls.dataset, batch_size=128),
+            ModelHparams(model_name=model_name, model_init="kaiming_normal", batchnorm_init="uniform"),
+            TrainingHparams(optimizer_name="sgd", lr=0.1, training_steps="40ep"),
+        )
+
+
+class Model(FullyConnected):
+    """The family whose names give every size: D inputs, hidden widths P, Q, ..., and O outputs."""
+
+    family, member = "mlp", "_64_16_10"
+    dataset = "digits"
+    students, queries = "(10)_64_64_10", "digits+random:4000"

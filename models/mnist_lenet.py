@@ -1,0 +1,12 @@
+"""Fully connected networks `mnist_lenet_P_Q_...` for the 28x28 digits."""
+
+from models.mlp import FullyConnected
+
+
+class Model(FullyConnected):
+    """784 inputs, 10 outputs."""
+
+    family, member = "mnist_lenet", "_20"
+    inputs, outputs = 784, 10
+    dataset = "mnist"
+    students, queries = "(10)_80", "mnist"

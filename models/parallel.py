@@ -1,0 +1,41 @@
+"""Layers for N networks at once: one tensor with a leading axis, never a loop over networks.
+
+Axes: N networks, B batch, I inputs, O outputs of a layer. A shared input `[B, I]` goes to all networks; from the first layer on,
+activations are `[N, B, O]`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+class Linear(nn.Module):
+    """N affine maps side by side: weight `[N, I, O]`, bias `[N, 1, O]`."""
+
+    def __init__(self, networks: int, in_features: int, out_features: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(networks, in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(networks, 1, out_features))
+        bound = 1 / math.sqrt(in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `[N, B, I]`, or `[B, I]` shared by all networks, to `[N, B, O]`."""
+        if x.dim() == 3:
+            return torch.baddbmm(self.bias, x, self.weight)
+        networks, inputs, outputs = self.weight.shape
+        side_by_side = self.weight.transpose(0, 1).reshape(inputs, networks * outputs)
+        return (x @ side_by_side).view(len(x), networks, outputs).transpose(0, 1) + self.bias
+
+
+def kernels(module: nn.Module) -> Iterator[torch.Tensor]:
+    """The kernels that a module holds itself, one network at a time, each `[fan_out, fan_in, ...]`, as views that may be written to."""
+    if isinstance(module, Linear):
+        yield from (weight.T for weight in module.weight.data)
+    elif isinstance(module, (nn.Linear, nn.Conv2d)):
+        yield module.weight.data

@@ -1,0 +1,135 @@
+"""Every model family, and the ways to a model: by name, or from a file."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import types
+
+import torch
+
+from foundations.defaults import DefaultHparams
+from foundations.errors import ConfigError, did_you_mean, unknown
+from foundations.hparams import ModelHparams
+from foundations.seeds import derive
+from models import activation_functions, base, bn_initializers, digits_lenet, initializers, mlp, mnist_lenet, students
+from platforms.platform import get_platform
+
+registered_models: list[type[base.Model]] = [
+    digits_lenet.Model,
+    mnist_lenet.Model,
+    mlp.Model,
+    students.Model,
+]
+
+
+def functions(module: types.ModuleType) -> dict[str, base.Initializer]:
+    """The functions that a module of initializers defines, by name."""
+    return dict(inspect.getmembers(module, lambda value: inspect.isfunction(value) and value.__module__ == module.__name__))
+
+
+def choices() -> dict[str, list[str]]:
+    """What the fields of ModelHparams with a closed list accept, for help."""
+    return {
+        "model_name": [rule for family in registered_models for rule in family.name_rules()],
+        "model_init": list(functions(initializers)),
+        "batchnorm_init": list(functions(bn_initializers)),
+        "act_fun": list(activation_functions.activation_functions),
+    }
+
+
+def resolve(model_name: str, flag: str = "--model_name") -> str:
+    """The full name of a model: a bare family name becomes the family's default member.
+
+    Raises:
+        ConfigError: no family has such a name.
+    """
+    members = {bare: member for family in registered_models for bare, member in family.default_members().items()}
+    name = members.get(model_name, model_name)
+    if not any(family.is_valid_model_name(name) for family in registered_models):
+        rules = ", ".join(choices()["model_name"])
+        raise ConfigError(f"{flag}: {model_name!r} is no model{did_you_mean(model_name, [*members, *members.values()])}; valid: {rules}")
+    return name
+
+
+def family_of(model_name: str) -> type[base.Model]:
+    """The class of a model that `resolve` has passed."""
+    return next(family for family in registered_models if family.is_valid_model_name(model_name))
+
+
+def get_default_hparams(model_name: str) -> DefaultHparams:
+    """The default hyperparameters of a model."""
+    name = resolve(model_name, "--default_hparams")
+    return family_of(name).default_hparams(name)
+
+
+def check(model_hparams: ModelHparams) -> None:
+    """Raises a ConfigError for the first hyperparameter that no model can be built from."""
+    resolve(model_hparams.model_name)
+    activation_functions.get(model_hparams.act_fun)
+    for flag, module in (("model_init", initializers), ("batchnorm_init", bn_initializers)):
+        if getattr(model_hparams, flag) not in functions(module):
+            raise unknown(f"--{flag}", getattr(model_hparams, flag), functions(module))
+
+
+def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) -> base.Model:
+    """Builds a model on the CPU, freshly initialised.
+
+    Args:
+        model_hparams: which model, and how its weights begin.
+        outputs: units of the output layer, where the dataset decides.
+        seed: the run's seed; the same seed gives the same weights.
+    """
+    check(model_hparams)
+    name = resolve(model_hparams.model_name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "model initialisation"))
+        model = family_of(name).get_model_from_name(name, functions(initializers)[model_hparams.model_init], outputs, model_hparams.act_fun)
+        model.apply(functions(bn_initializers)[model_hparams.batchnorm_init])
+    return model
+
+
+def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int) -> None:
+    """Raises a ConfigError unless the model can be built and takes examples of `inputs` values to `outputs` units."""
+    size = get(model_hparams, outputs).input_size
+    if size not in (None, inputs):
+        raise ConfigError(f"--model_name: {model_hparams.model_name} takes {size} inputs; the examples have {inputs}")
+
+
+def last_file(location: str) -> str:
+    """The file of a run folder with the weights of the latest step.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    steps = (re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", name) for name in get_platform().listdir(location))
+    files = [(int(match[1]), int(match[2]), match[0]) for match in steps if match]
+    if not files:
+        raise ConfigError(f"{location} holds no model_ep*_it*.pth; delete the folder and run its command again")
+    return os.path.join(location, max(files)[-1])
+
+
+def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
+    """The model whose weights a file holds, on the CPU, in the file's number format.
+
+    Raises:
+        ConfigError: the file is damaged, or holds another model.
+    """
+    model = get(model_hparams, outputs)
+    load_weights(path, model)
+    return model
+
+
+def load_weights(path: str, model: base.Model) -> None:
+    """Puts the weights of a file into a model, which takes on the file's number format.
+
+    Raises:
+        ConfigError: the file is damaged, or holds another model.
+    """
+    state = base.read_state(path)
+    try:
+        model.to(next(iter(state.values())).dtype).load_state_dict(state)
+    except (RuntimeError, AttributeError, StopIteration):
+        raise ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again") from None
+

@@ -1,0 +1,108 @@
+"""Students: N networks of one shape in one model, for every fully connected family.
+
+`students_<family>(N)_<sizes>` is N times `<family>_<sizes>`, trained at once and independently: their parameters share a leading axis, and
+the training loss is the sum of theirs, so that no student's gradient sees another. Axes: N students, B batch, O outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from foundations.defaults import DefaultHparams
+from foundations.hparams import DatasetHparams, ExtractionHparams, TrainingHparams
+from models import activation_functions, base, parallel
+from models.mlp import FullyConnected
+
+
+class Model(base.Model):
+    """A stack of N fully connected networks.
+
+    State-dict keys are those of one network; `fc_layers.<i>.weight` is `[N, fan_in, width]`, its bias `[N, 1, width]`.
+    """
+
+    def __init__(self, networks: int, sizes: list[int], act_fun: str, initializer: base.Initializer):
+        super().__init__()
+        self.networks, self.sizes, self.act_fun = networks, sizes, act_fun
+        self.activation = activation_functions.get(act_fun)
+        self.fc_layers = nn.ModuleList(parallel.Linear(networks, *pair) for pair in zip(sizes[:-2], sizes[1:-1], strict=True))
+        self.fc = parallel.Linear(networks, sizes[-2], sizes[-1])
+        self.apply(initializer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `[B, ...]`, seen by all students, to `[N, B, O]`."""
+        x = x.flatten(1)
+        for layer in self.fc_layers:
+            x = self.activation(layer(x))
+        return self.fc(x)
+
+    def individual_losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each student, `[N]`: mean squared error, or cross-entropy where the labels are classes."""
+        if labels.is_floating_point():
+            return (outputs - labels).square().mean((1, 2))
+        log_likelihood = F.log_softmax(outputs, -1).gather(-1, labels.expand(len(outputs), -1).unsqueeze(-1))
+        return -log_likelihood.mean((1, 2))
+
+    def loss_criterion(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum of the students' losses."""
+        return self.individual_losses(outputs, labels).sum()
+
+    def select(self, i: int) -> Model:
+        """Student i alone, as a stack of one with its own copy of the weights."""
+        student = Model(1, self.sizes, self.act_fun, lambda module: None).to(self.fc.weight)
+        student.load_state_dict({name: tensor[i : i + 1] for name, tensor in self.state_dict().items()})
+        return student
+
+    @property
+    def prunable_layer_names(self) -> list[str]:
+        return [f"{name}.weight" for name, module in self.named_modules() if isinstance(module, parallel.Linear)]
+
+    @property
+    def input_size(self) -> int:
+        return self.sizes[0]
+
+    @property
+    def output_layer_names(self) -> list[str]:
+        return ["fc.weight", "fc.bias"]
+
+    @staticmethod
+    def parse(model_name: str) -> tuple[type[FullyConnected], int, str] | None:
+        """The family, the number of students (1 where the name gives none) and the name of one of them; None for other names."""
+        match = re.fullmatch(rf"students_({'|'.join(FullyConnected.families)})(?:\(([1-9]\d*)\))?((?:_\d+)+)", model_name)
+        if match is None:
+            return None
+        family, networks, name = FullyConnected.families[match[1]], int(match[2] or 1), match[1] + match[3]
+        return (family, networks, name) if family.is_valid_model_name(name) else None
+
+    @staticmethod
+    def is_valid_model_name(model_name: str) -> bool:
+        return Model.parse(model_name) is not None
+
+    @staticmethod
+    def name_rules() -> list[str]:
+        rules = [rule for family in FullyConnected.families.values() for rule in family.name_rules()]
+        return [re.sub(r"(_(?:D|P)_)", r"(N)\1", f"students_{rule}", count=1) for rule in rules]
+
+    @staticmethod
+    def default_members() -> dict[str, str]:
+        return {f"students_{name}": f"students_{name}{family.students}" for name, family in FullyConnected.families.items()}
+
+    @staticmethod
+    def get_model_from_name(model_name, initializer, outputs=None, act_fun="relu") -> Model:
+        family, networks, name = Model.parse(model_name)
+        return Model(networks, family.parse(name, outputs), act_fun, initializer)
+
+    @staticmethod
+    def default_hparams(model_name: str) -> DefaultHparams:
+        family, _, _ = Model.parse(model_name)
+        teacher = family.family + family.member
+        return DefaultHparams(
+            DatasetHparams(dataset_name="teacher", batch_size=256, teacher_name=teacher, datagen=family.queries),
+            dataclasses.replace(family.default_hparams(teacher).model_hparams, model_name=model_name),
+            TrainingHparams(optimizer_name="adam", lr=0.02, training_steps="6000it", lr_decay="cosine"),
+            ExtractionHparams(),
+        )

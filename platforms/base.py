@@ -1,0 +1,103 @@
+"""The base of every platform: where a run reads and writes, and on what hardware it computes."""
+
+from __future__ import annotations
+
+import abc
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from foundations.hparams import Hparams, check
+from platforms import platform
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Platform(Hparams, abc.ABC):
+    """Hardware, folders and files. Its fields are flags, and none of them names a run."""
+
+    num_workers: int = 0
+
+    _name = "Platform Hyperparameters"
+    _description = "Where and on what the run computes."
+    _num_workers = "Worker processes that load data."
+
+    def __post_init__(self):
+        check(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+
+    @property
+    @abc.abstractmethod
+    def root(self) -> str:
+        """The folder of all results."""
+
+    @property
+    @abc.abstractmethod
+    def dataset_root(self) -> str:
+        """The folder of the datasets."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that models and small datasets live on."""
+        import torch
+
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among `world_size`."""
+        return 0
+
+    @property
+    def world_size(self) -> int:
+        """How many processes share the job."""
+        return 1
+
+    @property
+    def is_primary_process(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits for the other processes of the job."""
+
+    @staticmethod
+    def open(path: str, mode: str = "r") -> IO:
+        """Opens a file of text (UTF-8) or, with `b` in the mode, of bytes."""
+        return open(path, mode, encoding=None if "b" in mode else "utf-8")
+
+    @staticmethod
+    def exists(path: str) -> bool:
+        """Whether there is such a file or folder."""
+        return os.path.exists(path)
+
+    @staticmethod
+    def listdir(path: str) -> list[str]:
+        """The sorted names in a folder; none where there is no folder."""
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
+    @staticmethod
+    def move(source: str, target: str) -> None:
+        """Renames a folder, in place of the target where there is one."""
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(source, target)
+
+    @staticmethod
+    def write(path: str, content: str | bytes) -> None:
+        """Puts a file in place in one stroke: whoever reads the path sees the old content or the new, never a part."""
+        folder, name = os.path.split(path)
+        os.makedirs(folder, exist_ok=True)
+        aside = os.path.join(folder, f".{name}.new")
+        with open(aside, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+
+    def run_job(self, f: Callable[[], None]) -> None:
+        """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""
+        with platform.installed(self):
+            f()

@@ -1,0 +1,18 @@
+"""The platforms that `--platform` offers."""
+
+from foundations.errors import unknown
+from platforms import local
+from platforms.base import Platform
+
+registered_platforms = {"local": local.Platform}
+
+
+def get(name: str) -> type[Platform]:
+    """The platform's class.
+
+    Raises:
+        ConfigError: no platform has this name.
+    """
+    if name not in registered_platforms:
+        raise unknown("--platform", name, registered_platforms)
+    return registered_platforms[name]

@@ -1,0 +1,41 @@
+"""How good a model is on a dataset."""
+
+from __future__ import annotations
+
+import torch
+
+from datasets.base import DataLoader
+from models.base import Model
+
+
+@torch.no_grad()
+def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]:
+    """Means over all examples of a loader.
+
+    Returns:
+        `loss`; `accuracy` in [0, 1] where the labels are classes; for students `individual_losses` (a list of N), with `loss` and
+        `accuracy` their means over the students.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    totals: dict[str, torch.Tensor | float] = {}
+    examples = 0
+    for inputs, labels in loader:
+        inputs, labels = inputs.to(device), labels.to(device)
+        outputs = model(inputs)
+        for name, value in _measure(model, outputs, labels).items():
+            totals[name] = totals.get(name, 0.0) + value.double() * len(labels)
+        examples += len(labels)
+    return {name: (total / examples).tolist() for name, total in totals.items()}
+
+
+def _measure(model: Model, outputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    measured = {}
+    if hasattr(model, "individual_losses"):
+        losses = model.individual_losses(outputs, labels)
+        measured |= {"loss": losses.mean(), "individual_losses": losses}
+    else:
+        measured["loss"] = model.loss_criterion(outputs, labels)
+    if not labels.is_floating_point():
+        measured["accuracy"] = (outputs.argmax(-1) == labels).double().mean()
+    return measured

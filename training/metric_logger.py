@@ -1,0 +1,76 @@
+"""Telemetry: one record a line, `name$iteration$value`, where the value is JSON (a number, or a list for a vector)."""
+
+from __future__ import annotations
+
+import json
+
+from foundations import paths
+from foundations.errors import ConfigError
+from foundations.step import Step
+from platforms.platform import get_platform
+
+
+class MetricLogger:
+    """Values of named metrics over training. A second value for the same name and iteration replaces the first."""
+
+    def __init__(self):
+        self._values: dict[tuple[str, int], float | list[float]] = {}
+
+    def add(self, name: str, step: Step, value: float | list[float]) -> None:
+        """Records a value.
+
+        Args:
+            name: what was measured, such as `test_loss`; it may not hold a `$`.
+            step: when.
+            value: a number, or a list of numbers.
+        """
+        if "$" in name or "\n" in name:
+            raise ValueError(f"a metric's name may not hold $ or a line break: {name!r}")
+        self._values[name, step.iteration] = value
+
+    def get(self, name: str) -> list[tuple[int, float | list[float]]]:
+        """The iterations and values of one metric, in order of the iterations."""
+        return sorted((iteration, value) for (known, iteration), value in self._values.items() if known == name)
+
+    def latest(self, name: str) -> float | list[float] | None:
+        """The newest value of a metric."""
+        values = self.get(name)
+        return values[-1][1] if values else None
+
+    def names(self) -> list[str]:
+        """The names of all metrics."""
+        return sorted({name for name, _ in self._values})
+
+    def __str__(self):
+        return "".join(f"{name}${iteration}${json.dumps(value)}\n" for (name, iteration), value in self._values.items())
+
+    @staticmethod
+    def from_str(text: str) -> MetricLogger:
+        """Reads what `str(logger)` wrote.
+
+        Raises:
+            ValueError: a line is no record.
+        """
+        logger = MetricLogger()
+        for line in text.splitlines():
+            name, iteration, value = line.split("$")
+            logger._values[name, int(iteration)] = json.loads(value)
+        return logger
+
+    def save(self, location: str) -> None:
+        """Writes the log to a run folder."""
+        get_platform().write(paths.logger(location), str(self))
+
+    @staticmethod
+    def load(location: str) -> MetricLogger:
+        """The log of a finished run.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = paths.logger(location)
+        try:
+            with get_platform().open(path) as file:
+                return MetricLogger.from_str(file.read())
+        except ValueError:
+            raise ConfigError(f"{path} is damaged; delete it and run the same command again (it is rewritten from the checkpoint)") from None

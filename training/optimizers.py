@@ -1,0 +1,136 @@
+"""Optimizers by name, and the learning rate over time."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+import torch
+
+from foundations.errors import unknown
+from foundations.hparams import DECAYS, PRECISIONS, TrainingHparams
+from foundations.step import Step
+from training.second_order import LevenbergMarquardt
+
+OPTIMIZERS = ["sgd", "adam", "levenberg_marquardt"]
+ADAM_BETAS = (0.9, 0.999)
+MILESTONE_FACTOR = 0.1
+PLATEAU_FACTOR = 10**-0.5
+SPENT = 1e-4  # a plateau schedule is spent when it has lowered the rate by this factor
+
+
+def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that some hyperparameters describe, over all parameters of a model that need a gradient."""
+    h = training_hparams
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decay = h.weight_decay or 0.0
+    if h.optimizer_name == "sgd":
+        momentum, nesterov = h.nesterov_momentum or h.momentum, h.nesterov_momentum > 0
+        return torch.optim.SGD(parameters, lr=h.lr, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
+    if h.optimizer_name == "adam" and h.nesterov_momentum:
+        return torch.optim.NAdam(parameters, lr=h.lr, betas=(h.nesterov_momentum, ADAM_BETAS[1]), weight_decay=decay)
+    if h.optimizer_name == "adam":
+        return torch.optim.Adam(parameters, lr=h.lr, betas=(h.momentum or ADAM_BETAS[0], ADAM_BETAS[1]), weight_decay=decay, fused=True)
+    if h.optimizer_name == "levenberg_marquardt":
+        return LevenbergMarquardt(model, lr=h.lr)
+    raise unknown("--optimizer_name", h.optimizer_name, OPTIMIZERS)
+
+
+def choices() -> dict[str, list[str]]:
+    """What the fields of TrainingHparams with a closed list accept, for help."""
+    return {"optimizer_name": OPTIMIZERS, "lr_decay": list(DECAYS), "precision": list(PRECISIONS)}
+
+
+def check(training_hparams: TrainingHparams) -> None:
+    """Raises a ConfigError for an optimizer that does not exist."""
+    if training_hparams.optimizer_name not in OPTIMIZERS:
+        raise unknown("--optimizer_name", training_hparams.optimizer_name, OPTIMIZERS)
+
+
+class Schedule:
+    """The learning rate at every iteration, and when training is over.
+
+    The rate is `lr` times a warm-up, times `delta` for each milestone passed, times a decay curve, times what plateaus have left of it.
+    Training is over at the planned iteration, or before when a plateau schedule is spent or a second-order optimizer cannot improve any
+    more; further training then adds to that.
+    """
+
+    def __init__(self, training_hparams: TrainingHparams, optimizer: torch.optim.Optimizer, iterations_per_epoch: int, planned: Step):
+        h = training_hparams
+        steps = lambda text: Step.from_str(text, iterations_per_epoch).iteration  # noqa: E731
+        self.optimizer, self.lr, self.iterations_per_epoch, self.planned = optimizer, h.lr, iterations_per_epoch, planned.iteration
+        self.warmup = steps(h.warmup_steps) if h.warmup_steps else 0
+        self.milestones = sorted(steps(milestone) for milestone in h.milestones)
+        self.delta = h.delta
+        self.cosine = h.lr_decay == "cosine"
+        self.further = steps(h.further_training) if h.further_training else 0
+        self.finished_at: int | None = None
+        self.iteration = 0
+        self.epoch_loss: torch.Tensor | float = 0.0
+        self.plateau = self._plateau(h) if h.plateau_opt else None
+        self._apply()
+
+    def _plateau(self, h: TrainingHparams) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+        """torch's plateau schedule on a rate of its own that begins at 1, so that it multiplies with the rest."""
+        rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        factor = PLATEAU_FACTOR if h.delta is None else h.delta
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(rate, factor=factor, patience=h.patience, cooldown=h.cooldown)
+
+    def factor(self, iteration: int) -> float:
+        """What the learning rate is multiplied by at an iteration, plateaus aside."""
+        factor = min(1.0, iteration / self.warmup) if self.warmup else 1.0
+        factor *= (MILESTONE_FACTOR if self.delta is None else self.delta) ** bisect.bisect(self.milestones, iteration)
+        if self.cosine:
+            start, length = (0, self.planned) if self.finished_at is None else (self.finished_at, self.further)
+            factor *= (1 + math.cos(math.pi * min(1.0, (iteration - start) / max(length, 1)))) / 2
+        return factor
+
+    @property
+    def plateau_scale(self) -> float:
+        """What plateaus have left of the learning rate."""
+        return self.plateau.optimizer.param_groups[0]["lr"] if self.plateau else 1.0
+
+    def advance_to(self, step: Step) -> None:
+        """Moves to a step without training, as if it had been reached."""
+        self.iteration = step.iteration
+        self._apply()
+
+    def step(self, loss: torch.Tensor) -> None:
+        """To be called after every update with the loss of its batch."""
+        self.iteration += 1
+        if self.plateau:
+            self.epoch_loss = self.epoch_loss + loss.detach()
+            if self.iteration % self.iterations_per_epoch == 0:
+                self.plateau.step(float(self.epoch_loss))
+                self.epoch_loss = 0.0
+        self._apply()
+
+    def is_over(self) -> bool:
+        """Whether there is nothing left to train."""
+        spent = self.plateau_scale <= SPENT or getattr(self.optimizer, "spent", False)
+        if self.finished_at is None and (self.iteration >= self.planned or spent):
+            self.finished_at = self.iteration
+            self._apply()
+        return self.finished_at is not None and self.iteration >= self.finished_at + self.further
+
+    def _apply(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * self.factor(self.iteration) * self.plateau_scale
+
+    def state_dict(self) -> dict:
+        """Where the schedule is, as plain values."""
+        plateau = None
+        if self.plateau:
+            plateau = {name: getattr(self.plateau, name) for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
+            plateau["scale"] = self.plateau_scale
+        return {"iteration": self.iteration, "finished_at": self.finished_at, "epoch_loss": float(self.epoch_loss), "plateau": plateau}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Goes to where a `state_dict` was taken."""
+        self.iteration, self.finished_at, self.epoch_loss = state["iteration"], state["finished_at"], state["epoch_loss"]
+        if self.plateau:
+            plateau = dict(state["plateau"])
+            self.plateau.optimizer.param_groups[0]["lr"] = plateau.pop("scale")
+            for name, value in plateau.items():
+                setattr(self.plateau, name, value)
+        self._apply()

@@ -1,0 +1,200 @@
+"""The command `train`, and what every command that trains shares: checks before anything is written, a teacher, a seed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cli.shared_args import JobArgs
+from foundations import paths
+from foundations.desc import Desc
+from foundations.errors import ConfigError
+from foundations.hparams import DatasetHparams
+from foundations.runner import Runner
+from foundations.seeds import NOT_CHOSEN, draw
+from platforms.platform import get_platform
+from training.desc import TrainingDesc
+
+if TYPE_CHECKING:
+    from datasets.teacher_dataset import Teacher
+
+
+@dataclass
+class TrainingRunner(Runner):
+    """One training run.
+
+    `shape` is what an example has and what the model must put out; `prepare` makes what the dataset lacks, such as a trained teacher.
+    """
+
+    desc: TrainingDesc
+    job: JobArgs
+    shape: tuple[int, int]
+    prepare: Callable[[], None]
+
+    @staticmethod
+    def description() -> str:
+        return "Train a model."
+
+    @staticmethod
+    def add_args(parser: argparse.ArgumentParser) -> None:
+        JobArgs.add_args(parser)
+        name = parser.peek("default_hparams")
+        TrainingDesc.add_args(parser, TrainingDesc.default_for(name) if name else None)
+
+    @staticmethod
+    def create_from_args(args: argparse.Namespace) -> TrainingRunner:
+        return TrainingRunner.create(TrainingDesc.create_from_args(args), JobArgs.create_from_args(args))
+
+    @staticmethod
+    def create(desc: TrainingDesc, job: JobArgs) -> TrainingRunner:
+        """The runner of a descriptor, checked.
+
+        Raises:
+            ConfigError: something in the descriptor cannot be run.
+        """
+        dataset_hparams, shape, _, prepare = check(desc, job)
+        return TrainingRunner(dataclasses.replace(desc, dataset_hparams=dataset_hparams), job, shape, prepare)
+
+    @property
+    def output_location(self) -> str:
+        """The run folder."""
+        return self.desc.run_path(get_platform().root, self.job.global_seed)
+
+    def display_output_location(self) -> None:
+        print(self.output_location)
+
+    def run(self) -> None:
+        from datasets import registry as datasets
+        from models import registry as models
+        from training.train import standard_train
+
+        if not self.job.quiet:
+            print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
+        self.prepare()
+        seed = register(self.desc, self.output_location, self.job.global_seed, self.shape)
+        model = models.get(self.desc.model_hparams, self.shape[1], seed)
+        loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+        standard_train(
+            self.desc.training_hparams,
+            model,
+            *loaders,
+            self.output_location,
+            verbose=not self.job.quiet,
+            evaluate_only_at_end=self.job.evaluate_only_at_end,
+        )
+
+
+def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Teacher | None, Callable[[], None]]:
+    """Checks the dataset, the model and the training of a descriptor, and that they fit together, writing nothing.
+
+    Returns:
+        The dataset's hyperparameters in their canonical form; its shape; its teacher; what must run before it can be made.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    from datasets import registry as datasets
+    from models import registry as models
+    from training import optimizers
+
+    hparams, teacher, prepare = desc.dataset_hparams, None, lambda: None
+    datasets.check(hparams)
+    models.check(desc.model_hparams)
+    optimizers.check(desc.training_hparams)
+    if hparams.dataset_name == "teacher":
+        hparams, teacher, prepare = arrange_teacher(hparams, desc.model_hparams.act_fun, job)
+        shape = teacher.inputs, teacher.outputs
+    else:
+        for name in ("teacher_name", "datagen", "samples", "d_in"):
+            if getattr(hparams, name) is not None:
+                raise ConfigError(f"--{name}: goes with --dataset_name teacher only, not with {hparams.dataset_name}")
+        shape = datasets.shape(hparams)
+    models.check_fits(desc.model_hparams, *shape)
+    return hparams, shape, teacher, prepare
+
+
+def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[DatasetHparams, Teacher, Callable[[], None]]:
+    """Finds the teacher that `--teacher_name` means, whichever way it is spelled.
+
+    A model's name stands for its default run with the given activation function.
+
+    Returns:
+        The hyperparameters with the teacher's resolved name and the canonical queries; the teacher; and what makes it where it is absent.
+    """
+    from datasets import teacher_dataset
+    from datasets.datagen import registry as datagen
+
+    name, prepare = hparams.teacher_name, lambda: None
+    if name is None:
+        raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a .npz file")
+    if name.endswith(".npz"):
+        teacher, content = teacher_dataset.examine_answers(name)
+        prepare = lambda: get_platform().write(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
+    elif _is_model(name):
+        teacher, prepare = _default_teacher(name, hparams.teacher_seed, act_fun, job)
+    else:
+        teacher = teacher_dataset.find(name, hparams.teacher_seed)
+    if hparams.d_in not in (None, teacher.inputs):
+        raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs}")
+    if teacher.model_hparams is None:
+        queries, seed = None, NOT_CHOSEN
+        if hparams.datagen is not None or hparams.samples is not None:
+            raise ConfigError("--datagen and --samples: a file of answers has its own queries; leave them out")
+    else:
+        if hparams.datagen is None:
+            raise ConfigError(f"--datagen is required to ask a network; valid: {', '.join(datagen.registered_policies)}, joined by +")
+        queries, seed = datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples), hparams.teacher_seed
+    canonical = dataclasses.replace(hparams, teacher_name=teacher.name, teacher_seed=seed, datagen=queries, samples=None, d_in=None)
+    return canonical, teacher, prepare
+
+
+def _is_model(name: str) -> bool:
+    from models import registry as models
+
+    try:
+        models.resolve(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[Teacher, Callable[[], None]]:
+    from datasets.teacher_dataset import Teacher
+
+    desc = TrainingDesc.default_for(name)
+    desc.model_hparams.act_fun = act_fun
+    runner = TrainingRunner.create(desc, dataclasses.replace(job, global_seed=seed, display_output_location=False))
+    teacher = Teacher(runner.desc.hashname, *runner.shape, runner.desc.model_hparams, runner.output_location)
+
+    def prepare() -> None:
+        if not get_platform().exists(paths.logger(runner.output_location)):
+            runner.run()
+
+    return teacher, prepare
+
+
+def register(desc: Desc, location: str, global_seed: int, shape: tuple[int, int]) -> int:
+    """Records a run's hyperparameters in its folder, and settles its seed.
+
+    Returns:
+        The seed: the chosen one, or where none was chosen, the one that was drawn when the run first started.
+
+    Raises:
+        ConfigError: the record of an earlier start is damaged.
+    """
+    path = paths.hparams_dict(location)
+    if get_platform().exists(path):
+        try:
+            with get_platform().open(path) as file:
+                return int(json.load(file)["seed"])
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{path} is damaged; move {os.path.dirname(path)} away to start anew") from None
+    seed = draw() if global_seed == NOT_CHOSEN else global_seed
+    get_platform().write(paths.hparams_log(location), desc.display + "\n")
+    get_platform().write(path, desc.to_json(seed=seed, shape=list(shape)))
+    return seed

@@ -1,0 +1,155 @@
+"""What happens around the updates of training: evaluating, saving, showing.
+
+A callback is `callback(output_location, step, model, optimizer, logger)`. It is called before every update and after the last, where
+`step.last` is true; `run_every_epoch(callback)` and the like say when it acts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from datasets.base import DataLoader
+from foundations.step import Step
+from models.base import Model
+from training import plotting
+from training.evaluation import evaluate
+
+STUDENT_EVALUATIONS = 50  # students have short epochs; they are evaluated about this often in all
+LINE_SECONDS = 5.0  # between plain lines of progress where there is no terminal
+
+
+def run_every(epochs: int, callback):
+    """Runs a callback at the start of every so many epochs, and at the last step."""
+
+    def run(output_location, step, model, optimizer, logger):
+        if step.last or (step.it == 0 and step.ep % epochs == 0):
+            callback(output_location, step, model, optimizer, logger)
+
+    return run
+
+
+def run_every_epoch(callback):
+    """Runs a callback at the start of every epoch, and at the last step."""
+    return run_every(1, callback)
+
+
+def run_at_step(wanted: Step, callback):
+    """Runs a callback at one step."""
+
+    def run(output_location, step, model, optimizer, logger):
+        if step == wanted:
+            callback(output_location, step, model, optimizer, logger)
+
+    return run
+
+
+def run_at_last_step(callback):
+    """Runs a callback when training is over."""
+
+    def run(output_location, step, model, optimizer, logger):
+        if step.last:
+            callback(output_location, step, model, optimizer, logger)
+
+    return run
+
+
+def save_model(output_location, step, model, optimizer, logger):
+    """Writes the weights."""
+    model.save(output_location, step)
+
+
+def save_curves(output_location, step, model, optimizer, logger):
+    """Draws the curves of all metrics."""
+    plotting.curves(logger, output_location)
+
+
+def save_logger(output_location, step, model, optimizer, logger):
+    """Writes the log, which marks the run as finished."""
+    logger.save(output_location)
+
+
+def create_eval_callback(name: str, loader: DataLoader, verbose: bool = False):
+    """A callback that evaluates on a dataset, logs `<name>_loss` and so on, and prints them as a line."""
+    started = time.monotonic()
+
+    def run(output_location, step, model, optimizer, logger):
+        results = evaluate(model, loader)
+        for metric, value in results.items():
+            logger.add(f"{name}_{metric}", step, value)
+        if verbose:
+            accuracy = f"acc {100 * results['accuracy']:6.2f}%\t" if "accuracy" in results else ""
+            tqdm.write(
+                f"{name:<7} ep {step.ep:03d}\tit {step.it:03d}\tloss {results['loss']:<8.4g}\t{accuracy}"
+                f"ex {len(loader.dataset)}\ttime {time.monotonic() - started:.2f}s"
+            )
+
+    return run
+
+
+def create_progress_callback(end: Step, metric: str, plain_lines: bool):
+    """A callback that shows how far training is, with the newest value of a metric and the time left.
+
+    On a terminal it is a bar; elsewhere, if `plain_lines`, a line every few seconds.
+    """
+    bar = None
+    started = shown = time.monotonic()
+    first = None
+
+    def show_bar(step, logger):
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=end.iteration, initial=first, unit="it", leave=False, dynamic_ncols=True)
+        bar.update(step.iteration - bar.n)
+        if step.it == 0:
+            bar.set_postfix_str(newest(logger), refresh=False)
+        if step.last:
+            bar.close()
+
+    def print_line(step, logger):
+        nonlocal shown
+        shown = time.monotonic()
+        done = (step.iteration - first) / max(1, end.iteration - first)
+        left = 0 if step.last or not done else (shown - started) * (1 - done) / done
+        print(f"ep {step.ep:03d}\tit {step.it:03d}\tof {end}\t{newest(logger)}\ttime {shown - started:.0f}s\tleft {left:.0f}s", flush=True)
+
+    def newest(logger):
+        value = logger.latest(metric)
+        return "" if value is None else f"{metric.replace('_', ' ')} {value:.3g}"
+
+    def run(output_location, step, model, optimizer, logger):
+        nonlocal first
+        first = step.iteration if first is None else first
+        if sys.stderr.isatty():
+            show_bar(step, logger)
+        elif plain_lines and (step.last or time.monotonic() - shown >= LINE_SECONDS):
+            print_line(step, logger)
+
+    return run
+
+
+def standard_callbacks(
+    end: Step, model: Model, train_loader: DataLoader, test_loader: DataLoader, verbose: bool, evaluate_only_at_end: bool
+) -> Sequence:
+    """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and last write the log.
+
+    Students are evaluated less often, and on the test set only until the end.
+    """
+    students = hasattr(model, "individual_losses")
+    epochs = max(1, end.ep // STUDENT_EVALUATIONS) if students else 1
+    on_train = create_eval_callback("train", train_loader, verbose and not students)
+    on_test = create_eval_callback("test", test_loader, verbose and not students)
+    zero = Step.zero(end.iterations_per_epoch)
+
+    callbacks = [run_at_step(zero, save_model), run_at_last_step(save_model)]
+    if evaluate_only_at_end:
+        callbacks += [run_at_step(zero, on_train), run_at_step(zero, on_test), run_at_last_step(on_train), run_at_last_step(on_test)]
+    else:
+        callbacks += [run_at_step(zero, on_train), run_at_last_step(on_train)] if students else [run_every_epoch(on_train)]
+        callbacks += [run_every(epochs, on_test)]
+    if verbose:
+        callbacks.append(create_progress_callback(end, "test_loss", plain_lines=students))
+    return [*callbacks, run_at_last_step(save_curves), run_at_last_step(save_logger)]

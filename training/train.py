@@ -1,0 +1,110 @@
+"""The training loop, and a standard run of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from datasets.base import DataLoader
+from foundations import paths
+from foundations.hparams import TrainingHparams
+from foundations.seeds import derive
+from foundations.step import Step
+from models import registry
+from models.base import Model
+from platforms.platform import get_platform
+from training import checkpointing, standard_callbacks
+from training.metric_logger import MetricLogger
+from training.optimizers import Schedule, get_optimizer
+
+Callback = Callable[[str, Step, Model, torch.optim.Optimizer, MetricLogger], None]
+
+CHECKPOINT_SECONDS = 1.0  # epochs shorter than this share a checkpoint
+
+
+class Objective:
+    """The closure that an optimizer minimises: the loss of a model on one batch.
+
+    Calling it computes the gradient and returns the loss. Second-order optimizers look at `examples` and `labels` themselves.
+    """
+
+    def __init__(self, model: Model, examples: torch.Tensor, labels: torch.Tensor):
+        self.model, self.examples, self.labels = model, examples, labels
+
+    def __call__(self) -> torch.Tensor:
+        self.model.zero_grad(set_to_none=True)
+        loss = self.model.loss_criterion(self.model(self.examples), self.labels)
+        loss.backward()
+        return loss
+
+
+def train(
+    training_hparams: TrainingHparams,
+    model: Model,
+    train_loader: DataLoader,
+    output_location: str,
+    callbacks: Sequence[Callback] = (),
+    start_step: Step | None = None,
+    end_step: Step | None = None,
+) -> Step:
+    """Trains a model in place, from its checkpoint where there is one.
+
+    Args:
+        training_hparams: how to train.
+        model: what to train; it is moved to the platform's device and to the precision asked for.
+        train_loader: the examples.
+        output_location: the run folder.
+        callbacks: called before every update and once after the last (`step.last`).
+        start_step: where learning rate and data begin; the very start when left out.
+        end_step: where training ends; `training_hparams.training_steps` when left out.
+
+    Returns:
+        The step at which training ended, which is earlier than planned when the schedule or the optimizer was spent.
+    """
+    iterations = len(train_loader)
+    model.to(get_platform().torch_device, getattr(torch, training_hparams.precision))
+    optimizer = get_optimizer(training_hparams, model)
+    planned = end_step or Step.from_str(training_hparams.training_steps, iterations)
+    schedule = Schedule(training_hparams, optimizer, iterations, planned)
+    schedule.advance_to(start_step or Step.zero(iterations))
+    torch.manual_seed(derive(train_loader.seed, "training"))
+    logger = checkpointing.restore(output_location, model, optimizer, schedule) or MetricLogger()
+    saved = time.monotonic()
+
+    while True:
+        epoch = Step(schedule.iteration, iterations)
+        for examples, labels in train_loader.epoch(epoch.ep, epoch.it):
+            over = schedule.is_over()
+            step = Step(schedule.iteration, iterations, last=over)
+            if over or (step.it == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS):
+                checkpointing.save(output_location, model, optimizer, schedule, logger)
+                saved = time.monotonic()
+            for callback in callbacks:
+                callback(output_location, step, model, optimizer, logger)
+            if over:
+                return step
+            model.train()
+            schedule.step(optimizer.step(Objective(model, examples, labels)))
+
+
+def standard_train(
+    training_hparams: TrainingHparams,
+    model: Model,
+    train_loader: DataLoader,
+    test_loader: DataLoader,
+    output_location: str,
+    start_step: Step | None = None,
+    end_step: Step | None = None,
+    verbose: bool = True,
+    evaluate_only_at_end: bool = False,
+) -> None:
+    """Trains with the standard callbacks; a run that has finished before only gives its weights to the model."""
+    if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:
+        registry.load_weights(registry.last_file(output_location), model)
+        model.to(get_platform().torch_device)
+        return
+    planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
+    callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, verbose, evaluate_only_at_end)
+    train(training_hparams, model, train_loader, output_location, callbacks, start_step, end_step)
