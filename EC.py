@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cli import arg_utils, runner_registry, shared_args
+from cli import arg_utils, runner_registry
 from foundations.errors import ConfigError
 from platforms import registry as platforms
 
@@ -33,7 +33,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     platform_name = parser.peek("platform", "local")
     platform_class = platforms.get(platform_name)
 
-    parser.add_argument("--platform", default="local", metavar="STR", help=f"The platform (one of: {', '.join(platforms.registered_platforms)}; default: local).")
+    valid = ", ".join(platforms.registered_platforms)
+    parser.add_argument("--platform", default="local", metavar="STR", help=f"The platform (one of: {valid}; default: local).")
     runner_class.add_args(parser)
     platform_class.add_args(parser)
     args = parser.parse()

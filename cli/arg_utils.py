@@ -39,7 +39,8 @@ class ArgumentParser(argparse.ArgumentParser):
         args, extra = self.parse_known_args(self.arguments)
         if extra:
             flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-            raise ConfigError(f"{extra[0]} is no argument of {self.prog}{did_you_mean(extra[0].split('=')[0], flags)}; see {self.prog} --help")
+            hint = did_you_mean(extra[0].split("=")[0], flags)
+            raise ConfigError(f"{extra[0]} is no argument of {self.prog}{hint}; see {self.prog} --help")
         return args
 
     def error(self, message: str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foundations.hparams import Hparams, check
+from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 
 
@@ -27,5 +27,4 @@ class JobArgs(Hparams):
     _default_hparams = "Fill in the hyperparameters that this model trains well with; flags beside it still win."
 
     def __post_init__(self):
-        check(self.global_seed >= NOT_CHOSEN, "global_seed", self.global_seed, "-1 (not chosen) or more")
-
+        self.require("global_seed", self.global_seed >= NOT_CHOSEN, "-1 (not chosen) or more")

@@ -119,7 +119,8 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
         raise ConfigError(f"--teacher_name: {path} is no .npz file of numbers, or is damaged") from None
     queries, answers = queries.reshape(len(queries), -1), answers.reshape(len(answers), -1)
     if len(queries) != len(answers) or len(queries) < HELD_OUT:
-        raise ConfigError(f"--teacher_name: {path} has {len(queries)} queries X and {len(answers)} answers y; valid: as many, {HELD_OUT} or more")
+        counts = f"{len(queries)} queries X and {len(answers)} answers y"
+        raise ConfigError(f"--teacher_name: {path} has {counts}; valid: as many of both, {HELD_OUT} or more")
     if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
         raise ConfigError(f"--teacher_name: {path} holds values that are not finite numbers")
     return content, torch.from_numpy(queries), torch.from_numpy(answers)

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import os
 
-from foundations.desc import Desc, fingerprint
+from foundations.desc import fingerprint
 from foundations.hparams import ExtractionHparams
 from foundations.seeds import NOT_CHOSEN
 from training.desc import TrainingDesc

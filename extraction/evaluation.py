@@ -91,9 +91,7 @@ def score(network: FullyConnected, teacher: FullyConnected | None) -> Score:
     return Score(scores, worst, exact_widths and network.act_fun == teacher.act_fun and worst <= IDENTIFIED)
 
 
-def match(
-    ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def match(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pairs recovered neurons with the teacher's, one to one, so that the sum of distances is least (the Hungarian method).
 
     Args:
@@ -117,7 +115,7 @@ def match(
 
 def compare(ours: torch.Tensor, theirs: torch.Tensor, recovered_width: int, teacher_width: int) -> LayerScore:
     """The score of a layer whose pairs stand in the same rows of both, `[pairs, D]`."""
-    cosine_distance = 1 - torch.nn.functional.cosine_similarity(ours, theirs, dim=1)
+    cosine_distance = (1 - torch.nn.functional.cosine_similarity(ours, theirs, dim=1)).clamp_min(0)
     matched = int((cosine_distance <= MATCHED).sum())
     return LayerScore(
         recovered_width,

@@ -201,4 +201,4 @@ def finetune(
     )
     register(training, location, train_loader.seed, (train_loader.examples.shape[1], outputs))
     loader = DataLoader(train_loader.dataset, batch_size, train_loader.seed, torch.float64)
-    standard_train(training.training_hparams, network, loader, test_loader, location, verbose=verbose)
+    standard_train(training.training_hparams, network, loader, test_loader, location, verbose=verbose, epoch_lines=False)

@@ -106,7 +106,8 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
         axis.scatter(np.full(len(members), label + 1), off.clamp_min(1e-9), s=9, alpha=0.5, c=found.student[members], cmap="tab10")
     counts = np.bincount(found.labels[found.labels >= 0])
     axis.set_xticks(range(1, found.clusters + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
-    axis.set(yscale="log", xlabel="cluster (neurons in it); a colour is a student", ylabel="angle (radians)", title="Agreement within clusters")
+    axis.set(yscale="log", xlabel="cluster (neurons in it); a colour is a student", ylabel="angle (radians)")
+    axis.set_title("Agreement within clusters")
     save(made, path)
 
 

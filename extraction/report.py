@@ -59,12 +59,14 @@ def table(report: dict) -> str:
     rows = [["layer", *_COLUMNS.values()]]
     rows += [[name, *(_cell(layer[column]) for column in _COLUMNS)] for name, layer in zip(names, layers, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    form = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
+    lines = [form.format(*row) for row in rows]
     rule = "-" * max(map(len, lines))
     losses, function, seconds = report["students"]["losses"], report["function"], report["seconds"]
+    errors = f"mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}"
     notes = [
         f"students   {report['students']['count']}, losses {min(losses):.1e} to {max(losses):.1e}",
-        f"function   on {function['queries']} queries never trained on: mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}",
+        f"function   on {function['queries']} queries never trained on: {errors}",
         f"time       {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])

@@ -131,16 +131,16 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     from models.students import Model as Students
     from training import optimizers
 
-    if desc.dataset_hparams.dataset_name != "teacher":
-        raise ConfigError(f"--dataset_name: {desc.dataset_hparams.dataset_name} has no teacher to extract; valid: teacher")
     name, h = desc.model_hparams.model_name, desc.extraction_hparams
     if not Students.is_valid_model_name(name):
-        raise ConfigError(f"--model_name: {name} are no students; valid: {', '.join(Students.name_rules())}")
+        raise ConfigError(f"--model_name: {name} is not a stack of students; valid: {', '.join(Students.name_rules())}")
+    if desc.dataset_hparams.dataset_name != "teacher":
+        raise ConfigError(f"--dataset_name: {desc.dataset_hparams.dataset_name} has no teacher to extract; valid: teacher")
     family, students, member = Students.parse(name)
     if len(family.parse(member)) != 3:
         raise ConfigError(f"--model_name: {name} has more than one hidden layer; valid: students with one")
     if h.gamma * students < 2:
-        raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two that could agree; valid: 2/N or more, or more students")
+        raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two that agree; valid: 2/N or more, or more students")
     if h.finetune_optimizer not in optimizers.OPTIMIZERS:
         raise unknown("--finetune_optimizer", h.finetune_optimizer, optimizers.OPTIMIZERS)
     dataset_hparams, _, teacher, prepare = training_runner.check(desc, job)

@@ -41,13 +41,13 @@ class Hparams:
     _description = ""
 
     @classmethod
-    def hyperparameters(cls) -> list[tuple[dataclasses.Field, type, bool]]:
-        """Each field with its type and whether it is optional."""
+    def hyperparameters(cls) -> list[tuple[dataclasses.Field, type]]:
+        """Each field with its type, None aside."""
         hints = typing.get_type_hints(cls)
         rows = []
         for field in dataclasses.fields(cls):
             kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
-            rows.append((field, next(kind for kind in kinds if kind is not types.NoneType), types.NoneType in kinds))
+            rows.append((field, next(kind for kind in kinds if kind is not types.NoneType)))
         return rows
 
     @classmethod
@@ -68,7 +68,7 @@ class Hparams:
         """
         title = cls._name if prefix is None else f"{cls._name} ({prefix})"
         group = parser.add_argument_group(title, cls._description)
-        for field, kind, _ in cls.hyperparameters():
+        for field, kind in cls.hyperparameters():
             default = _default(field) if defaults is None else getattr(defaults, field.name)
             name = field.name if prefix is None else f"{prefix}_{field.name}"
             if isinstance(kind, type) and issubclass(kind, Hparams):
@@ -89,7 +89,7 @@ class Hparams:
             ConfigError: a required flag is missing, or a value is out of its range.
         """
         values = {}
-        for field, kind, _ in cls.hyperparameters():
+        for field, kind in cls.hyperparameters():
             name = field.name if prefix is None else f"{prefix}_{field.name}"
             if isinstance(kind, type) and issubclass(kind, Hparams):
                 values[field.name] = kind.create_from_args(args, name)
@@ -99,11 +99,16 @@ class Hparams:
                 raise ConfigError(f"--{name} is required; give it, or start from --default_hparams=NAME")
         return cls(**values)
 
+    def require(self, field: str, condition: bool, valid: str) -> None:
+        """Raises a ConfigError that names a field, its value and what is valid, unless the condition holds."""
+        if not condition:
+            raise ConfigError(f"--{field}: {getattr(self, field)} is out of range; valid: {valid}")
+
     @property
     def display(self) -> str:
         """The group's name, and a line for each hyperparameter that is required or differs from its default."""
         lines = [self._name]
-        for field, kind, _ in self.hyperparameters():
+        for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Hparams):
                 lines.append(value.display)
@@ -157,12 +162,6 @@ def _parser(kind: type, article: str):
 _PARSERS = {int: _parser(int, "a whole number"), float: _parser(float, "a number"), str: str}
 
 
-def check(condition: bool, flag: str, value: object, valid: str) -> None:
-    """Raises a ConfigError that names the flag, its value and what is valid, unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"--{flag}: {value} is out of range; valid: {valid}")
-
-
 @dataclass
 class DatasetHparams(Hparams):
     """Which examples, and how many at a time."""
@@ -189,10 +188,10 @@ class DatasetHparams(Hparams):
     _d_in = "Inputs of the teacher. Inferred when left out, checked when given."
 
     def __post_init__(self):
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.samples is None or self.samples >= 1, "samples", self.samples, "1 or more")
-        check(self.d_in is None or self.d_in >= 1, "d_in", self.d_in, "1 or more")
-        check(self.teacher_seed >= NOT_CHOSEN, "teacher_seed", self.teacher_seed, "-1 (not chosen) or more")
+        self.require("batch_size", self.batch_size >= 1, "1 or more")
+        self.require("samples", self.samples is None or self.samples >= 1, "1 or more")
+        self.require("d_in", self.d_in is None or self.d_in >= 1, "1 or more")
+        self.require("teacher_seed", self.teacher_seed >= NOT_CHOSEN, "-1 (not chosen) or more")
 
 
 @dataclass
@@ -256,13 +255,13 @@ class TrainingHparams(Hparams):
     _further_training = "Train a finished run for this many steps more, in the same folder."
 
     def __post_init__(self):
-        check(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "more than 0")
-        check(0 <= self.momentum < 1, "momentum", self.momentum, "0 or more and less than 1")
-        check(0 <= self.nesterov_momentum < 1, "nesterov_momentum", self.nesterov_momentum, "0 or more and less than 1")
-        check(self.delta is None or 0 < self.delta < 1, "delta", self.delta, "between 0 and 1")
-        check(self.weight_decay is None or self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        check(self.patience >= 0, "patience", self.patience, "0 or more")
-        check(self.cooldown >= 0, "cooldown", self.cooldown, "0 or more")
+        self.require("lr", self.lr > 0 and math.isfinite(self.lr), "more than 0")
+        self.require("momentum", 0 <= self.momentum < 1, "0 or more and less than 1")
+        self.require("nesterov_momentum", 0 <= self.nesterov_momentum < 1, "0 or more and less than 1")
+        self.require("delta", self.delta is None or 0 < self.delta < 1, "between 0 and 1")
+        self.require("weight_decay", self.weight_decay is None or self.weight_decay >= 0, "0 or more")
+        self.require("patience", self.patience >= 0, "0 or more")
+        self.require("cooldown", self.cooldown >= 0, "0 or more")
         if sum(step.parse(self.training_steps, "--training_steps")) == 0:
             raise ConfigError(f"--training_steps: {self.training_steps!r} is no training at all; valid: 1it or more")
         for name in ("warmup_steps", "further_training"):
@@ -313,8 +312,8 @@ class ExtractionHparams(Hparams):
     _finetune_batch_size = "Queries in a step of fine-tuning (when left out, twenty equations for each unknown, or all queries)."
 
     def __post_init__(self):
-        check(0 < self.gamma <= 1, "gamma", self.gamma, "more than 0 and at most 1")
-        check(self.beta >= 1 and math.isfinite(self.beta), "beta", self.beta, "1 or more")
-        check(self.finetune_lr > 0, "finetune_lr", self.finetune_lr, "more than 0")
-        check(self.finetune_batch_size is None or self.finetune_batch_size >= 1, "finetune_batch_size", self.finetune_batch_size, "1 or more")
+        self.require("gamma", 0 < self.gamma <= 1, "more than 0 and at most 1")
+        self.require("beta", self.beta >= 1 and math.isfinite(self.beta), "1 or more")
+        self.require("finetune_lr", self.finetune_lr > 0, "more than 0")
+        self.require("finetune_batch_size", self.finetune_batch_size is None or self.finetune_batch_size >= 1, "1 or more")
         step.parse(self.finetune_training_steps, "--finetune_training_steps")

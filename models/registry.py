@@ -132,4 +132,3 @@ def load_weights(path: str, model: base.Model) -> None:
         model.to(next(iter(state.values())).dtype).load_state_dict(state)
     except (RuntimeError, AttributeError, StopIteration):
         raise ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again") from None
-

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from foundations.hparams import Hparams, check
+from foundations.hparams import Hparams
 from platforms import platform
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Platform(Hparams, abc.ABC):
     _num_workers = "Worker processes that load data."
 
     def __post_init__(self):
-        check(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+        self.require("num_workers", self.num_workers >= 0, "0 or more")
 
     @property
     @abc.abstractmethod

@@ -73,4 +73,4 @@ class MetricLogger:
             with get_platform().open(path) as file:
                 return MetricLogger.from_str(file.read())
         except ValueError:
-            raise ConfigError(f"{path} is damaged; delete it and run the same command again (it is rewritten from the checkpoint)") from None
+            raise ConfigError(f"{path} is damaged; delete it and run the same command again, which rewrites it") from None

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 class TrainingRunner(Runner):
     """One training run.
 
-    `shape` is what an example has and what the model must put out; `prepare` makes what the dataset lacks, such as a trained teacher.
+    `shape` is what an example has and what the model must put out; `prepare` makes what the dataset lacks, such as a trained teacher;
+    `epoch_lines` says whether every evaluation is printed.
     """
 
     desc: TrainingDesc
     job: JobArgs
     shape: tuple[int, int]
     prepare: Callable[[], None]
+    epoch_lines: bool = True
 
     @staticmethod
     def description() -> str:
@@ -85,6 +87,7 @@ class TrainingRunner(Runner):
             *loaders,
             self.output_location,
             verbose=not self.job.quiet,
+            epoch_lines=self.epoch_lines,
             evaluate_only_at_end=self.job.evaluate_only_at_end,
         )
 
@@ -169,6 +172,7 @@ def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[
     desc = TrainingDesc.default_for(name)
     desc.model_hparams.act_fun = act_fun
     runner = TrainingRunner.create(desc, dataclasses.replace(job, global_seed=seed, display_output_location=False))
+    runner.epoch_lines = False
     teacher = Teacher(runner.desc.hashname, *runner.shape, runner.desc.model_hparams, runner.output_location)
 
     def prepare() -> None:

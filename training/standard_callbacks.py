@@ -132,24 +132,37 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool):
 
 
 def standard_callbacks(
-    end: Step, model: Model, train_loader: DataLoader, test_loader: DataLoader, verbose: bool, evaluate_only_at_end: bool
+    end: Step,
+    model: Model,
+    train_loader: DataLoader,
+    test_loader: DataLoader,
+    verbose: bool = True,
+    epoch_lines: bool = True,
+    evaluate_only_at_end: bool = False,
 ) -> Sequence:
     """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and last write the log.
 
     Students are evaluated less often, and on the test set only until the end.
+
+    Args:
+        end: where training is planned to end.
+        verbose: whether anything is shown.
+        epoch_lines: whether every evaluation is printed, or only a bar (on a terminal) or a line every few seconds.
+        evaluate_only_at_end: whether to evaluate before and after training only.
     """
     students = hasattr(model, "individual_losses")
-    epochs = max(1, end.ep // STUDENT_EVALUATIONS) if students else 1
-    on_train = create_eval_callback("train", train_loader, verbose and not students)
-    on_test = create_eval_callback("test", test_loader, verbose and not students)
+    spacing = max(1, end.ep // STUDENT_EVALUATIONS) if students else 1
+    epoch_lines = verbose and epoch_lines and not students
+    on_train = create_eval_callback("train", train_loader, epoch_lines)
+    on_test = create_eval_callback("test", test_loader, epoch_lines)
     zero = Step.zero(end.iterations_per_epoch)
 
-    callbacks = [run_at_step(zero, save_model), run_at_last_step(save_model)]
-    if evaluate_only_at_end:
-        callbacks += [run_at_step(zero, on_train), run_at_step(zero, on_test), run_at_last_step(on_train), run_at_last_step(on_test)]
-    else:
-        callbacks += [run_at_step(zero, on_train), run_at_last_step(on_train)] if students else [run_every_epoch(on_train)]
-        callbacks += [run_every(epochs, on_test)]
+    def at_ends(callback):
+        return [run_at_step(zero, callback), run_at_last_step(callback)]
+
+    callbacks = at_ends(save_model)
+    callbacks += at_ends(on_train) if students or evaluate_only_at_end else [run_every_epoch(on_train)]
+    callbacks += at_ends(on_test) if evaluate_only_at_end else [run_every(spacing, on_test)]
     if verbose:
-        callbacks.append(create_progress_callback(end, "test_loss", plain_lines=students))
+        callbacks.append(create_progress_callback(end, "test_loss", plain_lines=not epoch_lines))
     return [*callbacks, run_at_last_step(save_curves), run_at_last_step(save_logger)]

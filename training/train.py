@@ -97,14 +97,13 @@ def standard_train(
     output_location: str,
     start_step: Step | None = None,
     end_step: Step | None = None,
-    verbose: bool = True,
-    evaluate_only_at_end: bool = False,
+    **options: bool,
 ) -> None:
-    """Trains with the standard callbacks; a run that has finished before only gives its weights to the model."""
+    """Trains with the standard callbacks, whose `options` it takes; a run that has finished before only gives its weights to the model."""
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:
         registry.load_weights(registry.last_file(output_location), model)
         model.to(get_platform().torch_device)
         return
     planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
-    callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, verbose, evaluate_only_at_end)
+    callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, **options)
     train(training_hparams, model, train_loader, output_location, callbacks, start_step, end_step)

@@ -1,0 +1,41 @@
+"""The base of the tests: a private folder for results and datasets, and the command line without a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import unittest
+from unittest import mock
+
+import EC
+from platforms import platform
+from platforms.local import Platform
+
+
+class TestCase(unittest.TestCase):
+    """A test whose platform reads and writes under a temporary folder, `self.root`."""
+
+    def setUp(self):
+        self.root = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        folders = {"EC_ROOT": self.root, "EC_DATASET_ROOT": os.path.join(self.root, "datasets")}
+        patch = mock.patch.dict(os.environ, folders)
+        patch.start()
+        self.addCleanup(patch.stop)
+        installed = contextlib.ExitStack()
+        installed.enter_context(platform.installed(Platform()))
+        self.addCleanup(installed.close)
+
+    def command(self, *arguments: str) -> tuple[int, str, str]:
+        """Runs `EC.py` with some arguments in this process; returns its exit status, and what it printed and complained of."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = EC.main(list(arguments))
+        return status, out.getvalue(), err.getvalue()
+
+    def files(self) -> list[str]:
+        """Every file under the root, relative to it."""
+        return sorted(os.path.relpath(os.path.join(folder, name), self.root) for folder, _, names in os.walk(self.root) for name in names)

@@ -1,0 +1,33 @@
+"""A teacher that needs no training: a run folder as `train` leaves it, around given or random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from foundations.step import Step
+from models import registry as models
+from platforms.platform import get_platform
+from training.desc import TrainingDesc
+from training.metric_logger import MetricLogger
+from training.runner import register
+
+
+def make(model_name: str, act_fun: str = "relu", seed: int = 0) -> tuple[str, torch.nn.Module]:
+    """Writes a finished run of a model with random weights and biases.
+
+    Args:
+        model_name: such as `mlp_3_4_2`.
+        act_fun: its activation function.
+        seed: the seed of the weights, and the number of the run.
+
+    Returns:
+        The run's hash (to be given with `--teacher_seed`), and the network in float64.
+    """
+    desc = TrainingDesc.default_for(model_name)
+    desc.model_hparams.act_fun = act_fun
+    model = models.get(desc.model_hparams, seed=seed)
+    location = desc.run_path(get_platform().root, seed)
+    register(desc, location, seed, (model.sizes[0], model.sizes[-1]))
+    model.save(location, Step.zero(1))
+    MetricLogger().save(location)
+    return desc.hashname, model.double()
