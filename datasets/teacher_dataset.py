@@ -38,6 +38,7 @@ class Teacher:
     outputs: int
     model_hparams: ModelHparams | None = None
     location: str | None = None
+    pairs: int | None = None
 
     def load(self) -> torch.nn.Module:
         """The trained network, in float64 on the platform's device.
@@ -78,7 +79,7 @@ def read(name: str, seed: int) -> Teacher:
     """The teacher of a resolved name: what its run folder, or the kept file of answers, says of it."""
     if name.startswith("answers_"):
         _, queries, answers = read_answers(answers_path(name))
-        return Teacher(name, queries.shape[1], answers.shape[1])
+        return Teacher(name, queries.shape[1], answers.shape[1], pairs=len(queries))
     location = location_of(name, seed)
     path = paths.hparams_dict(location)
     try:
@@ -101,7 +102,7 @@ def examine_answers(path: str) -> tuple[Teacher, bytes]:
         ConfigError: the file is missing or damaged, or holds no `X` `[n, inputs]` and `y` `[n, outputs]` of finite numbers.
     """
     content, queries, answers = read_answers(path)
-    return Teacher(f"answers_{hashlib.md5(content).hexdigest()}", queries.shape[1], answers.shape[1]), content
+    return Teacher(f"answers_{hashlib.md5(content).hexdigest()}", queries.shape[1], answers.shape[1], pairs=len(queries)), content
 
 
 def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:

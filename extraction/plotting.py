@@ -22,6 +22,7 @@ from training.plotting import figure, save
 
 SHOWN_LEAVES = 1000  # of a larger dendrogram only the top merges are drawn
 SHOWN_NEURONS = 64
+LEAST_ANGLE = 1e-7  # smaller ones are rounding: a neuron with itself
 
 
 def draw(result: Reconstruction, teacher: FullyConnected | None, students_location: str, folder: str) -> None:
@@ -103,7 +104,14 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
     for label in range(found.clusters):
         members = np.flatnonzero(found.labels == label)
         off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
-        axis.scatter(np.full(len(members), label + 1), off.clamp_min(1e-9), s=9, alpha=0.5, c=found.student[members], cmap="tab10")
+        axis.scatter(
+            np.full(len(members), label + 1),
+            off.where(off > LEAST_ANGLE, torch.nan),
+            s=9,
+            alpha=0.5,
+            c=found.student[members],
+            cmap="tab10",
+        )
     counts = np.bincount(found.labels[found.labels >= 0])
     axis.set_xticks(range(1, found.clusters + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
     axis.set(yscale="log", xlabel="cluster (neurons in it); a colour is a student", ylabel="angle (radians)")
@@ -148,10 +156,11 @@ def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry,
             if square:
                 axis.imshow(vector.view(side, side), cmap="RdBu_r", vmin=-bound, vmax=bound)
             else:
-                axis.bar(range(len(vector)), vector, width=1.0)
+                axis.bar(range(len(vector)), vector.numpy(), width=1.0)
             if neuron % columns == 0:
                 axis.set_axis_on()
                 axis.set(xticks=[], yticks=[], ylabel=label)
+                axis.spines[:].set_visible(False)
     made.suptitle("Incoming weights of the hidden neurons", fontsize=11)
     save(made, path)
 

@@ -183,7 +183,7 @@ class DatasetHparams(Hparams):
         "(its default run, trained first when absent), or a .npz file with arrays X and y."
     )
     _teacher_seed = "The seed of the teacher's run."
-    _datagen = "The queries: policies joined by +, each with an optional count, such as digits+random:4000."
+    _datagen = "The queries: policies joined by +, each with an optional count, such as digits+random:4000. A file of answers has its own."
     _samples = "Queries in all; policies without a count share them. Inferred when left out."
     _d_in = "Inputs of the teacher. Inferred when left out, checked when given."
 

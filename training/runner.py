@@ -146,8 +146,8 @@ def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tupl
         raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs}")
     if teacher.model_hparams is None:
         queries, seed = None, NOT_CHOSEN
-        if hparams.datagen is not None or hparams.samples is not None:
-            raise ConfigError("--datagen and --samples: a file of answers has its own queries; leave them out")
+        if hparams.samples not in (None, teacher.pairs):
+            raise ConfigError(f"--samples: {hparams.samples} is wrong; {name} holds {teacher.pairs} pairs")
     else:
         if hparams.datagen is None:
             raise ConfigError(f"--datagen is required to ask a network; valid: {', '.join(datagen.registered_policies)}, joined by +")

@@ -1,0 +1,61 @@
+"""The table and the verdict that are printed."""
+
+import unittest
+
+from extraction.report import table, verdict
+
+
+def report(**changes):
+    layer = {
+        "recovered_width": 16,
+        "teacher_width": 16,
+        "matched": 16,
+        "missing": 0,
+        "excess": 0,
+        "max_cosine_distance": 2e-16,
+        "mean_cosine_distance": 1e-16,
+        "max_weight_error": 3e-15,
+    }
+    return {
+        "identified": True,
+        "max_relative_error": 3e-15,
+        "layers": [layer, layer | {"recovered_width": 10, "teacher_width": 10, "matched": 10}],
+        "function": {"queries": 1360, "mse": 1e-30, "max_abs_error": 2e-14},
+        "students": {"count": 3, "losses": [2e-8, 1e-8, 3e-8]},
+        "seconds": {"students": 7.25, "pictures": 1.0},
+        "act_fun": "relu",
+        "model_name": "digits_lenet_16",
+    } | changes
+
+
+class TestReport(unittest.TestCase):
+    def test_the_table_ends_in_the_verdict(self):
+        lines = table(report()).splitlines()
+        self.assertTrue(lines[-1].startswith("Verdict: IDENTIFIED. 16 of 16 neurons, none in excess; every weight within 3.0e-15"))
+
+    def test_columns_stand_under_their_titles(self):
+        head, hidden, output = table(report()).splitlines()[1:4]
+        self.assertEqual(len(head), len(hidden))
+        self.assertEqual(hidden.split(), ["hidden", "1", "(relu)", "16", "16", "16", "0", "0", "2.0e-16", "3.0e-15"])
+        self.assertEqual(output.split()[:3], ["output", "10", "10"])
+
+    def test_losses_and_times_are_summed_up(self):
+        text = table(report())
+        self.assertIn("3, losses 1.0e-08 to 3.0e-08", text)
+        self.assertIn("8.2 s: students 7.2, pictures 1.0", text)
+
+    def test_a_miss_says_what_is_missing(self):
+        layers = report()["layers"]
+        layers[0] = layers[0] | {"recovered_width": 17, "matched": 15, "missing": 1, "excess": 2}
+        said = verdict(report(identified=False, max_relative_error=0.4, layers=layers))
+        self.assertEqual(said, "NOT IDENTIFIED. 15 of 16 neurons matched, 2 in excess; largest weight error 4.0e-01.")
+
+    def test_without_the_teacher_only_the_answers_are_spoken_of(self):
+        layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in report()["layers"]]
+        text = table(report(identified=None, max_relative_error=None, layers=layers))
+        self.assertIn("RECONSTRUCTED as digits_lenet_16, which misses the held-out answers by 2.0e-14 at most", text)
+        self.assertEqual(text.splitlines()[2].split()[4], "-")
+
+
+if __name__ == "__main__":
+    unittest.main()

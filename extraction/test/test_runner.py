@@ -1,0 +1,191 @@
+"""The command `extract`, from an absent or present teacher to the report."""
+
+import json
+import os
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+from extraction import expand_and_cluster
+from foundations.hparams import ModelHparams
+from models import registry
+from testing import toy_teacher
+from testing.test_case import TestCase
+from training import checkpointing, train
+
+STUDENTS = ("--default_hparams=students_mlp(6)_6_12_3", "--global_seed=3", "--training_steps=800it")
+QUERIES = ("--datagen=random:1000",)
+
+
+class ExtractionTestCase(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.teacher_hash, self.teacher = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
+
+    def extract(self, *arguments, teacher=None):
+        """Extracts from the toy teacher with the toy students; returns what was printed."""
+        asked = (f"--teacher_name={teacher}",) if teacher else (f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", *QUERIES)
+        status, out, err = self.command("extract", *STUDENTS, "--act_fun=tanh", *asked, *arguments)
+        self.assertEqual((status, err), (0, ""))
+        return out
+
+    def report(self, *arguments):
+        """The report of the only extraction, or of the one with the given hyperparameters."""
+        _, out, _ = self.command(
+            "extract", *STUDENTS, *QUERIES, "--act_fun=tanh", f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", *arguments,
+            "--display_output_location",
+        )  # fmt: skip
+        location = out.strip()
+        with open(os.path.join(location, "report.json")) as file:
+            return location, json.load(file)
+
+    def contents(self):
+        """The bytes of every file under the root but those that hold times or pictures."""
+        kept = [name for name in self.files() if not name.endswith((".png", "report.json"))]
+        return {name: Path(self.root, name).read_bytes() for name in kept}
+
+
+class TestExtraction(ExtractionTestCase):
+    def test_identifies_its_teacher_and_reports(self):
+        out = self.extract()
+        location, report = self.report()
+
+        with self.subTest("the verdict is printed"):
+            self.assertIn("Verdict: IDENTIFIED. 4 of 4 neurons, none in excess", out)
+        with self.subTest("the report says so"):
+            self.assertIs(report["identified"], True)
+            self.assertLessEqual(report["max_relative_error"], 1e-9)
+            self.assertEqual([layer["recovered_width"] for layer in report["layers"]], [4, 3])
+            self.assertEqual(report["students"]["count"], len(report["students"]["losses"]), 6)
+            self.assertLess(report["function"]["max_abs_error"], 1e-9)
+            self.assertGreater(report["before_finetuning"]["max_relative_error"], report["max_relative_error"])
+        with self.subTest("the network is a plain model that opens like any other and answers like the teacher"):
+            model = registry.load(report["model_path"], ModelHparams(report["model_name"], "kaiming_normal", "uniform", "tanh"))
+            self.assertEqual(report["model_name"], "mlp_6_4_3")
+            self.assertEqual(list(model.state_dict()), ["fc_layers.0.weight", "fc_layers.0.bias", "fc.weight", "fc.bias"])
+            queries = torch.randn(100, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+            torch.testing.assert_close(model(queries), self.teacher(queries), rtol=0, atol=1e-9)
+        with self.subTest("the folder is that of the specification"):
+            main = os.path.dirname(location)
+            self.assertEqual(
+                sorted(os.listdir(main)),
+                sorted(
+                    [os.path.basename(location), "checkpoint.pth", "curves.png", "hparams.log", "hparams_dict", "logger"]
+                    + ["model_ep0_it0.pth", report["students"]["weights"]]
+                ),
+            )
+            pictures = ["cluster_alignment_1", "dendrogram_1", "distance_matrix_1", "student_losses", "teacher_alignment_1", "weights_1"]
+            self.assertEqual(sorted(os.listdir(os.path.join(location, "ECplots"))), [f"{name}.png" for name in pictures])
+            for name in ("extraction_hparams_dict", "extraction_hparams.log", "finetune_checkpoints"):
+                self.assertIn(name, os.listdir(location))
+            for name in ("checkpoint.pth", "logger", "model_ep0_it0.pth"):
+                self.assertIn(name, os.listdir(os.path.join(location, "reconstructed_model")))
+        with self.subTest("again: nothing is computed, the answer is the same"):
+            with (
+                mock.patch.object(train, "train", side_effect=AssertionError),
+                mock.patch.object(expand_and_cluster, "reconstruct", side_effect=AssertionError),
+            ):
+                self.assertEqual(self.extract(), self.extract())
+        with self.subTest("other extraction hyperparameters go to another folder, and train no student"):
+            before = self.contents()
+            self.extract("--gamma=0.5", "--beta=4")
+            self.assertEqual({name: self.contents()[name] for name in before}, before)
+            self.assertIs(self.report("--gamma=0.5", "--beta=4")[1]["identified"], True)
+            self.assertNotEqual(self.report("--gamma=0.5", "--beta=4")[0], location)
+
+    def test_interrupted_anywhere_it_ends_in_the_same_bits(self):
+        self.extract("--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it")
+        undisturbed = self.contents()
+        for name in undisturbed:
+            if name.startswith("extract_"):
+                os.remove(os.path.join(self.root, name))
+        for png in [name for name in self.files() if name.startswith("extract_")]:
+            os.remove(os.path.join(self.root, png))
+
+        save, kills = checkpointing.save, [2, 5, 16, 18]
+        calls = 0
+
+        def save_and_die(*arguments):
+            nonlocal calls
+            save(*arguments)
+            calls += 1
+            if calls in kills:
+                raise KeyboardInterrupt
+
+        with mock.patch.object(checkpointing, "save", save_and_die), mock.patch.object(train, "CHECKPOINT_SECONDS", 0):
+            for _ in range(len(kills) + 1):
+                self.command(
+                    "extract", *STUDENTS, *QUERIES, "--act_fun=tanh", f"--teacher_name={self.teacher_hash}", "--teacher_seed=1",
+                    "--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it",
+                )  # fmt: skip
+        self.assertGreater(calls, max(kills))
+        final = {name: content for name, content in undisturbed.items() if not name.endswith("checkpoint.pth")}
+        self.assertEqual({name: self.contents().get(name) for name in final}, final)
+
+    def test_answers_in_a_file_are_enough(self):
+        queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        path = os.path.join(self.root, "pairs.npz")
+        np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
+        out = self.extract(teacher=path)
+        self.assertIn("Verdict: RECONSTRUCTED as mlp_6_4_3", out)
+        (name,) = [name for name in self.files() if name.endswith("report.json")]
+        with open(os.path.join(self.root, name)) as file:
+            report = json.load(file)
+        self.assertIsNone(report["identified"])
+        self.assertIsNone(report["layers"][0]["matched"])
+        self.assertEqual(report["layers"][0]["recovered_width"], 4)
+        self.assertLess(report["function"]["max_abs_error"], 1e-9)
+
+    def test_students_that_share_nothing_are_kept(self):
+        status, _, err = self.command(
+            "extract", *STUDENTS, *QUERIES, f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", "--training_steps=1it", "--gamma=1.0",
+            "--beta=60", "--act_fun=tanh",
+        )  # fmt: skip
+        self.assertEqual((status, err.count("\n")), (2, 1))
+        self.assertIn("no cluster", err)
+        self.assertTrue(any(name.endswith("main/logger") and name.startswith("extract_") for name in self.files()))
+
+
+class TestErrors(ExtractionTestCase):
+    def refuse(self, expected, *arguments):
+        before = self.files()
+        status, _, err = self.command("extract", *STUDENTS, f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", *QUERIES, *arguments)
+        self.assertEqual((status, err.count("\n")), (2, 1), err)
+        self.assertIn(expected, err)
+        self.assertEqual(self.files(), before)
+
+    def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(self):
+        cases = {
+            "--gamma": ["--gamma=0.2"],
+            "--beta": ["--beta=0.5"],
+            "--finetune_optimizer": ["--finetune_optimizer=lm"],
+            "is not a stack of students": ["--model_name=mlp_6_12_3"],
+            "more than one hidden layer": ["--model_name=students_mlp(6)_6_12_12_3"],
+            "takes 7 inputs": ["--model_name=students_mlp(6)_7_12_3"],
+            "has 2 outputs": ["--model_name=students_mlp(6)_6_12_2"],
+            "has no teacher to extract": ["--dataset_name=digits"],
+            "--d_in: 5 is wrong": ["--d_in=5"],
+            "--samples: 7 does not fit": ["--samples=7"],
+            "64 values": ["--datagen=digits"],
+            "valid: 1": ["--teacher_seed=9"],
+            "names no teacher": ["--teacher_name=123abc"],
+        }
+        for expected, arguments in cases.items():
+            with self.subTest(expected):
+                self.refuse(expected, *arguments)
+
+    def test_a_damaged_model_of_the_teacher_is_named(self):
+        path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep0_it0.pth")
+        with open(path, "r+b") as file:
+            file.truncate(500)
+        status, _, err = self.command("extract", *STUDENTS, *QUERIES, f"--teacher_name={self.teacher_hash}", "--teacher_seed=1")
+        self.assertEqual((status, err.count("\n")), (2, 1))
+        self.assertIn(path, err)
+        self.assertEqual(os.path.getsize(path), 500)
+
+
+if __name__ == "__main__":
+    unittest.main()
