@@ -18,8 +18,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(arguments[0], arguments[1:])
     except ConfigError as error:
-        print(f"EC.py {arguments[0]}: {error}", file=sys.stderr)
+        print(f"EC.py {arguments[0]}: {error}".replace("\n", " "), file=sys.stderr)
         return 2
+    except SystemExit as leave:  # argparse leaves like this after --help
+        return leave.code or 0
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
+import shutil
 from collections.abc import Sequence
 
 from foundations.errors import ConfigError, did_you_mean
@@ -18,6 +19,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, prog: str, arguments: Sequence[str], description: str = ""):
         formatter = lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=_help_width())  # noqa: E731
         super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False)
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse knows no -1e-3
         self.arguments = list(arguments)
 
     def peek(self, flag: str, default: str | None = None) -> str | None:
@@ -49,4 +51,4 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def _help_width() -> int:
-    return max(80, min(140, int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns if os.isatty(1) else 120))
+    return max(80, min(140, shutil.get_terminal_size(fallback=(120, 24)).columns))

@@ -67,7 +67,10 @@ class DataLoader:
         return zip(self.examples.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The shuffled batches of an epoch, from batch `start` on."""
+        """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands."""
+        if self.batch_size >= len(self.dataset):
+            yield from [(self.examples, self.labels)][start:]
+            return
         generator = torch.Generator().manual_seed(derive(self.seed, "data order", epoch))
         order = torch.randperm(len(self.dataset), generator=generator).to(self.examples.device)
         for indices in order.split(self.batch_size)[start:]:

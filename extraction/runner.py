@@ -65,11 +65,18 @@ class ExtractionRunner(Runner):
     def run(self) -> None:
         if not self.job.quiet:
             print(self.desc.banner(f"Running Expand-and-Cluster (Seed {self.job.global_seed})", self.output_location), flush=True)
+            self._remark()
         if self.desc.training_hparams.further_training or not report.is_current(self.output_location, self.students_location):
             self._extract()
         if not self.job.quiet:
             print(report.table(report.read(self.output_location)))
             print(f"Report, pictures and the recovered network: {self.output_location}")
+
+    def _remark(self) -> None:
+        """Says what is allowed but can hardly be meant."""
+        theirs, ours = self.teacher.model_hparams, self.desc.model_hparams
+        if theirs and theirs.act_fun != ours.act_fun:
+            print(f"Note: the teacher's activation function is {theirs.act_fun}, that of the students {ours.act_fun} (--act_fun).")
 
     def _extract(self) -> None:
         """Everything from the teacher to the report, which is written last."""

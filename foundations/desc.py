@@ -42,9 +42,10 @@ class Desc(abc.ABC):
 
     @property
     def display(self) -> str:
-        """The required and the non-default hyperparameters, in groups, as they are shown before a run."""
+        """The required and the non-default hyperparameters, in groups, as they are shown before a run; empty groups are left out."""
         groups = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return "\n".join(group.display for group in groups if isinstance(group, Hparams))
+        shown = (group.display for group in groups if isinstance(group, Hparams))
+        return "\n".join(text for text in shown if "\n" in text)
 
     def banner(self, title: str, location: str) -> str:
         """What is shown when a run starts: its title, its hyperparameters, and where its results go."""

@@ -132,8 +132,9 @@ class Hparams:
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Hparams:
         """The bundle that `to_dict` described; fields that it did not know have their defaults."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        known = {field.name: kind for field, kind in cls.hyperparameters() if field.name in values}
+        nested = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, Hparams)}
+        return cls(**{name: nested[name].from_dict(values[name]) if name in nested else values[name] for name in known})
 
 
 def _default(field: dataclasses.Field) -> object:
@@ -255,15 +256,14 @@ class TrainingHparams(Hparams):
     _further_training = "Train a finished run for this many steps more, in the same folder."
 
     def __post_init__(self):
-        self.require("lr", self.lr > 0 and math.isfinite(self.lr), "more than 0")
+        self.require("lr", 0 < self.lr < math.inf, "a finite number more than 0")
         self.require("momentum", 0 <= self.momentum < 1, "0 or more and less than 1")
         self.require("nesterov_momentum", 0 <= self.nesterov_momentum < 1, "0 or more and less than 1")
         self.require("delta", self.delta is None or 0 < self.delta < 1, "between 0 and 1")
-        self.require("weight_decay", self.weight_decay is None or self.weight_decay >= 0, "0 or more")
+        self.require("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
         self.require("patience", self.patience >= 0, "0 or more")
         self.require("cooldown", self.cooldown >= 0, "0 or more")
-        if sum(step.parse(self.training_steps, "--training_steps")) == 0:
-            raise ConfigError(f"--training_steps: {self.training_steps!r} is no training at all; valid: 1it or more")
+        self.require("training_steps", any(step.parse(self.training_steps, "--training_steps")), "1it or more")
         for name in ("warmup_steps", "further_training"):
             if getattr(self, name) is not None:
                 step.parse(getattr(self, name), f"--{name}")
@@ -313,7 +313,8 @@ class ExtractionHparams(Hparams):
 
     def __post_init__(self):
         self.require("gamma", 0 < self.gamma <= 1, "more than 0 and at most 1")
-        self.require("beta", self.beta >= 1 and math.isfinite(self.beta), "1 or more")
-        self.require("finetune_lr", self.finetune_lr > 0, "more than 0")
+        self.require("beta", 1 <= self.beta < math.inf, "a finite number, 1 or more")
+        self.require("finetune_lr", 0 < self.finetune_lr < math.inf, "a finite number more than 0")
         self.require("finetune_batch_size", self.finetune_batch_size is None or self.finetune_batch_size >= 1, "1 or more")
-        step.parse(self.finetune_training_steps, "--finetune_training_steps")
+        length = step.parse(self.finetune_training_steps, "--finetune_training_steps")
+        self.require("finetune_training_steps", any(length), "1it or more")

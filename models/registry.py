@@ -92,7 +92,9 @@ def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) 
 
 def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int) -> None:
     """Raises a ConfigError unless the model can be built and takes examples of `inputs` values to `outputs` units."""
-    size = get(model_hparams, outputs).input_size
+    name = resolve(model_hparams.model_name)
+    with torch.device("meta"):
+        size = family_of(name).get_model_from_name(name, lambda module: None, outputs, model_hparams.act_fun).input_size
     if size not in (None, inputs):
         raise ConfigError(f"--model_name: {model_hparams.model_name} takes {size} inputs; the examples have {inputs}")
 

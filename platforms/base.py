@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from platforms import platform
 
@@ -87,15 +88,22 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def write(path: str, content: str | bytes) -> None:
-        """Puts a file in place in one stroke: whoever reads the path sees the old content or the new, never a part."""
+        """Puts a file in place in one stroke: whoever reads the path sees the old content or the new, never a part.
+
+        Raises:
+            ConfigError: the folder cannot be made or written to, or the disk is full.
+        """
         folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
         aside = os.path.join(folder, f".{name}.new")
-        with open(aside, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(aside, "wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written ({error.strerror or error}); what was there before is intact") from error
 
     def run_job(self, f: Callable[[], None]) -> None:
         """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""

@@ -10,9 +10,9 @@ import torch
 from foundations.errors import unknown
 from foundations.hparams import DECAYS, PRECISIONS, TrainingHparams
 from foundations.step import Step
-from training.second_order import LevenbergMarquardt
+from training.second_order import LBFGS, LevenbergMarquardt
 
-OPTIMIZERS = ["sgd", "adam", "levenberg_marquardt"]
+OPTIMIZERS = ["sgd", "adam", "lbfgs", "levenberg_marquardt"]
 ADAM_BETAS = (0.9, 0.999)
 MILESTONE_FACTOR = 0.1
 PLATEAU_FACTOR = 10**-0.5
@@ -31,6 +31,8 @@ def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> 
         return torch.optim.NAdam(parameters, lr=h.lr, betas=(h.nesterov_momentum, ADAM_BETAS[1]), weight_decay=decay)
     if h.optimizer_name == "adam":
         return torch.optim.Adam(parameters, lr=h.lr, betas=(h.momentum or ADAM_BETAS[0], ADAM_BETAS[1]), weight_decay=decay, fused=True)
+    if h.optimizer_name == "lbfgs":
+        return LBFGS(model, lr=h.lr)
     if h.optimizer_name == "levenberg_marquardt":
         return LevenbergMarquardt(model, lr=h.lr)
     raise unknown("--optimizer_name", h.optimizer_name, OPTIMIZERS)

@@ -71,25 +71,44 @@ class TrainingRunner(Runner):
         print(self.output_location)
 
     def run(self) -> None:
+        if not self.job.quiet:
+            print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
+        if self.desc.training_hparams.further_training or not is_finished(self.output_location):
+            self._train()
+        if not self.job.quiet:
+            print(summary(self.output_location))
+
+    def _train(self) -> None:
         from datasets import registry as datasets
         from models import registry as models
         from training.train import standard_train
 
-        if not self.job.quiet:
-            print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
         self.prepare()
         seed = register(self.desc, self.output_location, self.job.global_seed, self.shape)
-        model = models.get(self.desc.model_hparams, self.shape[1], seed)
-        loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
         standard_train(
             self.desc.training_hparams,
-            model,
-            *loaders,
+            models.get(self.desc.model_hparams, self.shape[1], seed),
+            *datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed),
             self.output_location,
             verbose=not self.job.quiet,
             epoch_lines=self.epoch_lines,
             evaluate_only_at_end=self.job.evaluate_only_at_end,
         )
+
+
+def is_finished(location: str) -> bool:
+    """Whether a run has trained to its end: its log is then in place."""
+    return get_platform().exists(paths.logger(location))
+
+
+def summary(location: str) -> str:
+    """The outcome of a finished run, in a line."""
+    from training.metric_logger import MetricLogger
+
+    logger = MetricLogger.load(location)
+    accuracy = logger.latest("test_accuracy")
+    shown = "" if accuracy is None else f", accuracy {accuracy:.2%}"
+    return f"Finished: test loss {logger.latest('test_loss'):.4g}{shown}"
 
 
 def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Teacher | None, Callable[[], None]]:
@@ -176,7 +195,7 @@ def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[
     teacher = Teacher(runner.desc.hashname, *runner.shape, runner.desc.model_hparams, runner.output_location)
 
     def prepare() -> None:
-        if not get_platform().exists(paths.logger(runner.output_location)):
+        if not is_finished(runner.output_location):
             runner.run()
 
     return teacher, prepare

@@ -17,7 +17,6 @@ from testing.test_case import TestCase
 from training import checkpointing, train
 
 STUDENTS = ("--default_hparams=students_mlp(6)_6_12_3", "--global_seed=3", "--training_steps=800it")
-QUERIES = ("--datagen=random:1000",)
 
 
 class ExtractionTestCase(TestCase):
@@ -25,19 +24,20 @@ class ExtractionTestCase(TestCase):
         super().setUp()
         self.teacher_hash, self.teacher = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
 
-    def extract(self, *arguments, teacher=None):
-        """Extracts from the toy teacher with the toy students; returns what was printed."""
-        asked = (f"--teacher_name={teacher}",) if teacher else (f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", *QUERIES)
-        status, out, err = self.command("extract", *STUDENTS, "--act_fun=tanh", *asked, *arguments)
+    def run_toy(self, *arguments):
+        """Runs the command for the toy students of the toy teacher."""
+        asked = f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", "--datagen=random:1000"
+        return self.command("extract", *STUDENTS, "--act_fun=tanh", *asked, *arguments)
+
+    def extract(self, *arguments):
+        """Extracts from the toy teacher; returns what was printed."""
+        status, out, err = self.run_toy(*arguments)
         self.assertEqual((status, err), (0, ""))
         return out
 
     def report(self, *arguments):
         """The report of the only extraction, or of the one with the given hyperparameters."""
-        _, out, _ = self.command(
-            "extract", *STUDENTS, *QUERIES, "--act_fun=tanh", f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", *arguments,
-            "--display_output_location",
-        )  # fmt: skip
+        _, out, _ = self.run_toy(*arguments, "--display_output_location")
         location = out.strip()
         with open(os.path.join(location, "report.json")) as file:
             return location, json.load(file)
@@ -83,12 +83,12 @@ class TestExtraction(ExtractionTestCase):
                 self.assertIn(name, os.listdir(location))
             for name in ("checkpoint.pth", "logger", "model_ep0_it0.pth"):
                 self.assertIn(name, os.listdir(os.path.join(location, "reconstructed_model")))
-        with self.subTest("again: nothing is computed, the answer is the same"):
-            with (
-                mock.patch.object(train, "train", side_effect=AssertionError),
-                mock.patch.object(expand_and_cluster, "reconstruct", side_effect=AssertionError),
-            ):
-                self.assertEqual(self.extract(), self.extract())
+        with (
+            self.subTest("again: nothing is computed, the answer is the same"),
+            mock.patch.object(train, "train", side_effect=AssertionError),
+            mock.patch.object(expand_and_cluster, "reconstruct", side_effect=AssertionError),
+        ):
+            self.assertEqual(self.extract(), self.extract())
         with self.subTest("other extraction hyperparameters go to another folder, and train no student"):
             before = self.contents()
             self.extract("--gamma=0.5", "--beta=4")
@@ -97,7 +97,8 @@ class TestExtraction(ExtractionTestCase):
             self.assertNotEqual(self.report("--gamma=0.5", "--beta=4")[0], location)
 
     def test_interrupted_anywhere_it_ends_in_the_same_bits(self):
-        self.extract("--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it")
+        short = "--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it"
+        self.extract(*short)
         undisturbed = self.contents()
         for name in undisturbed:
             if name.startswith("extract_"):
@@ -117,10 +118,7 @@ class TestExtraction(ExtractionTestCase):
 
         with mock.patch.object(checkpointing, "save", save_and_die), mock.patch.object(train, "CHECKPOINT_SECONDS", 0):
             for _ in range(len(kills) + 1):
-                self.command(
-                    "extract", *STUDENTS, *QUERIES, "--act_fun=tanh", f"--teacher_name={self.teacher_hash}", "--teacher_seed=1",
-                    "--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it",
-                )  # fmt: skip
+                self.run_toy(*short)
         self.assertGreater(calls, max(kills))
         final = {name: content for name, content in undisturbed.items() if not name.endswith("checkpoint.pth")}
         self.assertEqual({name: self.contents().get(name) for name in final}, final)
@@ -129,7 +127,7 @@ class TestExtraction(ExtractionTestCase):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
-        out = self.extract(teacher=path)
+        out = self.extract(f"--teacher_name={path}")
         self.assertIn("Verdict: RECONSTRUCTED as mlp_6_4_3", out)
         (name,) = [name for name in self.files() if name.endswith("report.json")]
         with open(os.path.join(self.root, name)) as file:
@@ -140,10 +138,7 @@ class TestExtraction(ExtractionTestCase):
         self.assertLess(report["function"]["max_abs_error"], 1e-9)
 
     def test_students_that_share_nothing_are_kept(self):
-        status, _, err = self.command(
-            "extract", *STUDENTS, *QUERIES, f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", "--training_steps=1it", "--gamma=1.0",
-            "--beta=60", "--act_fun=tanh",
-        )  # fmt: skip
+        status, _, err = self.run_toy("--training_steps=1it", "--gamma=1.0", "--beta=60")
         self.assertEqual((status, err.count("\n")), (2, 1))
         self.assertIn("no cluster", err)
         self.assertTrue(any(name.endswith("main/logger") and name.startswith("extract_") for name in self.files()))
@@ -152,7 +147,7 @@ class TestExtraction(ExtractionTestCase):
 class TestErrors(ExtractionTestCase):
     def refuse(self, expected, *arguments):
         before = self.files()
-        status, _, err = self.command("extract", *STUDENTS, f"--teacher_name={self.teacher_hash}", "--teacher_seed=1", *QUERIES, *arguments)
+        status, _, err = self.run_toy(*arguments)
         self.assertEqual((status, err.count("\n")), (2, 1), err)
         self.assertIn(expected, err)
         self.assertEqual(self.files(), before)
@@ -181,7 +176,7 @@ class TestErrors(ExtractionTestCase):
         path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep0_it0.pth")
         with open(path, "r+b") as file:
             file.truncate(500)
-        status, _, err = self.command("extract", *STUDENTS, *QUERIES, f"--teacher_name={self.teacher_hash}", "--teacher_seed=1")
+        status, _, err = self.run_toy()
         self.assertEqual((status, err.count("\n")), (2, 1))
         self.assertIn(path, err)
         self.assertEqual(os.path.getsize(path), 500)

@@ -1,0 +1,93 @@
+"""The parser: looking ahead, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from cli.arg_utils import ArgumentParser
+from foundations.errors import ConfigError
+from foundations.hparams import Hparams
+from testing.test_case import TestCase
+
+
+@dataclass
+class Knobs(Hparams):
+    learning_rate: float = 0.1
+    rounds: int = 3
+    loud: bool = False
+    title: str | None = None
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = ArgumentParser("EC.py test", arguments)
+    Knobs.add_args(parser)
+    return parser.parse()
+
+
+class TestPeek(TestCase):
+    def test_both_spellings_of_a_value_are_seen(self):
+        for arguments in (["--x", "1"], ["--x=1"], ["a", "--y", "--x=1", "b"]):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(ArgumentParser("test", arguments).peek("x"), "1")
+
+    def test_the_last_of_several_wins_as_it_does_in_parsing(self):
+        for arguments in (["--title", "1", "--title=2"], ["--title=1", "--title", "2"]):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(ArgumentParser("test", arguments).peek("title"), "2")
+                self.assertEqual(parse(*arguments).title, "2")
+
+    def test_an_absent_flag_has_the_default(self):
+        self.assertIsNone(ArgumentParser("test", []).peek("x"))
+        self.assertEqual(ArgumentParser("test", ["--xy=2", "--y", "3", "x"]).peek("x", "1"), "1")
+
+    def test_everything_after_the_first_equals_sign_is_the_value(self):
+        self.assertEqual(ArgumentParser("test", ["--x=a=b"]).peek("x"), "a=b")
+
+    def test_a_flag_at_the_end_has_no_value(self):
+        self.assertEqual(ArgumentParser("test", ["--x"]).peek("x", "1"), "1")
+
+    def test_looking_ahead_takes_nothing_away(self):
+        parser = ArgumentParser("test", ["--title", "1"])
+        Knobs.add_args(parser)
+        parser.peek("title")
+        self.assertEqual(parser.parse().title, "1")
+
+
+class TestParse(TestCase):
+    def assertFails(self, pattern: str, *arguments: str):
+        with self.assertRaisesRegex(ConfigError, pattern) as caught:
+            parse(*arguments)
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_an_unknown_flag_is_named_with_the_nearest(self):
+        for arguments in (["--lerning_rate", "1"], ["--lerning_rate=3.14159265358979323846"], ["--rounds=1", "--lerning_rate", "1"]):
+            with self.subTest(arguments=arguments):
+                self.assertFails("^--lerning_rate.* is no argument of EC.py test, did you mean '--learning_rate'", *arguments)
+
+    def test_an_unknown_flag_points_to_the_list_of_the_known(self):
+        self.assertFails("--zzz .*EC.py test --help", "--zzz")
+
+    def test_a_stray_word_is_an_error(self):
+        self.assertFails("^stray is no argument", "--rounds=1", "stray")
+
+    def test_abbreviations_are_not_accepted(self):
+        for arguments in (["--learning=1"], ["--round", "1"], ["--lou"], ["--no-lou"]):
+            with self.subTest(arguments=arguments):
+                self.assertFails(f"^{arguments[0]} is no argument", *arguments)
+
+    def test_a_value_of_the_wrong_type_is_named_with_its_flag_and_the_type(self):
+        self.assertFails("^--learning_rate: 'abc' is not a number$", "--learning_rate", "abc")
+        self.assertFails("^--rounds: '1.5' is not a whole number$", "--rounds=1.5")
+        self.assertFails("^--rounds: '' is not a whole number$", "--rounds=")
+
+    def test_a_flag_without_its_value_is_named(self):
+        self.assertFails("^--rounds: ", "--rounds")
+        self.assertFails("^--rounds: ", "--rounds", "--loud")
+
+    def test_a_switch_takes_no_value(self):
+        self.assertFails("--loud.*'yes'", "--loud=yes")
+
+    def test_negative_numbers_are_values(self):
+        made = Knobs.create_from_args(parse("--rounds", "-3", "--learning_rate", "-0.5"))
+        self.assertEqual((made.rounds, made.learning_rate), (-3, -0.5))

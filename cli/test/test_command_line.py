@@ -1,0 +1,233 @@
+"""`EC.py` as its users meet it: welcome, help, errors, and where results would go."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from unittest import mock
+
+import EC
+from cli import runner_registry
+from cli.shared_args import JobArgs
+from extraction.desc import ExtractionDesc
+from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from platforms.local import Platform
+from platforms.platform import get_platform
+from testing.test_case import TestCase
+from training.desc import TrainingDesc
+from training.runner import TrainingRunner
+
+CHECKOUT = os.path.dirname(os.path.abspath(EC.__file__))
+TRAIN = ("train", "--default_hparams=digits_lenet_16")
+STUDENTS = ("train", "--default_hparams=students_digits_lenet")
+EXTRACT = ("extract", "--default_hparams=students_digits_lenet")
+NO_TEACHER = "train_00000000000000000000000000000000"
+
+# Arguments, then what the one line of complaint must hold: what is wrong, and what would have been right.
+BAD_INPUT = [
+    (("trian",), "'trian'", "did you mean 'train'", "extract"),
+    (("train",), "--model_name is required", "--default_hparams"),
+    (("train", "--default_hparams=digits_lenett"), "--default_hparams", "did you mean 'digits_lenet'", "mnist_lenet_P_Q_..."),
+    (("train", "--default_hparams"), "--default_hparams", "expected one argument"),
+    ((*TRAIN, "--platform=locla"), "--platform", "'locla'", "did you mean 'local'"),
+    ((*TRAIN, "--lrr=1"), "--lrr", "did you mean '--lr'", "--help"),
+    ((*TRAIN, "--l", "1"), "--l ", "--help"),
+    ((*TRAIN, "--lr", "abc"), "--lr:", "'abc'", "a number"),
+    ((*TRAIN, "--lr", "0"), "--lr:", "0.0", "more than 0"),
+    ((*TRAIN, "--num_workers=-1"), "--num_workers:", "-1", "0 or more"),
+    ((*TRAIN, "--global_seed", "-2"), "--global_seed:", "-2", "-1"),
+    ((*TRAIN, "--training_steps=10epochs"), "--training_steps:", "'10epochs'", "40ep"),
+    ((*TRAIN, "--model_name=digits_lent_16"), "--model_name:", "'digits_lent_16'", "did you mean 'digits_lenet", "digits_lenet_P_Q_..."),
+    ((*TRAIN, "--model_name=digits_lenet_0"), "--model_name:", "'digits_lenet_0'", "digits_lenet_P_Q_..."),
+    ((*TRAIN, "--model_name=mnist_lenet_20"), "--model_name:", "784", "64"),
+    ((*TRAIN, "--model_name=mlp_64_8_3"), "--model_name:", "3 outputs", "10"),
+    ((*TRAIN, "--model_init=kaiming"), "--model_init:", "'kaiming'", "kaiming_normal"),
+    ((*TRAIN, "--batchnorm_init=fix"), "--batchnorm_init:", "'fix'", "fixed, uniform"),
+    ((*TRAIN, "--act_fun=rleu"), "--act_fun:", "'rleu'", "did you mean 'relu'", "softplus"),
+    ((*TRAIN, "--dataset_name=digit"), "--dataset_name:", "'digit'", "did you mean 'digits'", "teacher"),
+    ((*TRAIN, "--optimizer_name=sdg"), "--optimizer_name:", "'sdg'", "did you mean 'sgd'", "adam"),
+    ((*TRAIN, "--datagen=digits"), "--datagen:", "--dataset_name teacher"),
+    ((*TRAIN, "--dataset_name=teacher"), "--teacher_name is required", "a hash"),
+    ((*TRAIN, "--gamma=0.9"), "--gamma", "--help"),
+    ((*STUDENTS, f"--teacher_name={NO_TEACHER}"), "--teacher_name:", NO_TEACHER, "a hash, a model's name or a .npz file"),
+    ((*STUDENTS, "--teacher_name=missing.npz"), "--teacher_name:", "missing.npz does not exist"),
+    ((*STUDENTS, "--teacher_seed=-2"), "--teacher_seed:", "-2", "-1"),
+    ((*STUDENTS, "--datagen=digist"), "--datagen:", "'digist'", "did you mean 'digits'", "random"),
+    ((*STUDENTS, "--datagen=mnist"), "--datagen:", "784", "64"),
+    ((*STUDENTS, "--datagen=random:many"), "--datagen:", "'many'", "random:4000"),
+    ((*STUDENTS, "--d_in=63"), "--d_in:", "63", "64"),
+    ((*STUDENTS, "--samples=10"), "--samples:", "10", "5437"),
+    ((*EXTRACT, "--gamma=2"), "--gamma:", "2.0", "at most 1"),
+    ((*EXTRACT, "--beta=0"), "--beta:", "0.0", "1 or more"),
+    ((*EXTRACT, "--finetune_optimizer=adma"), "--finetune_optimizer:", "'adma'", "did you mean 'adam'", "levenberg_marquardt"),
+    ((*EXTRACT, "--finetune_training_steps=10epochs"), "--finetune_training_steps:", "'10epochs'", "40ep"),
+    ((*EXTRACT, "--model_name=digits_lenet_16"), "--model_name:", "digits_lenet_16", "students_digits_lenet(N)_P_Q_..."),
+    ((*EXTRACT, "--dataset_name=digits"), "--dataset_name:", "digits", "valid: teacher"),
+]
+
+
+def in_new_process(code: str) -> str:
+    """What some Python prints that starts in the checkout with nothing imported."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    return done.stdout
+
+
+class TestWelcome(TestCase):
+    def test_without_a_command_all_of_them_are_listed(self):
+        for arguments in ((), ("--help",), ("-h",)):
+            with self.subTest(arguments=arguments):
+                status, out, err = self.command(*arguments)
+                self.assertEqual((status, err), (0, ""))
+                for name, runner in runner_registry.registered_runners.items():
+                    self.assertRegex(out, rf"(?m)EC\.py {name} .*{re.escape(runner.description())}$")
+
+    def test_the_welcome_imports_nothing_heavy(self):
+        heavy = ["torch", "numpy", "torchvision", "sklearn", "scipy", "matplotlib"]
+        code = f"import sys, EC; status = EC.main([]); print(status, [name for name in {heavy} if name in sys.modules])"
+        self.assertEqual(in_new_process(code).splitlines()[-1], "0 []")
+
+
+class TestHelp(TestCase):
+    def help(self, *arguments: str) -> str:
+        status, out, err = self.command(*arguments, "--help")
+        self.assertEqual((status, err, self.files()), (0, "", []))
+        return out
+
+    def test_help_lists_every_flag(self):
+        shared = (JobArgs, Platform, DatasetHparams, ModelHparams, TrainingHparams)
+        for command, groups in (("train", shared), ("extract", (*shared, ExtractionHparams))):
+            text = self.help(command)
+            for name in ["platform", *(field.name for group in groups for field in dataclasses.fields(group))]:
+                with self.subTest(command=command, flag=name):
+                    self.assertRegex(text, rf"(?m)^ +--{name}(?![\w-])")
+
+    def test_help_lists_the_values_of_closed_lists(self):
+        text = " ".join(self.help("train").split())
+        for value in ("digits_lenet_P_Q_...", "kaiming_normal", "leaky_relu", "levenberg_marquardt", "cosine", "float64", "local"):
+            with self.subTest(value=value):
+                self.assertIn(value, text)
+
+    def test_help_shows_the_defaults_of_a_model(self):
+        for arguments, note in ((("train",), "required"), (("train", "--default_hparams=digits_lenet"), "default: 40ep")):
+            with self.subTest(arguments=arguments):
+                text = " ".join(self.help(*arguments).split())
+                self.assertRegex(text, rf"--training_steps STR How long to train[^-]*\({note}\)")
+
+    def test_help_imports_nothing_that_it_does_not_need(self):
+        heavy = ["torchvision", "sklearn", "scipy", "matplotlib"]
+        code = (
+            "import sys, EC\n"
+            "for command in ('train', 'extract'):\n"
+            "    EC.main([command, '--default_hparams=students_digits_lenet', '--help'])\n"
+            f"print([name for name in {heavy} if name in sys.modules])"
+        )
+        out = in_new_process(code)
+        self.assertIn("--gamma", out)
+        self.assertEqual(out.splitlines()[-1], "[]")
+
+
+class TestErrors(TestCase):
+    def setUp(self):
+        super().setUp()
+        missing = mock.patch.dict(os.environ, {"EC_ROOT": os.path.join(self.root, "sims")})
+        missing.start()
+        self.addCleanup(missing.stop)
+
+    def test_bad_input_is_explained_in_one_line_and_leaves_nothing_behind(self):
+        for arguments, *explanation in BAD_INPUT:
+            with self.subTest(arguments=arguments):
+                status, out, err = self.command(*arguments)
+                self.assertEqual((status, out, err.count("\n"), err[-1:]), (2, "", 1, "\n"))
+                for text in explanation:
+                    self.assertIn(text, err)
+                self.assertEqual(os.listdir(self.root), [])
+
+    def test_bad_input_leaves_the_platform_as_it_was(self):
+        before = get_platform()
+        self.command(*TRAIN, "--act_fun=rleu", "--num_workers=2")
+        self.assertIs(get_platform(), before)
+
+    def test_the_shell_sees_the_status_and_no_traceback(self):
+        done = subprocess.run([sys.executable, "EC.py", "trian"], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
+
+    def test_a_defect_keeps_its_traceback(self):
+        with mock.patch.object(TrainingRunner, "run", side_effect=ZeroDivisionError), self.assertRaises(ZeroDivisionError):
+            self.command(*TRAIN)
+
+    def test_an_interrupted_run_says_how_to_go_on(self):
+        with mock.patch.object(TrainingRunner, "run", side_effect=KeyboardInterrupt):
+            status, _, err = self.command(*TRAIN)
+        self.assertEqual(status, 130)
+        self.assertIn("same command", err)
+
+
+class TestOutputLocation(TestCase):
+    def location(self, *arguments: str) -> str:
+        status, out, err = self.command(*arguments, "--display_output_location")
+        self.assertEqual((status, err, self.files(), out.count("\n")), (0, "", [], 1))
+        return out.rstrip("\n")
+
+    def folder_of(self, desc: TrainingDesc, seed: int = -1) -> str:
+        return os.path.join(self.root, desc.hashname, f"seed_{seed}", "main")
+
+    def test_it_is_exactly_the_folder_of_the_run(self):
+        canonical = (
+            "Hparams(batch_size=128, dataset_name='digits');"
+            "Hparams(batchnorm_init='uniform', model_init='kaiming_normal', model_name='digits_lenet_16');"
+            "Hparams(lr=0.5, momentum=0.9, optimizer_name='sgd', training_steps='40ep')"
+        )
+        folder = os.path.join(self.root, f"train_{hashlib.md5(canonical.encode()).hexdigest()}", "seed_5", "main")
+        self.assertEqual(self.location(*TRAIN, "--lr=0.5", "--momentum", "0.9", "--global_seed=5"), folder)
+
+    def test_flags_alone_name_the_run_that_the_defaults_name(self):
+        flags = ["--dataset_name=digits", "--batch_size=128", "--model_name=digits_lenet_16", "--model_init=kaiming_normal"]
+        flags += ["--batchnorm_init=uniform", "--optimizer_name=sgd", "--lr=0.1", "--training_steps=40ep"]
+        self.assertEqual(self.location("train", *flags), self.location(*TRAIN))
+
+    def test_a_family_stands_for_its_default_member(self):
+        self.assertEqual(self.location("train", "--default_hparams", "digits_lenet"), self.location(*TRAIN))
+        self.assertEqual(self.location(*TRAIN, "--model_name=digits_lenet"), self.location(*TRAIN))
+
+    def test_what_does_not_belong_to_the_experiment_does_not_move_it(self):
+        flags = ("--quiet", "--evaluate_only_at_end", "--num_workers=2", "--platform=local", "--further_training=5ep")
+        self.assertEqual(self.location(*TRAIN, *flags), self.folder_of(TrainingDesc.default_for("digits_lenet_16")))
+
+    def test_an_extraction_is_in_the_folder_of_its_students_and_does_not_train_its_teacher(self):
+        desc = ExtractionDesc.default_for("students_digits_lenet")
+        desc.dataset_hparams.teacher_name = TrainingDesc.default_for("digits_lenet_16").hashname
+        self.assertEqual(self.location(*EXTRACT), os.path.join(self.folder_of(desc), desc.clustering_hashname))
+
+    def test_the_spelling_of_the_teacher_and_of_the_queries_does_not_move_it(self):
+        other = ("--teacher_name=digits_lenet_16", "--datagen=random+digits", "--samples=5437", "--d_in=64")
+        for command in (STUDENTS, EXTRACT):
+            with self.subTest(command=command[0]):
+                self.assertEqual(self.location(*command, *other), self.location(*command))
+
+    def test_the_activation_of_the_students_is_that_of_their_default_teacher(self):
+        desc = ExtractionDesc.default_for("students_digits_lenet")
+        desc.model_hparams.act_fun = "tanh"
+        teacher = TrainingDesc.default_for("digits_lenet_16")
+        teacher.model_hparams.act_fun = "tanh"
+        desc.dataset_hparams.teacher_name = teacher.hashname
+        self.assertEqual(os.path.dirname(self.location(*EXTRACT, "--act_fun=tanh")), self.folder_of(desc))
+
+
+class TestJob(TestCase):
+    def test_the_run_sees_the_platform_that_the_flags_describe(self):
+        seen = []
+        with mock.patch.object(TrainingRunner, "run", lambda runner: seen.append(get_platform())):
+            self.assertEqual(self.command(*TRAIN, "--num_workers=3")[0], 0)
+        self.assertEqual([platform.num_workers for platform in seen], [3])
+
+    def test_the_run_gets_the_job_that_the_flags_describe(self):
+        seen = []
+        with mock.patch.object(TrainingRunner, "run", lambda runner: seen.append(runner.job)):
+            self.command(*TRAIN, "--global_seed=5", "--quiet")
+        self.assertEqual(seen, [JobArgs(global_seed=5, quiet=True, default_hparams="digits_lenet_16")])

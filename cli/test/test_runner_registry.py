@@ -1,0 +1,23 @@
+"""The list of commands."""
+
+from cli import runner_registry
+from extraction.runner import ExtractionRunner
+from foundations.errors import ConfigError
+from testing.test_case import TestCase
+from training.runner import TrainingRunner
+
+
+class TestRunnerRegistry(TestCase):
+    def test_a_command_finds_its_runner(self):
+        self.assertIs(runner_registry.get("train"), TrainingRunner)
+        self.assertIs(runner_registry.get("extract"), ExtractionRunner)
+
+    def test_an_unknown_command_is_an_error_with_the_nearest_and_all_of_them(self):
+        with self.assertRaisesRegex(ConfigError, "'trian' .*did you mean 'train'.*valid: .*extract.*train"):
+            runner_registry.get("trian")
+
+    def test_the_welcome_has_one_line_for_each_command_with_its_description(self):
+        lines = runner_registry.welcome().splitlines()
+        for name, runner in runner_registry.registered_runners.items():
+            with self.subTest(command=name):
+                self.assertEqual(len([line for line in lines if f"EC.py {name} " in line and line.endswith(runner.description())]), 1)

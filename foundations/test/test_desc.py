@@ -1,0 +1,216 @@
+"""Names of runs: what is in them, what is not, and that they stay what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+
+from extraction.desc import ExtractionDesc
+from foundations.desc import Desc
+from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from testing.test_case import TestCase
+from training.desc import TrainingDesc
+
+TEACHER = "train_1f9aac2d81228685d9c62001e9758edb"
+
+# For every hyperparameter that names a run, a value that the default run of digits_lenet does not have; then for those that do not.
+OTHER_VALUES = {
+    "dataset_hparams": {
+        "dataset_name": "mnist",
+        "batch_size": 64,
+        "teacher_name": "train_0",
+        "teacher_seed": 1,
+        "datagen": "digits",
+    },
+    "model_hparams": {"model_name": "digits_lenet_8", "model_init": "binary", "batchnorm_init": "fixed", "act_fun": "tanh"},
+    "training_hparams": {
+        "optimizer_name": "adam",
+        "lr": 0.2,
+        "training_steps": "41ep",
+        "data_order_seed": 1,
+        "momentum": 0.5,
+        "nesterov_momentum": 0.5,
+        "milestone_steps": "1ep",
+        "delta": 0.1,
+        "warmup_steps": "1ep",
+        "weight_decay": 0.0,
+        "lr_decay": "cosine",
+        "plateau_opt": True,
+        "patience": 1,
+        "cooldown": 1,
+        "precision": "float64",
+    },
+}
+UNNAMED = {"dataset_hparams": {"samples": 5437, "d_in": 64}, "model_hparams": {}, "training_hparams": {"further_training": "10ep"}}
+
+
+def md5(*texts: str) -> str:
+    return hashlib.md5(";".join(texts).encode()).hexdigest()
+
+
+@dataclasses.dataclass
+class Shuffled(Desc):
+    z: ModelHparams
+    note: str
+    a: ExtractionHparams
+
+    @staticmethod
+    def name_prefix() -> str:
+        return "shuffled"
+
+
+def resnet_20() -> TrainingDesc:
+    """The run that OpenLTH's manual shows."""
+    return TrainingDesc(
+        dataset_hparams=DatasetHparams(dataset_name="cifar10", batch_size=128),
+        model_hparams=ModelHparams(model_name="cifar_resnet_20", model_init="kaiming_normal", batchnorm_init="uniform"),
+        training_hparams=TrainingHparams(
+            optimizer_name="sgd",
+            lr=0.1,
+            training_steps="160ep",
+            momentum=0.9,
+            milestone_steps="80ep,120ep",
+            delta=0.1,
+            weight_decay=0.0001,
+        ),
+    )
+
+
+def students() -> ExtractionDesc:
+    """The default extraction of digits, its teacher resolved."""
+    desc = ExtractionDesc.default_for("students_digits_lenet")
+    desc.dataset_hparams.teacher_name = TEACHER
+    return desc
+
+
+def with_change(desc: TrainingDesc, bundle: str, **changes) -> TrainingDesc:
+    return dataclasses.replace(desc, **{bundle: dataclasses.replace(getattr(desc, bundle), **changes)})
+
+
+class TestHashname(TestCase):
+    def test_a_name_is_the_md5_of_the_canonical_texts_in_the_order_of_their_names(self):
+        dataset = "Hparams(batch_size=128, dataset_name='cifar10')"
+        model = "Hparams(batchnorm_init='uniform', model_init='kaiming_normal', model_name='cifar_resnet_20')"
+        training = (
+            "Hparams(gamma=0.1, lr=0.1, milestone_steps='80ep,120ep', momentum=0.9, optimizer_name='sgd', "
+            "training_steps='160ep', weight_decay=0.0001)"
+        )
+        self.assertEqual(resnet_20().hashname, f"train_{md5(dataset, model, training)}")
+
+    def test_the_order_in_which_groups_are_declared_does_not_matter(self):
+        desc = Shuffled(z=ModelHparams("m", "i", "b"), note="no group", a=ExtractionHparams(gamma=0.9))
+        model = "Hparams(batchnorm_init='b', model_init='i', model_name='m')"
+        self.assertEqual(desc.hashname, f"shuffled_{md5('Hparams(gamma=0.9)', model)}")
+
+    def test_users_of_openlth_keep_their_folders(self):
+        self.assertEqual(resnet_20().hashname, "train_71bc92a970b64a76d7ab7681764b0021")
+
+    def test_the_default_run_of_digits_lenet_keeps_its_name(self):
+        self.assertEqual(TrainingDesc.default_for("digits_lenet_16").hashname, TEACHER)
+
+    def test_a_family_stands_for_its_default_member(self):
+        self.assertEqual(TrainingDesc.default_for("digits_lenet").hashname, TEACHER)
+
+    def test_every_hashed_hyperparameter_changes_the_name(self):
+        desc = TrainingDesc.default_for("digits_lenet_16")
+        for bundle, values in OTHER_VALUES.items():
+            fields = {field.name for field in dataclasses.fields(getattr(desc, bundle))}
+            self.assertEqual(set(values) | set(UNNAMED[bundle]), fields)
+        changed = [with_change(desc, bundle, **{name: value}) for bundle in OTHER_VALUES for name, value in OTHER_VALUES[bundle].items()]
+        self.assertEqual(len({desc.hashname, *(each.hashname for each in changed)}), 1 + len(changed))
+
+    def test_what_does_not_name_a_run_does_not_change_the_name(self):
+        for desc in (TrainingDesc.default_for("digits_lenet_16"), students()):
+            for bundle, changes in UNNAMED.items():
+                for name, value in changes.items():
+                    with self.subTest(desc=desc.name_prefix(), field=name):
+                        self.assertEqual(with_change(desc, bundle, **{name: value}).hashname, desc.hashname)
+
+    def test_values_that_equal_the_defaults_do_not_change_the_name(self):
+        desc = TrainingDesc.default_for("digits_lenet_16")
+        self.assertEqual(with_change(desc, "training_hparams", momentum=0.0, patience=100, delta=None).hashname, desc.hashname)
+
+
+class TestExtractionNames(TestCase):
+    DATASET = f"Hparams(batch_size=256, datagen='digits+random:4000', dataset_name='teacher', teacher_name='{TEACHER}')"
+    MODEL = "Hparams(batchnorm_init='uniform', model_init='kaiming_normal', model_name='students_digits_lenet(10)_64')"
+    TRAINING = "Hparams(lr=0.02, lr_decay='cosine', optimizer_name='adam', training_steps='6000it')"
+
+    def test_the_name_of_an_extract_run_covers_all_that_trains_the_students_and_nothing_else(self):
+        self.assertEqual(students().hashname, f"extract_{md5(self.DATASET, self.MODEL, self.TRAINING)}")
+
+    def test_the_default_extraction_of_digits_keeps_its_name(self):
+        self.assertEqual(students().hashname, "extract_72f7553f0d7fb16d008cb08fe07eff19")
+
+    def test_the_clustering_is_named_by_the_extraction_alone(self):
+        self.assertEqual(students().clustering_hashname, f"clustering_{md5('Hparams()')}")
+        changed = with_change(students(), "extraction_hparams", gamma=0.9, beta=4.0)
+        self.assertEqual(changed.clustering_hashname, f"clustering_{md5('Hparams(beta=4.0, gamma=0.9)')}")
+
+    def test_clusterings_keep_their_names(self):
+        self.assertEqual(students().clustering_hashname, "clustering_7b99794732481fff503d5290ee43fb4b")
+        changed = with_change(students(), "extraction_hparams", gamma=0.9)
+        self.assertEqual(changed.clustering_hashname, "clustering_ede65a8e49cc54900023ed226fe265cb")
+
+    def test_every_hyperparameter_of_the_extraction_changes_the_clustering_and_leaves_the_students(self):
+        other = {
+            "gamma": 0.9,
+            "beta": 4.0,
+            "finetune_optimizer": "adam",
+            "finetune_lr": 0.5,
+            "finetune_training_steps": "7it",
+            "finetune_batch_size": 64,
+        }
+        self.assertEqual(set(other), {field.name for field in dataclasses.fields(ExtractionHparams)})
+        changed = [with_change(students(), "extraction_hparams", **{name: value}) for name, value in other.items()]
+        self.assertEqual(len({students().clustering_hashname, *(desc.clustering_hashname for desc in changed)}), 1 + len(other))
+        self.assertEqual({desc.hashname for desc in changed}, {students().hashname})
+
+    def test_the_milestone_factor_changes_the_students_under_its_older_name(self):
+        changed = with_change(students(), "training_hparams", delta=0.5)
+        training = self.TRAINING.replace("(lr=", "(gamma=0.5, lr=")
+        self.assertEqual(changed.hashname, f"extract_{md5(self.DATASET, self.MODEL, training)}")
+        self.assertEqual(changed.clustering_hashname, students().clustering_hashname)
+
+    def test_the_teacher_names_the_students(self):
+        changed = with_change(students(), "dataset_hparams", teacher_name="train_71bc92a970b64a76d7ab7681764b0021")
+        self.assertNotEqual(changed.hashname, students().hashname)
+
+
+class TestPlaces(TestCase):
+    def test_a_run_has_a_folder_for_each_seed(self):
+        self.assertEqual(resnet_20().run_path("/r", 5), os.path.join("/r", resnet_20().hashname, "seed_5", "main"))
+
+    def test_a_run_without_a_seed_is_in_the_folder_of_minus_one(self):
+        self.assertEqual(resnet_20().run_path("/r"), os.path.join("/r", resnet_20().hashname, "seed_-1", "main"))
+
+    def test_a_clustering_lies_within_the_run_of_its_students(self):
+        desc = students()
+        self.assertEqual(desc.clustering_path("/r", 5), os.path.join(desc.run_path("/r", 5), desc.clustering_hashname))
+
+
+class TestRecords(TestCase):
+    def test_display_shows_the_groups_one_after_another_as_openlth_does(self):
+        groups = {
+            "Dataset": ["dataset_name => cifar10", "batch_size => 128"],
+            "Model": ["model_name => cifar_resnet_20", "model_init => kaiming_normal", "batchnorm_init => uniform"],
+            "Training": ["optimizer_name => sgd", "lr => 0.1", "training_steps => 160ep", "momentum => 0.9"]
+            + ["milestone_steps => 80ep,120ep", "delta => 0.1", "weight_decay => 0.0001"],
+        }
+        shown = "\n".join("\n    * ".join([f"{name} Hyperparameters", *lines]) for name, lines in groups.items())
+        self.assertEqual(resnet_20().display, shown)
+
+    def test_the_banner_has_the_title_the_hyperparameters_and_the_place(self):
+        lines = resnet_20().banner("Training a Model (Seed 1)", "/r/x").splitlines()
+        self.assertEqual(lines[:2], ["=" * 82, "Training a Model (Seed 1)"])
+        self.assertEqual(lines[-2:], ["Output Location: /r/x", "=" * 82])
+        self.assertIn(resnet_20().display, "\n".join(lines))
+
+    def test_the_record_rebuilds_the_descriptor(self):
+        desc = with_change(students(), "training_hparams", further_training="1it")
+        record = json.loads(desc.to_json(seed=7))
+        self.assertEqual(record.pop("seed"), 7)
+        kinds = {field: type(getattr(desc, field)) for field in record}
+        self.assertEqual(ExtractionDesc(**{name: kinds[name].from_dict(record[name]) for name in record}), desc)
