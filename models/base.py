@@ -15,6 +15,7 @@ from foundations import paths
 from foundations.defaults import DefaultHparams
 from foundations.errors import ConfigError
 from foundations.step import Step
+from models.parallel import KERNEL_LAYERS
 from platforms.platform import get_platform
 
 Initializer = Callable[[nn.Module], None]
@@ -66,7 +67,7 @@ class Model(abc.ABC, nn.Module):
     @property
     def prunable_layer_names(self) -> list[str]:
         """The tensors that may be pruned: the kernels of convolutional and linear layers."""
-        return [f"{name}.weight" for name, module in self.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        return [f"{name}.weight" for name, module in self.named_modules() if isinstance(module, KERNEL_LAYERS)]
 
     @property
     @abc.abstractmethod

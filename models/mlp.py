@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,34 @@ from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
 from models import activation_functions, base
 
 
-class FullyConnected(base.Model):
+class Perceptron(base.Model):
+    """Affine layers with an activation function between them; what an affine layer is, `linear` says."""
+
+    def __init__(self, sizes: list[int], act_fun: str, initializer: base.Initializer, linear: Callable[[int, int], nn.Module]):
+        super().__init__()
+        self.sizes, self.act_fun = sizes, act_fun
+        self.activation = activation_functions.get(act_fun)
+        self.fc_layers = nn.ModuleList(linear(*pair) for pair in zip(sizes[:-2], sizes[1:-1], strict=True))
+        self.fc = linear(sizes[-2], sizes[-1])
+        self.apply(initializer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps `[B, ...]` with as many values an example as the network has inputs to what the last layer puts out."""
+        x = x.flatten(1)
+        for layer in self.fc_layers:
+            x = self.activation(layer(x))
+        return self.fc(x)
+
+    @property
+    def input_size(self) -> int:
+        return self.sizes[0]
+
+    @property
+    def output_layer_names(self) -> list[str]:
+        return ["fc.weight", "fc.bias"]
+
+
+class FullyConnected(Perceptron):
     """A multilayer perceptron. A subclass that says the following is a family, and has students too.
 
     State-dict keys: `fc_layers.<i>.weight` `[width, fan_in]` and `.bias` for the hidden layers, `fc.weight` and `fc.bias` for the output
@@ -36,27 +64,7 @@ class FullyConnected(base.Model):
         cls.families[cls.family] = cls
 
     def __init__(self, sizes: list[int], act_fun: str, initializer: base.Initializer):
-        super().__init__()
-        self.sizes, self.act_fun = sizes, act_fun
-        self.activation = activation_functions.get(act_fun)
-        self.fc_layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes[:-2], sizes[1:-1], strict=True))
-        self.fc = nn.Linear(sizes[-2], sizes[-1])
-        self.apply(initializer)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps `[B, ...]` with as many values an example as the network has inputs to `[B, outputs]`."""
-        x = x.flatten(1)
-        for layer in self.fc_layers:
-            x = self.activation(layer(x))
-        return self.fc(x)
-
-    @property
-    def input_size(self) -> int:
-        return self.sizes[0]
-
-    @property
-    def output_layer_names(self) -> list[str]:
-        return ["fc.weight", "fc.bias"]
+        super().__init__(sizes, act_fun, initializer, nn.Linear)
 
     @classmethod
     def parse(cls, model_name: str, outputs: int | None = None) -> list[int] | None:

@@ -33,6 +33,9 @@ class Linear(nn.Module):
         return (x @ side_by_side).view(len(x), networks, outputs).transpose(0, 1) + self.bias
 
 
+KERNEL_LAYERS = (Linear, nn.Linear, nn.Conv2d)
+
+
 def kernels(module: nn.Module) -> Iterator[torch.Tensor]:
     """The kernels that a module holds itself, one network at a time, each `[fan_out, fan_in, ...]`, as views that may be written to."""
     if isinstance(module, Linear):

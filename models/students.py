@@ -7,38 +7,27 @@ the training loss is the sum of theirs, so that no student's gradient sees anoth
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from foundations.defaults import DefaultHparams
 from foundations.hparams import DatasetHparams, ExtractionHparams, TrainingHparams
-from models import activation_functions, base, parallel
-from models.mlp import FullyConnected
+from models import base, parallel
+from models.mlp import FullyConnected, Perceptron
 
 
-class Model(base.Model):
-    """A stack of N fully connected networks.
+class Model(Perceptron):
+    """A stack of N fully connected networks: `[B, ...]`, seen by all of them, to `[N, B, O]`.
 
     State-dict keys are those of one network; `fc_layers.<i>.weight` is `[N, fan_in, width]`, its bias `[N, 1, width]`.
     """
 
     def __init__(self, networks: int, sizes: list[int], act_fun: str, initializer: base.Initializer):
-        super().__init__()
-        self.networks, self.sizes, self.act_fun = networks, sizes, act_fun
-        self.activation = activation_functions.get(act_fun)
-        self.fc_layers = nn.ModuleList(parallel.Linear(networks, *pair) for pair in zip(sizes[:-2], sizes[1:-1], strict=True))
-        self.fc = parallel.Linear(networks, sizes[-2], sizes[-1])
-        self.apply(initializer)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps `[B, ...]`, seen by all students, to `[N, B, O]`."""
-        x = x.flatten(1)
-        for layer in self.fc_layers:
-            x = self.activation(layer(x))
-        return self.fc(x)
+        super().__init__(sizes, act_fun, initializer, functools.partial(parallel.Linear, networks))
+        self.networks = networks
 
     def individual_losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of each student, `[N]`: mean squared error, or cross-entropy where the labels are classes."""
@@ -56,18 +45,6 @@ class Model(base.Model):
         student = Model(1, self.sizes, self.act_fun, lambda module: None).to(self.fc.weight)
         student.load_state_dict({name: tensor[i : i + 1] for name, tensor in self.state_dict().items()})
         return student
-
-    @property
-    def prunable_layer_names(self) -> list[str]:
-        return [f"{name}.weight" for name, module in self.named_modules() if isinstance(module, parallel.Linear)]
-
-    @property
-    def input_size(self) -> int:
-        return self.sizes[0]
-
-    @property
-    def output_layer_names(self) -> list[str]:
-        return ["fc.weight", "fc.bias"]
 
     @staticmethod
     def parse(model_name: str) -> tuple[type[FullyConnected], int, str] | None:

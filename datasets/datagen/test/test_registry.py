@@ -1,0 +1,116 @@
+"""The language of `--datagen`, and what it makes."""
+
+import torch
+
+from datasets.datagen import registry
+from foundations.errors import ConfigError
+from testing.test_case import TestCase
+
+
+class ParseTest(TestCase):
+    def test_policies_come_with_their_counts(self):
+        self.assertEqual(registry.parse("digits:100+random:4000"), {"digits": 100, "random": 4000})
+        self.assertEqual(registry.parse("random"), {"random": None})
+
+    def test_the_order_does_not_matter(self):
+        self.assertEqual(list(registry.parse("random:5+digits").items()), list(registry.parse("digits+random:5").items()))
+
+    def test_an_unknown_policy_is_refused_with_the_nearest_name(self):
+        with self.assertRaisesRegex(ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*digits, mnist, random"):
+            registry.parse("digits+randm")
+
+    def test_an_empty_part_is_refused(self):
+        for text in ("", "digits+", "+random", "digits++random"):
+            with self.assertRaisesRegex(ConfigError, "--datagen"):
+                registry.parse(text)
+
+    def test_a_policy_may_be_named_once(self):
+        with self.assertRaisesRegex(ConfigError, "--datagen: random is named twice"):
+            registry.parse("random:5+random:6")
+
+    def test_a_count_is_a_positive_whole_number(self):
+        for count in ("", "0", "-1", "1.5", "1e3", "ten", "5:6"):
+            with self.assertRaisesRegex(ConfigError, "--datagen: .* is no count"):
+                registry.parse(f"random:{count}")
+
+
+class ResolveTest(TestCase):
+    def test_the_canonical_text_is_sorted_and_counts_what_is_generated(self):
+        self.assertEqual(registry.resolve("random+digits", 64), f"digits+random:{registry.DEFAULT_COUNT}")
+
+    def test_resolving_twice_changes_nothing(self):
+        once = registry.resolve("random+digits:100", 64)
+        self.assertEqual(registry.resolve(once, 64), once)
+
+    def test_samples_are_what_policies_without_a_count_share(self):
+        self.assertEqual(registry.resolve("random", 64, 50), "random:50")
+        self.assertEqual(registry.resolve("random+digits", 64, 1500), "digits+random:63")
+        self.assertEqual(registry.resolve("random+digits:100", 64, 150), "digits:100+random:50")
+
+    def test_samples_that_agree_with_the_counts_change_nothing(self):
+        self.assertEqual(registry.resolve("digits:100+random:50", 64, 150), "digits:100+random:50")
+        self.assertEqual(registry.resolve("digits", 64, 1437), "digits")
+
+    def test_samples_that_disagree_with_the_counts_are_refused_with_what_is_valid(self):
+        with self.assertRaisesRegex(ConfigError, "--samples: 151 does not fit --datagen digits:100.random:50; valid: 150$"):
+            registry.resolve("digits:100+random:50", 64, 151)
+        with self.assertRaisesRegex(ConfigError, "valid: 1437$"):
+            registry.resolve("digits", 64, 1000)
+
+    def test_samples_must_leave_a_query_for_every_policy_that_generates(self):
+        self.assertEqual(registry.resolve("digits+random", 64, 1438), "digits+random:1")
+        with self.assertRaisesRegex(ConfigError, "--samples: 1437 does not fit .*; valid: 1438 or more"):
+            registry.resolve("digits+random", 64, 1437)
+
+    def test_images_of_another_size_than_the_teachers_inputs_are_refused(self):
+        with self.assertRaisesRegex(ConfigError, "--datagen: digits makes queries of 64 values; the teacher takes 784"):
+            registry.resolve("digits+random", 784)
+        with self.assertRaisesRegex(ConfigError, "--datagen: mnist makes queries of 784 values; the teacher takes 3"):
+            registry.resolve("mnist", 3)
+
+    def test_noise_serves_any_teacher(self):
+        self.assertEqual(registry.resolve("random:5", 3), "random:5")
+
+    def test_more_images_than_there_are_cannot_be_asked_for(self):
+        self.assertEqual(registry.resolve("digits:1437", 64), "digits:1437")
+        with self.assertRaisesRegex(ConfigError, "--datagen: digits has 1437 queries; 1438 were asked for"):
+            registry.resolve("digits:1438", 64)
+
+
+class MakeTest(TestCase):
+    def make(self, datagen: str, train: bool = True, seed: int = 0) -> torch.Tensor:
+        return registry.make(datagen, train, 64, seed)
+
+    def test_there_are_as_many_queries_as_the_counts_say(self):
+        self.assertEqual(self.make("digits:100+random:50").shape, (150, 64))
+        self.assertEqual(self.make("digits+random:63").shape, (1500, 64))
+
+    def test_the_same_seed_makes_the_same_queries(self):
+        self.assertTrue(torch.equal(self.make("digits:10+random:10"), self.make("digits:10+random:10")))
+
+    def test_another_seed_makes_others(self):
+        for datagen in ("digits:10", "random:10"):
+            self.assertFalse(torch.equal(self.make(datagen), self.make(datagen, seed=1)))
+
+    def test_the_order_of_the_policies_does_not_matter(self):
+        self.assertTrue(torch.equal(self.make("random:10+digits:10"), self.make("digits:10+random:10")))
+
+    def test_each_policy_draws_from_a_stream_of_its_own(self):
+        both = self.make("digits:10+random:20")
+        self.assertTrue(torch.equal(both[:10], self.make("digits:10")))
+        self.assertTrue(torch.equal(both[10:], self.make("random:20")))
+
+    def test_a_count_of_one_policy_leaves_the_others_queries_alone(self):
+        self.assertTrue(torch.equal(self.make("digits:10+random:20")[:10], self.make("digits:10+random:500")[:10]))
+        self.assertTrue(torch.equal(self.make("digits:10+random:20")[10:], self.make("digits:30+random:20")[30:]))
+
+    def test_training_and_test_queries_have_none_in_common(self):
+        train, test = ({tuple(query) for query in self.make("digits:50+random:50", part).tolist()} for part in (True, False))
+        self.assertTrue(train.isdisjoint(test))
+
+    def test_the_global_random_state_is_neither_used_nor_changed(self):
+        torch.manual_seed(0)
+        before, first = torch.get_rng_state(), self.make("digits:10+random:10")
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+        torch.manual_seed(1)
+        self.assertTrue(torch.equal(self.make("digits:10+random:10"), first))

@@ -1,0 +1,226 @@
+"""A teacher's answers, a file's answers, and how a teacher is found."""
+
+import os
+import shutil
+
+import numpy as np
+import torch
+
+from datasets import registry, teacher_dataset
+from foundations import paths
+from foundations.errors import ConfigError
+from foundations.hparams import DatasetHparams
+from platforms.platform import get_platform
+from testing import toy_teacher
+from testing.test_case import TestCase
+
+
+class NetworkTest(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.name, self.network = toy_teacher.make("mlp_3_4_2", "tanh", seed=5)
+
+    def dataset(self, datagen: str = "random:20", train: bool = True, seed: int = 1) -> teacher_dataset.Dataset:
+        return registry.get(DatasetHparams("teacher", 8, self.name, 5, datagen), train, seed).dataset
+
+    def test_answers_are_the_networks_in_float64(self):
+        weights = {name: value.numpy() for name, value in self.network.state_dict().items()}
+        for train in (True, False):
+            dataset = self.dataset(train=train)
+            hidden = np.tanh(dataset.examples.double().cpu().numpy() @ weights["fc_layers.0.weight"].T + weights["fc_layers.0.bias"])
+            expected = hidden @ weights["fc.weight"].T + weights["fc.bias"]
+            self.assertEqual(dataset.labels.dtype, torch.float64)
+            np.testing.assert_allclose(dataset.labels.cpu().numpy(), expected, rtol=1e-13, atol=1e-14)
+
+    def test_many_queries_are_all_answered_in_their_order(self):
+        dataset = self.dataset(f"random:{teacher_dataset.CHUNK + 3}")
+        with torch.no_grad():
+            expected = self.network(dataset.examples.double().cpu())
+        torch.testing.assert_close(dataset.labels.cpu(), expected, rtol=1e-13, atol=1e-14)
+
+    def test_the_test_set_has_queries_of_its_own(self):
+        seen = {tuple(query) for query in self.dataset().examples.tolist()}
+        self.assertTrue(seen.isdisjoint(tuple(query) for query in self.dataset(train=False).examples.tolist()))
+
+    def test_queries_follow_from_the_runs_seed(self):
+        queries = [self.dataset(seed=seed).examples for seed in (1, 1, 2)]
+        self.assertTrue(torch.equal(queries[0], queries[1]))
+        self.assertFalse(torch.equal(queries[0], queries[2]))
+
+    def test_asking_leaves_the_global_random_state_alone(self):
+        before = torch.get_rng_state()
+        self.dataset()
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+
+    def test_a_teacher_whose_training_has_not_finished_is_refused(self):
+        os.remove(paths.logger(teacher_dataset.location_of(self.name, 5)))
+        with self.assertRaisesRegex(ConfigError, "--teacher_name: the run in .* has not finished"):
+            self.dataset()
+
+    def test_a_teacher_whose_weights_are_cut_short_is_refused(self):
+        path = os.path.join(teacher_dataset.location_of(self.name, 5), "model_ep0_it0.pth")
+        os.truncate(path, os.path.getsize(path) // 2)
+        with self.assertRaisesRegex(ConfigError, path):
+            self.dataset()
+
+
+class FindTest(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.names = [toy_teacher.make("mlp_3_4_2", act_fun, seed=5)[0] for act_fun in ("tanh", "relu")]
+
+    def twin(self, name: str) -> str:
+        """A second run whose hash differs from a first one's in the last digit only."""
+        other = name[:-1] + ("0" if name[-1] != "0" else "1")
+        shutil.copytree(os.path.join(self.root, name), os.path.join(self.root, other))
+        return other
+
+    def test_a_hash_is_found_with_or_without_what_it_begins_with(self):
+        for name in self.names:
+            self.assertEqual(teacher_dataset.find(name, 5).name, name)
+            self.assertEqual(teacher_dataset.find(name.removeprefix("train_"), 5).name, name)
+
+    def test_a_unique_prefix_is_enough(self):
+        for name in self.names:
+            self.assertEqual(teacher_dataset.find(name.removeprefix("train_")[:8], 5).name, name)
+
+    def test_what_is_found_knows_its_sizes_and_its_activation_function(self):
+        teacher = teacher_dataset.find(self.names[0], 5)
+        self.assertEqual((teacher.inputs, teacher.outputs, teacher.model_hparams.act_fun), (3, 2, "tanh"))
+
+    def test_an_ambiguous_prefix_is_refused_with_all_that_it_could_mean(self):
+        other = self.twin(self.names[0])
+        with self.assertRaises(ConfigError) as caught:
+            teacher_dataset.find(self.names[0][:-1], 5)
+        self.assertIn("2 runs", str(caught.exception))
+        for name in (self.names[0], other):
+            self.assertIn(name, str(caught.exception))
+
+    def test_a_full_hash_is_never_ambiguous(self):
+        other = self.twin(self.names[0])
+        self.assertEqual(teacher_dataset.find(other, 5).name, other)
+
+    def test_no_letters_at_all_name_no_teacher(self):
+        shutil.rmtree(os.path.join(self.root, self.names[1]))
+        for name in ("", "train_"):
+            with self.assertRaises(ConfigError):
+                teacher_dataset.find(name, 5)
+
+    def test_an_unknown_hash_is_refused_with_what_is_valid(self):
+        with self.assertRaisesRegex(ConfigError, "'xyz' names no teacher .*; valid: a hash, a model's name or a .npz file"):
+            teacher_dataset.find("xyz", 5)
+
+    def test_a_wrong_seed_is_refused_with_the_seeds_that_there_are(self):
+        with self.assertRaisesRegex(ConfigError, f"--teacher_seed: {self.names[0]} has no seed 6; valid: 5$"):
+            teacher_dataset.find(self.names[0], 6)
+
+    def test_a_damaged_record_of_a_teacher_is_named(self):
+        path = paths.hparams_dict(teacher_dataset.location_of(self.names[0], 5))
+        for content in ("{", "[]", '{"shape": [3, 2]}'):
+            get_platform().write(path, content)
+            with self.assertRaisesRegex(ConfigError, f"{path} is damaged"):
+                teacher_dataset.find(self.names[0], 5)
+
+
+class FileTest(TestCase):
+    queries, answers = np.random.RandomState(0).randn(23, 3), np.random.RandomState(1).randn(23, 2)
+
+    def file(self, name: str = "answers.npz", save=np.savez, **arrays) -> str:
+        path = os.path.join(self.root, name)
+        save(path, **arrays)
+        return path
+
+    def loader(self, path: str, train: bool):
+        """What a run does: it keeps the file's content under its own name and reads that."""
+        teacher, content = teacher_dataset.examine_answers(path)
+        get_platform().write(teacher_dataset.answers_path(teacher.name), content)
+        return registry.get(DatasetHparams("teacher", 5, teacher.name), train, dtype=torch.float64)
+
+    def assert_refused(self, path: str, *words: str):
+        with self.assertRaises(ConfigError) as caught:
+            teacher_dataset.examine_answers(path)
+        for word in (path, *words):
+            self.assertIn(word, str(caught.exception))
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_every_tenth_pair_is_held_out_for_test_and_the_others_train(self):
+        path = self.file(X=self.queries, y=self.answers)
+        held_out = [9, 19]
+        kept = [place for place in range(23) if place not in held_out]
+        for train, places in ((True, kept), (False, held_out)):
+            loader = self.loader(path, train)
+            np.testing.assert_array_equal(loader.examples.cpu().numpy(), self.queries[places])
+            np.testing.assert_array_equal(loader.labels.cpu().numpy(), self.answers[places])
+
+    def test_a_compressed_file_serves_as_well(self):
+        path = self.file(save=np.savez_compressed, X=self.queries, y=self.answers)
+        np.testing.assert_array_equal(self.loader(path, train=False).examples.cpu().numpy(), self.queries[[9, 19]])
+
+    def test_images_are_flattened_and_single_answers_make_a_column(self):
+        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries[:12].reshape(3, 4, 3)[[0] * 10], y=np.arange(10)))
+        self.assertEqual((teacher.inputs, teacher.outputs), (12, 1))
+
+    def test_the_name_is_that_of_the_content(self):
+        path = self.file(X=self.queries, y=self.answers)
+        copy = shutil.copy(path, os.path.join(self.root, "copy.npz"))
+        other = self.file("other.npz", X=self.queries, y=self.answers + 1)
+        names = [teacher_dataset.examine_answers(one)[0].name for one in (path, copy, other)]
+        self.assertEqual(names[0], names[1])
+        self.assertNotEqual(names[0], names[2])
+
+    def test_the_run_reads_on_when_the_original_file_has_gone(self):
+        path = self.file(X=self.queries, y=self.answers)
+        teacher, content = teacher_dataset.examine_answers(path)
+        get_platform().write(teacher_dataset.answers_path(teacher.name), content)
+        os.remove(path)
+        self.assertEqual(registry.shape(DatasetHparams("teacher", 5, teacher.name)), (3, 2))
+
+    def test_of_the_network_behind_a_file_nothing_is_known(self):
+        self.assertIsNone(teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))[0].model_hparams)
+
+    def test_a_missing_file_is_named(self):
+        self.assert_refused(os.path.join(self.root, "nowhere.npz"), "does not exist")
+
+    def test_both_arrays_are_needed(self):
+        self.assert_refused(self.file("x.npz", y=self.answers), "must hold arrays X and y", "X")
+        self.assert_refused(self.file("y.npz", X=self.queries), "must hold arrays X and y", "y")
+
+    def test_values_must_be_finite(self):
+        for bad in (np.nan, np.inf):
+            for name in ("X", "y"):
+                arrays = {"X": self.queries.copy(), "y": self.answers.copy()}
+                arrays[name][4, 1] = bad
+                self.assert_refused(self.file(**arrays), "not finite")
+
+    def test_there_must_be_as_many_answers_as_queries(self):
+        self.assert_refused(self.file(X=self.queries, y=self.answers[:-1]), "23 queries X and 22 answers y")
+
+    def test_there_must_be_enough_pairs_to_hold_one_out(self):
+        self.assert_refused(self.file(X=self.queries[:9], y=self.answers[:9]), "10 or more")
+        self.assertEqual(len(self.loader(self.file(X=self.queries[:10], y=self.answers[:10]), train=False).dataset), 1)
+
+    def test_a_file_cut_short_is_refused(self):
+        path = self.file(X=self.queries, y=self.answers)
+        with open(path, "rb") as file:
+            content = file.read()
+        for length in (0, 1, len(content) // 2, len(content) - 1):
+            get_platform().write(path, content[:length])
+            self.assert_refused(path, "damaged")
+
+    def test_a_file_whose_content_fails_its_checksum_is_refused(self):
+        path = self.file(X=self.queries, y=self.answers)
+        with open(path, "r+b") as file:
+            file.seek(os.path.getsize(path) // 3)
+            file.write(b"\xff\xff\xff")
+        self.assert_refused(path, "damaged")
+
+    def test_a_file_of_pickled_objects_is_refused(self):
+        self.assert_refused(self.file(X=np.array([{}] * 10, dtype=object), y=np.zeros(10)), "no .npz file of numbers")
+
+    def test_a_file_of_words_is_refused(self):
+        self.assert_refused(self.file(X=np.array(["a"] * 10), y=np.zeros(10)), "no .npz file of numbers")
+
+    def test_another_kind_of_file_is_refused(self):
+        path = os.path.join(self.root, "text.npz")
+        get_platform().write(path, "X,y\n1,2\n")
+        self.assert_refused(path, "no .npz file of numbers")

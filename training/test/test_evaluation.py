@@ -1,0 +1,67 @@
+"""Evaluation in batches against the whole set at once."""
+
+import torch
+from torch import nn
+
+from datasets.base import DataLoader
+from testing.test_case import TestCase
+from testing.toy_model import ToyModel
+from training.evaluation import evaluate
+from training.test.test_train import class_loader, network, regression_loader
+
+
+class EvaluationTest(TestCase):
+    def test_the_loss_is_that_of_the_whole_set_although_batches_are_unequal(self):
+        for loader, loss in ((regression_loader(), nn.functional.mse_loss), (class_loader(), nn.functional.cross_entropy)):
+            model = network().to(loader.examples.device)
+            whole = loss(model(loader.examples), loader.labels).item()
+            self.assertAlmostEqual(evaluate(model, loader)["loss"], whole, places=13)
+
+    def test_the_accuracy_is_the_share_of_the_whole_set(self):
+        loader = class_loader()
+        model = network().to(loader.examples.device)
+        right = sum(int(outputs.argmax()) == label for outputs, label in zip(model(loader.examples), loader.labels.tolist(), strict=True))
+        self.assertNotIn(right, (0, 22))
+        self.assertAlmostEqual(evaluate(model, loader)["accuracy"], right / 22, places=14)
+
+    def test_the_size_of_the_batches_does_not_matter(self):
+        for loader in (regression_loader(), class_loader()):
+            model = network().to(loader.examples.device)
+            results = [evaluate(model, DataLoader(loader.dataset, size, dtype=torch.float64)) for size in (1, 5, 22, 100)]
+            for result in results[1:]:
+                for name, value in result.items():
+                    self.assertAlmostEqual(value, results[0][name], places=13)
+
+    def test_without_classes_there_is_no_accuracy(self):
+        loader = regression_loader()
+        self.assertEqual(set(evaluate(network().to(loader.examples.device), loader)), {"loss"})
+
+    def test_students_have_their_losses_one_by_one_and_means(self):
+        for loader, loss in ((regression_loader(), nn.functional.mse_loss), (class_loader(), nn.functional.cross_entropy)):
+            stack = network("students_mlp(3)_4_5_2").to(loader.examples.device)
+            results = evaluate(stack, loader)
+            alone = [loss(outputs, loader.labels).item() for outputs in stack(loader.examples)]
+            torch.testing.assert_close(results["individual_losses"], alone, rtol=1e-12, atol=0)
+            self.assertAlmostEqual(results["loss"], sum(alone) / 3, places=13)
+
+    def test_the_accuracy_of_students_is_their_mean(self):
+        loader = class_loader()
+        stack = network("students_mlp(3)_4_5_2").to(loader.examples.device)
+        alone = [evaluate(stack.select(i), loader)["accuracy"] for i in range(3)]
+        self.assertAlmostEqual(evaluate(stack, loader)["accuracy"], sum(alone) / 3, places=13)
+
+    def test_the_model_is_in_evaluation_mode_and_no_gradient_is_kept(self):
+        loader = regression_loader()
+        model = ToyModel(4, 2).double().to(loader.examples.device)
+        seen = []
+        model.register_forward_hook(lambda module, inputs, outputs: seen.append((module.training, outputs.requires_grad)))
+        evaluate(model.train(), loader)
+        self.assertEqual(set(seen), {(False, False)})
+
+    def test_values_are_plain_numbers_in_double_precision(self):
+        loader = DataLoader(regression_loader().dataset, 8)
+        model = network().float().to(loader.examples.device)
+        result = evaluate(model, loader)["loss"]
+        batches = [(nn.functional.mse_loss(model(examples), labels).double().item(), len(labels)) for examples, labels in loader]
+        self.assertIsInstance(result, float)
+        self.assertAlmostEqual(result, sum(value * count for value, count in batches) / 22, places=15)

@@ -1,0 +1,85 @@
+"""The log: what is written is read back, digit for digit, and nothing is evaluated."""
+
+import math
+import os
+
+from foundations import paths
+from foundations.errors import ConfigError
+from foundations.step import Step
+from platforms.platform import get_platform
+from testing.test_case import TestCase
+from training.metric_logger import MetricLogger
+
+
+def log(*records: tuple[str, int, float | list[float]]) -> MetricLogger:
+    logger = MetricLogger()
+    for name, iteration, value in records:
+        logger.add(name, Step(iteration, 10), value)
+    return logger
+
+
+class MetricLoggerTest(TestCase):
+    def test_a_record_is_a_line_of_name_iteration_and_value(self):
+        text = str(log(("test_loss", 3, 0.5), ("test_individual_losses", 3, [0.25, 1e-30])))
+        self.assertEqual(text, "test_loss$3$0.5\ntest_individual_losses$3$[0.25, 1e-30]\n")
+
+    def test_a_round_trip_keeps_every_digit(self):
+        values = [0.1 + 0.2, 1 / 3, 1e-300, 5e-324, -0.0, 1.7976931348623157e308, math.pi * 1e17]
+        logger = log(*(("x", place, value) for place, value in enumerate(values)), ("v", 0, values))
+        again = MetricLogger.from_str(str(logger))
+        self.assertEqual([value.hex() for _, value in again.get("x")], [value.hex() for value in values])
+        self.assertEqual([value.hex() for value in again.latest("v")], [value.hex() for value in values])
+        self.assertEqual(str(again), str(logger))
+
+    def test_a_round_trip_keeps_what_is_no_number(self):
+        again = MetricLogger.from_str(str(log(("x", 0, math.inf), ("x", 1, -math.inf), ("x", 2, math.nan))))
+        values = [value for _, value in again.get("x")]
+        self.assertEqual(values[:2], [math.inf, -math.inf])
+        self.assertTrue(math.isnan(values[2]))
+
+    def test_vectors_come_back_as_lists(self):
+        self.assertEqual(MetricLogger.from_str(str(log(("v", 7, [1.0, 2.5])))).get("v"), [(7, [1.0, 2.5])])
+
+    def test_values_come_in_the_order_of_the_iterations(self):
+        self.assertEqual(log(("a", 20, 2.0), ("b", 1, 9.0), ("a", 3, 1.0), ("a", 100, 3.0)).get("a"), [(3, 1.0), (20, 2.0), (100, 3.0)])
+
+    def test_a_second_value_for_the_same_moment_replaces_the_first(self):
+        logger = log(("a", 3, 1.0), ("a", 3, 2.0))
+        self.assertEqual(logger.get("a"), [(3, 2.0)])
+        self.assertEqual(str(logger), "a$3$2.0\n")
+
+    def test_the_latest_value_is_that_of_the_latest_iteration(self):
+        self.assertEqual(log(("a", 20, 2.0), ("a", 3, 1.0)).latest("a"), 2.0)
+        self.assertIsNone(log().latest("a"))
+
+    def test_names_are_listed_once_in_order(self):
+        self.assertEqual(log(("b", 0, 1.0), ("a", 0, 1.0), ("b", 1, 1.0)).names(), ["a", "b"])
+
+    def test_a_name_may_not_hold_what_separates_records(self):
+        for name in ("a$b", "a\nb"):
+            with self.assertRaises(ValueError):
+                log((name, 0, 1.0))
+
+    def test_it_is_saved_in_the_run_folder_and_read_back(self):
+        logger = log(("a", 0, 0.1), ("v", 0, [0.2, 0.3]))
+        logger.save(os.path.join(self.root, "run"))
+        self.assertEqual(self.files(), ["run/logger"])
+        self.assertEqual(str(MetricLogger.load(os.path.join(self.root, "run"))), str(logger))
+
+    def test_nothing_in_it_is_evaluated(self):
+        target = os.path.join(self.root, "made")
+        for value in (f"open({target!r}, 'w').close()", f"__import__('os').mkdir({target!r})", "1 + 1"):
+            with self.assertRaises(ValueError):
+                MetricLogger.from_str(f"a$0${value}\n")
+        self.assertFalse(os.path.exists(target))
+
+    def test_a_damaged_file_is_named(self):
+        for content in ("a$0$0.5\na$1", "a$0\n", "a$x$1.0\n", "a$0$[1.0,\n", "a$b$0$1.0\n", "\n", "hello"):
+            get_platform().write(paths.logger(self.root), content)
+            with self.assertRaisesRegex(ConfigError, f"{paths.logger(self.root)} is damaged"):
+                MetricLogger.load(self.root)
+
+    def test_a_file_that_is_no_text_is_named(self):
+        get_platform().write(paths.logger(self.root), b"\xff\xfe\x00")
+        with self.assertRaisesRegex(ConfigError, paths.logger(self.root)):
+            MetricLogger.load(self.root)

@@ -1,0 +1,327 @@
+"""The command `train` from the command line: files, seeds, teachers, and what is refused."""
+
+import json
+import os
+import shutil
+from unittest import mock
+
+import numpy as np
+import torch
+
+from foundations import paths
+from foundations.defaults import DefaultHparams
+from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from models import base
+from testing import toy_teacher
+from testing.test_case import TestCase
+from training import train as train_module
+
+RUN_FILES = ["checkpoint.pth", "curves.png", "hparams.log", "hparams_dict", "logger", "model_ep0_it0.pth", "model_ep2_it0.pth"]
+
+
+class RunnerTestCase(TestCase):
+    """A test that runs `train` on a small network for the digits, or on a small student of a small teacher."""
+
+    digits = ("--default_hparams=digits_lenet_4", "--training_steps=2ep", "--batch_size=500")
+
+    def train(self, *arguments: str, seed: int = 3) -> str:
+        """Runs a command that succeeds, without a word, and returns its folder."""
+        arguments = (*arguments, f"--global_seed={seed}")
+        self.assertEqual(self.command("train", *arguments, "--quiet"), (0, "", ""))
+        return self.location(*arguments)
+
+    def location(self, *arguments: str) -> str:
+        """The folder that a command says it would write to."""
+        status, out, err = self.command("train", *arguments, "--display_output_location")
+        self.assertEqual((status, err), (0, ""))
+        return out.removesuffix("\n")
+
+    def states(self, folder: str) -> dict[str, tuple[int, bytes]]:
+        """The time and the content of every file of a folder."""
+        states = {}
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            with open(path, "rb") as file:
+                states[name] = os.stat(path).st_mtime_ns, file.read()
+        return states
+
+    def weights(self, folder: str, step: str = "ep2_it0") -> dict[str, list]:
+        state = base.read_state(os.path.join(folder, f"model_{step}.pth"))
+        return {name: value.tolist() for name, value in state.items()}
+
+    def record(self, folder: str) -> dict:
+        with open(paths.hparams_dict(folder)) as file:
+            return json.load(file)
+
+
+class TrainTest(RunnerTestCase):
+    def test_a_run_leaves_exactly_its_files_in_a_folder_of_its_hash_and_seed(self):
+        folder = self.train(*self.digits)
+        self.assertRegex(os.path.relpath(folder, self.root), r"^train_[0-9a-f]{32}/seed_3/main$")
+        self.assertEqual(self.files(), [os.path.join(os.path.relpath(folder, self.root), name) for name in RUN_FILES])
+
+    def test_running_again_trains_nothing_and_touches_nothing(self):
+        before = self.states(self.train(*self.digits))
+        with mock.patch.object(train_module, "train") as loop:
+            self.assertEqual(self.states(self.train(*self.digits)), before)
+        loop.assert_not_called()
+
+    def test_the_record_has_every_hyperparameter_with_the_seed_and_the_sizes(self):
+        record = self.record(self.train(*self.digits))
+        self.assertEqual((record["seed"], record["shape"]), (3, [64, 10]))
+        self.assertEqual(record["model_hparams"]["model_name"], "digits_lenet_4")
+        self.assertEqual(record["dataset_hparams"]["batch_size"], 500)
+        self.assertEqual((record["training_hparams"]["training_steps"], record["training_hparams"]["momentum"]), ("2ep", 0.0))
+
+    def test_the_record_is_for_people_to_read_as_well(self):
+        with open(paths.hparams_log(self.train(*self.digits))) as file:
+            text = file.read()
+        for line in ("* model_name => digits_lenet_4", "* training_steps => 2ep", "* batch_size => 500"):
+            self.assertIn(line, text)
+        self.assertNotIn("momentum", text)
+
+    def test_what_is_run_and_where_is_shown_unless_quiet(self):
+        _, out, err = self.command("train", *self.digits, "--global_seed=3")
+        self.assertIn(f"Output Location: {self.location(*self.digits, '--global_seed=3')}", out)
+        self.assertIn("digits_lenet_4", out)
+        self.assertIn("test    ep 002", out)
+        self.assertEqual(err, "")
+
+    def test_a_finished_run_says_again_what_came_of_it(self):
+        _, first, _ = self.command("train", *self.digits, "--global_seed=3")
+        _, again, _ = self.command("train", *self.digits, "--global_seed=3")
+        self.assertRegex(first.splitlines()[-1], r"^Finished: test loss \S+, accuracy \d+\.\d\d%$")
+        self.assertEqual(again.splitlines()[-1], first.splitlines()[-1])
+
+    def test_asking_for_the_location_writes_nothing(self):
+        self.location(*self.digits)
+        self.assertEqual(self.files(), [])
+
+    def test_a_bare_family_name_is_the_same_run_as_its_default_member(self):
+        names = ("digits_lenet", "digits_lenet_16")
+        self.assertEqual(*(self.location(f"--default_hparams={name}") for name in names))
+        self.assertEqual(*(self.location(f"--default_hparams={names[0]}", f"--model_name={name}") for name in names))
+
+    def test_another_hyperparameter_has_another_folder(self):
+        changes = [(), ("--lr=0.2",), ("--batch_size=100",), ("--act_fun=tanh",), ("--training_steps=3ep",), ("--data_order_seed=1",)]
+        self.assertEqual(len({self.location(*self.digits, *change) for change in changes}), len(changes))
+
+    def test_it_learns(self):
+        folder = self.train("--default_hparams=digits_lenet_16", "--training_steps=5ep", "--evaluate_only_at_end")
+        with open(paths.logger(folder)) as file:
+            accuracies = [float(line.split("$")[2]) for line in file if line.startswith("test_accuracy")]
+        self.assertEqual(len(accuracies), 2)
+        self.assertGreater(accuracies[1], 0.75)
+
+    def test_a_run_stopped_on_the_way_is_taken_up_again(self):
+        whole = self.states(self.train(*self.digits))
+        shutil.rmtree(self.root)
+        stop = mock.patch.object(train_module.standard_callbacks, "save_logger", side_effect=KeyboardInterrupt)
+        with mock.patch.object(train_module, "CHECKPOINT_SECONDS", 0), stop:
+            status, _, err = self.command("train", *self.digits, "--global_seed=3", "--quiet")
+        self.assertEqual(status, 130)
+        self.assertEqual(len(err.splitlines()), 2)
+        folder = self.train(*self.digits)
+        self.assertEqual(self.states(folder)["logger"][1], whole["logger"][1])
+        self.assertEqual(sorted(os.listdir(folder)), RUN_FILES)
+
+    def test_further_training_goes_on_in_the_same_folder(self):
+        folder = self.train(*self.digits)
+        self.assertEqual(self.train(*self.digits, "--further_training=1ep"), folder)
+        self.assertEqual(self.weights(folder, "ep3_it0"), self.weights(self.train(*self.digits, "--training_steps=3ep"), "ep3_it0"))
+
+    def test_double_precision_is_used_throughout_when_asked_for(self):
+        state = base.read_state(os.path.join(self.train(*self.digits, "--precision=float64"), "model_ep2_it0.pth"))
+        self.assertEqual({value.dtype for value in state.values()}, {torch.float64})
+
+
+class SeedTest(RunnerTestCase):
+    def test_the_same_seed_gives_the_same_bits(self):
+        first = self.states(self.train(*self.digits))
+        shutil.rmtree(self.root)
+        again = self.states(self.train(*self.digits))
+        for name in ("model_ep0_it0.pth", "model_ep2_it0.pth", "logger"):
+            self.assertEqual(again[name][1], first[name][1], name)
+
+    def test_another_seed_gives_other_weights_from_the_start(self):
+        first, second = (self.train(*self.digits, seed=seed) for seed in (3, 4))
+        self.assertEqual(os.path.dirname(os.path.dirname(first)), os.path.dirname(os.path.dirname(second)))
+        for step in ("ep0_it0", "ep2_it0"):
+            self.assertNotEqual(self.weights(first, step), self.weights(second, step))
+
+    def test_a_data_order_seed_changes_the_order_alone(self):
+        own, chosen = self.train(*self.digits), self.train(*self.digits, "--data_order_seed=9")
+        self.assertEqual(self.weights(own, "ep0_it0"), self.weights(chosen, "ep0_it0"))
+        self.assertNotEqual(self.weights(own), self.weights(chosen))
+
+    def test_the_runs_own_seed_as_data_order_seed_changes_nothing(self):
+        self.assertEqual(self.weights(self.train(*self.digits)), self.weights(self.train(*self.digits, "--data_order_seed=3")))
+
+    def test_a_seed_that_is_not_chosen_is_drawn_and_recorded(self):
+        folder = self.train(*self.digits, seed=-1)
+        seed = self.record(folder)["seed"]
+        self.assertEqual(os.path.basename(os.path.dirname(folder)), "seed_-1")
+        self.assertGreaterEqual(seed, 0)
+        self.assertEqual(self.weights(self.train(*self.digits, seed=seed)), self.weights(folder))
+
+    def test_a_drawn_seed_is_used_again_on_resuming(self):
+        folder = self.train(*self.digits, seed=-1)
+        first, seed = self.weights(folder), self.record(folder)["seed"]
+        for name in set(RUN_FILES) - {"hparams_dict"}:
+            os.remove(os.path.join(folder, name))
+        self.assertEqual(self.weights(self.train(*self.digits, seed=-1)), first)
+        self.assertEqual(self.record(folder)["seed"], seed)
+
+    def test_runs_that_choose_no_seed_differ(self):
+        folder = self.train(*self.digits, seed=-1)
+        first = self.weights(folder)
+        shutil.rmtree(folder)
+        self.assertNotEqual(self.weights(self.train(*self.digits, seed=-1)), first)
+
+    def test_a_damaged_record_of_the_seed_is_named(self):
+        folder = self.train(*self.digits)
+        os.remove(paths.logger(folder))
+        path = paths.hparams_dict(folder)
+        with open(path, "w") as file:
+            file.write('{"seed": ')
+        status, out, err = self.command("train", *self.digits, "--global_seed=3", "--quiet")
+        self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
+        self.assertIn(path, err)
+
+
+class TeacherTest(RunnerTestCase):
+    student = ("--default_hparams=mlp_3_5_2", "--dataset_name=teacher", "--training_steps=2ep", "--batch_size=10")
+    queries = "--datagen=random:40"
+
+    def setUp(self):
+        super().setUp()
+        self.name, self.network = toy_teacher.make("mlp_3_4_2", "tanh", seed=5)
+
+    def of(self, name: str, queries: str = queries) -> tuple[str, ...]:
+        return (*self.student, f"--teacher_name={name}", "--teacher_seed=5", queries)
+
+    def test_a_student_learns_the_teachers_answers(self):
+        folder = self.train(*self.of(self.name))
+        self.assertEqual(self.record(folder)["shape"], [3, 2])
+        with open(paths.logger(folder)) as file:
+            losses = [float(line.split("$")[2]) for line in file if line.startswith("test_loss")]
+        self.assertLess(losses[-1], losses[0])
+
+    def test_the_folder_is_named_by_what_the_teacher_resolves_to_however_it_is_spelled(self):
+        spellings = (self.name, self.name.removeprefix("train_"), self.name.removeprefix("train_")[:6], self.name[:12])
+        self.assertEqual(len({self.location(*self.of(spelling)) for spelling in spellings}), 1)
+
+    def test_the_record_names_the_resolved_teacher_and_the_canonical_queries(self):
+        short = self.name.removeprefix("train_")[:6]
+        record = self.record(self.train(*self.of(short, "--datagen=random"), "--samples=40"))["dataset_hparams"]
+        self.assertEqual((record["teacher_name"], record["teacher_seed"], record["datagen"]), (self.name, 5, "random:40"))
+
+    def test_samples_and_counts_are_two_ways_to_say_the_same(self):
+        inferred = self.location(*self.of(self.name), "--d_in=3", "--samples=40")
+        self.assertEqual(self.location(*self.of(self.name)), inferred)
+        self.assertEqual(self.location(*self.of(self.name, "--datagen=random"), "--samples=40"), inferred)
+
+    def test_a_teacher_given_by_a_models_name_is_trained_first_and_once(self):
+        student = ("--default_hparams=mlp_64_5_10", "--dataset_name=teacher", "--training_steps=2ep", "--batch_size=20", self.queries)
+        with mock.patch("models.mlp.FullyConnected.default_hparams", short_defaults):
+            folder = self.train(*student, "--teacher_name=digits_lenet_4", "--teacher_seed=7")
+            teacher = self.location("--default_hparams=digits_lenet_4", "--global_seed=7")
+            before = self.states(teacher)
+            self.assertEqual(sorted(before), [name.replace("ep2", "ep1") for name in RUN_FILES])
+            shutil.rmtree(folder)
+            self.train(*student, "--teacher_name=digits_lenet_4", "--teacher_seed=7")
+            self.assertEqual(self.states(teacher), before)
+            by_hash = self.location(*student, f"--teacher_name={teacher.split(os.sep)[-3]}", "--teacher_seed=7", "--global_seed=3")
+        self.assertEqual(by_hash, folder)
+
+    def test_asking_where_a_student_would_go_trains_no_teacher(self):
+        before = self.files()
+        self.location("--default_hparams=students_digits_lenet", "--teacher_name=digits_lenet_4")
+        self.assertEqual(self.files(), before)
+
+    def test_a_file_of_answers_is_named_by_its_content(self):
+        random = np.random.RandomState(0)
+        first, second = (os.path.join(self.root, name) for name in ("first.npz", "second.npz"))
+        np.savez(first, X=random.randn(30, 3), y=random.randn(30, 2))
+        shutil.copy(first, second)
+        folder = self.train(*self.student, f"--teacher_name={first}")
+        self.assertEqual(self.location(*self.student, f"--teacher_name={second}", "--global_seed=3"), folder)
+        self.assertRegex(self.record(folder)["dataset_hparams"]["teacher_name"], r"^answers_[0-9a-f]{32}$")
+
+    def test_queries_and_a_teachers_seed_do_not_matter_to_a_file_of_answers(self):
+        path = os.path.join(self.root, "answers.npz")
+        np.savez(path, X=np.zeros((30, 3)), y=np.zeros((30, 2)))
+        answers = (*self.student, f"--teacher_name={path}")
+        self.assertEqual(self.location(*answers), self.location(*answers, self.queries, "--teacher_seed=4"))
+        self.assertEqual(self.location(*answers), self.location(*answers, "--samples=30"))
+
+
+def short_defaults(model_name: str):
+    """The default hyperparameters of a small network for the digits, with one short epoch."""
+    model_hparams = ModelHparams(model_name, "kaiming_normal", "uniform")
+    return DefaultHparams(DatasetHparams("digits", 500), model_hparams, TrainingHparams("sgd", 0.1, "1ep"))
+
+
+class RefusalTest(RunnerTestCase):
+    """What cannot be run is refused in one line before anything is written."""
+
+    def assert_refused(self, *arguments: str, says: str):
+        before = self.files()
+        status, out, err = self.command("train", *arguments)
+        self.assertEqual((status, out, len(err.splitlines())), (2, "", 1), err)
+        self.assertRegex(err, says)
+        self.assertEqual(self.files(), before)
+
+    def test_a_name_that_does_not_exist(self):
+        wrong = {
+            "dataset_name": ("digit", "digits"),
+            "model_name": ("digit_lenet", "digits_lenet"),
+            "optimizer_name": ("sdg", "sgd"),
+            "act_fun": ("rel", "relu"),
+            "model_init": ("ortogonal", "orthogonal"),
+            "lr_decay": ("cosin", "cosine"),
+            "precision": ("float46", "float64"),
+        }
+        for flag, (value, nearest) in wrong.items():
+            self.assert_refused(*self.digits, f"--{flag}={value}", says=f"--{flag}: .*{value}.*did you mean '{nearest}'")
+
+    def test_what_is_required_and_missing(self):
+        self.assert_refused("--model_name=mlp", says=r"--\w+ is required; give it, or start from --default_hparams=NAME")
+
+    def test_a_model_that_does_not_fit_the_dataset(self):
+        self.assert_refused(*self.digits, "--model_name=mnist_lenet_20", says="mnist_lenet_20 takes 784 inputs; the examples have 64")
+        self.assert_refused(*self.digits, "--model_name=mlp_64_8_3", says="mlp_64_8_3 has 3 outputs; this dataset needs 10")
+
+    def test_flags_of_a_teacher_without_one(self):
+        for flag, value in (("teacher_name", "abc"), ("datagen", "random"), ("samples", "10"), ("d_in", "64")):
+            self.assert_refused(*self.digits, f"--{flag}={value}", says=f"--{flag}: goes with --dataset_name teacher only")
+
+    def test_a_teacher_that_cannot_answer(self):
+        name, _ = toy_teacher.make("mlp_3_4_2", seed=5)
+        student = TeacherTest.student
+        self.assert_refused(*student, says="--teacher_name is required")
+        self.assert_refused(*student, "--teacher_name=abcdef", says="--teacher_name: 'abcdef' names no teacher")
+        self.assert_refused(*student, "--teacher_name=nowhere.npz", says="--teacher_name: nowhere.npz does not exist")
+        teacher = (*student, f"--teacher_name={name}")
+        self.assert_refused(*teacher, "--teacher_seed=6", "--datagen=random", says="--teacher_seed: .* has no seed 6; valid: 5")
+        self.assert_refused(*teacher, "--teacher_seed=5", says="--datagen is required .*digits, mnist, random")
+        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=digits", says="digits makes queries of 64 values; the teacher takes 3")
+        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random", "--d_in=4", says="--d_in: 4 is wrong; .* takes 3")
+        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random:9", "--samples=8", says="--samples: 8 does not fit")
+
+    def test_samples_that_are_not_what_a_file_holds(self):
+        path = os.path.join(self.root, "answers.npz")
+        np.savez(path, X=np.zeros((30, 3)), y=np.zeros((30, 2)))
+        self.assert_refused(
+            *TeacherTest.student, f"--teacher_name={path}", "--samples=10", says="--samples: 10 is wrong; .* holds 30 pairs"
+        )
+
+    def test_a_checkpoint_cut_short(self):
+        folder = self.train(*self.digits)
+        os.remove(paths.logger(folder))
+        os.truncate(paths.checkpoint(folder), 1000)
+        before = self.states(folder)
+        status, _, err = self.command("train", *self.digits, "--global_seed=3", "--quiet")
+        self.assertEqual((status, len(err.splitlines())), (2, 1))
+        self.assertIn(paths.checkpoint(folder), err)
+        self.assertEqual(self.states(folder), before)

@@ -1,0 +1,311 @@
+"""Levenberg-Marquardt, L-BFGS and conjugate gradients against numpy and scipy."""
+
+import copy
+from unittest import mock
+
+import numpy as np
+import scipy.optimize
+import torch
+
+from datasets.base import DataLoader
+from datasets.teacher_dataset import Dataset
+from foundations.errors import ConfigError
+from models.base import Model
+from testing.test_case import TestCase
+from testing.toy_model import ToyModel
+from training import second_order
+from training.second_order import LBFGS, LevenbergMarquardt, conjugate_gradients, two_loop
+from training.test.test_train import TrainTestCase, hparams, network, weights
+from training.train import Objective, train
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def loss(model: Model, examples: torch.Tensor, labels: torch.Tensor) -> float:
+    with torch.no_grad():
+        return (model(examples) - labels).square().mean().item()
+
+
+def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: int = 1, lr: float = 1.0) -> LevenbergMarquardt:
+    """Takes full-batch steps until one finds nothing to improve."""
+    optimizer = LevenbergMarquardt(model, lr)
+    for _ in range(steps):
+        optimizer.step(Objective(model, examples, labels))
+        if optimizer.spent:
+            break
+    return optimizer
+
+
+class LinearTest(TestCase):
+    """A linear network makes a linear least-squares problem, whose solution is known."""
+
+    examples, labels = random(40, 3, seed=1), random(40, 2, seed=2)
+
+    def setUp(self):
+        super().setUp()
+        torch.manual_seed(0)
+        self.model = ToyModel().double()
+        design = np.column_stack([self.examples.numpy(), np.ones(40)])
+        solution = np.linalg.lstsq(design, self.labels.numpy(), rcond=None)[0]
+        self.solution = torch.from_numpy(np.concatenate([solution[:3].T.ravel(), solution[3]]))
+
+    def test_one_step_solves_it_up_to_the_damping(self):
+        descend(self.model, self.examples, self.labels)
+        torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-5)
+
+    def test_a_few_steps_solve_it_to_rounding_and_then_there_is_nothing_left_to_do(self):
+        optimizer = descend(self.model, self.examples, self.labels, steps=10)
+        torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-8)
+        self.assertTrue(optimizer.spent)
+
+    def test_a_rate_of_one_half_goes_half_of_the_way(self):
+        middle = (weights(self.model) + self.solution) / 2
+        descend(self.model, self.examples, self.labels, lr=0.5)
+        torch.testing.assert_close(weights(self.model), middle, rtol=0, atol=1e-5)
+
+    def test_products_with_the_jacobian_alone_solve_it_as_well(self):
+        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
+            descend(self.model, self.examples, self.labels)
+        torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-4)
+
+    def test_a_step_returns_the_loss_before_it(self):
+        before = loss(self.model, self.examples, self.labels)
+        returned = LevenbergMarquardt(self.model).step(Objective(self.model, self.examples, self.labels))
+        self.assertAlmostEqual(returned.item(), before, places=14)
+
+
+class NetworkTest(TestCase):
+    """A small network that begins near a teacher whose answers it can give exactly."""
+
+    examples = random(60, 3, seed=1)
+
+    def setUp(self):
+        super().setUp()
+        self.teacher = network("mlp_3_4_2")
+        self.labels = self.teacher(self.examples).detach()
+        self.model = copy.deepcopy(self.teacher)
+        with torch.no_grad():
+            for number, parameter in enumerate(self.model.parameters()):
+                parameter += 1e-2 * random(*parameter.shape, seed=number)
+
+    def test_the_residual_falls_to_the_rounding_floor_and_the_weights_are_the_teachers(self):
+        optimizer = descend(self.model, self.examples, self.labels, steps=20)
+        self.assertLess(loss(self.model, self.examples, self.labels), 1e-24)
+        torch.testing.assert_close(weights(self.model), weights(self.teacher), rtol=0, atol=1e-11)
+        self.assertTrue(optimizer.spent)
+
+    def test_it_converges_quadratically(self):
+        losses = []
+        for _ in range(4):
+            losses.append(loss(self.model, self.examples, self.labels))
+            descend(self.model, self.examples, self.labels)
+        self.assertLess(losses[1], losses[0] * 1e-2)
+        self.assertLess(losses[2], losses[1] * 1e-4)
+
+    def test_at_the_solution_it_is_spent_and_moves_nothing(self):
+        optimizer = descend(self.teacher, self.examples, self.labels)
+        self.assertTrue(optimizer.spent)
+        torch.testing.assert_close(weights(self.teacher), weights(network("mlp_3_4_2")), rtol=0, atol=0)
+
+    def test_away_from_the_solution_it_is_not_spent(self):
+        self.assertFalse(descend(self.model, self.examples, self.labels).spent)
+
+    def test_the_solver_without_a_matrix_arrives_as_well(self):
+        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
+            descend(self.model, self.examples, self.labels, steps=20)
+        self.assertLess(loss(self.model, self.examples, self.labels), 1e-24)
+        torch.testing.assert_close(weights(self.model), weights(self.teacher), rtol=0, atol=1e-10)
+
+    def test_both_solvers_take_the_same_step(self):
+        twin = copy.deepcopy(self.model)
+        start = weights(self.model)
+        descend(self.model, self.examples, self.labels)
+        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
+            descend(twin, self.examples, self.labels)
+        difference = (weights(twin) - weights(self.model)).norm() / (weights(self.model) - start).norm()
+        self.assertLess(difference.item(), 1e-2)
+
+    def test_a_step_solves_the_damped_normal_equations(self):
+        optimizer = LevenbergMarquardt(self.model)
+        optimizer.param_groups[0]["damping"] = damping = 0.3
+        start = weights(self.model)
+        residuals, jacobian = self.residuals_and_jacobian()
+        curvature = jacobian.T @ jacobian
+        expected = start.numpy() - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), jacobian.T @ residuals)
+        optimizer.step(Objective(self.model, self.examples, self.labels))
+        np.testing.assert_allclose(weights(self.model).numpy(), expected, rtol=1e-9, atol=1e-11)
+
+    def residuals_and_jacobian(self) -> tuple[np.ndarray, np.ndarray]:
+        """The residuals `[E]` and their Jacobian `[E, P]`, a row of backpropagation at a time."""
+        residuals = (self.model(self.examples) - self.labels).flatten()
+        rows = [torch.autograd.grad(one, list(self.model.parameters()), retain_graph=True) for one in residuals]
+        return residuals.detach().numpy(), torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).numpy()
+
+    def test_a_jacobian_in_pieces_gives_the_same_step(self):
+        twin = copy.deepcopy(self.model)
+        descend(self.model, self.examples, self.labels)
+        with mock.patch.object(second_order, "CHUNK_VALUES", 26 * 2 * 7):
+            descend(twin, self.examples, self.labels)
+        torch.testing.assert_close(weights(twin), weights(self.model), rtol=1e-9, atol=1e-12)
+
+    def test_the_damping_falls_tenfold_after_a_step_that_helps(self):
+        optimizer = LevenbergMarquardt(self.model)
+        for power in range(3):
+            self.assertAlmostEqual(optimizer.param_groups[0]["damping"], second_order.FIRST_DAMPING / 10**power, delta=1e-15)
+            optimizer.step(Objective(self.model, self.examples, self.labels))
+
+    def test_the_damping_rises_until_a_step_helps_and_the_loss_never_does(self):
+        model = network("mlp_3_4_2")
+        with torch.no_grad():
+            for number, parameter in enumerate(model.parameters()):
+                parameter.copy_(3 * random(*parameter.shape, seed=number + 10))
+        optimizer = LevenbergMarquardt(model)
+        dampings, losses = [], []
+        for _ in range(15):
+            optimizer.step(Objective(model, self.examples, self.labels))
+            dampings.append(optimizer.param_groups[0]["damping"])
+            losses.append(loss(model, self.examples, self.labels))
+        self.assertGreater(max(dampings), second_order.FIRST_DAMPING)
+        self.assertTrue(all(after < before for before, after in zip(losses[:-1], losses[1:], strict=True)))
+
+    def test_frozen_parameters_stay_and_the_others_are_solved_for(self):
+        self.model.fc_layers.requires_grad_(False)
+        frozen = self.model.fc_layers[0].weight.clone()
+        descend(self.model, self.examples, self.labels, steps=10)
+        hidden = np.tanh(self.examples.numpy() @ frozen.numpy().T + self.model.fc_layers[0].bias.numpy())
+        solution = np.linalg.lstsq(np.column_stack([hidden, np.ones(60)]), self.labels.numpy(), rcond=None)[0]
+        self.assertTrue(torch.equal(self.model.fc_layers[0].weight, frozen))
+        np.testing.assert_allclose(self.model.fc.weight.detach().numpy().T, solution[:-1], atol=1e-8)
+        np.testing.assert_allclose(self.model.fc.bias.detach().numpy(), solution[-1], atol=1e-8)
+
+    def test_class_labels_are_refused(self):
+        with self.assertRaisesRegex(ConfigError, "--optimizer_name: levenberg_marquardt minimises squared errors; class labels"):
+            descend(self.model, self.examples, torch.zeros(60, dtype=torch.int64))
+
+
+class StopTest(TrainTestCase):
+    def test_training_stops_where_nothing_can_be_improved(self):
+        examples = random(60, 3, seed=1)
+        loader = DataLoader(Dataset(examples, network("mlp_3_4_2")(examples).detach()), 60, dtype=torch.float64)
+        model = network("mlp_3_4_2")
+        with torch.no_grad():
+            model.fc.weight += 1e-2
+        end = train(hparams("500ep", "levenberg_marquardt", 1.0), model, loader, self.folder())
+        self.assertTrue(end.last)
+        self.assertLess(end.iteration, 20)
+        self.assertLess(loss(model, loader.examples, loader.labels), 1e-24)
+
+
+class LBFGSTest(TrainTestCase):
+    """Convex problems have one minimum, which others have found."""
+
+    examples, labels, classes = random(40, 3, seed=1), random(40, 2, seed=2), torch.arange(40) % 2
+
+    def minimise(self, model: Model, labels: torch.Tensor, steps: int = 200) -> list[float]:
+        """Full-batch steps until no lower loss is found; the losses before them."""
+        optimizer, losses = LBFGS(model), []
+        while not optimizer.spent and len(losses) < steps:
+            losses.append(optimizer.step(Objective(model, self.examples, labels)).item())
+        self.assertTrue(optimizer.spent)
+        return losses
+
+    def test_it_finds_the_least_squares_solution(self):
+        model = ToyModel().double()
+        self.minimise(model, self.labels)
+        design = np.column_stack([self.examples.numpy(), np.ones(40)])
+        solution = np.linalg.lstsq(design, self.labels.numpy(), rcond=None)[0]
+        np.testing.assert_allclose(model.fc.weight.detach().numpy(), solution[:3].T, atol=1e-6)
+        np.testing.assert_allclose(model.fc.bias.detach().numpy(), solution[3], atol=1e-6)
+
+    def test_it_finds_the_minimum_of_the_cross_entropy_that_scipy_finds(self):
+        losses = self.minimise(ToyModel().double(), self.classes)
+
+        def cross_entropy(flat):
+            logits = self.examples.numpy() @ flat[:6].reshape(3, 2) + flat[6:]
+            return np.mean(np.logaddexp(logits[:, 0], logits[:, 1]) - logits[np.arange(40), self.classes.numpy()])
+
+        self.assertAlmostEqual(losses[-1], scipy.optimize.minimize(cross_entropy, np.zeros(8), tol=1e-10).fun, places=9)
+
+    def test_the_loss_never_rises(self):
+        model = network("mlp_3_4_2")
+        optimizer, losses = LBFGS(model), []
+        for _ in range(50):
+            losses.append(optimizer.step(Objective(model, self.examples, self.labels)).item())
+        self.assertTrue(all(after <= before for before, after in zip(losses[:-1], losses[1:], strict=True)))
+        self.assertLess(losses[-1], losses[0] / 2)
+
+    def test_the_first_step_goes_down_the_gradient(self):
+        model = network("mlp_3_4_2")
+        before = weights(model)
+        Objective(model, self.examples, self.labels)()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        LBFGS(model).step(Objective(model, self.examples, self.labels))
+        moved = weights(model) - before
+        self.assertAlmostEqual((moved @ gradient / moved.norm() / gradient.norm()).item(), -1, places=12)
+
+    def test_the_direction_is_that_of_the_full_matrices_for_every_network(self):
+        networks, parameters, pairs = 3, 5, 4
+        gradients, steps = random(networks, parameters, seed=1), random(pairs, networks, parameters, seed=2)
+        roots = random(networks, parameters, parameters, seed=3)
+        changes = torch.einsum("nij,nkj,pnk->pni", roots, roots, steps)
+        steps[1, 0], changes[1, 0] = 0, 0  # the first network has left out a pair
+        steps[:, 2], changes[:, 2] = 0, 0  # and the last has no history
+        directions = two_loop(gradients, list(steps), list(changes))
+        for i in range(networks):
+            history = [(s, y) for s, y in zip(steps[:, i].numpy(), changes[:, i].numpy(), strict=True) if y.any()]
+            expected = -inverse_curvature(history, parameters) @ gradients[i].numpy()
+            np.testing.assert_allclose(directions[i].numpy(), expected, rtol=1e-9, atol=1e-11)
+
+
+def inverse_curvature(history: list[tuple[np.ndarray, np.ndarray]], parameters: int) -> np.ndarray:
+    """The BFGS approximation of the inverse Hessian, as a matrix (Nocedal & Wright, equations 6.17 and 7.20)."""
+    inverse = np.eye(parameters)
+    if history:
+        step, change = history[-1]
+        inverse *= (step @ change) / (change @ change)
+    for step, change in history:
+        rate = 1 / (change @ step)
+        left = np.eye(parameters) - rate * np.outer(step, change)
+        inverse = left @ inverse @ left.T + rate * np.outer(step, step)
+    return inverse
+
+
+class ConjugateGradientsTest(TestCase):
+    def setUp(self):
+        super().setUp()
+        root = random(30, 20, seed=4)
+        self.matrix, self.right = root.T @ root + torch.eye(20, dtype=torch.float64), random(20, seed=5)
+        self.products = 0
+
+    def solve(self, right: torch.Tensor, iterations: int) -> torch.Tensor:
+        def product(vector):
+            self.products += 1
+            return self.matrix @ vector
+
+        return conjugate_gradients(product, right, iterations)
+
+    def test_it_solves_what_numpy_solves(self):
+        expected = np.linalg.solve(self.matrix.numpy(), self.right.numpy())
+        np.testing.assert_allclose(self.solve(self.right, 100).numpy(), expected, rtol=1e-11, atol=1e-13)
+
+    def test_it_stops_when_the_residual_is_rounding(self):
+        self.solve(self.right, 1000)
+        self.assertLess(self.products, 60)
+
+    def test_it_makes_as_many_products_as_allowed_at_most(self):
+        self.solve(self.right, 3)
+        self.assertEqual(self.products, 3)
+
+    def test_one_iteration_is_steepest_descent(self):
+        step = (self.right @ self.right) / (self.right @ self.matrix @ self.right) * self.right
+        torch.testing.assert_close(self.solve(self.right, 1), step, rtol=1e-13, atol=0)
+
+    def test_nothing_on_the_right_gives_nothing(self):
+        self.assertEqual(self.solve(torch.zeros(20, dtype=torch.float64), 10).abs().max().item(), 0)
+
+    def test_the_right_hand_side_is_not_changed(self):
+        before = self.right.clone()
+        self.solve(self.right, 10)
+        self.assertTrue(torch.equal(self.right, before))
