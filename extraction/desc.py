@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 from foundations.desc import fingerprint
-from foundations.hparams import ExtractionHparams
+from foundations.hparams import ExtractionHparams, Hparams
 from foundations.seeds import NOT_CHOSEN
 from training.desc import TrainingDesc
 
@@ -26,10 +26,8 @@ class ExtractionDesc(TrainingDesc):
     def name_prefix() -> str:
         return "extract"
 
-    @property
-    def hashname(self) -> str:
-        students = {name: bundle for name, bundle in self.bundles().items() if name != "extraction_hparams"}
-        return f"{self.name_prefix()}_{fingerprint(*students.values())}"
+    def bundles(self) -> dict[str, Hparams]:
+        return {name: bundle for name, bundle in super().bundles().items() if name != "extraction_hparams"}
 
     @property
     def clustering_hashname(self) -> str:

@@ -24,7 +24,7 @@ from models.students import Model as Students
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
 from training.evaluation import evaluate
-from training.runner import register
+from training.runner import record
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
@@ -199,6 +199,6 @@ def finetune(
         model_hparams,
         TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64"),
     )
-    register(training, location, train_loader.seed, (train_loader.examples.shape[1], outputs))
+    record(training, location, train_loader.seed, (train_loader.examples.shape[1], outputs))
     loader = DataLoader(train_loader.dataset, batch_size, train_loader.seed, torch.float64)
     standard_train(training.training_hparams, network, loader, test_loader, location, verbose=verbose, epoch_lines=False)

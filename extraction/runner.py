@@ -90,8 +90,9 @@ class ExtractionRunner(Runner):
         with watch("teacher"):
             self.prepare()
             shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_runner.register(self.desc, self.students_location, self.job.global_seed, shape)
+            seed = training_runner.settle_seed(self.students_location, self.job.global_seed)
             loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+            training_runner.record(self.desc, self.students_location, seed, shape)
             exact = [type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders]
         with watch("students"):
             options = {"verbose": verbose, "evaluate_only_at_end": self.job.evaluate_only_at_end}

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
@@ -15,6 +16,12 @@ from foundations.seeds import NOT_CHOSEN
 def fingerprint(*bundles: Hparams) -> str:
     """The MD5 (32 hexadecimal digits) of the canonical strings of some hyperparameters, joined by `;`."""
     return hashlib.md5(";".join(str(bundle) for bundle in bundles).encode("utf-8")).hexdigest()
+
+
+def show(bundles: Iterable[object]) -> str:
+    """The required and the non-default hyperparameters of some bundles; those with nothing to show are left out."""
+    texts = (bundle.display for bundle in bundles if isinstance(bundle, Hparams))
+    return "\n".join(text for text in texts if "\n" in text)
 
 
 @dataclasses.dataclass
@@ -27,7 +34,7 @@ class Desc(abc.ABC):
         """What the folder's name begins with."""
 
     def bundles(self) -> dict[str, Hparams]:
-        """The hyperparameters that are set, by field name, sorted as they are hashed."""
+        """The hyperparameters that name the run, by field name, sorted as they are hashed."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: values[name] for name in sorted(values) if isinstance(values[name], Hparams)}
 
@@ -42,10 +49,8 @@ class Desc(abc.ABC):
 
     @property
     def display(self) -> str:
-        """The required and the non-default hyperparameters, in groups, as they are shown before a run; empty groups are left out."""
-        groups = (getattr(self, field.name) for field in dataclasses.fields(self))
-        shown = (group.display for group in groups if isinstance(group, Hparams))
-        return "\n".join(text for text in shown if "\n" in text)
+        """The required and the non-default hyperparameters, in groups, as they are shown before a run."""
+        return show(getattr(self, field.name) for field in dataclasses.fields(self))
 
     def banner(self, title: str, location: str) -> str:
         """What is shown when a run starts: its title, its hyperparameters, and where its results go."""
@@ -53,5 +58,5 @@ class Desc(abc.ABC):
         return f"{rule}\n{title}\n{line}\n{self.display}\nOutput Location: {location}\n{rule}"
 
     def to_json(self, **more: object) -> str:
-        """Every hyperparameter with its value, and whatever else is to be recorded beside them."""
+        """Every hyperparameter that names the run with its value, and whatever else is to be recorded beside them."""
         return json.dumps({name: bundle.to_dict() for name, bundle in self.bundles().items()} | more, indent=2) + "\n"

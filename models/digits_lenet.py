@@ -9,4 +9,4 @@ class Model(FullyConnected):
     family, member = "digits_lenet", "_16"
     inputs, outputs = 64, 10
     dataset = "digits"
-    students, queries = "(10)_64", "digits+random:4000"
+    students, queries = "(10)_64", "digits+random"

@@ -115,4 +115,4 @@ class Model(FullyConnected):
 
     family, member = "mlp", "_64_16_10"
     dataset = "digits"
-    students, queries = "(10)_64_64_10", "digits+random:4000"
+    students, queries = "(10)_64_64_10", "digits+random"

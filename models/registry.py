@@ -9,10 +9,12 @@ import types
 
 import torch
 
+from foundations import paths
 from foundations.defaults import DefaultHparams
 from foundations.errors import ConfigError, did_you_mean, unknown
 from foundations.hparams import ModelHparams
 from foundations.seeds import derive
+from foundations.step import Step
 from models import activation_functions, base, bn_initializers, digits_lenet, initializers, mlp, mnist_lenet, students
 from platforms.platform import get_platform
 
@@ -99,16 +101,21 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int) -> None:
         raise ConfigError(f"--model_name: {model_hparams.model_name} takes {size} inputs; the examples have {inputs}")
 
 
+def exists(location: str, step: Step) -> bool:
+    """Whether a run folder holds the weights of a step."""
+    return get_platform().exists(paths.model(location, step))
+
+
 def last_file(location: str) -> str:
-    """The file of a run folder with the weights of the latest step.
+    """The file of a finished run's folder with the weights of the latest step.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or only that of the untrained network.
     """
     steps = (re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", name) for name in get_platform().listdir(location))
     files = [(int(match[1]), int(match[2]), match[0]) for match in steps if match]
-    if not files:
-        raise ConfigError(f"{location} holds no model_ep*_it*.pth; delete the folder and run its command again")
+    if not files or max(files)[:2] == (0, 0):
+        raise ConfigError(f"{location} holds no model_ep*_it*.pth of a trained network; run its command again")
     return os.path.join(location, max(files)[-1])
 
 

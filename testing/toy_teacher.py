@@ -9,7 +9,7 @@ from models import registry as models
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
 from training.metric_logger import MetricLogger
-from training.runner import register
+from training.runner import record
 
 
 def make(model_name: str, act_fun: str = "relu", seed: int = 0) -> tuple[str, torch.nn.Module]:
@@ -27,7 +27,7 @@ def make(model_name: str, act_fun: str = "relu", seed: int = 0) -> tuple[str, to
     desc.model_hparams.act_fun = act_fun
     model = models.get(desc.model_hparams, seed=seed)
     location = desc.run_path(get_platform().root, seed)
-    register(desc, location, seed, (model.sizes[0], model.sizes[-1]))
-    model.save(location, Step.zero(1))
+    record(desc, location, seed, (model.sizes[0], model.sizes[-1]))
+    model.save(location, Step(1, 1))
     MetricLogger().save(location)
     return desc.hashname, model.double()

@@ -37,6 +37,11 @@ class MetricLogger:
         values = self.get(name)
         return values[-1][1] if values else None
 
+    @property
+    def last_iteration(self) -> int:
+        """The latest iteration at which anything was recorded; 0 in an empty log."""
+        return max((iteration for _, iteration in self._values), default=0)
+
     def names(self) -> list[str]:
         """The names of all metrics."""
         return sorted({name for name, _ in self._values})

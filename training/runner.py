@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cli.shared_args import JobArgs
 from foundations import paths
-from foundations.desc import Desc
+from foundations.desc import Desc, show
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams
 from foundations.runner import Runner
@@ -84,11 +84,14 @@ class TrainingRunner(Runner):
         from training.train import standard_train
 
         self.prepare()
-        seed = register(self.desc, self.output_location, self.job.global_seed, self.shape)
+        seed = settle_seed(self.output_location, self.job.global_seed)
+        model = models.get(self.desc.model_hparams, self.shape[1], seed)
+        loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+        record(self.desc, self.output_location, seed, self.shape)
         standard_train(
             self.desc.training_hparams,
-            models.get(self.desc.model_hparams, self.shape[1], seed),
-            *datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed),
+            model,
+            *loaders,
             self.output_location,
             verbose=not self.job.quiet,
             epoch_lines=self.epoch_lines,
@@ -201,23 +204,25 @@ def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[
     return teacher, prepare
 
 
-def register(desc: Desc, location: str, global_seed: int, shape: tuple[int, int]) -> int:
-    """Records a run's hyperparameters in its folder, and settles its seed.
-
-    Returns:
-        The seed: the chosen one, or where none was chosen, the one that was drawn when the run first started.
+def settle_seed(location: str, global_seed: int) -> int:
+    """The seed of a run: the chosen one, or where none was chosen, the one that was drawn when the run first started, or a fresh one.
 
     Raises:
         ConfigError: the record of an earlier start is damaged.
     """
     path = paths.hparams_dict(location)
-    if get_platform().exists(path):
-        try:
-            with get_platform().open(path) as file:
-                return int(json.load(file)["seed"])
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f"{path} is damaged; move {os.path.dirname(path)} away to start anew") from None
-    seed = draw() if global_seed == NOT_CHOSEN else global_seed
-    get_platform().write(paths.hparams_log(location), desc.display + "\n")
-    get_platform().write(path, desc.to_json(seed=seed, shape=list(shape)))
-    return seed
+    if not get_platform().exists(path):
+        return draw() if global_seed == NOT_CHOSEN else global_seed
+    try:
+        with get_platform().open(path) as file:
+            return int(json.load(file)["seed"])
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} is damaged; move {os.path.dirname(path)} away to start anew") from None
+
+
+def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None:
+    """Writes what names a run, its seed and its dataset's shape to its folder, unless it is there."""
+    if get_platform().exists(paths.hparams_dict(location)):
+        return
+    get_platform().write(paths.hparams_log(location), show(desc.bundles().values()) + "\n")
+    get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape)))

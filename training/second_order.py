@@ -6,6 +6,8 @@ Symbols: N networks in a stack (1 for a plain model), P parameters of one, E equ
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
@@ -230,7 +232,9 @@ class _LeastSquares:
 
         _, transposed = vjp(forward, parameters)
         gradient = transposed(residuals)[0]
-        probe = jvp(forward, (parameters,), (gradient / gradient.norm(),))[1].square().sum()
+        with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch
+            warnings.simplefilter("ignore", FutureWarning)
+            probe = jvp(forward, (parameters,), (gradient / gradient.norm(),))[1].square().sum()
 
         def solve(damping: float) -> torch.Tensor:
             def product(vector):

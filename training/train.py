@@ -101,9 +101,11 @@ def standard_train(
 ) -> None:
     """Trains with the standard callbacks, whose `options` it takes; a run that has finished before only gives its weights to the model."""
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:
-        registry.load_weights(registry.last_file(output_location), model)
-        model.to(get_platform().torch_device)
-        return
+        end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
+        if registry.exists(output_location, end):
+            registry.load_weights(paths.model(output_location, end), model)
+            model.to(get_platform().torch_device)
+            return
     planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
     callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, **options)
     train(training_hparams, model, train_loader, output_location, callbacks, start_step, end_step)

@@ -60,7 +60,7 @@ BAD_INPUT = [
     ((*STUDENTS, "--datagen=mnist"), "--datagen:", "784", "64"),
     ((*STUDENTS, "--datagen=random:many"), "--datagen:", "'many'", "random:4000"),
     ((*STUDENTS, "--d_in=63"), "--d_in:", "63", "64"),
-    ((*STUDENTS, "--samples=10"), "--samples:", "10", "5437"),
+    ((*STUDENTS, "--samples=10"), "--samples:", "10", "1438 or more"),
     ((*EXTRACT, "--gamma=2"), "--gamma:", "2.0", "at most 1"),
     ((*EXTRACT, "--beta=0"), "--beta:", "0.0", "1 or more"),
     ((*EXTRACT, "--finetune_optimizer=adma"), "--finetune_optimizer:", "'adma'", "did you mean 'adam'", "levenberg_marquardt"),
@@ -202,6 +202,7 @@ class TestOutputLocation(TestCase):
     def test_an_extraction_is_in_the_folder_of_its_students_and_does_not_train_its_teacher(self):
         desc = ExtractionDesc.default_for("students_digits_lenet")
         desc.dataset_hparams.teacher_name = TrainingDesc.default_for("digits_lenet_16").hashname
+        desc.dataset_hparams.datagen = "digits+random:4000"
         self.assertEqual(self.location(*EXTRACT), os.path.join(self.folder_of(desc), desc.clustering_hashname))
 
     def test_the_spelling_of_the_teacher_and_of_the_queries_does_not_move_it(self):
@@ -216,6 +217,7 @@ class TestOutputLocation(TestCase):
         teacher = TrainingDesc.default_for("digits_lenet_16")
         teacher.model_hparams.act_fun = "tanh"
         desc.dataset_hparams.teacher_name = teacher.hashname
+        desc.dataset_hparams.datagen = "digits+random:4000"
         self.assertEqual(os.path.dirname(self.location(*EXTRACT, "--act_fun=tanh")), self.folder_of(desc))
 
 

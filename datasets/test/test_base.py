@@ -57,6 +57,14 @@ class LoaderTest(TestCase):
         self.assertEqual([len(labels) for _, labels in loader.epoch(0)], [4, 4])
         self.assertEqual(len(loader), 2)
 
+    def test_a_batch_of_everything_is_the_dataset_as_it_stands(self):
+        for batch_size in (EXAMPLES, EXAMPLES + 1):
+            loader = base.DataLoader(self.dataset, batch_size)
+            (examples, labels), *more = loader.epoch(3)
+            self.assertEqual((labels.tolist(), more), (list(range(EXAMPLES)), []))
+            self.assertIs(examples, loader.examples)
+            self.assertEqual(list(loader.epoch(3, start=1)), [])
+
     def test_evaluation_goes_in_the_order_of_the_dataset(self):
         self.assertEqual(torch.cat([labels for _, labels in self.loader]).tolist(), list(range(EXAMPLES)))
         self.assertEqual([len(labels) for _, labels in self.loader], [4, 4, 3])

@@ -58,7 +58,7 @@ class NetworkTest(TestCase):
             self.dataset()
 
     def test_a_teacher_whose_weights_are_cut_short_is_refused(self):
-        path = os.path.join(teacher_dataset.location_of(self.name, 5), "model_ep0_it0.pth")
+        path = os.path.join(teacher_dataset.location_of(self.name, 5), "model_ep1_it0.pth")
         os.truncate(path, os.path.getsize(path) // 2)
         with self.assertRaisesRegex(ConfigError, path):
             self.dataset()

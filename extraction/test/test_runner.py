@@ -173,7 +173,7 @@ class TestErrors(ExtractionTestCase):
                 self.refuse(expected, *arguments)
 
     def test_a_damaged_model_of_the_teacher_is_named(self):
-        path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep0_it0.pth")
+        path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep1_it0.pth")
         with open(path, "r+b") as file:
             file.truncate(500)
         status, _, err = self.run_toy()

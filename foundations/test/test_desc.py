@@ -79,9 +79,9 @@ def resnet_20() -> TrainingDesc:
 
 
 def students() -> ExtractionDesc:
-    """The default extraction of digits, its teacher resolved."""
+    """The default extraction of digits, its teacher and its queries resolved."""
     desc = ExtractionDesc.default_for("students_digits_lenet")
-    desc.dataset_hparams.teacher_name = TEACHER
+    desc.dataset_hparams.teacher_name, desc.dataset_hparams.datagen = TEACHER, "digits+random:4000"
     return desc
 
 
@@ -213,4 +213,5 @@ class TestRecords(TestCase):
         record = json.loads(desc.to_json(seed=7))
         self.assertEqual(record.pop("seed"), 7)
         kinds = {field: type(getattr(desc, field)) for field in record}
-        self.assertEqual(ExtractionDesc(**{name: kinds[name].from_dict(record[name]) for name in record}), desc)
+        rebuilt = {name: kinds[name].from_dict(record[name]) for name in record}
+        self.assertEqual(ExtractionDesc(**rebuilt, extraction_hparams=desc.extraction_hparams), desc)

@@ -199,11 +199,11 @@ class PlateauTest(TrainTestCase):
 
 class ScheduleStateTest(TrainTestCase):
     def schedule(self, **changes) -> optimizers.Schedule:
-        training_hparams = hparams("20it", plateau_opt=True, patience=0, cooldown=1, delta=0.5, **changes)
-        return optimizers.Schedule(training_hparams, optimizers.get_optimizer(training_hparams, network()), BATCHES, Step(20, BATCHES))
+        training_hparams = hparams("20it", plateau_opt=True, patience=1, cooldown=1, delta=0.5, **changes)
+        return optimizers.Schedule(training_hparams, optimizers.get_optimizer(training_hparams, network()), BATCHES, Step(40, BATCHES))
 
     def test_a_restored_schedule_goes_on_as_the_first_would_have(self):
-        losses = torch.tensor([3.0, 1.0, 2.0, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0])
+        losses = torch.tensor([2.0, 1.0] + [5.0] * 13 + [0.5] * 3 + [9.0] * 14)
         for cut in range(len(losses)):
             whole, first, second = (self.schedule(lr_decay="cosine") for _ in range(3))
             for loss in losses[:cut]:

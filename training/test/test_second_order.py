@@ -1,6 +1,7 @@
 """Levenberg-Marquardt, L-BFGS and conjugate gradients against numpy and scipy."""
 
 import copy
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -128,20 +129,19 @@ class NetworkTest(TestCase):
         self.assertLess(difference.item(), 1e-2)
 
     def test_a_step_solves_the_damped_normal_equations(self):
-        optimizer = LevenbergMarquardt(self.model)
-        optimizer.param_groups[0]["damping"] = damping = 0.3
-        start = weights(self.model)
-        residuals, jacobian = self.residuals_and_jacobian()
-        curvature = jacobian.T @ jacobian
-        expected = start.numpy() - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), jacobian.T @ residuals)
+        optimizer, step = LevenbergMarquardt(self.model), self.damped_steps()
+        optimizer.param_groups[0]["damping"] = 0.3
         optimizer.step(Objective(self.model, self.examples, self.labels))
-        np.testing.assert_allclose(weights(self.model).numpy(), expected, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(weights(self.model).numpy(), step(0.3), rtol=1e-9, atol=1e-11)
 
-    def residuals_and_jacobian(self) -> tuple[np.ndarray, np.ndarray]:
-        """The residuals `[E]` and their Jacobian `[E, P]`, a row of backpropagation at a time."""
+    def damped_steps(self) -> Callable[[float], np.ndarray]:
+        """A function from damping to where a step with it leads, from a Jacobian of one backpropagation a row."""
+        start = weights(self.model).numpy()
         residuals = (self.model(self.examples) - self.labels).flatten()
         rows = [torch.autograd.grad(one, list(self.model.parameters()), retain_graph=True) for one in residuals]
-        return residuals.detach().numpy(), torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).numpy()
+        jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).numpy()
+        curvature, gradient = jacobian.T @ jacobian, jacobian.T @ residuals.detach().numpy()
+        return lambda damping: start - np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), gradient)
 
     def test_a_jacobian_in_pieces_gives_the_same_step(self):
         twin = copy.deepcopy(self.model)
@@ -156,19 +156,31 @@ class NetworkTest(TestCase):
             self.assertAlmostEqual(optimizer.param_groups[0]["damping"], second_order.FIRST_DAMPING / 10**power, delta=1e-15)
             optimizer.step(Objective(self.model, self.examples, self.labels))
 
-    def test_the_damping_rises_until_a_step_helps_and_the_loss_never_does(self):
-        model = network("mlp_3_4_2")
-        with torch.no_grad():
-            for number, parameter in enumerate(model.parameters()):
-                parameter.copy_(3 * random(*parameter.shape, seed=number + 10))
-        optimizer = LevenbergMarquardt(model)
-        dampings, losses = [], []
+    def test_the_damping_rises_tenfold_until_a_step_helps(self):
+        self.start_far_away()
+        before, twin = loss(self.model, self.examples, self.labels), copy.deepcopy(self.model)
+        step = self.damped_steps()
+        optimizer = LevenbergMarquardt(self.model)
+        optimizer.step(Objective(self.model, self.examples, self.labels))
+        taken = 10 * optimizer.param_groups[0]["damping"]
+        self.assertGreater(taken, 5 * second_order.FIRST_DAMPING)
+        np.testing.assert_allclose(weights(self.model).numpy(), step(taken), rtol=1e-6)
+        self.assertLess(loss(self.model, self.examples, self.labels), before)
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(step(taken / 10)), twin.parameters())
+        self.assertGreater(loss(twin, self.examples, self.labels), before)
+
+    def test_the_loss_never_rises(self):
+        self.start_far_away()
+        optimizer, losses = LevenbergMarquardt(self.model), []
         for _ in range(15):
-            optimizer.step(Objective(model, self.examples, self.labels))
-            dampings.append(optimizer.param_groups[0]["damping"])
-            losses.append(loss(model, self.examples, self.labels))
-        self.assertGreater(max(dampings), second_order.FIRST_DAMPING)
+            losses.append(loss(self.model, self.examples, self.labels))
+            optimizer.step(Objective(self.model, self.examples, self.labels))
         self.assertTrue(all(after < before for before, after in zip(losses[:-1], losses[1:], strict=True)))
+
+    def start_far_away(self):
+        with torch.no_grad():
+            for number, parameter in enumerate(self.model.parameters()):
+                parameter.copy_(random(*parameter.shape, seed=number + 30))
 
     def test_frozen_parameters_stay_and_the_others_are_solved_for(self):
         self.model.fc_layers.requires_grad_(False)

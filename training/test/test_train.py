@@ -199,6 +199,7 @@ class ResumeTest(TrainTestCase):
         patch = mock.patch.object(train_module, "CHECKPOINT_SECONDS", 0)
         patch.start()
         self.addCleanup(patch.stop)
+        self.loader = regression_loader()
 
     def start(
         self, training_hparams: TrainingHparams, model_name: str, folder: str, stop: int | None = None, first: bool = False
@@ -208,17 +209,17 @@ class ResumeTest(TrainTestCase):
         Returns:
             The iterations that it came by.
         """
-        loader, seen = regression_loader(), []
+        seen = []
 
         def stopper(location, step, model, optimizer, logger):
             seen.append(step.iteration)
             if step.iteration == stop:
                 raise Killed
 
-        evaluation = run_every_epoch(create_eval_callback("train", loader))
+        evaluation = run_every_epoch(create_eval_callback("train", self.loader))
         callbacks = [evaluation, run_at_last_step(save_model), run_at_last_step(save_logger)]
         try:
-            train(training_hparams, network(model_name), loader, folder, [stopper, *callbacks] if first else [*callbacks, stopper])
+            train(training_hparams, network(model_name), self.loader, folder, [stopper, *callbacks] if first else [*callbacks, stopper])
         except Killed:
             self.assertEqual(seen[-1], stop)
         else:
@@ -237,7 +238,7 @@ class ResumeTest(TrainTestCase):
         for stop in stops:
             self.start(training_hparams, model_name, parts, stop)
         seen = self.start(training_hparams, model_name, parts)
-        self.assertEqual(seen[0], stops[-1] // BATCHES * BATCHES, "it did not go on from the last checkpoint")
+        self.assertEqual(seen[0], stops[-1] // len(self.loader) * len(self.loader), "it did not go on from the last checkpoint")
         self.assertEqual(self.result(parts), self.result(whole))
 
     def test_sgd_with_momentum(self):
@@ -259,14 +260,16 @@ class ResumeTest(TrainTestCase):
     def test_lbfgs(self):
         self.assert_resumes(hparams("5ep", "lbfgs", 1.0))
 
+    def test_lbfgs_on_all_examples_at_once(self):
+        self.loader = DataLoader(self.loader.dataset, 22, dtype=torch.float64)
+        self.assert_resumes(hparams("9it", "lbfgs", 1.0), stops=(2, 3, 7))
+
     def test_lbfgs_with_students(self):
         self.assert_resumes(hparams("5ep", "lbfgs", 1.0), "students_mlp(3)_4_5_2")
 
     def test_single_precision(self):
-        loader = regression_loader()
-        single = DataLoader(loader.dataset, 8, loader.seed)
-        with mock.patch(f"{__name__}.regression_loader", lambda: single):
-            self.assert_resumes(hparams("5ep", "adam", 0.02, precision="float32"))
+        self.loader = DataLoader(self.loader.dataset, 8)
+        self.assert_resumes(hparams("5ep", "adam", 0.02, precision="float32"))
 
     def test_a_run_stopped_before_its_first_checkpoint_begins_anew(self):
         self.assert_resumes(hparams("3ep", momentum=0.9), stops=(0, 2))

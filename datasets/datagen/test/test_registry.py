@@ -1,8 +1,11 @@
 """The language of `--datagen`, and what it makes."""
 
+from unittest import mock
+
 import torch
 
 from datasets.datagen import registry
+from datasets.datagen.gaussian import Gaussian
 from foundations.errors import ConfigError
 from testing.test_case import TestCase
 
@@ -99,6 +102,11 @@ class MakeTest(TestCase):
         both = self.make("digits:10+random:20")
         self.assertTrue(torch.equal(both[:10], self.make("digits:10")))
         self.assertTrue(torch.equal(both[10:], self.make("random:20")))
+
+    def test_two_policies_of_the_same_kind_make_different_queries(self):
+        with mock.patch.dict(registry.registered_policies, {"noise": Gaussian()}):
+            both = self.make("noise:10+random:10")
+        self.assertFalse((both[:10] == both[10:]).any())
 
     def test_a_count_of_one_policy_leaves_the_others_queries_alone(self):
         self.assertTrue(torch.equal(self.make("digits:10+random:20")[:10], self.make("digits:10+random:500")[:10]))
