@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams
 from foundations.seeds import derive
 from platforms.platform import get_platform
@@ -106,13 +106,15 @@ def read_with_torchvision(name: str, train: bool) -> torch.utils.data.Dataset:
     """
     try:
         import torchvision
-    except (ImportError, RuntimeError, OSError) as error:
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise ConfigError(
-            f"torchvision cannot be imported beside torch {torch.__version__} ({str(error).splitlines()[0]}); "
+            f"torchvision cannot be imported beside torch {torch.__version__} ({reason(error)}); "
             "`pip install -r requirements.txt` in a fresh environment installs a pair that fits"
         ) from error
     root = get_platform().dataset_root
     try:
         return getattr(torchvision.datasets, name)(root, train=train, download=True)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"{name} under {root} is damaged ({reason(error)}); delete its files there") from error
     except (RuntimeError, OSError) as error:
-        raise ConfigError(f"{name} is not under {root} and cannot be downloaded ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{name} is not under {root} and cannot be downloaded ({reason(error)})") from error

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from datasets import base
 from datasets.datagen import registry as datagen
 from foundations import paths
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams, ModelHparams
 from models import registry as models
 from platforms.platform import get_platform
@@ -111,20 +112,26 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
         with get_platform().open(path, "rb") as file:
             content = file.read()
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            queries, answers = np.asarray(arrays["X"], np.float64), np.asarray(arrays["y"], np.float64)
+            queries, answers = (_matrix(arrays[name], name) for name in ("X", "y"))
     except FileNotFoundError:
         raise ConfigError(f"--teacher_name: {path} does not exist") from None
     except KeyError as error:
         raise ConfigError(f"--teacher_name: {path} must hold arrays X and y; {error}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
-        raise ConfigError(f"--teacher_name: {path} is no .npz file of numbers, or is damaged") from None
-    queries, answers = queries.reshape(len(queries), -1), answers.reshape(len(answers), -1)
+    except (ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise ConfigError(f"--teacher_name: {path} is no .npz file of numbers, or is damaged ({reason(error)})") from None
     if len(queries) != len(answers) or len(queries) < HELD_OUT:
         counts = f"{len(queries)} queries X and {len(answers)} answers y"
         raise ConfigError(f"--teacher_name: {path} has {counts}; valid: as many of both, {HELD_OUT} or more")
     if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
         raise ConfigError(f"--teacher_name: {path} holds values that are not finite numbers")
     return content, torch.from_numpy(queries), torch.from_numpy(answers)
+
+
+def _matrix(array: np.ndarray, name: str) -> np.ndarray:
+    """An array of real numbers with one row a pair, `[n, values]`."""
+    if array.dtype.kind not in "fiub" or array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape} and type {array.dtype}")
+    return array.astype(np.float64).reshape(len(array), -1)
 
 
 class Dataset(base.Dataset):

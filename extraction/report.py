@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 from foundations import paths
 from foundations.errors import ConfigError
@@ -43,13 +42,8 @@ def is_current(location: str, students_location: str) -> bool:
     """Whether there is a report, and it was made from the students as they are now."""
     if not get_platform().exists(paths.report(location)):
         return False
-    used = _moment(read(location)["students"]["weights"])
-    return used == max(map(_moment, get_platform().listdir(students_location)))
-
-
-def _moment(file: str) -> tuple[int, ...]:
-    match = re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", file)
-    return tuple(map(int, match.groups())) if match else (-1,)
+    latest = paths.latest_model(get_platform().listdir(students_location))
+    return latest is not None and read(location)["students"]["weights"] == latest[1]
 
 
 def table(report: dict) -> str:

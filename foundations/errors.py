@@ -20,6 +20,11 @@ def unknown(what: str, value: object, valid: Iterable[str]) -> ConfigError:
     return ConfigError(f"{what}: {value!r} is not known{did_you_mean(str(value), valid)}; valid: {', '.join(valid) or 'none'}")
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what another library's error says, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def did_you_mean(value: str, valid: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the nearest of the valid values, or nothing where none is near."""
     nearest = difflib.get_close_matches(value, list(valid), n=1)

@@ -1,6 +1,8 @@
 """Names of the files in a run folder, in one place."""
 
 import os
+import re
+from collections.abc import Iterable
 
 from foundations.step import Step
 
@@ -13,6 +15,13 @@ def checkpoint(location: str) -> str:
 def model(location: str, step: Step) -> str:
     """The weights of a model at a step."""
     return os.path.join(location, f"model_{step}.pth")
+
+
+def latest_model(files: Iterable[str]) -> tuple[tuple[int, int], str] | None:
+    """The epoch and iteration, and the name, of the latest weights of a trained network among some files; None where there are none."""
+    matches = (re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", name) for name in files)
+    found = [((int(match[1]), int(match[2])), match[0]) for match in matches if match]
+    return max((entry for entry in found if entry[0] != (0, 0)), default=None)
 
 
 def logger(location: str) -> str:

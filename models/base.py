@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import io
 import pickle
+import struct
 from collections.abc import Callable
 
 import torch
@@ -103,5 +104,5 @@ def read_state(path: str) -> dict:
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, struct.error, pickle.UnpicklingError):
         raise ConfigError(f"{path} is damaged or cut short; move it away or delete it, and run the same command again") from None

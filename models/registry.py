@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import types
 
 import torch
@@ -112,11 +111,10 @@ def last_file(location: str) -> str:
     Raises:
         ConfigError: there is none, or only that of the untrained network.
     """
-    steps = (re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", name) for name in get_platform().listdir(location))
-    files = [(int(match[1]), int(match[2]), match[0]) for match in steps if match]
-    if not files or max(files)[:2] == (0, 0):
+    latest = paths.latest_model(get_platform().listdir(location))
+    if latest is None:
         raise ConfigError(f"{location} holds no model_ep*_it*.pth of a trained network; run its command again")
-    return os.path.join(location, max(files)[-1])
+    return os.path.join(location, latest[1])
 
 
 def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
@@ -139,5 +137,5 @@ def load_weights(path: str, model: base.Model) -> None:
     state = base.read_state(path)
     try:
         model.to(next(iter(state.values())).dtype).load_state_dict(state)
-    except (RuntimeError, AttributeError, StopIteration):
+    except (RuntimeError, AttributeError, TypeError, StopIteration):
         raise ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again") from None

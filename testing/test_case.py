@@ -10,9 +10,19 @@ import tempfile
 import unittest
 from unittest import mock
 
+import torch
+
 import EC
 from platforms import platform
 from platforms.local import Platform
+
+
+class CpuPlatform(Platform):
+    """The machine at hand without its GPUs, so that every comparison is made on one device."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cpu")
 
 
 class TestCase(unittest.TestCase):
@@ -26,7 +36,7 @@ class TestCase(unittest.TestCase):
         patch.start()
         self.addCleanup(patch.stop)
         installed = contextlib.ExitStack()
-        installed.enter_context(platform.installed(Platform()))
+        installed.enter_context(platform.installed(CpuPlatform()))
         self.addCleanup(installed.close)
 
     def command(self, *arguments: str) -> tuple[int, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from foundations import paths
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, reason
 from models import base
 from platforms.platform import get_platform
 from training.metric_logger import MetricLogger
@@ -40,11 +40,22 @@ def restore(location: str, model: base.Model, optimizer: torch.optim.Optimizer, 
     state = base.read_state(path)
     try:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        _restore_optimizer(optimizer, state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random_cuda"])
         return MetricLogger.from_str(state["logger"])
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is not a checkpoint of this run ({str(error).splitlines()[0]}); move it away to start anew") from error
+        raise ConfigError(f"{path} is not a checkpoint of this run ({reason(error)}); move it away to start anew") from error
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """`load_state_dict`, but every tensor keeps its number format; torch casts those of float64 models, and loses bits of NAdam's."""
+    optimizer.load_state_dict(state)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, values in state["state"].items():
+        restored = optimizer.state[parameters[place]]
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                restored[name] = restored[name].to(value.dtype).copy_(value)

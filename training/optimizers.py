@@ -7,12 +7,13 @@ import math
 
 import torch
 
-from foundations.errors import unknown
+from foundations.errors import ConfigError, unknown
 from foundations.hparams import DECAYS, PRECISIONS, TrainingHparams
 from foundations.step import Step
 from training.second_order import LBFGS, LevenbergMarquardt
 
 OPTIMIZERS = ["sgd", "adam", "lbfgs", "levenberg_marquardt"]
+SECOND_ORDER = ["lbfgs", "levenberg_marquardt"]
 ADAM_BETAS = (0.9, 0.999)
 MILESTONE_FACTOR = 0.1
 PLATEAU_FACTOR = 10**-0.5
@@ -43,10 +44,26 @@ def choices() -> dict[str, list[str]]:
     return {"optimizer_name": OPTIMIZERS, "lr_decay": list(DECAYS), "precision": list(PRECISIONS)}
 
 
-def check(training_hparams: TrainingHparams) -> None:
-    """Raises a ConfigError for an optimizer that does not exist."""
-    if training_hparams.optimizer_name not in OPTIMIZERS:
-        raise unknown("--optimizer_name", training_hparams.optimizer_name, OPTIMIZERS)
+def check(training_hparams: TrainingHparams, students: bool, classes: bool) -> None:
+    """Refuses what cannot be optimized.
+
+    Args:
+        training_hparams: how to train.
+        students: whether the model is a stack of students.
+        classes: whether the labels are classes rather than real-valued targets.
+
+    Raises:
+        ConfigError: there is no such optimizer, or it cannot train this.
+    """
+    name = training_hparams.optimizer_name
+    if name not in OPTIMIZERS:
+        raise unknown("--optimizer_name", name, OPTIMIZERS)
+    if name == "levenberg_marquardt" and (students or classes):
+        what = "one network at a time" if students else "real-valued targets only"
+        raise ConfigError(f"--optimizer_name: levenberg_marquardt fits {what}; valid here: sgd, adam, lbfgs")
+    for field in ("momentum", "nesterov_momentum", "weight_decay"):
+        if name in SECOND_ORDER and getattr(training_hparams, field):
+            raise ConfigError(f"--{field}: {name} has none; leave it out, or use sgd or adam")
 
 
 class Schedule:
@@ -83,7 +100,8 @@ class Schedule:
         factor = min(1.0, iteration / self.warmup) if self.warmup else 1.0
         factor *= (MILESTONE_FACTOR if self.delta is None else self.delta) ** bisect.bisect(self.milestones, iteration)
         if self.cosine:
-            start, length = (0, self.planned) if self.finished_at is None else (self.finished_at, self.further)
+            again = self.further and self.finished_at is not None
+            start, length = (self.finished_at, self.further) if again else (0, self.planned)
             factor *= (1 + math.cos(math.pi * min(1.0, (iteration - start) / max(length, 1)))) / 2
         return factor
 
@@ -109,7 +127,7 @@ class Schedule:
 
     def is_over(self) -> bool:
         """Whether there is nothing left to train."""
-        spent = self.plateau_scale <= SPENT or getattr(self.optimizer, "spent", False)
+        spent = self.plateau_scale <= SPENT * (1 + 1e-9) or getattr(self.optimizer, "spent", False)
         if self.finished_at is None and (self.iteration >= self.planned or spent):
             self.finished_at = self.iteration
             self._apply()

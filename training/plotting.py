@@ -27,6 +27,8 @@ def save(made, path: str) -> None:
 def curves(logger: MetricLogger, output_location: str) -> None:
     """Loss and, where there is one, accuracy over the iterations, on training and test set; for students a line each."""
     kinds = [kind for kind in ("loss", "accuracy") if any(logger.get(f"{split}_{kind}") for split in ("train", "test"))]
+    if not kinds:
+        return
     made, axes = figure(len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
         for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
@@ -38,6 +40,7 @@ def curves(logger: MetricLogger, output_location: str) -> None:
                 axis.plot(*zip(*points, strict=True), color=colour, marker="." if len(points) < 3 else None, label=split)
         axis.set_xlabel("iteration")
         axis.set_ylabel(kind)
-        axis.set_yscale("log" if kind == "loss" else "linear")
+        if kind == "loss" and any(value > 0 for line in axis.lines for value in line.get_ydata()):
+            axis.set_yscale("log")
         axis.legend()
     save(made, paths.curves(output_location))

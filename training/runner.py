@@ -100,8 +100,8 @@ class TrainingRunner(Runner):
 
 
 def is_finished(location: str) -> bool:
-    """Whether a run has trained to its end: its log is then in place."""
-    return get_platform().exists(paths.logger(location))
+    """Whether a run has trained to its end: its log and its weights are then in place."""
+    return get_platform().exists(paths.logger(location)) and paths.latest_model(get_platform().listdir(location)) is not None
 
 
 def summary(location: str) -> str:
@@ -130,7 +130,8 @@ def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Te
     hparams, teacher, prepare = desc.dataset_hparams, None, lambda: None
     datasets.check(hparams)
     models.check(desc.model_hparams)
-    optimizers.check(desc.training_hparams)
+    students = hasattr(models.family_of(desc.model_hparams.model_name), "individual_losses")
+    optimizers.check(desc.training_hparams, students, classes=hparams.dataset_name != "teacher")
     if hparams.dataset_name == "teacher":
         hparams, teacher, prepare = arrange_teacher(hparams, desc.model_hparams.act_fun, job)
         shape = teacher.inputs, teacher.outputs
@@ -153,6 +154,7 @@ def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tupl
     """
     from datasets import teacher_dataset
     from datasets.datagen import registry as datagen
+    from models import registry as models
 
     name, prepare = hparams.teacher_name, lambda: None
     if name is None:
@@ -164,6 +166,8 @@ def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tupl
         teacher, prepare = _default_teacher(name, hparams.teacher_seed, act_fun, job)
     else:
         teacher = teacher_dataset.find(name, hparams.teacher_seed)
+    if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
+        raise ConfigError(f"--teacher_name: {name} is a stack of students, which gives many answers; valid: a single network")
     if hparams.d_in not in (None, teacher.inputs):
         raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs}")
     if teacher.model_hparams is None:

@@ -151,7 +151,7 @@ def standard_callbacks(
         evaluate_only_at_end: whether to evaluate before and after training only.
     """
     students = hasattr(model, "individual_losses")
-    spacing = max(1, end.ep // STUDENT_EVALUATIONS) if students else 1
+    spacing = max(1, -(-end.ep // STUDENT_EVALUATIONS)) if students else 1
     epoch_lines = verbose and epoch_lines and not students
     on_train = create_eval_callback("train", train_loader, epoch_lines)
     on_test = create_eval_callback("test", test_loader, epoch_lines)

@@ -55,6 +55,13 @@ class RunnerTestCase(TestCase):
 
 
 class TrainTest(RunnerTestCase):
+    def test_weights_deleted_after_training_come_back_from_the_checkpoint(self):
+        folder = self.train(*self.digits)
+        before = self.weights(folder)
+        os.remove(os.path.join(folder, "model_ep2_it0.pth"))
+        self.train(*self.digits)
+        self.assertEqual(self.weights(folder), before)
+
     def test_a_run_leaves_exactly_its_files_in_a_folder_of_its_hash_and_seed(self):
         folder = self.train(*self.digits)
         self.assertRegex(os.path.relpath(folder, self.root), r"^train_[0-9a-f]{32}/seed_3/main$")
@@ -296,6 +303,10 @@ class RefusalTest(RunnerTestCase):
         for flag, value in (("teacher_name", "abc"), ("datagen", "random"), ("samples", "10"), ("d_in", "64")):
             self.assert_refused(*self.digits, f"--{flag}={value}", says=f"--{flag}: goes with --dataset_name teacher only")
 
+    def test_students_as_a_teacher(self):
+        student = (*TeacherTest.student, "--datagen=random")
+        self.assert_refused(*student, "--teacher_name=students_mlp(2)_64_4_10", says="is a stack of students")
+
     def test_a_teacher_that_cannot_answer(self):
         name, _ = toy_teacher.make("mlp_3_4_2", seed=5)
         student = TeacherTest.student
@@ -308,6 +319,10 @@ class RefusalTest(RunnerTestCase):
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=digits", says="digits makes queries of 64 values; the teacher takes 3")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random", "--d_in=4", says="--d_in: 4 is wrong; .* takes 3")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random:9", "--samples=8", says="--samples: 8 does not fit")
+
+    def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(self):
+        with mock.patch("torchvision.datasets.mnist.download_and_extract_archive", side_effect=OSError("no network")):
+            self.assert_refused("--default_hparams=mnist_lenet_4", "--quiet", says="MNIST is not under .* and cannot be downloaded")
 
     def test_samples_that_are_not_what_a_file_holds(self):
         path = os.path.join(self.root, "answers.npz")

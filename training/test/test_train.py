@@ -267,6 +267,9 @@ class ResumeTest(TrainTestCase):
     def test_lbfgs_with_students(self):
         self.assert_resumes(hparams("5ep", "lbfgs", 1.0), "students_mlp(3)_4_5_2")
 
+    def test_nesterov_adam(self):
+        self.assert_resumes(hparams("5ep", "adam", 0.02, nesterov_momentum=0.9))
+
     def test_single_precision(self):
         self.loader = DataLoader(self.loader.dataset, 8)
         self.assert_resumes(hparams("5ep", "adam", 0.02, precision="float32"))
