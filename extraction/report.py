@@ -56,11 +56,11 @@ def table(report: dict) -> str:
     form = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
     lines = [form.format(*row) for row in rows]
     rule = "-" * max(map(len, lines))
-    losses, function, seconds = report["students"]["losses"], report["function"], report["seconds"]
-    errors = f"mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}"
+    losses, seconds = report["students"]["losses"], report["seconds"]
     notes = [
         f"students   {report['students']['count']}, losses {min(losses):.1e} to {max(losses):.1e}",
-        f"function   on {function['queries']} queries never trained on: {errors}",
+        f"clustered  {_errors(report['before_finetuning'])}",
+        f"fine-tuned {_errors(report)}",
         f"time       {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
@@ -79,6 +79,13 @@ def verdict(report: dict) -> str:
         return f"NOT IDENTIFIED. {name} has not as many layers as the teacher."
     matched = ", ".join(f"{layer['matched']} of {layer['teacher_width']} neurons matched, {layer['excess']} in excess" for layer in hidden)
     return f"NOT IDENTIFIED. {matched}; largest weight error {report['max_relative_error']:.1e}."
+
+
+def _errors(part: dict) -> str:
+    """How far a network is from the teacher, in its function and, where they are known, its weights."""
+    function, worst = part["function"], part["max_relative_error"]
+    error = "" if worst is None else f"weight error {worst:.1e}, "
+    return f"{error}on {function['queries']} fresh queries mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}"
 
 
 def _cell(value: float | int | None) -> str:

@@ -21,6 +21,7 @@ def report(**changes):
         "max_relative_error": 3e-15,
         "layers": [layer, layer | {"recovered_width": 10, "teacher_width": 10, "matched": 10}],
         "function": {"queries": 1360, "mse": 1e-30, "max_abs_error": 2e-14},
+        "before_finetuning": {"max_relative_error": 2e-3, "function": {"queries": 1360, "mse": 1e-5, "max_abs_error": 2e-2}},
         "students": {"count": 3, "losses": [2e-8, 1e-8, 3e-8]},
         "seconds": {"students": 7.25, "pictures": 1.0},
         "act_fun": "relu",
@@ -43,6 +44,11 @@ class TestReport(unittest.TestCase):
         text = table(report())
         self.assertIn("3, losses 1.0e-08 to 3.0e-08", text)
         self.assertIn("8.2 s: students 7.2, pictures 1.0", text)
+
+    def test_the_network_is_compared_before_and_after_fine_tuning(self):
+        before, after = table(report()).splitlines()[6:8]
+        self.assertEqual(before, "clustered  weight error 2.0e-03, on 1360 fresh queries mean squared error 1.0e-05, largest 2.0e-02")
+        self.assertEqual(after, "fine-tuned weight error 3.0e-15, on 1360 fresh queries mean squared error 1.0e-30, largest 2.0e-14")
 
     def test_a_miss_says_what_is_missing(self):
         layers = report()["layers"]
