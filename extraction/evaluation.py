@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from datasets.base import DataLoader
-from extraction.expand_and_cluster import Reconstruction
+from extraction.expand_and_cluster import Reconstruction, layer_vectors
 from extraction.symmetry import Symmetry, symmetries, transform
 from models import registry as models
 from models.mlp import FullyConnected
@@ -55,12 +55,6 @@ class Score:
     identified: bool | None
 
 
-def layer_vectors(network: FullyConnected) -> list[torch.Tensor]:
-    """The layers of a network, each `[width, D]` with the bias last, in float64 on the CPU."""
-    linear = [*network.fc_layers, network.fc]
-    return [torch.cat([layer.weight.data, layer.bias.data[:, None]], 1).double().cpu() for layer in linear]
-
-
 def score(network: FullyConnected, teacher: FullyConnected | None) -> Score:
     """Compares a network with its teacher after undoing the order, signs and scales that the outputs cannot tell.
 
@@ -68,10 +62,10 @@ def score(network: FullyConnected, teacher: FullyConnected | None) -> Score:
         network: as reconstructed.
         teacher: None where only its answers are known.
     """
-    ours = layer_vectors(network)
+    ours = [vectors.cpu() for vectors in layer_vectors(network)]
     if teacher is None:
         return Score([LayerScore(len(vectors)) for vectors in ours], None, None)
-    theirs = layer_vectors(teacher)
+    theirs = [vectors.double().cpu() for vectors in layer_vectors(teacher)]
     if len(ours) != len(theirs):
         widths = zip_longest(map(len, ours), map(len, theirs))
         return Score([LayerScore(*pair) for pair in widths], None, False)

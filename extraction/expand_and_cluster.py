@@ -18,8 +18,9 @@ from extraction.symmetry import symmetries
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.seeds import derive
 from models import registry as models
-from models.mlp import FullyConnected
+from models.mlp import FullyConnected, Perceptron
 from models.students import Model as Students
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
@@ -28,7 +29,8 @@ from training.runner import record
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
-CHUNK = 4096  # queries that are sent through all students at a time
+REDUNDANCY_CHECK = 4  # steps of fine-tuning between looks for twins
+PROBES = 1000  # queries by which contributions are measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,111 +74,167 @@ def reconstruct(
         students: trained.
         desc: the hyperparameters.
         train_loader: the queries and answers, in float64.
-        test_loader: others, likewise, to show how fine-tuning goes.
+        test_loader: others, likewise, to show how training goes.
         location: the clustering folder.
 
     Raises:
         ConfigError: the students share too little.
     """
-    symmetry, act_fun = symmetries[students.act_fun], students.activation
     students_file = os.path.basename(models.last_file(os.path.dirname(location)))
     losses = evaluate(students.to(train_loader.examples), train_loader)["individual_losses"]
-    recovered = recover_layer(students, losses, desc, train_loader.examples, location)
-    queries, answers = train_loader.examples, train_loader.labels
-    incoming, _ = layers.resolve_signs(recovered.incoming, act_fun, symmetry, queries, answers)
+    work = os.path.join(paths.finetune_checkpoints(location), students_file.removesuffix(".pth"))
+    recovered, vectors = peel(students, desc, train_loader, test_loader, work, verbose)
 
     before = None
-    for attempt in range(len(incoming)):
-        network, model_hparams = assemble(incoming, desc.model_hparams, queries, answers)
+    while True:
+        network, model_hparams = assemble(vectors, desc.model_hparams)
         before = before or copy.deepcopy(network)
-        folder = os.path.join(paths.finetune_checkpoints(location), f"{students_file.removesuffix('.pth')}_attempt_{attempt}")
+        folder = f"{work}_{model_hparams.model_name}"
         finetune(network, model_hparams, desc, train_loader, test_loader, folder, verbose)
-        incoming = incoming_vectors(network)
-        contribution = contributions(act_fun, incoming[None], network.fc.weight.data.T[None], queries)[0]
-        kept = layers.necessary(incoming, contribution, symmetry)
-        if bool(kept.all()):
+        smaller = simplify(network, train_loader.examples)
+        if smaller is None:
             break
-        incoming = incoming[kept]
+        vectors = smaller
     get_platform().move(folder, paths.reconstructed_model(location))
-    return Reconstruction([recovered], model_hparams, before, network, paths.reconstructed_model(location), losses, students_file)
+    return Reconstruction(recovered, model_hparams, before, network, paths.reconstructed_model(location), losses, students_file)
 
 
-def recover_layer(
-    students: Students, losses: list[float], desc: ExtractionDesc, queries: torch.Tensor, location: str
-) -> layers.RecoveredLayer:
+def peel(
+    students: Students, desc: ExtractionDesc, train_loader: DataLoader, test_loader: DataLoader, location: str, verbose: bool
+) -> tuple[list[layers.RecoveredLayer], list[torch.Tensor]]:
+    """Recovers one hidden layer after the other, and fits the output layer.
+
+    Once a layer is known, its activations are the inputs of fresh, shallower students that imitate the rest of the network. Where a
+    neuron's sign is open and matters, they get its activation with either sign, and tell by the one that they use.
+
+    Returns:
+        What was recovered of each hidden layer, and the incoming vectors `[width, D]` of all layers, the output layer last.
+    """
+    symmetry, act_fun = symmetries[students.act_fun], students.activation
+    loaders, recovered, vectors = (train_loader, test_loader), [], []
+    known = [loader.examples for loader in loaders]  # the inputs of the layer in hand, as far as signs are settled
+    while True:
+        recovered.append(recover_layer(students, desc, loaders[0], location))
+        incoming = recovered[-1].incoming
+        if vectors:
+            vectors[-1], incoming = layers.settle_signs(vectors[-1], incoming, symmetry)
+            known = [act_fun(layers.with_ones(inputs) @ vectors[-1].T) for inputs in known]
+        vectors.append(incoming)
+        if len(students.fc_layers) == 1:
+            break
+        inputs = [layers.both_signs(act_fun, symmetry, layers.with_ones(inputs) @ incoming.T) for inputs in known]
+        depth = len(vectors) + 1
+        students, loaders = train_shallower(students, desc, inputs, (train_loader, test_loader), f"{location}_layer_{depth}", verbose)
+    vectors[-1], _ = layers.resolve_signs(vectors[-1], act_fun, symmetry, known[0], train_loader.labels)
+    outputs = layers.fit_outputs(act_fun(layers.with_ones(known[0]) @ vectors[-1].T), train_loader.labels)
+    return recovered, [*vectors, outputs.T]
+
+
+def train_shallower(
+    students: Students,
+    desc: ExtractionDesc,
+    inputs: list[torch.Tensor],
+    loaders: tuple[DataLoader, DataLoader],
+    location: str,
+    verbose: bool,
+) -> tuple[Students, tuple[DataLoader, DataLoader]]:
+    """Fresh students with one hidden layer less, trained on the activations of a recovered layer.
+
+    Args:
+        students: the ones before.
+        desc: the hyperparameters.
+        inputs: for training and for test, `[Q, F]` each.
+        loaders: with the answers that belong to them.
+        location: where they are trained.
+
+    Returns:
+        The trained students in float64, and the loaders of what they were trained and tested on, likewise.
+    """
+    sizes = [inputs[0].shape[1], *students.sizes[2:]]
+    name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
+    shallower = models.get(dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, location))
+    h, seed = desc.training_hparams, loaders[0].seed
+    datasets = [type(loader.dataset)(part, loader.labels) for part, loader in zip(inputs, loaders, strict=True)]
+    quick = [DataLoader(dataset, desc.dataset_hparams.batch_size, seed, getattr(torch, h.precision)) for dataset in datasets]
+    standard_train(dataclasses.replace(h, further_training=None), shallower, *quick, location, verbose=verbose, epoch_lines=False)
+    exact = tuple(DataLoader(dataset, desc.dataset_hparams.batch_size, seed, torch.float64) for dataset in datasets)
+    return shallower.to(exact[0].examples), exact
+
+
+def recover_layer(students: Students, desc: ExtractionDesc, loader: DataLoader, location: str) -> layers.RecoveredLayer:
     """The neurons that the students' first hidden layers share.
 
     Raises:
         ConfigError: there are none.
     """
     h = desc.extraction_hparams
+    losses = torch.tensor(evaluate(students, loader)["individual_losses"], dtype=torch.float64)
     layer = students.fc_layers[0]
     incoming = torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2)
-    outgoing = students.fc.weight.data
-    contribution = contributions(students.activation, incoming, outgoing, queries)
-    neurons = layers.Neurons(incoming.cpu(), outgoing.cpu(), contribution.cpu(), torch.tensor(losses))
-    recovered = layers.recover(neurons, symmetries[students.act_fun], h.gamma, h.beta)
+    contribution = contributions(students, 1, loader.examples)
+    residual = (losses * loader.labels.shape[1]).sqrt()
+    recovered = layers.recover(layers.Neurons(incoming.cpu(), contribution.cpu(), residual), symmetries[students.act_fun], h.gamma, h.beta)
     if recovered is None:
         raise ConfigError(
             f"no cluster holds neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; the students "
-            f"are kept in {os.path.dirname(location)}: train them longer (--further_training), or try another --gamma or --beta"
+            f"are kept in {os.path.dirname(os.path.dirname(os.path.dirname(location)))}: "
+            "train them longer (--further_training), or try another --gamma or --beta"
         )
     return recovered
 
 
-def contributions(act_fun, incoming: torch.Tensor, outgoing: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """How much each neuron moves the outputs: the spread of its activation times the length of its outgoing vector.
+@torch.no_grad()
+def contributions(network: Perceptron, depth: int, queries: torch.Tensor) -> torch.Tensor:
+    """How much each neuron of the hidden layer `depth` matters: the change of the outputs when it is held at its mean.
 
     Args:
-        act_fun: the activation function.
-        incoming: `[N, m, D]`.
-        outgoing: `[N, m, O]`.
-        queries: `[Q, D - 1]`.
+        network: a plain network, or a stack of N students.
+        depth: counted from 1.
+        queries: `[Q, inputs]`; at most PROBES of them are used.
 
     Returns:
-        `[N, m]`.
+        The root mean square length of the change, `[width]` or `[N, width]`.
     """
-    flat = incoming.flatten(0, 1)
-    total, squares = flat.new_zeros(len(flat)), flat.new_zeros(len(flat))
-    for chunk in queries.split(CHUNK):
-        activations = act_fun(layers.with_ones(chunk) @ flat.T)
-        total += activations.sum(0)
-        squares += activations.square().sum(0)
-    mean = total / len(queries)
-    spread = (squares / len(queries) - mean.square()).clamp_min(0).sqrt()
-    return spread.view(outgoing.shape[:2]) * outgoing.norm(dim=2)
+    probes = queries[:: -(-len(queries) // PROBES)]
+    activations = network.activations(probes, depth)
+    outputs = network.outputs_of(activations, depth)
+    changes = []
+    for neuron in range(activations.shape[-1]):
+        held = activations.clone()
+        held[..., neuron] = activations[..., neuron].mean(-1, keepdim=True)
+        changes.append((network.outputs_of(held, depth) - outputs).square().sum(-1).mean(-1).sqrt())
+    return torch.stack(changes, -1)
 
 
-def incoming_vectors(network: FullyConnected) -> torch.Tensor:
-    """The first layer's weights with the bias last, `[K, D]`."""
-    layer = network.fc_layers[0]
-    return torch.cat([layer.weight.data, layer.bias.data[:, None]], 1)
+def layer_vectors(network: FullyConnected) -> list[torch.Tensor]:
+    """The layers of a network, each `[width, D]` with the bias last."""
+    return [torch.cat([layer.weight.data, layer.bias.data[:, None]], 1) for layer in (*network.fc_layers, network.fc)]
 
 
-def assemble(
-    incoming: torch.Tensor, students_hparams: ModelHparams, queries: torch.Tensor, answers: torch.Tensor
-) -> tuple[FullyConnected, ModelHparams]:
-    """A plain network of the students' family with the given hidden layer, and the output layer that fits the answers best.
+def assemble(vectors: list[torch.Tensor], students_hparams: ModelHparams) -> tuple[FullyConnected, ModelHparams]:
+    """The plain network of the students' family with the given layers.
 
     Args:
-        incoming: `[K, D]`.
+        vectors: of each layer, `[width, D]` with the bias last.
         students_hparams: whose family, initialisers and activation function it takes.
-        queries: `[Q, D - 1]`.
-        answers: `[Q, O]`.
     """
     family, _, _ = Students.parse(students_hparams.model_name)
-    name = family.name_of([queries.shape[1], len(incoming), answers.shape[1]])
+    name = family.name_of([vectors[0].shape[1] - 1, *map(len, vectors)])
     model_hparams = dataclasses.replace(students_hparams, model_name=name)
-    network = models.get(model_hparams, answers.shape[1]).to(queries)
-    outputs = layers.fit_outputs(network.activation(layers.with_ones(queries) @ incoming.T), answers)
-    parts = {
-        "fc_layers.0.weight": incoming[:, :-1],
-        "fc_layers.0.bias": incoming[:, -1],
-        "fc.weight": outputs[:-1].T,
-        "fc.bias": outputs[-1],
-    }
-    network.load_state_dict(parts)
+    network = models.get(model_hparams, len(vectors[-1])).to(vectors[0])
+    for layer, rows in zip((*network.fc_layers, network.fc), vectors, strict=True):
+        layer.weight.data, layer.bias.data = rows[:, :-1].clone(), rows[:, -1].clone()
     return network, model_hparams
+
+
+def simplify(network: FullyConnected, queries: torch.Tensor) -> list[torch.Tensor] | None:
+    """The layers of a fitted network without dead neurons and twins, `[width, D]` each; None where it has none."""
+    vectors, changed = layer_vectors(network), False
+    for depth in range(1, len(vectors)):
+        merged = layers.merge(vectors[depth - 1], vectors[depth], contributions(network, depth, queries), symmetries[network.act_fun])
+        if merged is not None:
+            (vectors[depth - 1], vectors[depth]), changed = merged, True
+    return vectors if changed else None
 
 
 def finetune(
@@ -201,4 +259,13 @@ def finetune(
     )
     record(training, location, train_loader.seed, (train_loader.examples.shape[1], outputs))
     loader = DataLoader(train_loader.dataset, batch_size, train_loader.seed, torch.float64)
-    standard_train(training.training_hparams, network, loader, test_loader, location, verbose=verbose, epoch_lines=False)
+
+    def stop_when_redundant(output_location, step, model, optimizer, logger):
+        """Twins make the problem singular, and the approach slow; there is no point in going on with them."""
+        if step.iteration and step.iteration % REDUNDANCY_CHECK == 0 and simplify(model, loader.examples) is not None:
+            optimizer.spent = True
+
+    redundancy = [stop_when_redundant] if h.finetune_optimizer == "levenberg_marquardt" else []
+    standard_train(
+        training.training_hparams, network, loader, test_loader, location, more_callbacks=redundancy, verbose=verbose, epoch_lines=False
+    )

@@ -1,6 +1,7 @@
 """From the neurons of students to the weights of a layer. Pure functions over tensors.
 
 Axes: N students with m neurons each in a layer, D inputs with the bias last, O units of the next layer, Q queries, K recovered neurons.
+What the inputs of a layer are, queries or the activations of the layer before, makes no difference here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from extraction.clustering import Clustering, cluster, distances
-from extraction.symmetry import Symmetry, canonical
+from extraction.symmetry import Symmetry, canonical, transform
 from models.activation_functions import ActivationFunction
 
 NOISE = 10.0  # a contribution below this many times the student's residual is indistinguishable from noise
@@ -26,15 +27,13 @@ class Neurons:
 
     Attributes:
         incoming: weights with the bias last, `[N, m, D]`.
-        outgoing: weights to the next layer, `[N, m, O]`.
-        contribution: spread of the activation over the queries times the length of the outgoing vector, `[N, m]`.
-        losses: mean squared error of each student, `[N]`.
+        contribution: how much the outputs move when the neuron is held at its mean (root mean square length), `[N, m]`.
+        residual: how far each student's outputs are from the answers, likewise, `[N]`.
     """
 
     incoming: torch.Tensor
-    outgoing: torch.Tensor
     contribution: torch.Tensor
-    losses: torch.Tensor
+    residual: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,14 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
 
 def recover(neurons: Neurons, symmetry: Symmetry, gamma: float, beta: float) -> RecoveredLayer | None:
     """Clusters the neurons of all students and collapses each cluster to one; None where no cluster is found."""
-    students = len(neurons.losses)
+    students = len(neurons.residual)
     kept = ~is_surplus(neurons)
     student = torch.arange(students)[:, None].expand_as(kept)[kept].numpy()
     vectors, factors = canonical(neurons.incoming[kept], symmetry)
     clustering = cluster(vectors, student, students, gamma, beta, symmetry.opposite_looks_alike)
     if clustering is None:
         return None
-    incoming = collapse(vectors * factors, clustering, neurons.contribution[kept], neurons.losses, symmetry)
+    incoming = collapse(vectors * factors, clustering, neurons.contribution[kept], neurons.residual, symmetry)
     return RecoveredLayer(incoming, clustering, vectors)
 
 
@@ -75,13 +74,12 @@ def is_surplus(neurons: Neurons) -> torch.Tensor:
 
     Surplus neurons whose outgoing weights have died contribute about as much as the residual, hundreds of times less than the teacher's.
     """
-    residual = (neurons.losses * neurons.outgoing.shape[2]).sqrt()[:, None]
     largest = neurons.contribution.amax(1, keepdim=True)
-    return neurons.contribution < torch.minimum(NOISE * residual, NEGLIGIBLE * largest)
+    return neurons.contribution < torch.minimum(NOISE * neurons.residual[:, None], NEGLIGIBLE * largest)
 
 
 def collapse(
-    vectors: torch.Tensor, clustering: Clustering, contribution: torch.Tensor, losses: torch.Tensor, symmetry: Symmetry
+    vectors: torch.Tensor, clustering: Clustering, contribution: torch.Tensor, residual: torch.Tensor, symmetry: Symmetry
 ) -> torch.Tensor:
     """One incoming vector for each cluster, `[K, D]`: the one of the best student in it.
 
@@ -91,9 +89,9 @@ def collapse(
     Args:
         vectors: of the clustered neurons, `[n, D]`.
         contribution: of each, `[n]`.
-        losses: of each student, `[N]`.
+        residual: of each student, `[N]`.
     """
-    rank = torch.argsort(torch.argsort(losses)).numpy()
+    rank = torch.argsort(torch.argsort(residual)).numpy()
     collapsed = []
     for label in range(clustering.clusters):
         members = np.flatnonzero(clustering.labels == label)
@@ -140,16 +138,62 @@ def resolve_signs(
     return torch.where(fractions[:, None] > 0.5, -incoming, incoming), fractions
 
 
-def necessary(incoming: torch.Tensor, contribution: torch.Tensor, symmetry: Symmetry) -> torch.Tensor:
-    """Which neurons of a fitted network it cannot do without, `[K]`: neither dead, nor the twin of an earlier one.
+def both_signs(activations_of, symmetry: Symmetry, pre_activations: torch.Tensor) -> torch.Tensor:
+    """What the next layer may be built on while the signs of this one are open: s(u), and where a sign matters s(-u) beside it.
 
-    A torn cluster gives a neuron twice. That does no harm to the fit, and shows itself in it: the copies coincide up to the symmetry.
+    Args:
+        activations_of: s.
+        pre_activations: u, `[Q, K]`.
+
+    Returns:
+        `[Q, K]`, or `[Q, 2 K]`.
+    """
+    if symmetry.slope == 0:
+        return activations_of(pre_activations)
+    return torch.cat([activations_of(pre_activations), activations_of(-pre_activations)], 1)
+
+
+def settle_signs(incoming: torch.Tensor, following: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
+    """The signs of a layer, from which of `both_signs` the next layer is built on.
+
+    Args:
+        incoming: of the layer with open signs, `[K, D]`.
+        following: of the next layer, over both signs and the bias, `[L, 2 K + 1]`.
+
+    Returns:
+        The incoming vectors with the right signs `[K, D]`, and those of the next layer over these alone `[L, K + 1]`.
+    """
+    if symmetry.slope == 0:
+        return incoming, following
+    straight, turned, bias = following.split([len(incoming), len(incoming), 1], 1)
+    wrong = turned.norm(dim=0) > straight.norm(dim=0)
+    return torch.where(wrong[:, None], -incoming, incoming), torch.cat([torch.where(wrong, turned, straight), bias], 1)
+
+
+def merge(
+    incoming: torch.Tensor, following: torch.Tensor, contribution: torch.Tensor, symmetry: Symmetry
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A layer of a fitted network without its dead neurons and twins; None where it has none.
+
+    A torn cluster gives a neuron twice. That does no harm to the fit, and shows itself in it: the copies coincide up to the symmetry. The
+    first of them takes over what the others give to the next layer.
 
     Args:
         incoming: `[K, D]`.
-        contribution: spread of the activation times the length of the outgoing vector, `[K]`.
+        following: the next layer's incoming vectors, `[L, K + 1]`.
+        contribution: of each neuron, `[K]`.
     """
     alive = contribution > DEAD_CONTRIBUTION * contribution.max()
     vectors, _ = canonical(incoming, symmetry)
-    twins = (distances(vectors, symmetry.opposite_is_equal) < TWIN_DISTANCE) & alive[:, None]
-    return alive & ~torch.triu(twins, diagonal=1).any(0)
+    twins = torch.triu(distances(vectors, symmetry.opposite_is_equal) < TWIN_DISTANCE, diagonal=1) & alive[:, None]
+    kept = alive & ~twins.any(0)
+    if bool(kept.all()):
+        return None
+    outgoing, bias = following[:, :-1].T.clone(), following[:, -1]
+    for twin in torch.nonzero(twins.any(0) & alive)[:, 0].tolist():
+        first = int(torch.nonzero(twins[:, twin])[0])
+        sign = torch.sign(incoming[[twin]] @ incoming[first]) if symmetry.opposite_is_equal else outgoing.new_ones(1)
+        scale = incoming[first].norm() / incoming[twin].norm() if symmetry.positive_scaling else outgoing.new_ones(1)
+        _, taken, bias = transform(symmetry, incoming[[twin]], outgoing[[twin]], bias, sign, scale)
+        outgoing[first] += taken[0]
+    return incoming[kept], torch.cat([outgoing[kept].T, bias[:, None]], 1)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from extraction import clustering
-from extraction.evaluation import layer_vectors, match
-from extraction.expand_and_cluster import Reconstruction
+from extraction.evaluation import match
+from extraction.expand_and_cluster import Reconstruction, layer_vectors
 from extraction.layer_reconstruction import RecoveredLayer
 from extraction.symmetry import Symmetry, symmetries
 from models.mlp import FullyConnected

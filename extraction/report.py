@@ -85,7 +85,9 @@ def _errors(part: dict) -> str:
     """How far a network is from the teacher, in its function and, where they are known, its weights."""
     function, worst = part["function"], part["max_relative_error"]
     error = "" if worst is None else f"weight error {worst:.1e}, "
-    return f"{error}on {function['queries']} fresh queries mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}"
+    return (
+        f"{error}on {function['queries']} fresh queries mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}"
+    )
 
 
 def _cell(value: float | int | None) -> str:

@@ -28,10 +28,20 @@ class Perceptron(base.Model):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[B, ...]` with as many values an example as the network has inputs to what the last layer puts out."""
+        return self.outputs_of(self.activations(x, len(self.fc_layers)), len(self.fc_layers))
+
+    def activations(self, x: torch.Tensor, depth: int) -> torch.Tensor:
+        """The activations of the hidden layer `depth`, counted from 1, for inputs `[B, ...]`; the inputs, flattened, for 0."""
         x = x.flatten(1)
-        for layer in self.fc_layers:
+        for layer in self.fc_layers[:depth]:
             x = self.activation(layer(x))
-        return self.fc(x)
+        return x
+
+    def outputs_of(self, activations: torch.Tensor, depth: int) -> torch.Tensor:
+        """The outputs that belong to given activations of the hidden layer `depth`."""
+        for layer in self.fc_layers[depth:]:
+            activations = self.activation(layer(activations))
+        return self.fc(activations)
 
     @property
     def input_size(self) -> int:

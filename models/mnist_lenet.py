@@ -9,4 +9,4 @@ class Model(FullyConnected):
     family, member = "mnist_lenet", "_20"
     inputs, outputs = 784, 10
     dataset = "mnist"
-    students, queries = "(10)_80", "mnist"
+    students, queries = "(10)_80", "mnist+random"

@@ -163,7 +163,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             residuals = problem.residuals(here)
             loss = residuals.square().mean()
             floor = FLOOR * torch.finfo(here.dtype).eps * closure.labels.square().mean().sqrt()
-            self.spent = bool(loss.sqrt() <= floor)
+            self.spent = self.spent or bool(loss.sqrt() <= floor)
             if not self.spent:
                 self._descend(problem, here, residuals, loss, group)
         return loss

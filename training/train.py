@@ -97,6 +97,7 @@ def standard_train(
     output_location: str,
     start_step: Step | None = None,
     end_step: Step | None = None,
+    more_callbacks: Sequence[Callback] = (),
     **options: bool,
 ) -> None:
     """Trains with the standard callbacks, whose `options` it takes; a run that has finished before only gives its weights to the model."""
@@ -108,4 +109,4 @@ def standard_train(
             return
     planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
     callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, **options)
-    train(training_hparams, model, train_loader, output_location, callbacks, start_step, end_step)
+    train(training_hparams, model, train_loader, output_location, [*callbacks, *more_callbacks], start_step, end_step)

@@ -5,7 +5,17 @@ import unittest
 import numpy as np
 import torch
 
-from extraction.layer_reconstruction import Neurons, fit_outputs, is_surplus, necessary, recover, resolve_signs, with_ones
+from extraction.layer_reconstruction import (
+    Neurons,
+    both_signs,
+    fit_outputs,
+    is_surplus,
+    merge,
+    recover,
+    resolve_signs,
+    settle_signs,
+    with_ones,
+)
 from extraction.symmetry import symmetries
 from models.activation_functions import activation_functions
 
@@ -23,7 +33,7 @@ def students_of(truth, outgoing, copies=2, surplus=3, students=6, noise=1e-4, se
         incoming.append(torch.cat([vectors, draw(surplus, truth.shape[1])]))
         outputs.append(torch.cat([outgoing.repeat(copies, 1) / copies, 1e-7 * draw(surplus, outgoing.shape[1])]))
     incoming, outputs = torch.stack(incoming), torch.stack(outputs)
-    return Neurons(incoming, outputs, outputs.norm(dim=2), torch.full((students,), 1e-10, dtype=torch.float64))
+    return Neurons(incoming, outputs.norm(dim=2), torch.full((students,), 1e-5, dtype=torch.float64))
 
 
 class TestRecover(unittest.TestCase):
@@ -41,7 +51,7 @@ class TestRecover(unittest.TestCase):
 
     def test_takes_the_student_with_the_lowest_loss(self):
         neurons = students_of(self.truth, self.outgoing, copies=1)
-        neurons.losses[3] = 1e-12
+        neurons.residual[3] = 1e-6
         found = recover(neurons, symmetries["tanh"], 0.7, 6).incoming
         torch.testing.assert_close(torch.cdist(found, neurons.incoming[3][:5]).amin(1), torch.zeros(5, dtype=torch.float64))
 
@@ -50,21 +60,21 @@ class TestRecover(unittest.TestCase):
         off = 0.02 * random(6, 5, 9, seed=3)
         neurons.incoming[:, :5] += 3 * off
         neurons.incoming[:, 5:] -= off
-        neurons.outgoing[:, :5] *= 0.5
-        neurons.outgoing[:, 5:] *= 1.5
-        weighted = Neurons(neurons.incoming, neurons.outgoing, neurons.outgoing.norm(dim=2), neurons.losses)
-        found = recover(weighted, symmetries["tanh"], 0.7, 6).incoming
+        neurons.contribution[:, :5] *= 0.5
+        neurons.contribution[:, 5:] *= 1.5
+        found = recover(neurons, symmetries["tanh"], 0.7, 6).incoming
         self.assertLess(torch.cdist(self.truth, found).amin(1).max().item(), 1e-12)
 
     def test_is_none_where_students_share_nothing(self):
-        neurons = Neurons(random(6, 4, 9), random(6, 4, 3), torch.ones(6, 4), torch.full((6,), 1e-9))
+        neurons = Neurons(random(6, 4, 9), torch.ones(6, 4), torch.full((6,), 1e-5))
         self.assertIsNone(recover(neurons, symmetries["g"], 1.0, 12))
 
     def test_surplus_neurons_are_those_below_the_residual_and_nothing_large(self):
-        neurons = Neurons(random(1, 4, 3), random(1, 4, 1), torch.tensor([[1.0, 0.5, 1e-3, 0.2]]), torch.tensor([1e-6]))
-        self.assertEqual(is_surplus(neurons).tolist(), [[False, False, True, False]])
-        poor = Neurons(neurons.incoming, neurons.outgoing, neurons.contribution, torch.tensor([1.0]))
-        self.assertEqual(is_surplus(poor).tolist(), [[False, False, True, False]])
+        contribution = torch.tensor([[1.0, 0.5, 1e-3, 0.2]])
+        for residual in (1e-3, 1.0):
+            with self.subTest(residual=residual):
+                neurons = Neurons(random(1, 4, 3), contribution, torch.tensor([residual]))
+                self.assertEqual(is_surplus(neurons).tolist(), [[False, False, True, False]])
 
 
 class TestResolveSigns(unittest.TestCase):
@@ -85,29 +95,61 @@ class TestResolveSigns(unittest.TestCase):
         self.assertTrue(torch.equal(found, vectors))
 
 
+class TestSettleSigns(unittest.TestCase):
+    def test_the_next_layer_tells_which_sign_it_is_built_on(self):
+        inputs, truth, following = random(50, 6), random(5, 7, seed=1), random(4, 6, seed=2)
+        wrong = torch.tensor([False, True, True, False, True])
+        held = torch.where(wrong[:, None], -truth, truth)
+        for act_fun in ("relu", "softplus", "gelu"):
+            with self.subTest(act_fun):
+                s, symmetry = activation_functions[act_fun], symmetries[act_fun]
+                straight = torch.where(wrong, 0.0, following[:, :-1])
+                turned = torch.where(wrong, following[:, :-1], 0.0)
+                over_both = torch.cat([straight, turned, following[:, -1:]], 1) + 1e-5 * random(4, 11, seed=3)
+                vectors, settled = settle_signs(held, over_both, symmetry)
+                torch.testing.assert_close(vectors, truth)
+                torch.testing.assert_close(settled, following, rtol=0, atol=1e-4)
+                features = both_signs(s, symmetry, with_ones(inputs) @ held.T)
+                found = with_ones(s(with_ones(inputs) @ vectors.T)) @ settled.T
+                torch.testing.assert_close(with_ones(features) @ over_both.T, found, rtol=0, atol=1e-2)
+
+    def test_free_signs_need_no_second_activation(self):
+        pre_activations = random(20, 3)
+        self.assertTrue(torch.equal(both_signs(torch.tanh, symmetries["tanh"], pre_activations), torch.tanh(pre_activations)))
+        vectors, following = random(3, 4), random(2, 4, seed=1)
+        self.assertEqual(settle_signs(vectors, following, symmetries["tanh"]), (vectors, following))
+
+
 class TestNetwork(unittest.TestCase):
     def test_fit_outputs_equals_numpy(self):
         features, answers = random(50, 4), random(50, 2, seed=1)
         expected = np.linalg.lstsq(np.c_[features.numpy(), np.ones(50)], answers.numpy(), rcond=None)[0]
         np.testing.assert_allclose(fit_outputs(features, answers).numpy(), expected)
 
-    def test_dead_neurons_and_twins_are_not_necessary(self):
-        base = random(3, 4)
-        vectors = torch.cat([base, 2 * base[:1], -base[1:2], random(1, 4, seed=5)])
-        contribution = torch.tensor([1.0, 1, 1, 1, 1, 1e-9], dtype=torch.float64)
-        expected = {
-            "relu": [True, True, True, False, True, False],
-            "tanh": [True, True, True, True, False, False],
-            "g": [True, True, True, True, True, False],
-        }
-        for act_fun, kept in expected.items():
+    def test_twins_are_merged_without_a_change_to_the_function(self):
+        inputs, base, following = random(40, 3), random(3, 4), random(2, 7, seed=1)
+        contribution = torch.ones(6, dtype=torch.float64)
+        for act_fun, others in {"relu": (2.0, 0.5), "tanh": (-1.0, 1.0), "sigmoid": (-1.0, 1.0), "g": (1.0, 1.0)}.items():
             with self.subTest(act_fun):
-                self.assertEqual(necessary(vectors, contribution, symmetries[act_fun]).tolist(), kept)
+                s = activation_functions[act_fun]
+                vectors = torch.cat([base, others[0] * base[:1], others[1] * base[1:2], others[0] * base[:1]])
+                kept, taken = merge(vectors, following, contribution, symmetries[act_fun])
+                self.assertTrue(torch.equal(kept, base))
+                before = with_ones(s(with_ones(inputs) @ vectors.T)) @ following.T
+                torch.testing.assert_close(with_ones(s(with_ones(inputs) @ kept.T)) @ taken.T, before)
 
-    def test_the_twin_of_a_dead_neuron_is_kept(self):
+    def test_opposites_are_no_twins_where_a_sign_matters(self):
+        base, contribution = random(2, 4), torch.ones(3, dtype=torch.float64)
+        vectors = torch.cat([base, -base[:1]])
+        for act_fun in ("relu", "softplus", "g"):
+            self.assertIsNone(merge(vectors, random(2, 4, seed=1), contribution, symmetries[act_fun]))
+
+    def test_dead_neurons_go_and_their_twins_stay(self):
         vectors = random(2, 4)[[0, 0, 1]]
         contribution = torch.tensor([1e-9, 1.0, 1.0], dtype=torch.float64)
-        self.assertEqual(necessary(vectors, contribution, symmetries["g"]).tolist(), [False, True, True])
+        kept, following = merge(vectors, random(2, 4, seed=1), contribution, symmetries["g"])
+        self.assertTrue(torch.equal(kept, vectors[1:]))
+        self.assertTrue(torch.equal(following, random(2, 4, seed=1)[:, 1:]))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,6 @@ class TestErrors(ExtractionTestCase):
             "--beta": ["--beta=0.5"],
             "--finetune_optimizer": ["--finetune_optimizer=lm"],
             "is not a stack of students": ["--model_name=mlp_6_12_3"],
-            "more than one hidden layer": ["--model_name=students_mlp(6)_6_12_12_3"],
             "takes 7 inputs": ["--model_name=students_mlp(6)_7_12_3"],
             "has 2 outputs": ["--model_name=students_mlp(6)_6_12_2"],
             "has no teacher to extract": ["--dataset_name=digits"],

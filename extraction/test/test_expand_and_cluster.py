@@ -1,0 +1,84 @@
+"""The steps of a reconstruction on networks that are known."""
+
+import copy
+import unittest
+
+import numpy as np
+import torch
+
+from extraction.expand_and_cluster import assemble, contributions, layer_vectors, simplify
+from foundations.hparams import ModelHparams
+from models import registry
+from testing import toy_teacher
+from testing.test_case import TestCase
+
+
+def network(name, act_fun="tanh", seed=0):
+    return registry.get(ModelHparams(name, "kaiming_normal", "uniform", act_fun), seed=seed).double()
+
+
+def queries(count=200, inputs=4):
+    return torch.randn(count, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class TestContributions(unittest.TestCase):
+    def test_with_one_hidden_layer_they_are_spread_times_outgoing_length(self):
+        model, x = network("mlp_4_5_3"), queries()
+        activations = np.tanh(x.numpy() @ model.fc_layers[0].weight.detach().numpy().T + model.fc_layers[0].bias.detach().numpy())
+        expected = activations.std(0) * np.linalg.norm(model.fc.weight.detach().numpy(), axis=0)
+        np.testing.assert_allclose(contributions(model, 1, x).numpy(), expected)
+
+    def test_those_of_a_stack_are_those_of_its_students(self):
+        stack, x = network("students_mlp(3)_4_5_6_2"), queries()
+        for depth in (1, 2):
+            found = contributions(stack, depth, x)
+            for student in range(3):
+                torch.testing.assert_close(found[student], contributions(stack.select(student), depth, x)[0])
+
+    def test_a_neuron_that_nothing_listens_to_contributes_nothing(self):
+        model = network("mlp_4_5_6_3")
+        model.fc_layers[1].weight.data[:, 2] = 0
+        found = contributions(model, 1, queries())
+        self.assertEqual(found[2].item(), 0)
+        self.assertTrue((found[[0, 1, 3, 4]] > 0).all())
+
+
+class TestAssembly(unittest.TestCase):
+    def test_a_network_is_its_layer_vectors(self):
+        model = network("mlp_4_5_6_3")
+        hparams = ModelHparams("students_mlp(3)_4_9_9_3", "kaiming_normal", "uniform", "tanh")
+        built, found = assemble(layer_vectors(model), hparams)
+        self.assertEqual(found.model_name, "mlp_4_5_6_3")
+        self.assertTrue(torch.equal(built(queries()), model(queries())))
+
+    def test_a_network_that_needs_all_its_neurons_is_left_alone(self):
+        self.assertIsNone(simplify(network("mlp_4_5_6_3"), queries()))
+
+    def test_twins_in_every_layer_are_merged(self):
+        model = network("mlp_4_5_6_3")
+        wide = copy.deepcopy(layer_vectors(model))
+        for depth, neuron in ((0, 1), (1, 4)):
+            wide[depth] = torch.cat([wide[depth], -wide[depth][[neuron]]])
+            outgoing, bias = wide[depth + 1][:, :-1], wide[depth + 1][:, -1:]
+            outgoing[:, neuron] *= 0.3
+            wide[depth + 1] = torch.cat([outgoing, -outgoing[:, [neuron]] * 0.7 / 0.3, bias], 1)
+        built, hparams = assemble(wide, ModelHparams("students_mlp(3)_4_9_9_3", "kaiming_normal", "uniform", "tanh"))
+        self.assertEqual(hparams.model_name, "mlp_4_6_7_3")
+        torch.testing.assert_close(built(queries()), model(queries()))
+        for found, expected in zip(simplify(built, queries()), layer_vectors(model), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+class TestDepth(TestCase):
+    def test_two_hidden_layers_are_peeled_off(self):
+        name, _ = toy_teacher.make("mlp_5_4_3_3", "tanh", seed=2)
+        status, out, err = self.command(
+            "extract", "--default_hparams=students_mlp(5)_5_12_9_3", "--act_fun=tanh", f"--teacher_name={name}", "--teacher_seed=2",
+            "--datagen=random:1500", "--training_steps=2000it", "--global_seed=1",
+        )  # fmt: skip
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
+
+
+if __name__ == "__main__":
+    unittest.main()
