@@ -68,6 +68,7 @@ class FullyConnected(Perceptron):
     dataset: str  # what it is trained on by default
     students: str  # number and sizes of its default students
     queries: str  # what their teacher is asked by default
+    students_lr, students_steps = 0.02, "6000it"  # how they are trained by default
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

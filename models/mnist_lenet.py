@@ -9,4 +9,5 @@ class Model(FullyConnected):
     family, member = "mnist_lenet", "_20"
     inputs, outputs = 784, 10
     dataset = "mnist"
-    students, queries = "(10)_80", "mnist+random"
+    students, queries = "(10)_80", "mnist+random:40000"
+    students_lr, students_steps = 0.005, "10000it"

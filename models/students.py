@@ -80,6 +80,6 @@ class Model(Perceptron):
         return DefaultHparams(
             DatasetHparams(dataset_name="teacher", batch_size=256, teacher_name=teacher, datagen=family.queries),
             dataclasses.replace(family.default_hparams(teacher).model_hparams, model_name=model_name),
-            TrainingHparams(optimizer_name="adam", lr=0.02, training_steps="6000it", lr_decay="cosine"),
+            TrainingHparams(optimizer_name="adam", lr=family.students_lr, training_steps=family.students_steps, lr_decay="cosine"),
             ExtractionHparams(),
         )
