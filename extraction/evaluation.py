@@ -70,19 +70,35 @@ def score(network: FullyConnected, teacher: FullyConnected | None) -> Score:
         widths = zip_longest(map(len, ours), map(len, theirs))
         return Score([LayerScore(*pair) for pair in widths], None, False)
     symmetry = symmetries[network.act_fun]
+    ours = in_gauge_of(ours, theirs, symmetry)
     scores = []
-    for depth in range(len(ours) - 1):
-        rows, columns, signs, scales = match(ours[depth], theirs[depth], symmetry)
-        incoming, outgoing = ours[depth][rows], ours[depth + 1][:, rows].T
-        incoming, outgoing, bias = transform(symmetry, incoming, outgoing, ours[depth + 1][:, -1], signs, scales)
-        scores.append(compare(incoming, theirs[depth][columns], len(ours[depth]), len(theirs[depth])))
-        following = torch.zeros(len(ours[depth + 1]), len(theirs[depth]) + 1, dtype=torch.float64)
-        following[:, columns], following[:, -1] = outgoing.T, bias
-        ours[depth + 1] = following
+    for mine, true in zip(ours[:-1], theirs, strict=False):
+        rows, columns, signs, scales = match(mine, true, symmetry)
+        scores.append(compare(mine[rows] * (signs * scales)[:, None], true[columns], len(mine), len(true)))
     scores.append(compare(ours[-1], theirs[-1], len(ours[-1]), len(theirs[-1])))
     worst = max(layer.max_weight_error for layer in scores)
     exact_widths = all(layer.recovered_width == layer.teacher_width for layer in scores)
     return Score(scores, worst, exact_widths and network.act_fun == teacher.act_fun and worst <= IDENTIFIED)
+
+
+def in_gauge_of(ours: list[torch.Tensor], theirs: list[torch.Tensor], symmetry: Symmetry) -> list[torch.Tensor]:
+    """Our layers with the inputs of each in the order, with the signs and in the scales of the teacher's layer before.
+
+    Args:
+        ours: every layer, the output layer last, `[K, D]` each.
+        theirs: as many layers of the teacher, `[R, D]` each.
+
+    Returns:
+        Layers whose columns mean what the teacher's mean; a neuron of the teacher that has no partner gives a column of zeros.
+    """
+    ours = list(ours)
+    for depth in range(len(ours) - 1):
+        rows, columns, signs, scales = match(ours[depth], theirs[depth], symmetry)
+        following = ours[depth + 1]
+        _, outgoing, bias = transform(symmetry, ours[depth][rows], following[:, rows].T, following[:, -1], signs, scales)
+        ours[depth + 1] = following.new_zeros(len(following), len(theirs[depth]) + 1)
+        ours[depth + 1][:, columns], ours[depth + 1][:, -1] = outgoing.T, bias
+    return ours
 
 
 def match(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from extraction import clustering
-from extraction.evaluation import match
+from extraction.evaluation import in_gauge_of, match
 from extraction.expand_and_cluster import Reconstruction, layer_vectors
 from extraction.layer_reconstruction import RecoveredLayer
 from extraction.symmetry import Symmetry, symmetries
@@ -40,12 +40,13 @@ def draw(result: Reconstruction, teacher: FullyConnected | None, students_locati
         dendrogram(layer, os.path.join(folder, f"dendrogram_{depth}.png"))
         distance_matrix(layer, os.path.join(folder, f"distance_matrix_{depth}.png"))
         cluster_alignment(layer, symmetry, os.path.join(folder, f"cluster_alignment_{depth}.png"))
-    ours = layer_vectors(result.network)
-    theirs = layer_vectors(teacher) if teacher and len(layer_vectors(teacher)) == len(ours) else [None] * len(ours)
-    for depth, (recovered, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
-        if true is not None:
-            teacher_alignment(recovered, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
-    weights(ours[0], theirs[0], symmetry, os.path.join(folder, "weights_1.png"))
+    ours = [vectors.cpu() for vectors in layer_vectors(result.network)]
+    theirs = [vectors.cpu() for vectors in layer_vectors(teacher)] if teacher else []
+    if len(theirs) == len(ours):
+        ours = in_gauge_of(ours, theirs, symmetry)
+        for depth, (mine, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
+            teacher_alignment(mine, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
+    weights(ours[0], theirs[0] if len(theirs) == len(ours) else None, symmetry, os.path.join(folder, "weights_1.png"))
 
 
 def student_losses(logger: MetricLogger, path: str) -> None:

@@ -69,8 +69,8 @@ class ExtractionRunner(Runner):
         if self.desc.training_hparams.further_training or not report.is_current(self.output_location, self.students_location):
             self._extract()
         if not self.job.quiet:
-            print(report.table(report.read(self.output_location)))
             print(f"Report, pictures and the recovered network: {self.output_location}")
+            print(report.table(report.read(self.output_location)))
 
     def _remark(self) -> None:
         """Says what is allowed but can hardly be meant."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from foundations import paths
 from platforms.platform import get_platform
 from training.metric_logger import MetricLogger
@@ -17,8 +19,6 @@ def figure(columns: int = 1, width: float = 5.0, height: float = 3.6):
 
 def save(made, path: str) -> None:
     """Writes a figure as a PNG."""
-    import io
-
     buffer = io.BytesIO()
     made.savefig(buffer, format="png", dpi=110)
     get_platform().write(path, buffer.getvalue())
