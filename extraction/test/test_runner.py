@@ -145,7 +145,7 @@ class TestExtraction(ExtractionTestCase):
 
 
 class TestErrors(ExtractionTestCase):
-    def refuse(self, expected, *arguments):
+    def assert_refused(self, expected, *arguments):
         before = self.files()
         status, _, err = self.run_toy(*arguments)
         self.assertEqual((status, err.count("\n")), (2, 1), err)
@@ -169,7 +169,7 @@ class TestErrors(ExtractionTestCase):
         }
         for expected, arguments in cases.items():
             with self.subTest(expected):
-                self.refuse(expected, *arguments)
+                self.assert_refused(expected, *arguments)
 
     def test_a_damaged_model_of_the_teacher_is_named(self):
         path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep1_it0.pth")

@@ -133,8 +133,10 @@ class TestHelp(TestCase):
         parser = ArgumentParser("test", [])
         for group in (DatasetHparams, ModelHparams, TrainingHparams, ExtractionHparams):
             group.add_args(parser)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
             parser.print_help()
+        for group in (DatasetHparams, ModelHparams, TrainingHparams, ExtractionHparams):
+            self.assertIn(group._name, printed.getvalue())
 
     def test_every_hyperparameter_has_a_help_text(self):
         for group in (DatasetHparams, ModelHparams, TrainingHparams, ExtractionHparams):
