@@ -83,7 +83,7 @@ def reconstruct(
     students_file = os.path.basename(models.last_file(os.path.dirname(location)))
     losses = evaluate(students.to(train_loader.examples), train_loader)["individual_losses"]
     work = os.path.join(paths.finetune_checkpoints(location), students_file.removesuffix(".pth"))
-    recovered, vectors = peel(students, desc, train_loader, test_loader, work, verbose)
+    recovered, vectors = peel(students, losses, desc, train_loader, test_loader, work, verbose)
 
     before = None
     while True:
@@ -100,7 +100,13 @@ def reconstruct(
 
 
 def peel(
-    students: Students, desc: ExtractionDesc, train_loader: DataLoader, test_loader: DataLoader, location: str, verbose: bool
+    students: Students,
+    losses: list[float],
+    desc: ExtractionDesc,
+    train_loader: DataLoader,
+    test_loader: DataLoader,
+    location: str,
+    verbose: bool,
 ) -> tuple[list[layers.RecoveredLayer], list[torch.Tensor]]:
     """Recovers one hidden layer after the other, and fits the output layer.
 
@@ -114,7 +120,7 @@ def peel(
     loaders, recovered, vectors = (train_loader, test_loader), [], []
     known = [loader.examples for loader in loaders]  # the inputs of the layer in hand, as far as signs are settled
     while True:
-        recovered.append(recover_layer(students, desc, loaders[0], location))
+        recovered.append(recover_layer(students, losses, desc, loaders[0], location))
         incoming = recovered[-1].incoming
         if vectors:
             vectors[-1], incoming = layers.settle_signs(vectors[-1], incoming, symmetry)
@@ -125,6 +131,7 @@ def peel(
         inputs = [layers.both_signs(act_fun, symmetry, layers.with_ones(inputs) @ incoming.T) for inputs in known]
         depth = len(vectors) + 1
         students, loaders = train_shallower(students, desc, inputs, (train_loader, test_loader), f"{location}_layer_{depth}", verbose)
+        losses = evaluate(students, loaders[0])["individual_losses"]
     vectors[-1], _ = layers.resolve_signs(vectors[-1], act_fun, symmetry, known[0], train_loader.labels)
     outputs = layers.fit_outputs(act_fun(layers.with_ones(known[0]) @ vectors[-1].T), train_loader.labels)
     return recovered, [*vectors, outputs.T]
@@ -152,8 +159,8 @@ def train_shallower(
     """
     sizes = [inputs[0].shape[1], *students.sizes[2:]]
     name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
-    shallower = models.get(dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, location))
     h, seed = desc.training_hparams, loaders[0].seed
+    shallower = models.get(dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(seed, "layers left", len(sizes)))
     datasets = [type(loader.dataset)(part, loader.labels) for part, loader in zip(inputs, loaders, strict=True)]
     quick = [DataLoader(dataset, desc.dataset_hparams.batch_size, seed, getattr(torch, h.precision)) for dataset in datasets]
     standard_train(dataclasses.replace(h, further_training=None), shallower, *quick, location, verbose=verbose, epoch_lines=False)
@@ -161,18 +168,19 @@ def train_shallower(
     return shallower.to(exact[0].examples), exact
 
 
-def recover_layer(students: Students, desc: ExtractionDesc, loader: DataLoader, location: str) -> layers.RecoveredLayer:
-    """The neurons that the students' first hidden layers share.
+def recover_layer(
+    students: Students, losses: list[float], desc: ExtractionDesc, loader: DataLoader, location: str
+) -> layers.RecoveredLayer:
+    """The neurons that the students' first hidden layers share; `losses` are theirs on the loader.
 
     Raises:
         ConfigError: there are none.
     """
     h = desc.extraction_hparams
-    losses = torch.tensor(evaluate(students, loader)["individual_losses"], dtype=torch.float64)
     layer = students.fc_layers[0]
     incoming = torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2)
     contribution = contributions(students, 1, loader.examples)
-    residual = (losses * loader.labels.shape[1]).sqrt()
+    residual = (torch.tensor(losses, dtype=torch.float64) * loader.labels.shape[1]).sqrt()
     recovered = layers.recover(layers.Neurons(incoming.cpu(), contribution.cpu(), residual), symmetries[students.act_fun], h.gamma, h.beta)
     if recovered is None:
         raise ConfigError(

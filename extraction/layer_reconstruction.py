@@ -1,6 +1,7 @@
 """From the neurons of students to the weights of a layer. Pure functions over tensors.
 
-Axes: N students with m neurons each in a layer, D inputs with the bias last, O units of the next layer, Q queries, K recovered neurons.
+Axes: N students with m neurons each in a layer, D inputs with the bias last, O outputs, Q queries, K recovered neurons,
+L units of the next layer.
 What the inputs of a layer are, queries or the activations of the layer before, makes no difference here.
 """
 
@@ -138,19 +139,19 @@ def resolve_signs(
     return torch.where(fractions[:, None] > 0.5, -incoming, incoming), fractions
 
 
-def both_signs(activations_of, symmetry: Symmetry, pre_activations: torch.Tensor) -> torch.Tensor:
+def both_signs(act_fun: ActivationFunction, symmetry: Symmetry, pre_activations: torch.Tensor) -> torch.Tensor:
     """What the next layer may be built on while the signs of this one are open: s(u), and where a sign matters s(-u) beside it.
 
     Args:
-        activations_of: s.
+        act_fun: s.
         pre_activations: u, `[Q, K]`.
 
     Returns:
         `[Q, K]`, or `[Q, 2 K]`.
     """
     if symmetry.slope == 0:
-        return activations_of(pre_activations)
-    return torch.cat([activations_of(pre_activations), activations_of(-pre_activations)], 1)
+        return act_fun(pre_activations)
+    return torch.cat([act_fun(pre_activations), act_fun(-pre_activations)], 1)
 
 
 def settle_signs(incoming: torch.Tensor, following: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,7 +43,7 @@ def is_current(location: str, students_location: str) -> bool:
     if not get_platform().exists(paths.report(location)):
         return False
     latest = paths.latest_model(get_platform().listdir(students_location))
-    return latest is not None and read(location)["students"]["weights"] == latest[1]
+    return latest is not None and read(location)["students"]["weights"] == latest
 
 
 def table(report: dict) -> str:

@@ -17,11 +17,11 @@ def model(location: str, step: Step) -> str:
     return os.path.join(location, f"model_{step}.pth")
 
 
-def latest_model(files: Iterable[str]) -> tuple[tuple[int, int], str] | None:
-    """The epoch and iteration, and the name, of the latest weights of a trained network among some files; None where there are none."""
+def latest_model(files: Iterable[str]) -> str | None:
+    """The name of the latest weights of a trained network among some files; None where there are none."""
     matches = (re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", name) for name in files)
     found = [((int(match[1]), int(match[2])), match[0]) for match in matches if match]
-    return max((entry for entry in found if entry[0] != (0, 0)), default=None)
+    return max((entry for entry in found if entry[0] != (0, 0)), default=(None, None))[1]
 
 
 def logger(location: str) -> str:

@@ -114,7 +114,7 @@ def last_file(location: str) -> str:
     latest = paths.latest_model(get_platform().listdir(location))
     if latest is None:
         raise ConfigError(f"{location} holds no model_ep*_it*.pth of a trained network; run its command again")
-    return os.path.join(location, latest[1])
+    return os.path.join(location, latest)
 
 
 def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:

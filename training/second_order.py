@@ -58,7 +58,7 @@ class LBFGS(torch.optim.Optimizer):
         accepted, there, new_losses, new_gradients = self._search(closure, here, losses, gradients, direction, slopes, rates)
         self._write(group["params"], there)
         self._seen = closure.examples, new_losses, new_gradients
-        self.spent = not steps and not bool(accepted.any())
+        self.spent = self.spent or (not steps and not bool(accepted.any()))
         step, change = there - here, new_gradients - gradients
         keep = accepted[:, None]  # a network that found nothing forgets its history and begins again with its gradient
         curved = keep & ((step * change).sum(1) > CURVATURE * step.norm(dim=1) * change.norm(dim=1))[:, None]

@@ -5,7 +5,8 @@ import unittest
 
 import torch
 
-from datasets.base import DataLoader, Dataset
+from datasets.base import DataLoader
+from datasets.teacher_dataset import Dataset
 from extraction.evaluation import function_error, score
 from extraction.symmetry import symmetries, transform
 from foundations.hparams import ModelHparams
@@ -33,10 +34,6 @@ def in_another_gauge(model):
         layer.weight.data, layer.bias.data = incoming[:, :-1].clone(), incoming[:, -1].clone()
         following.weight.data, following.bias.data = outgoing.T.clone(), bias
     return moved
-
-
-class ToyDataset(Dataset):
-    create = shape = None
 
 
 class TestScore(unittest.TestCase):
@@ -110,7 +107,7 @@ class TestScore(unittest.TestCase):
         queries = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         answers = model(queries).detach()
         answers[3, 1] += 0.5
-        found = function_error(model, DataLoader(ToyDataset(queries, answers), 8, dtype=torch.float64))
+        found = function_error(model, DataLoader(Dataset(queries, answers), 8, dtype=torch.float64))
         self.assertEqual(found["queries"], 20)
         self.assertAlmostEqual(found["mse"], 0.25 / 60)
         self.assertAlmostEqual(found["max_abs_error"], 0.5)

@@ -1,13 +1,17 @@
 """The steps of a reconstruction on networks that are known."""
 
 import copy
+import os
 import unittest
 
 import numpy as np
 import torch
 
-from extraction.expand_and_cluster import assemble, contributions, layer_vectors, simplify
-from foundations.hparams import ModelHparams
+from datasets.base import DataLoader
+from datasets.teacher_dataset import Dataset
+from extraction.desc import ExtractionDesc
+from extraction.expand_and_cluster import assemble, contributions, layer_vectors, simplify, train_shallower
+from foundations.hparams import ModelHparams, TrainingHparams
 from models import registry
 from testing import toy_teacher
 from testing.test_case import TestCase
@@ -70,6 +74,19 @@ class TestAssembly(unittest.TestCase):
 
 
 class TestDepth(TestCase):
+    def test_the_weights_of_shallower_students_do_not_depend_on_the_folder(self):
+        desc = ExtractionDesc.default_for("students_mlp(3)_4_5_6_2")
+        desc.training_hparams = TrainingHparams("adam", 0.01, "3it")
+        loaders = tuple(DataLoader(Dataset(queries(40), queries(40, 2)), 40, seed=7, dtype=torch.float64) for _ in range(2))
+        found = []
+        for folder in ("here", "elsewhere"):
+            location = os.path.join(self.root, folder)
+            students, _ = train_shallower(network("students_mlp(3)_4_5_6_2"), desc, [queries(40, 5)] * 2, loaders, location, verbose=False)
+            found.append(students)
+        self.assertEqual(found[0].sizes, [5, 6, 2])
+        for here, elsewhere in zip(found[0].parameters(), found[1].parameters(), strict=True):
+            self.assertTrue(torch.equal(here, elsewhere))
+
     def test_two_hidden_layers_are_peeled_off(self):
         name, _ = toy_teacher.make("mlp_5_4_3_3", "tanh", seed=2)
         status, out, err = self.command(
