@@ -32,13 +32,14 @@ CHUNK = 4096  # queries that the teacher is asked at a time
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who answers: a trained network, or a file of answers (then nothing is known of the network)."""
+    """Who answers: a trained network, or a file of answers (then nothing is known of the network, nor of its dataset)."""
 
     name: str
     inputs: int
     outputs: int
     model_hparams: ModelHparams | None = None
     location: str | None = None
+    dataset_name: str | None = None
     pairs: int | None = None
 
     def load(self) -> torch.nn.Module:
@@ -86,7 +87,8 @@ def read(name: str, seed: int) -> Teacher:
     try:
         with get_platform().open(path) as file:
             hparams = json.load(file)
-        return Teacher(name, *hparams["shape"], ModelHparams.from_dict(hparams["model_hparams"]), location)
+        model_hparams = ModelHparams.from_dict(hparams["model_hparams"])
+        return Teacher(name, *hparams["shape"], model_hparams, location, hparams["dataset_hparams"]["dataset_name"])
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged; delete the folder and run the teacher's train command again") from None
 
@@ -146,7 +148,7 @@ class Dataset(base.Dataset):
             return cls(queries[chosen], answers[chosen])
         teacher = read(dataset_hparams.teacher_name, dataset_hparams.teacher_seed)
         model = teacher.load()
-        queries = datagen.make(dataset_hparams.datagen, train, teacher.inputs, seed)
+        queries = datagen.make(dataset_hparams.datagen, train, teacher.inputs, seed, teacher.dataset_name)
         with torch.no_grad():
             answers = [model(batch.double()) for batch in queries.to(get_platform().torch_device).split(CHUNK)]
         return cls(queries, torch.cat(answers))

@@ -41,6 +41,11 @@ class Platform(Hparams, abc.ABC):
         """The folder of the datasets."""
 
     @property
+    @abc.abstractmethod
+    def boruta_root(self) -> str:
+        """The folder of the masks of informative inputs."""
+
+    @property
     def torch_device(self) -> torch.device:
         """The device that models and small datasets live on."""
         import torch

@@ -7,6 +7,7 @@ from platforms import base
 
 ROOT = "./data/sims"
 DATASET_ROOT = "./data/datasets"
+BORUTA_ROOT = "./data/boruta"
 
 
 @dataclass
@@ -20,3 +21,7 @@ class Platform(base.Platform):
     @property
     def dataset_root(self) -> str:
         return os.path.abspath(os.environ.get("EC_DATASET_ROOT") or DATASET_ROOT)
+
+    @property
+    def boruta_root(self) -> str:
+        return os.path.abspath(os.environ.get("EC_BORUTA_ROOT") or BORUTA_ROOT)

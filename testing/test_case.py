@@ -1,4 +1,4 @@
-"""The base of the tests: a private folder for results and datasets, and the command line without a shell."""
+"""The base of the tests: a private folder for all files, and the command line without a shell."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class TestCase(unittest.TestCase):
     def setUp(self):
         self.root = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
-        folders = {"EC_ROOT": self.root, "EC_DATASET_ROOT": os.path.join(self.root, "datasets")}
+        folders = {
+            "EC_ROOT": self.root,
+            "EC_DATASET_ROOT": os.path.join(self.root, "datasets"),
+            "EC_BORUTA_ROOT": os.path.join(self.root, "boruta"),
+        }
         patch = mock.patch.dict(os.environ, folders)
         patch.start()
         self.addCleanup(patch.stop)

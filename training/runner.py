@@ -177,7 +177,8 @@ def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tupl
     else:
         if hparams.datagen is None:
             raise ConfigError(f"--datagen is required to ask a network; valid: {', '.join(datagen.registered_policies)}, joined by +")
-        queries, seed = datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples), hparams.teacher_seed
+        queries = datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples, teacher.dataset_name)
+        seed = hparams.teacher_seed
     canonical = dataclasses.replace(hparams, teacher_name=teacher.name, teacher_seed=seed, datagen=queries, samples=None, d_in=None)
     return canonical, teacher, prepare
 
@@ -199,7 +200,8 @@ def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[
     desc.model_hparams.act_fun = act_fun
     runner = TrainingRunner.create(desc, dataclasses.replace(job, global_seed=seed, display_output_location=False))
     runner.epoch_lines = False
-    teacher = Teacher(runner.desc.hashname, *runner.shape, runner.desc.model_hparams, runner.output_location)
+    dataset_name = runner.desc.dataset_hparams.dataset_name
+    teacher = Teacher(runner.desc.hashname, *runner.shape, runner.desc.model_hparams, runner.output_location, dataset_name)
 
     def prepare() -> None:
         if not is_finished(runner.output_location):

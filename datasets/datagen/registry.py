@@ -1,7 +1,6 @@
-"""The policies of `--datagen`: where the queries come from. A new one is a line here.
+"""The policies of `--datagen`: where the queries come from. Every image dataset is one by itself; any other new one is a line here.
 
-A datagen string is policies joined by `+`, each with an optional count: `digits+random:4000`. A policy says whether it `is_finite` (it has
-`size()` queries to choose from) or generates as many as are asked for, whether it can serve a teacher (`check`), and makes the queries.
+A datagen string is policies joined by `+`, each with an optional count: `digits+random:4000`.
 """
 
 from __future__ import annotations
@@ -10,16 +9,22 @@ import re
 
 import torch
 
-from datasets import digits, mnist
 from datasets.datagen.gaussian import Gaussian
+from datasets.datagen.grid import Grid
 from datasets.datagen.images import Images
+from datasets.datagen.uniform import Uniform
+from datasets.datagen.variations import Biased, Mosaic
+from datasets.image_registry import registered_images
 from foundations.errors import ConfigError, unknown
 from foundations.seeds import derive
 
 registered_policies = {
-    "digits": Images(digits.Dataset),
-    "mnist": Images(mnist.Dataset),
+    **{name: Images(module.Dataset) for name, module in registered_images.items()},
     "random": Gaussian(),
+    "uniform": Uniform(),
+    "grid": Grid(),
+    "biased": Biased(),
+    "mosaic": Mosaic(),
 }
 
 DEFAULT_COUNT = 4000
@@ -44,20 +49,21 @@ def parse(datagen: str) -> dict[str, int | None]:
     return dict(sorted(policies.items()))
 
 
-def resolve(datagen: str, inputs: int, samples: int | None = None) -> str:
+def resolve(datagen: str, inputs: int, samples: int | None = None, source: str | None = None) -> str:
     """The canonical datagen string: sorted, and with a count for every policy that generates.
 
     Args:
         datagen: as the user wrote it.
         inputs: values a query must have.
         samples: queries in all; policies that generate and have no count share what is left. Without it they make DEFAULT_COUNT each.
+        source: the dataset that the teacher was trained on, where that is known; it follows from the teacher, so the string leaves it out.
 
     Raises:
         ConfigError: the string is malformed, a policy cannot serve this teacher, or the counts do not come to `samples`.
     """
     policies = parse(datagen)
     for name, count in policies.items():
-        registered_policies[name].check(name, inputs)
+        registered_policies[name].check(name, inputs, source)
         if count is not None and registered_policies[name].is_finite and count > registered_policies[name].size():
             raise ConfigError(f"--datagen: {name} has {registered_policies[name].size()} queries; {count} were asked for")
     open_ended = [name for name, count in policies.items() if count is None and not registered_policies[name].is_finite]
@@ -73,10 +79,18 @@ def resolve(datagen: str, inputs: int, samples: int | None = None) -> str:
     return "+".join(name if count is None else f"{name}:{count}" for name, count in policies.items())
 
 
-def make(datagen: str, train: bool, inputs: int, seed: int) -> torch.Tensor:
-    """The queries of a resolved datagen string, `[n, inputs]`; each policy draws from its own stream of the run's seed."""
+def make(datagen: str, train: bool, inputs: int, seed: int, source: str | None = None) -> torch.Tensor:
+    """The queries of a resolved datagen string, `[n, inputs]`; each policy draws from its own stream of the run's seed.
+
+    Args:
+        datagen: as `resolve` returned it.
+        train: whether queries to learn from are meant, or those to be tested on.
+        inputs: values a query must have.
+        seed: the run's.
+        source: the dataset that the teacher was trained on, as `resolve` was given it.
+    """
     parts = []
     for name, count in parse(datagen).items():
         generator = torch.Generator().manual_seed(derive(seed, "queries", name, train))
-        parts.append(registered_policies[name].make(count, train, inputs, generator))
+        parts.append(registered_policies[name].make(count, train, inputs, generator, source))
     return torch.cat(parts)

@@ -29,6 +29,10 @@ class RegistryTest(TestCase):
             registry.check(DatasetHparams(name, 10))
             self.assertIn(name, registry.choices()["dataset_name"])
 
+    def test_help_offers_the_images_of_every_dataset_as_queries_and_what_is_generated(self):
+        self.assertEqual({"teacher"}, set(registry.registered_datasets) - set(registry.choices()["datagen"]))
+        self.assertLess({"random", "uniform", "grid", "biased", "mosaic"}, set(registry.choices()["datagen"]))
+
     def test_shapes_are_values_an_example_and_outputs(self):
         self.assertEqual(registry.shape(self.hparams), (64, 10))
         self.assertEqual(registry.shape(DatasetHparams("mnist", 10)), (784, 10))

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import torch
 
-from datasets import registry, teacher_dataset
+from datasets import digits, registry, teacher_dataset
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams
@@ -47,6 +47,13 @@ class NetworkTest(TestCase):
         self.assertTrue(torch.equal(queries[0], queries[1]))
         self.assertFalse(torch.equal(queries[0], queries[2]))
 
+    def test_a_teacher_is_asked_variations_of_the_images_that_it_was_trained_on(self):
+        self.name, _ = toy_teacher.make("mlp_64_4_10", seed=5)
+        images = torch.cat([digits.Dataset.load(train)[0] for train in (True, False)]).flatten(1)
+        queries = self.dataset("mosaic:30").examples.cpu()
+        self.assertEqual(queries.shape, (30, 64))
+        self.assertTrue(all(torch.isin(values, images[:, place]).all() for place, values in enumerate(queries.T)))
+
     def test_asking_leaves_the_global_random_state_alone(self):
         before = torch.get_rng_state()
         self.dataset()
@@ -84,8 +91,9 @@ class FindTest(TestCase):
         for name in self.names:
             self.assertEqual(teacher_dataset.find(name.removeprefix("train_")[:8], 5).name, name)
 
-    def test_what_is_found_knows_its_sizes_and_its_activation_function(self):
+    def test_what_is_found_knows_its_sizes_its_activation_function_and_its_dataset(self):
         teacher = teacher_dataset.find(self.names[0], 5)
+        self.assertEqual(teacher.dataset_name, "digits")
         self.assertEqual((teacher.inputs, teacher.outputs, teacher.model_hparams.act_fun), (3, 2, "tanh"))
 
     def test_an_ambiguous_prefix_is_refused_with_all_that_it_could_mean(self):
@@ -176,7 +184,8 @@ class FileTest(TestCase):
         self.assertEqual(registry.shape(DatasetHparams("teacher", 5, teacher.name)), (3, 2))
 
     def test_of_the_network_behind_a_file_nothing_is_known(self):
-        self.assertIsNone(teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))[0].model_hparams)
+        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))
+        self.assertEqual((teacher.model_hparams, teacher.dataset_name), (None, None))
 
     def test_a_missing_file_is_named(self):
         self.assert_refused(os.path.join(self.root, "nowhere.npz"), "does not exist")

@@ -158,6 +158,8 @@ class TestExtractionNames(TestCase):
         other = {
             "gamma": 0.9,
             "beta": 4.0,
+            "linkage": "complete",
+            "boruta": "digits",
             "finetune_optimizer": "adam",
             "finetune_lr": 0.5,
             "finetune_training_steps": "7it",

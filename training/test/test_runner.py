@@ -241,6 +241,27 @@ class TeacherTest(RunnerTestCase):
             by_hash = self.location(*student, f"--teacher_name={teacher.split(os.sep)[-3]}", "--teacher_seed=7", "--global_seed=3")
         self.assertEqual(by_hash, folder)
 
+    def test_a_teacher_given_by_a_models_name_or_by_its_hash_is_asked_variations_of_its_images(self):
+        student = ("--default_hparams=mlp_64_5_10", "--dataset_name=teacher", "--training_steps=2ep", "--batch_size=20", "--teacher_seed=7")
+        queries = "--datagen=mosaic:30+biased:20"
+        with mock.patch("models.mlp.FullyConnected.default_hparams", short_defaults):
+            folder = self.train(*student, "--teacher_name=digits_lenet_4", queries)
+            teacher = self.location("--default_hparams=digits_lenet_4", "--global_seed=7").split(os.sep)[-3]
+            self.assertEqual(self.location(*student, f"--teacher_name={teacher}", queries, "--global_seed=3"), folder)
+
+    def test_a_teacher_that_learned_from_a_teacher_has_no_images_to_vary(self):
+        student = self.train(*self.of(self.name)).split(os.sep)[-3]
+        asked = (
+            "--default_hparams=mlp_3_5_2",
+            "--dataset_name=teacher",
+            f"--teacher_name={student}",
+            "--teacher_seed=3",
+            "--datagen=biased",
+        )
+        status, out, err = self.command("train", *asked)
+        self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
+        self.assertRegex(err, "--datagen: biased needs a teacher that was trained on images; .* trained on 'teacher'; valid: digits, mnist")
+
     def test_asking_where_a_student_would_go_trains_no_teacher(self):
         before = self.files()
         self.location("--default_hparams=students_digits_lenet", "--teacher_name=digits_lenet_4")
@@ -317,6 +338,7 @@ class RefusalTest(RunnerTestCase):
         self.assert_refused(*teacher, "--teacher_seed=6", "--datagen=random", says="--teacher_seed: .* has no seed 6; valid: 5")
         self.assert_refused(*teacher, "--teacher_seed=5", says="--datagen is required .*digits, mnist, random")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=digits", says="digits makes queries of 64 values; the teacher takes 3")
+        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=biased", says="biased makes queries of 64 values; the teacher takes 3")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random", "--d_in=4", says="--d_in: 4 is wrong; .* takes 3")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random:9", "--samples=8", says="--samples: 8 does not fit")
 

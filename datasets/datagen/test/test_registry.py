@@ -6,7 +6,9 @@ import torch
 
 from datasets.datagen import registry
 from datasets.datagen.gaussian import Gaussian
+from datasets.image_registry import registered_images
 from foundations.errors import ConfigError
+from foundations.seeds import derive
 from testing.test_case import TestCase
 
 
@@ -19,7 +21,9 @@ class ParseTest(TestCase):
         self.assertEqual(list(registry.parse("random:5+digits").items()), list(registry.parse("digits+random:5").items()))
 
     def test_an_unknown_policy_is_refused_with_the_nearest_name(self):
-        with self.assertRaisesRegex(ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*digits, mnist, random"):
+        with self.assertRaisesRegex(
+            ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*biased, digits, .*mosaic, random"
+        ):
             registry.parse("digits+randm")
 
     def test_an_empty_part_is_refused(self):
@@ -71,8 +75,19 @@ class ResolveTest(TestCase):
         with self.assertRaisesRegex(ConfigError, "--datagen: mnist makes queries of 784 values; the teacher takes 3"):
             registry.resolve("mnist", 3)
 
-    def test_noise_serves_any_teacher(self):
-        self.assertEqual(registry.resolve("random:5", 3), "random:5")
+    def test_noise_and_grids_serve_any_teacher(self):
+        for name in ("random", "uniform", "grid"):
+            self.assertEqual(registry.resolve(f"{name}:5", 3), f"{name}:5")
+
+    def test_what_varies_images_serves_a_teacher_that_was_trained_on_them(self):
+        canonical = f"biased:{registry.DEFAULT_COUNT}+mosaic:30"
+        self.assertEqual(registry.resolve("mosaic:30+biased", 64, source="digits"), canonical)
+        with self.assertRaisesRegex(ConfigError, "--datagen: biased needs a teacher that was trained on images"):
+            registry.resolve("mosaic:30+biased", 64, source="teacher")
+
+    def test_every_image_dataset_is_a_policy(self):
+        for name, module in registered_images.items():
+            self.assertEqual(registry.resolve(name, module.Dataset.shape()[0]), name)
 
     def test_more_images_than_there_are_cannot_be_asked_for(self):
         self.assertEqual(registry.resolve("digits:1437", 64), "digits:1437")
@@ -82,17 +97,25 @@ class ResolveTest(TestCase):
 
 class MakeTest(TestCase):
     def make(self, datagen: str, train: bool = True, seed: int = 0) -> torch.Tensor:
-        return registry.make(datagen, train, 64, seed)
+        return registry.make(datagen, train, 64, seed, "digits")
 
     def test_there_are_as_many_queries_as_the_counts_say(self):
         self.assertEqual(self.make("digits:100+random:50").shape, (150, 64))
         self.assertEqual(self.make("digits+random:63").shape, (1500, 64))
 
     def test_the_same_seed_makes_the_same_queries(self):
-        self.assertTrue(torch.equal(self.make("digits:10+random:10"), self.make("digits:10+random:10")))
+        everything = "biased:10+digits:10+grid:10+mosaic:10+random:10+uniform:10"
+        self.assertTrue(torch.equal(self.make(everything), self.make(everything)))
+        self.assertEqual(self.make(everything).shape, (60, 64))
+
+    def test_noise_is_that_of_the_stream_which_seed_name_and_part_give(self):
+        for train in (True, False):
+            generator = torch.Generator().manual_seed(derive(7, "queries", "random", train))
+            queries = self.make("random:12", train, seed=7)
+            self.assertTrue(torch.equal(queries, torch.randn(len(queries), 64, generator=generator)))
 
     def test_another_seed_makes_others(self):
-        for datagen in ("digits:10", "random:10"):
+        for datagen in ("digits:10", "random:10", "uniform:10", "grid:10", "biased:10", "mosaic:10"):
             self.assertFalse(torch.equal(self.make(datagen), self.make(datagen, seed=1)))
 
     def test_the_order_of_the_policies_does_not_matter(self):
@@ -113,8 +136,9 @@ class MakeTest(TestCase):
         self.assertTrue(torch.equal(self.make("digits:10+random:20")[10:], self.make("digits:30+random:20")[30:]))
 
     def test_training_and_test_queries_have_none_in_common(self):
-        train, test = ({tuple(query) for query in self.make("digits:50+random:50", part).tolist()} for part in (True, False))
-        self.assertTrue(train.isdisjoint(test))
+        for datagen in ("digits:50+random:50", "uniform:50", "grid:64", "biased:500", "mosaic:500"):
+            train, test = ({tuple(query) for query in self.make(datagen, part).tolist()} for part in (True, False))
+            self.assertTrue(train.isdisjoint(test))
 
     def test_the_global_random_state_is_neither_used_nor_changed(self):
         torch.manual_seed(0)

@@ -1,0 +1,156 @@
+"""The Boruta procedure finds what was planted, and the mask of a dataset is computed once."""
+
+import functools
+import os
+from unittest import mock
+
+import numpy as np
+import torch
+
+from datasets import boruta, digits
+from foundations.errors import ConfigError
+from platforms.platform import get_platform
+from testing.test_case import TestCase
+
+quick = functools.partial(boruta.select, trees=15, iterations=30)
+
+
+def plant(seed: int = 0, examples: int = 300) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three classes; columns whose mean depends on the class, a copy of one, noise and constants, in random order; and which inform."""
+    random = np.random.RandomState(seed)
+    labels = random.randint(0, 3, examples)
+    informative = random.randn(examples, 4) + 2 * random.randn(3, 4)[labels]
+    noise = random.randn(examples, 8)
+    columns = np.hstack([informative, informative[:, :1], noise, np.full((examples, 3), 0.3)])
+    order = random.permutation(columns.shape[1])
+    return torch.from_numpy(columns[:, order]).float(), torch.from_numpy(labels), torch.from_numpy(order < 5)
+
+
+class TestSelect(TestCase):
+    def test_what_was_planted_is_found_redundant_columns_included(self):
+        for seed in range(2):
+            with self.subTest(seed=seed):
+                examples, labels, planted = plant(seed)
+                self.assertEqual(quick(examples, labels, seed).tolist(), planted.tolist())
+
+    def test_few_columns_have_more_shadows_than_there_are_columns(self):
+        examples, labels, planted = plant()
+        chosen = torch.cat([planted.nonzero()[:1, 0], (~planted & (examples.std(0) > 0.1)).nonzero()[:1, 0]])
+        self.assertEqual(quick(examples[:, chosen], labels, 0).tolist(), [True, False])
+
+    def test_hardly_a_column_informs_of_labels_at_random(self):
+        examples, labels, _ = plant()
+        shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+        self.assertLessEqual(quick(examples, shuffled, 0).sum(), 2)  # of 13 that vary; examples so few may favour one by chance
+
+    def test_a_losing_streak_that_a_coin_would_not_show_ends_an_inputs_part_in_the_forests(self):
+        # A coin loses n times in a row with probability 0.5^n; there are four columns, forty rounds and two sides to correct for.
+        rounds = self.rounds_with(lambda _: [True, False, True, False], iterations=40, level=0.01)
+        self.assertEqual(next(n for n in range(99) if 0.5**n < 0.01 / (2 * 4 * 40)), 15)
+        self.assertEqual(rounds, ([True, False, True, False], 15))
+
+    def test_the_undecided_are_judged_by_the_majority_of_the_rounds(self):
+        kept, count = self.rounds_with(lambda place: [place % 3 != 0, place % 3 == 0, place % 2 == 0, False], iterations=40, level=0.01)
+        self.assertEqual((kept, count), ([True, False, True, False], 40))
+
+    def rounds_with(self, outcome, **options) -> tuple[list[bool], int]:
+        """What comes of planted hits of four columns, a list for each round, and how many rounds there were."""
+        examples = torch.arange(4.0) + torch.arange(8.0)[:, None]
+        played = []
+
+        def play(columns, *_):
+            played.append(len(columns))
+            present = columns[0].astype(int)
+            return np.array(outcome(len(played)))[present]
+
+        with mock.patch.object(boruta, "_beats_shadows", play):
+            return boruta.select(examples, torch.arange(8) % 2, 0, **options).tolist(), len(played)
+
+    def test_constants_cost_no_forest(self):
+        with mock.patch("sklearn.ensemble.RandomForestClassifier", side_effect=AssertionError):
+            self.assertEqual(boruta.select(torch.full((9, 4), 0.1), torch.arange(9) % 2, 0).tolist(), [False] * 4)
+
+    def test_the_result_depends_on_the_seed_alone_and_not_on_the_cores(self):
+        examples, labels, _ = plant(examples=60)  # so few that the hits are a matter of luck
+        real = boruta._beats_shadows
+
+        def hits(seed: int, cores: str) -> list[list[bool]]:
+            """Which columns beat the shadows, round by round."""
+            rounds = []
+            record = mock.patch.object(boruta, "_beats_shadows", lambda *given: rounds.append(real(*given)) or rounds[-1])
+            with record, mock.patch.object(boruta, "LARGE", 0), mock.patch.dict(os.environ, LOKY_MAX_CPU_COUNT=cores):
+                quick(examples, labels, seed, trees=4, iterations=10)
+            return np.array(rounds).tolist()
+
+        self.assertEqual(hits(0, "1"), hits(0, "2"))
+        self.assertEqual(hits(0, "2"), hits(0, "2"))
+        self.assertNotEqual(hits(0, "1"), hits(1, "1"))
+
+
+class TestMask(TestCase):
+    truth = torch.arange(64) % 3 == 0
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.root, "boruta", "digits.json")
+
+    def test_the_digits_lie_within_their_frame(self):
+        with mock.patch.object(boruta, "select", quick), mock.patch.object(boruta, "EXAMPLES", 500):
+            informative = boruta.mask("digits").view(8, 8)
+        self.assertEqual((informative.dtype, informative[0, 0].item()), (torch.bool, False))
+        self.assertFalse(informative[:, 0].any())
+        self.assertTrue(informative[2:6, 2:6].all())
+
+    def test_the_training_set_is_what_is_looked_at_and_not_more_of_it_than_is_said(self):
+        train = digits.Dataset.load(train=True)
+        pairs = {(*image.flatten().tolist(), label.item()) for image, label in zip(*train, strict=True)}
+        with mock.patch.object(boruta, "select", return_value=self.truth) as select, mock.patch.object(boruta, "EXAMPLES", 100):
+            boruta.mask("digits")
+        examples, labels = select.call_args.args[:2]
+        self.assertEqual((examples.shape, labels.shape), ((100, 64), (100,)))
+        self.assertLessEqual({(*image.tolist(), label.item()) for image, label in zip(examples, labels, strict=True)}, pairs)
+
+    def test_a_mask_is_computed_once(self):
+        with mock.patch.object(boruta, "select", return_value=self.truth):
+            first = boruta.mask("digits")
+        with mock.patch.object(boruta, "select", side_effect=AssertionError):
+            second = boruta.mask("digits")
+        self.assertEqual(self.files(), [os.path.join("boruta", "digits.json")])
+        self.assertTrue(torch.equal(first, self.truth) and torch.equal(second, self.truth))
+        self.assertEqual(second.dtype, torch.bool)
+
+    def test_a_damaged_file_is_named_in_one_line_and_left_alone(self):
+        damages = ["", "[true, false", "[true]", "[" + "1, " * 63 + "0]", '{"mask": 1}', "[" * 10**5, b"\xff\xfe", "null"]
+        for damage in damages:
+            for use in (boruta.mask, functools.partial(boruta.check, inputs=64)):
+                with self.subTest(damage=damage[:20]):
+                    get_platform().write(self.path, damage)
+                    with mock.patch.object(boruta, "select", side_effect=AssertionError), self.assertRaises(ConfigError) as caught:
+                        use("digits")
+                    self.assertRegex(str(caught.exception), f"^{self.path} .*; delete it")
+                    self.assertNotIn("\n", str(caught.exception))
+
+    def test_a_folder_in_place_of_the_file_is_named_in_one_line(self):
+        os.makedirs(self.path)
+        with self.assertRaisesRegex(ConfigError, f"^{self.path} cannot be read .*; delete it"):
+            boruta.mask("digits")
+
+    def test_a_name_that_is_no_image_dataset_is_an_error_that_lists_those_that_are(self):
+        for use in (boruta.mask, functools.partial(boruta.check, inputs=64)):
+            for name in ("digitz", "teacher", "../digits"):
+                with self.subTest(name=name), self.assertRaises(ConfigError) as caught:
+                    use(name)
+                self.assertRegex(str(caught.exception), f"^--boruta: '{name}' is not known.*valid: .*digits.*mnist")
+                self.assertNotIn("\n", str(caught.exception))
+        with self.assertRaisesRegex(ConfigError, "did you mean 'digits'"):
+            boruta.check("digitz", 64)
+
+    def test_images_of_another_size_than_the_network_takes_are_an_error(self):
+        boruta.check("digits", 64)
+        with self.assertRaisesRegex(ConfigError, "^--boruta: .*mnist.* 784 values.* 64$"):
+            boruta.check("mnist", 64)
+
+    def test_a_check_computes_and_writes_nothing(self):
+        with mock.patch.object(boruta, "select", side_effect=AssertionError):
+            boruta.check("digits", 64)
+        self.assertEqual(self.files(), [])

@@ -1,0 +1,97 @@
+"""Clustering the neurons of many students: ours against the published way.
+
+Command: python -m testing.benchmarks.clustering
+Hardware: 2 CPU cores.
+Result: to be measured.
+
+Both get the same planted vectors: students of 400 neurons, which hold each of 80 shared neurons three times, up to noise, and 160 of their
+own. Ours is `extraction.clustering.cluster`: distances by matrix products, average linkage, one pass over the tree for the cut. The
+published way is scipy's `pdist` and `linkage` and one `fcluster` for each height at which clusters merge, counting those with at least
+gamma * N members.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
+
+from extraction.clustering import Clustering, cluster
+
+WIDTH = 400
+SHARED = 80
+COPIES = 3
+DIMENSIONS = 785
+NOISE = 3e-4  # in each coordinate; copies come out 0.012 apart, as after Adam in float32
+GAMMA = 0.7
+BETA = 6.0
+
+
+def planted(students: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Unit vectors `[students * WIDTH, DIMENSIONS]` and the student of each."""
+    random = np.random.default_rng(0)
+    truth = np.tile(random.standard_normal((SHARED, DIMENSIONS)) / DIMENSIONS**0.5, (COPIES, 1))
+    vectors = random.standard_normal((students, WIDTH, DIMENSIONS))
+    vectors[:, : len(truth)] = truth + NOISE * vectors[:, : len(truth)]
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    return torch.from_numpy(vectors.reshape(-1, DIMENSIONS)), np.repeat(np.arange(students), WIDTH)
+
+
+def published(vectors: np.ndarray, students: int) -> np.ndarray:
+    """The merge tree, after the sweep over all of its heights for the one with the most large clusters."""
+    tree = linkage(pdist(vectors), "average")
+    large = [np.count_nonzero(np.bincount(fcluster(tree, height, "distance")) >= GAMMA * students) for height in tree[:, 2]]
+    fcluster(tree, tree[int(np.argmax(large)), 2], "distance")
+    return tree
+
+
+def same_clusters(ours: Clustering, tree: np.ndarray, students: int) -> bool:
+    """Whether the published tree, cut at our height, has the clusters that we found."""
+
+    def partition(labels: np.ndarray) -> set[frozenset[int]]:
+        return {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels[labels >= 0])}
+
+    theirs = partition(fcluster(tree, ours.cut, "distance"))
+    return partition(ours.labels) == {members for members in theirs if len(set(ours.student[list(members)])) >= GAMMA * students}
+
+
+def timed(function: Callable, *args: object) -> tuple[float, object]:
+    """Seconds, and what the function returns."""
+    start = time.perf_counter()
+    result = function(*args)
+    return time.perf_counter() - start, result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Times clustering against the published way.")
+    parser.add_argument("--vectors", type=int, default=4000, help=f"how many, a multiple of {WIDTH} (default: 4000)")
+    parser.add_argument("--no_baseline", action="store_true", help="ours alone, for its memory")
+    args = parser.parse_args()
+    students, rest = divmod(args.vectors, WIDTH)
+    if students < 2 or rest:
+        parser.error(f"argument --vectors: {args.vectors} is not a multiple of {WIDTH}, the neurons of a student, from {2 * WIDTH} on")
+
+    vectors, student = planted(students)
+    print(f"{args.vectors} vectors of {DIMENSIONS} numbers, {students} students, {torch.get_num_threads()} threads")
+    ours, found = timed(cluster, vectors, student, students, GAMMA, BETA, False)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    clusters = found.clusters if found else 0
+    print(f"ours       {ours:8.2f} s   {clusters} clusters of {SHARED} planted   peak memory of the process {peak / 1024**3:.2f} GiB")
+    if args.no_baseline:
+        return int(clusters != SHARED)
+    theirs, tree = timed(published, vectors.numpy(), students)
+    same = found is not None and same_clusters(found, tree, students)
+    print(f"published  {theirs:8.2f} s   {'the same clusters' if same else 'OTHER CLUSTERS'} at our cut")
+    print(f"ratio      {theirs / ours:8.1f}")
+    return int(not same or clusters != SHARED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
