@@ -126,6 +126,13 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
         raise ConfigError(f"--teacher_name: {path} has {counts}; valid: as many of both, {HELD_OUT} or more")
     if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
         raise ConfigError(f"--teacher_name: {path} holds values that are not finite numbers")
+    for name, values, why in (
+        ("X", queries, "its weights cannot be told from the biases"),
+        ("y", answers, "it says nothing of the network"),
+    ):
+        constant = np.flatnonzero(np.ptp(values, axis=0) == 0)
+        if len(constant):
+            raise ConfigError(f"--teacher_name: column {constant[0]} of {name} in {path} is constant, and {why}; leave it out")
     return content, torch.from_numpy(queries), torch.from_numpy(answers)
 
 

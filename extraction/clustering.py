@@ -1,7 +1,9 @@
 """Which neurons of many students are the same neuron.
 
-Average linkage over the distances of all neurons gives a tree; a cut through it gives clusters; those that most students share, and whose
+Linkage over the distances of all neurons gives a tree; a cut through it gives clusters; those that most students share, and whose
 members point the same way, are the teacher's. Axes: n neurons of N students, D values a neuron.
+
+Made for n up to some tens of thousands: the distances are the only thing of size n^2, once here and once more inside of scipy's linkage.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import cdist, squareform
 
 NEAR_MOST = 0.5  # a cut must leave at least this share of the largest number of clusters seen below the angle that beta allows
 LEAST_HEIGHT = 1e-12  # heights below are all rounding
+BLOCK = 256  # rows of the matrix of pairs that are computed at a time
+CANCELS = 1e-6  # of squared distances below this share of the squared length the product formula leaves fewer than ten digits
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,90 @@ class Clustering:
         """How many clusters count."""
         return int(self.labels.max()) + 1
 
+    def distances_among(self, places: np.ndarray) -> np.ndarray:
+        """The distances between the neurons at these places, `[p, p]`."""
+        low, high = np.minimum.outer(places, places), np.maximum.outer(places, places)
+        apart = low != high
+        low, high = low[apart], high[apart]
+        square = np.zeros(apart.shape)
+        square[apart] = self.distances[low * (2 * len(self.labels) - low - 1) // 2 + high - low - 1]
+        return square
+
 
 def distances(vectors: torch.Tensor, up_to_sign: bool) -> torch.Tensor:
-    """Euclidean distances between all pairs, `[n, n]`; with `up_to_sign` the shorter of |u - v| and |u + v|, which is a metric too.
+    """Euclidean distances between all pairs, `[n, n]`, for few vectors; see `condensed_distances`."""
+    return torch.from_numpy(squareform(condensed_distances(vectors, up_to_sign), checks=False)).to(vectors.device)
 
-    One matrix product: O(n^2 D).
+
+def condensed_distances(vectors: torch.Tensor, up_to_sign: bool, block: int = BLOCK) -> np.ndarray:
+    """Euclidean distances between all pairs; with `up_to_sign` the shorter of |u - v| and |u + v|, which is a metric too.
+
+    Blocked matrix products in float64 where the vectors are: O(n^2 D) time, and O(block n) space beside what is returned. The formula
+    |u|^2 + |v|^2 - 2 u.v keeps nine digits of a distance of 1e-3 |u|, and none of one of 1e-8 |u|, while copies of a neuron may agree to
+    1e-15: what is closer than that first is computed again as a difference.
+
+    Args:
+        vectors: `[n, D]`.
+        up_to_sign: whether opposite vectors are the same.
+        block: rows at a time; any gives the same up to rounding.
+
+    Returns:
+        On the host, condensed as scipy does, `[n (n - 1) / 2]`.
     """
-    products = vectors @ vectors.T
-    squares = products.diagonal()
-    if up_to_sign:
-        products = products.abs()
-    squared = squares[:, None] + squares[None] - 2 * products
-    return squared.clamp_min(0).fill_diagonal_(0).sqrt()
+    n = len(vectors)
+    vectors = vectors.double()
+    on_host = vectors.cpu().numpy()
+    squares = torch.einsum("nd,nd->n", vectors, vectors)
+    condensed = np.empty(n * (n - 1) // 2)
+    filled = 0
+    for start in range(0, n, block):
+        rows = slice(start, start + block)
+        products = vectors[rows] @ vectors[start:].T
+        squared = (products.abs_() if up_to_sign else products).mul_(-2).add_(squares[rows, None]).add_(squares[start:])
+        near = squared < CANCELS * squares[rows, None]
+        squared, near = squared.cpu().numpy(), near.cpu().numpy()
+        _compute_again(squared, near, on_host[start:], up_to_sign)
+        for row, values in enumerate(squared):
+            later = values[row + 1 :]
+            np.sqrt(later, out=condensed[filled : filled + len(later)])
+            filled += len(later)
+    return condensed
 
 
-def cluster(vectors: torch.Tensor, student: np.ndarray, students: int, gamma: float, beta: float, up_to_sign: bool) -> Clustering | None:
+def _compute_again(squared: np.ndarray, near: np.ndarray, vectors: np.ndarray, up_to_sign: bool) -> None:
+    """Overwrites the squared distances of the near pairs by those that no cancellation has touched.
+
+    What is near the same vector is taken together, which makes a dense block of every cluster.
+
+    Args:
+        squared: of the first rows to all, `[rows, n]`.
+        near: which of them to overwrite; others may be too, `[rows, n]`.
+        vectors: `[n, D]`.
+        up_to_sign: see `condensed_distances`.
+    """
+    waiting = near.sum(1) > 1  # a vector is near itself
+    for row in np.flatnonzero(waiting):
+        if not waiting[row]:
+            continue
+        alike = np.flatnonzero(near[:, row] & waiting)
+        columns = np.flatnonzero(near[alike].any(0))
+        exact = cdist(vectors[alike], vectors[columns], "sqeuclidean")
+        if up_to_sign:
+            exact = np.minimum(exact, cdist(-vectors[alike], vectors[columns], "sqeuclidean"))
+        squared[np.ix_(alike, columns)] = exact
+        waiting[alike] = False
+
+
+def cluster(
+    vectors: torch.Tensor,
+    student: np.ndarray,
+    students: int,
+    gamma: float,
+    beta: float,
+    up_to_sign: bool,
+    linkage: str = "average",
+    generous: bool = False,
+) -> Clustering | None:
     """Clusters the neurons of one layer.
 
     Args:
@@ -65,46 +138,76 @@ def cluster(vectors: torch.Tensor, student: np.ndarray, students: int, gamma: fl
         gamma: a cluster counts if at least gamma * N students have a neuron in it.
         beta: and if the median angle between its members is at most pi / beta.
         up_to_sign: whether opposite vectors are the same neuron.
+        linkage: how the distance of two clusters follows from those of their members: average, complete, single or weighted. With all
+            of them heights only grow along the tree.
 
     Returns:
         The clusters; None where there are none.
     """
     if len(vectors) < 2:
         return None
-    square = distances(vectors, up_to_sign)
-    condensed = squareform(((square + square.T) / 2).cpu().numpy(), checks=False)
-    tree = linkage(condensed, "average")
+    condensed = condensed_distances(vectors, up_to_sign)
+    tree = hierarchy.linkage(condensed, linkage)
     counts = shared_clusters(tree, student, students, gamma)
-    cut = best_cut(tree[:, 2], counts, limit=2 * math.sin(math.pi / beta / 2))
+    limit = 2 * math.sin(math.pi / beta / 2)
+    cut = best_cut(tree[:, 2], counts, limit)
     if cut is None:
         return None
-    raw = fcluster(tree, cut, "distance")
+    raw = hierarchy.fcluster(tree, cut, "distance")
+    by_label = np.argsort(raw, kind="stable")
     labels = np.full(len(raw), -1)
     clusters = 0
-    for candidate in range(1, raw.max() + 1):
-        members = np.flatnonzero(raw == candidate)
-        if len(set(student[members])) >= gamma * students and median_angle(vectors[members], up_to_sign) <= math.pi / beta:
+    for members in np.split(by_label, np.flatnonzero(np.diff(raw[by_label])) + 1):
+        if len(np.unique(student[members])) >= gamma * students and is_narrow(vectors[members], math.pi / beta, up_to_sign):
             labels[members] = clusters
             clusters += 1
+    for members in late_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if generous else []:
+        labels[members] = clusters
+        clusters += 1
     return Clustering(condensed, tree, cut, labels, student) if clusters else None
 
 
 def shared_clusters(tree: np.ndarray, student: np.ndarray, students: int, gamma: float) -> np.ndarray:
     """How many clusters hold neurons of at least gamma * N students, after each merge of the tree, `[n - 1]`.
 
-    One pass over the merges: O(n N).
+    One pass over the merges: O(n N), with the students of a cluster as the bits of one integer.
     """
     n = len(student)
-    present = np.zeros((2 * n - 1, students), dtype=bool)
-    present[np.arange(n), student] = True
-    shared = np.zeros(2 * n - 1, dtype=int)
-    shared[:n] = gamma * students <= 1
+    present = [1 << owner for owner in student.tolist()]
+    shared = [gamma * students <= 1] * n
     changes = np.empty(n - 1, dtype=int)
-    for merge, (left, right) in enumerate(tree[:, :2].astype(int)):
-        present[n + merge] = present[left] | present[right]
-        shared[n + merge] = present[n + merge].sum() >= gamma * students
-        changes[merge] = shared[n + merge] - shared[left] - shared[right]
-    return shared[:n].sum() + np.cumsum(changes)
+    for merge, (left, right) in enumerate(tree[:, :2].astype(int).tolist()):
+        present.append(present[left] | present[right])
+        shared.append(present[-1].bit_count() >= gamma * students)
+        changes[merge] = shared[-1] - shared[left] - shared[right]
+    return sum(shared[:n]) + np.cumsum(changes)
+
+
+def late_clusters(tree: np.ndarray, labels: np.ndarray, student: np.ndarray, least: float, limit: float) -> list[list[int]]:
+    """The smallest subtrees that hold neurons of at least `least` students, among what is in no cluster.
+
+    One pass over the merges. What merges with a cluster, or with such a subtree, is at an end.
+
+    Args:
+        tree: scipy's linkage matrix, `[n - 1, 4]`.
+        labels: the cluster of each neuron, -1 where it is in none, `[n]`.
+        student: whose each neuron is, `[n]`.
+        least: how many students.
+        limit: no subtree above this height.
+
+    Returns:
+        The neurons of each.
+    """
+    members: list[list[int] | None] = [[leaf] if label < 0 else None for leaf, label in enumerate(labels.tolist())]
+    found = []
+    for left, right, height, _ in tree.tolist():
+        one, other = members[int(left)], members[int(right)]
+        merged = None if one is None or other is None else one + other
+        if merged is not None and height <= limit and len(np.unique(student[merged])) >= least:
+            found.append(merged)
+            merged = None
+        members.append(merged)
+    return found
 
 
 def best_cut(heights: np.ndarray, counts: np.ndarray, limit: float) -> float | None:
@@ -140,7 +243,15 @@ def angles(vectors: torch.Tensor, others: torch.Tensor, up_to_sign: bool) -> tor
     return torch.arccos((cosines.abs() if up_to_sign else cosines).clamp(-1, 1))
 
 
-def median_angle(vectors: torch.Tensor, up_to_sign: bool) -> float:
-    """The median angle in radians between pairs of vectors; 0 for a single one."""
-    rows, columns = np.triu_indices(len(vectors), k=1)
-    return float(angles(vectors, vectors, up_to_sign)[rows, columns].median()) if len(rows) else 0.0
+def is_narrow(vectors: torch.Tensor, limit: float, up_to_sign: bool, block: int = BLOCK) -> bool:
+    """Whether the median angle between pairs of vectors, the lower one of two, is at most a limit.
+
+    It is where at least half of the pairs are within the limit. Counting them takes O(block n) space, where a median takes O(n^2).
+    """
+    n = len(vectors)
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    within = 0
+    for start in range(0, n, block):
+        cosines = vectors[start : start + block] @ vectors[start:].T
+        within += int(((cosines.abs_() if up_to_sign else cosines) >= math.cos(limit)).triu_(diagonal=1).sum())
+    return 2 * within >= n * (n - 1) // 2

@@ -11,6 +11,7 @@ from itertools import zip_longest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from datasets import boruta
 from datasets.base import DataLoader
 from extraction.expand_and_cluster import Reconstruction, layer_vectors
 from extraction.symmetry import Symmetry, symmetries, transform
@@ -55,12 +56,13 @@ class Score:
     identified: bool | None
 
 
-def score(network: FullyConnected, teacher: FullyConnected | None) -> Score:
+def score(network: FullyConnected, teacher: FullyConnected | None, informative: torch.Tensor | None = None) -> Score:
     """Compares a network with its teacher after undoing the order, signs and scales that the outputs cannot tell.
 
     Args:
         network: as reconstructed.
         teacher: None where only its answers are known.
+        informative: the inputs by which the first layer is judged, `[inputs]`; all of them when left out.
     """
     ours = [vectors.cpu() for vectors in layer_vectors(network)]
     if teacher is None:
@@ -69,6 +71,9 @@ def score(network: FullyConnected, teacher: FullyConnected | None) -> Score:
     if len(ours) != len(theirs):
         widths = zip_longest(map(len, ours), map(len, theirs))
         return Score([LayerScore(*pair) for pair in widths], None, False)
+    if informative is not None:
+        judged = torch.cat([informative, informative.new_ones(1)])
+        ours[0], theirs[0] = ours[0][:, judged], theirs[0][:, judged]
     symmetry = symmetries[network.act_fun]
     ours = in_gauge_of(ours, theirs, symmetry)
     scores = []
@@ -152,15 +157,17 @@ def function_error(network: FullyConnected, loader: DataLoader) -> dict[str, flo
     return {"queries": len(errors), "mse": errors.square().mean().item(), "max_abs_error": errors.abs().max().item()}
 
 
-def outcome(result: Reconstruction, teacher: FullyConnected | None, loader: DataLoader) -> dict[str, object]:
+def outcome(result: Reconstruction, teacher: FullyConnected | None, loader: DataLoader, masked_by: str | None = None) -> dict[str, object]:
     """What the report says of a reconstruction, in values that JSON can hold.
 
     Args:
         result: the reconstruction.
         teacher: None where only its answers are known.
         loader: the test set, in float64.
+        masked_by: the dataset whose uninformative inputs are left out of the score.
     """
-    before, after = score(result.before, teacher), score(result.network, teacher)
+    informative = boruta.mask(masked_by) if masked_by else None
+    before, after = (score(network, teacher, informative) for network in (result.before, result.network))
     return {
         "identified": after.identified,
         "max_relative_error": after.max_relative_error,

@@ -17,7 +17,9 @@ from extraction.symmetry import Symmetry, canonical, transform
 from models.activation_functions import ActivationFunction
 
 NOISE = 10.0  # a contribution below this many times the student's residual is indistinguishable from noise
+DOUBT = 1.0  # the same for what may yet be a neuron of the teacher's: one that is seldom active contributes little
 NEGLIGIBLE = 0.03  # but no neuron is dropped that contributes more than this share of its student's largest
+OUTVOTED = 100.0  # a student has no say whose residual is this many times that of the second best
 TWIN_DISTANCE = 1e-2  # canonical distance below which two neurons of a fitted network are one
 DEAD_CONTRIBUTION = 1e-6  # share of the largest contribution below which a neuron of a fitted network does nothing
 
@@ -57,30 +59,71 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
     return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
 
 
-def recover(neurons: Neurons, symmetry: Symmetry, gamma: float, beta: float) -> RecoveredLayer | None:
-    """Clusters the neurons of all students and collapses each cluster to one; None where no cluster is found."""
-    students = len(neurons.residual)
-    kept = ~is_surplus(neurons)
-    student = torch.arange(students)[:, None].expand_as(kept)[kept].numpy()
-    vectors, factors = canonical(neurons.incoming[kept], symmetry)
-    clustering = cluster(vectors, student, students, gamma, beta, symmetry.opposite_looks_alike)
+def standardisation(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and spread of each column of `[Q, D - 1]`; a spread of 1 where a column is constant."""
+    spread = inputs.std(0)
+    return inputs.mean(0), torch.where(spread > 0, spread, 1.0)
+
+
+def unstandardised(incoming: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """Incoming vectors `[K, D]` over standardised inputs as vectors over the inputs themselves."""
+    weights = incoming[:, :-1] / spread
+    return torch.cat([weights, (incoming[:, -1] - weights @ mean)[:, None]], 1)
+
+
+def recover(
+    neurons: Neurons,
+    symmetry: Symmetry,
+    gamma: float,
+    beta: float,
+    linkage: str = "average",
+    informative: torch.Tensor | None = None,
+    generous: bool = False,
+) -> RecoveredLayer | None:
+    """Clusters the neurons of all students and collapses each cluster to one; None where no cluster is found.
+
+    Students that are much worse than the best two have no say: once two have found the solution, to rounding, it is no matter of votes.
+
+    Args:
+        neurons: of the students.
+        symmetry: of their activation function.
+        gamma: the share of students that must have a neuron; two at least.
+        beta: the median angle within a cluster is at most pi / beta.
+        linkage: how clusters merge.
+        informative: the inputs, `[D - 1]`, by which neurons are told apart; all of them when left out.
+        generous: whether to take doubtful neurons and clusters as well, see `clustering.cluster`.
+    """
+    voters = neurons.residual <= OUTVOTED * neurons.residual.kthvalue(min(2, len(neurons.residual))).values
+    students = int(voters.sum())
+    kept = ~is_surplus(neurons, DOUBT if generous else NOISE) & voters[:, None]
+    student = (torch.cumsum(voters, 0) - 1)[:, None].expand_as(kept)[kept].numpy()
+    incoming = neurons.incoming[kept]
+    seen = incoming if informative is None else incoming[:, torch.cat([informative, informative.new_ones(1)])]
+    seen, factors = canonical(seen, symmetry)
+    share = max(gamma, min(1.0, 2 / students))
+    clustering = cluster(seen, student, students, share, beta, symmetry.opposite_looks_alike, linkage, generous)
     if clustering is None:
         return None
-    incoming = collapse(vectors * factors, clustering, neurons.contribution[kept], neurons.residual, symmetry)
-    return RecoveredLayer(incoming, clustering, vectors)
+    collapsed = collapse(incoming, seen, clustering, neurons.contribution[kept], neurons.residual[voters], symmetry)
+    return RecoveredLayer(collapsed, clustering, incoming / factors)
 
 
-def is_surplus(neurons: Neurons) -> torch.Tensor:
-    """Which neurons of a student do nothing that its residual error would not hide, `[N, m]`.
+def is_surplus(neurons: Neurons, noise: float = NOISE) -> torch.Tensor:
+    """Which neurons of a student do nothing that its residual error, times `noise`, would not hide, `[N, m]`.
 
     Surplus neurons whose outgoing weights have died contribute about as much as the residual, hundreds of times less than the teacher's.
     """
     largest = neurons.contribution.amax(1, keepdim=True)
-    return neurons.contribution < torch.minimum(NOISE * neurons.residual[:, None], NEGLIGIBLE * largest)
+    return neurons.contribution < torch.minimum(noise * neurons.residual[:, None], NEGLIGIBLE * largest)
 
 
 def collapse(
-    vectors: torch.Tensor, clustering: Clustering, contribution: torch.Tensor, residual: torch.Tensor, symmetry: Symmetry
+    vectors: torch.Tensor,
+    seen: torch.Tensor,
+    clustering: Clustering,
+    contribution: torch.Tensor,
+    residual: torch.Tensor,
+    symmetry: Symmetry,
 ) -> torch.Tensor:
     """One incoming vector for each cluster, `[K, D]`: the one of the best student in it.
 
@@ -89,6 +132,7 @@ def collapse(
 
     Args:
         vectors: of the clustered neurons, `[n, D]`.
+        seen: what they were told apart by, `[n, ...]`.
         contribution: of each, `[n]`.
         residual: of each student, `[N]`.
     """
@@ -101,7 +145,7 @@ def collapse(
         weights = contribution[copies, None]
         aligned = vectors[copies]
         if symmetry.opposite_looks_alike:
-            aligned = torch.where((aligned @ vectors[best])[:, None] < 0, -aligned, aligned)
+            aligned = torch.where((seen[copies] @ seen[best])[:, None] < 0, -aligned, aligned)
         collapsed.append((weights * aligned).sum(0) / weights.sum())
     return torch.stack(collapsed)
 
@@ -198,3 +242,21 @@ def merge(
         _, taken, bias = transform(symmetry, incoming[[twin]], outgoing[[twin]], bias, sign, scale)
         outgoing[first] += taken[0]
     return incoming[kept], torch.cat([outgoing[kept].T, bias[:, None]], 1)
+
+
+def without(activations: torch.Tensor, following: torch.Tensor, neuron: int) -> tuple[torch.Tensor, float]:
+    """The next layer told from all neurons but one.
+
+    Args:
+        activations: of the layer, `[Q, K]`.
+        following: the next layer's incoming vectors, `[L, K + 1]`.
+        neuron: the one to do without.
+
+    Returns:
+        The next layer's vectors over the others, `[L, K]`, and how far that is from what it was, as a share of its spread.
+    """
+    wanted = with_ones(activations) @ following.T
+    others = torch.cat([activations[:, :neuron], activations[:, neuron + 1 :]], 1)
+    fitted = fit_outputs(others, wanted)
+    lost = (with_ones(others) @ fitted - wanted).square().mean().sqrt() / (wanted - wanted.mean(0)).square().mean().sqrt()
+    return fitted.T, float(lost)

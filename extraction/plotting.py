@@ -20,9 +20,10 @@ from models.mlp import FullyConnected
 from training.metric_logger import MetricLogger
 from training.plotting import figure, save
 
-SHOWN_LEAVES = 1000  # of a larger dendrogram only the top merges are drawn
+SHOWN_LEAVES = 500  # of a larger dendrogram only the top merges are drawn, by a function that calls itself as deep as the tree is
+SHOWN_ROWS = 2000  # of a larger matrix of distances; a picture has fewer pixels
 SHOWN_NEURONS = 64
-LEAST_ANGLE = 1e-7  # smaller ones are rounding: a neuron with itself
+LEAST_ANGLE = 1e-7  # smaller ones are rounding, such as that of a neuron with itself, and drawn as this
 
 
 def draw(result: Reconstruction, teacher: FullyConnected | None, students_location: str, folder: str) -> None:
@@ -73,7 +74,8 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
     hierarchy.dendrogram(found.tree, ax=axis, no_labels=True, color_threshold=found.cut, above_threshold_color="0.6", **options)
     heights = found.tree[:, 2]
     axis.set_yscale("log")
-    axis.set_ylim(max(heights[heights > 0].min() / 2, clustering.LEAST_HEIGHT), 2 * heights.max())
+    heights = heights[heights > clustering.LEAST_HEIGHT]
+    axis.set_ylim(max(heights.min(initial=found.cut) / 2, clustering.LEAST_HEIGHT), 2 * heights.max(initial=found.cut))
     axis.axhline(found.cut, color="black", linestyle="--", linewidth=1, label=f"cut at {found.cut:.2g}: {found.clusters} clusters count")
     axis.set(xlabel=f"{len(found.labels)} neurons of all students", ylabel="distance", title="Merge tree")
     axis.legend(loc="upper right")
@@ -81,20 +83,21 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
 
 
 def distance_matrix(layer: RecoveredLayer, path: str) -> None:
-    """Distances between all clustered neurons, cluster by cluster; those in no cluster come last."""
-    from scipy.spatial.distance import squareform
-
+    """Distances between the clustered neurons, cluster by cluster, those in no cluster last; of many, evenly spaced ones."""
     found = layer.clustering
     labels = np.where(found.labels < 0, found.clusters, found.labels)
     order = np.lexsort((found.student, labels))
+    if len(order) > SHOWN_ROWS:
+        order = order[np.linspace(0, len(order) - 1, SHOWN_ROWS).round().astype(int)]
     made, (axis,) = figure(width=6, height=5.2)
-    image = axis.imshow(squareform(found.distances)[np.ix_(order, order)], cmap="viridis")
-    ends = np.cumsum(np.bincount(labels))[:-1] - 0.5
+    image = axis.imshow(found.distances_among(order), cmap="viridis")
+    ends = np.cumsum(np.bincount(labels[order]))[:-1] - 0.5
     for end in ends:
         axis.axhline(end, color="white", linewidth=0.4)
         axis.axvline(end, color="white", linewidth=0.4)
     made.colorbar(image, ax=axis, label="distance")
-    axis.set(title=f"Neurons in {found.clusters} clusters", xlabel="neuron", ylabel="neuron")
+    shown = "" if len(order) == len(labels) else f", {len(order)} of {len(labels)} shown"
+    axis.set(title=f"Neurons in {found.clusters} clusters{shown}", xlabel="neuron", ylabel="neuron")
     save(made, path)
 
 
@@ -107,7 +110,7 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
         off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
         axis.scatter(
             np.full(len(members), label + 1),
-            off.where(off > LEAST_ANGLE, torch.nan),
+            off.clamp_min(LEAST_ANGLE).numpy(),
             s=9,
             alpha=0.5,
             c=found.student[members],
@@ -155,7 +158,7 @@ def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry,
             axis = grid[len(rows) * (neuron // columns) + part, neuron % columns]
             bound = float(vector.abs().max()) or 1.0
             if square:
-                axis.imshow(vector.view(side, side), cmap="RdBu_r", vmin=-bound, vmax=bound)
+                axis.imshow(vector.view(side, side).numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound)
             else:
                 axis.bar(range(len(vector)), vector.numpy(), width=1.0)
             if neuron % columns == 0:

@@ -61,6 +61,7 @@ def table(report: dict) -> str:
         f"students   {report['students']['count']}, losses {min(losses):.1e} to {max(losses):.1e}",
         f"clustered  {_errors(report['before_finetuning'])}",
         f"fine-tuned {_errors(report)}",
+        f"certified  {_certificate(report['certificate'])}",
         f"time       {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
@@ -71,7 +72,9 @@ def verdict(report: dict) -> str:
     hidden, name = report["layers"][:-1], report["model_name"]
     if report["identified"] is None:
         error = report["function"]["max_abs_error"]
-        return f"RECONSTRUCTED as {name}, which misses the held-out answers by {error:.1e} at most; the teacher's weights are not known."
+        if report["certificate"]["accepted"]:
+            return f"ACCEPTED. {name} gives every answer to rounding, and the answers leave no other choice of weights."
+        return f"NOT ACCEPTED as exact. {name} misses the held-out answers by {error:.1e} at most; the teacher's weights are not known."
     if report["identified"]:
         neurons = ", ".join(f"{layer['matched']} of {layer['teacher_width']}" for layer in hidden)
         return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {report['max_relative_error']:.1e} of the teacher's."
@@ -79,6 +82,16 @@ def verdict(report: dict) -> str:
         return f"NOT IDENTIFIED. {name} has not as many layers as the teacher."
     matched = ", ".join(f"{layer['matched']} of {layer['teacher_width']} neurons matched, {layer['excess']} in excess" for layer in hidden)
     return f"NOT IDENTIFIED. {matched}; largest weight error {report['max_relative_error']:.1e}."
+
+
+def _certificate(figures: dict) -> str:
+    """The certificate in a line."""
+    rank = "-" if figures["rank"] is None else f"{figures['rank']}"
+    rival = "" if figures["disagreement"] is None else f", a rival differs by {figures['disagreement']:.1e} at most"
+    return (
+        f"{'accepted' if figures['accepted'] else 'not accepted'}: answers missed by {figures['residual']:.1e}, those held out by "
+        f"{figures['held_out_residual']:.1e} of their spread; {rank} of {figures['unknowns']} unknowns determined{rival}"
+    )
 
 
 def _errors(part: dict) -> str:

@@ -83,7 +83,7 @@ class ExtractionRunner(Runner):
         import torch
 
         from datasets import registry as datasets
-        from extraction import evaluation, expand_and_cluster, plotting
+        from extraction import certificate, evaluation, expand_and_cluster, plotting
 
         watch = Stopwatch()
         verbose = not self.job.quiet
@@ -100,9 +100,11 @@ class ExtractionRunner(Runner):
         with watch("reconstruction"):
             self._record()
             result = expand_and_cluster.reconstruct(students, self.desc, *exact, self.output_location, verbose)
+        with watch("certificate"):
+            certified = {"certificate": dataclasses.asdict(certificate.certify(result, *exact))}
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
-            found = evaluation.outcome(result, teacher, exact[1])
+            found = evaluation.outcome(result, teacher, exact[1], self.desc.extraction_hparams.boruta) | certified
         with watch("pictures"):
             plotting.draw(result, teacher, self.students_location, paths.plots(self.output_location))
         report.write(self.output_location, found | {"seconds": watch.seconds})
@@ -136,6 +138,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     Raises:
         ConfigError: something cannot be run.
     """
+    from datasets import boruta
     from models.students import Model as Students
     from training import optimizers
 
@@ -149,5 +152,10 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two that agree; valid: 2/N or more, or more students")
     if h.finetune_optimizer not in optimizers.OPTIMIZERS:
         raise unknown("--finetune_optimizer", h.finetune_optimizer, optimizers.OPTIMIZERS)
-    dataset_hparams, _, teacher, prepare = training_runner.check(desc, job)
+    polish = desc.training_hparams.polish_optimizer
+    if polish not in (None, *optimizers.SECOND_ORDER):
+        raise unknown("--polish_optimizer", polish, optimizers.SECOND_ORDER)
+    dataset_hparams, shape, teacher, prepare = training_runner.check(desc, job)
+    if h.boruta is not None:
+        boruta.check(h.boruta, shape[0])
     return dataclasses.replace(desc, dataset_hparams=dataset_hparams), teacher, prepare

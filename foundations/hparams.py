@@ -232,6 +232,8 @@ class TrainingHparams(Hparams):
     patience: int = 100
     cooldown: int = 200
     precision: str = "float32"
+    polish_optimizer: str | None = None
+    polish_steps: str = "200it"
     further_training: str | None = unhashed(None)
 
     _name = "Training Hyperparameters"
@@ -254,6 +256,8 @@ class TrainingHparams(Hparams):
     _patience = "Epochs without improvement before a plateau is declared."
     _cooldown = "Epochs after a plateau in which no other is declared."
     _precision = "The number format of weights, inputs and arithmetic."
+    _polish_optimizer = "Extraction only: when trained, students go on in float64 with this second-order optimizer, until two are exact."
+    _polish_steps = "How long to polish at most."
     _further_training = "Train a finished run for this many steps more, in the same folder."
 
     def __post_init__(self):
@@ -265,6 +269,7 @@ class TrainingHparams(Hparams):
         self.require("patience", self.patience >= 0, "0 or more")
         self.require("cooldown", self.cooldown >= 0, "0 or more")
         self.require("training_steps", any(step.parse(self.training_steps, "--training_steps")), "1it or more")
+        self.require("polish_steps", any(step.parse(self.polish_steps, "--polish_steps")), "1it or more")
         for name in ("warmup_steps", "further_training"):
             if getattr(self, name) is not None:
                 step.parse(getattr(self, name), f"--{name}")

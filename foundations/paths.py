@@ -59,6 +59,11 @@ def finetune_checkpoints(location: str) -> str:
     return os.path.join(location, "finetune_checkpoints")
 
 
+def polish(location: str) -> str:
+    """The folder of the students' polish."""
+    return os.path.join(location, "polish")
+
+
 def reconstructed_model(location: str) -> str:
     """The folder of the network that an extraction recovered."""
     return os.path.join(location, "reconstructed_model")

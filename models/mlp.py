@@ -69,6 +69,7 @@ class FullyConnected(Perceptron):
     students: str  # number and sizes of its default students
     queries: str  # what their teacher is asked by default
     students_lr, students_steps = 0.02, "6000it"  # how they are trained by default
+    deep_students_steps = "20000it"  # with more than one hidden layer
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from foundations.step import Step
@@ -12,13 +14,16 @@ from training.metric_logger import MetricLogger
 from training.runner import record
 
 
-def make(model_name: str, act_fun: str = "relu", seed: int = 0) -> tuple[str, torch.nn.Module]:
+def make(
+    model_name: str, act_fun: str = "relu", seed: int = 0, change: Callable[[torch.nn.Module], None] = lambda model: None
+) -> tuple[str, torch.nn.Module]:
     """Writes a finished run of a model with random weights and biases.
 
     Args:
         model_name: such as `mlp_3_4_2`.
         act_fun: its activation function.
         seed: the seed of the weights, and the number of the run.
+        change: gives the model other weights, in place.
 
     Returns:
         The run's hash (to be given with `--teacher_seed`), and the network in float64.
@@ -26,6 +31,7 @@ def make(model_name: str, act_fun: str = "relu", seed: int = 0) -> tuple[str, to
     desc = TrainingDesc.default_for(model_name)
     desc.model_hparams.act_fun = act_fun
     model = models.get(desc.model_hparams, seed=seed)
+    change(model)
     location = desc.run_path(get_platform().root, seed)
     record(desc, location, seed, (model.sizes[0], model.sizes[-1]))
     model.save(location, Step(1, 1))

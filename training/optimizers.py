@@ -41,15 +41,14 @@ def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> 
 
 def choices() -> dict[str, list[str]]:
     """What the fields of TrainingHparams with a closed list accept, for help."""
-    return {"optimizer_name": OPTIMIZERS, "lr_decay": list(DECAYS), "precision": list(PRECISIONS)}
+    return {"optimizer_name": OPTIMIZERS, "polish_optimizer": SECOND_ORDER, "lr_decay": list(DECAYS), "precision": list(PRECISIONS)}
 
 
-def check(training_hparams: TrainingHparams, students: bool, classes: bool) -> None:
+def check(training_hparams: TrainingHparams, classes: bool) -> None:
     """Refuses what cannot be optimized.
 
     Args:
         training_hparams: how to train.
-        students: whether the model is a stack of students.
         classes: whether the labels are classes rather than real-valued targets.
 
     Raises:
@@ -58,9 +57,8 @@ def check(training_hparams: TrainingHparams, students: bool, classes: bool) -> N
     name = training_hparams.optimizer_name
     if name not in OPTIMIZERS:
         raise unknown("--optimizer_name", name, OPTIMIZERS)
-    if name == "levenberg_marquardt" and (students or classes):
-        what = "one network at a time" if students else "real-valued targets only"
-        raise ConfigError(f"--optimizer_name: levenberg_marquardt fits {what}; valid here: sgd, adam, lbfgs")
+    if name == "levenberg_marquardt" and classes:
+        raise ConfigError("--optimizer_name: levenberg_marquardt fits real-valued targets only; valid here: sgd, adam, lbfgs")
     for field in ("momentum", "nesterov_momentum", "weight_decay"):
         if name in SECOND_ORDER and getattr(training_hparams, field):
             raise ConfigError(f"--{field}: {name} has none; leave it out, or use sgd or adam")

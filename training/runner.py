@@ -59,6 +59,8 @@ class TrainingRunner(Runner):
         Raises:
             ConfigError: something in the descriptor cannot be run.
         """
+        if desc.training_hparams.polish_optimizer is not None:
+            raise ConfigError("--polish_optimizer: students are polished by extract only; here --optimizer_name takes any optimizer")
         dataset_hparams, shape, _, prepare = check(desc, job)
         return TrainingRunner(dataclasses.replace(desc, dataset_hparams=dataset_hparams), job, shape, prepare)
 
@@ -130,8 +132,7 @@ def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Te
     hparams, teacher, prepare = desc.dataset_hparams, None, lambda: None
     datasets.check(hparams)
     models.check(desc.model_hparams)
-    students = hasattr(models.family_of(desc.model_hparams.model_name), "individual_losses")
-    optimizers.check(desc.training_hparams, students, classes=hparams.dataset_name != "teacher")
+    optimizers.check(desc.training_hparams, classes=hparams.dataset_name != "teacher")
     if hparams.dataset_name == "teacher":
         hparams, teacher, prepare = arrange_teacher(hparams, desc.model_hparams.act_fun, job)
         shape = teacher.inputs, teacher.outputs

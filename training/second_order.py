@@ -138,111 +138,169 @@ def two_loop(gradients: torch.Tensor, steps: list[torch.Tensor], changes: list[t
 class LevenbergMarquardt(torch.optim.Optimizer):
     """Damped Gauss-Newton: each step solves `(J'J + damping * diag(J'J)) d = J'r` on its batch (Levenberg 1944, Marquardt 1963).
 
-    The damping falls tenfold after a step that lowers the loss and rises tenfold until one does. `spent` becomes true when none does, or
-    when the residuals are at the rounding floor. Converges quadratically where the residuals vanish at the solution.
+    For a plain network or a stack of them, each with its own curvature, damping and step. The damping falls tenfold after a step that
+    lowers the loss and rises tenfold until one does. A network rests when none does, or when its residuals are at the rounding floor;
+    `spent` becomes true when all of them rest. Converges quadratically where the residuals vanish at the solution.
 
     Args:
-        model: a network whose loss is the mean squared error.
+        model: a plain model, or students, with the mean squared error for their loss.
         lr: the share of each step that is taken.
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 1.0):
-        super().__init__([parameter for parameter in model.parameters() if parameter.requires_grad], {"lr": lr, "damping": FIRST_DAMPING})
+        damping = [FIRST_DAMPING] * getattr(model, "networks", 1)
+        super().__init__([parameter for parameter in model.parameters() if parameter.requires_grad], {"lr": lr, "damping": damping})
         self.model = model
         self.spent = False
 
+    @torch.no_grad()
     def step(self, closure) -> torch.Tensor:
         """Takes one step on the batch of a closure (`training.train.Objective`) and returns the loss before it."""
         if not closure.labels.is_floating_point():
             raise ConfigError("--optimizer_name: levenberg_marquardt minimises squared errors; class labels need sgd or adam")
         group = self.param_groups[0]
-        names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
-        problem = _LeastSquares(self.model, names, closure.examples, closure.labels)
-        with torch.no_grad():
-            here = torch.cat([parameter.flatten() for parameter in group["params"]])
-            residuals = problem.residuals(here)
-            loss = residuals.square().mean()
-            floor = FLOOR * torch.finfo(here.dtype).eps * closure.labels.square().mean().sqrt()
-            self.spent = self.spent or bool(loss.sqrt() <= floor)
-            if not self.spent:
-                self._descend(problem, here, residuals, loss, group)
-        return loss
+        problem = _LeastSquares(self.model, closure.examples, closure.labels)
+        here = problem.gather(group["params"])
+        residuals = problem.residuals(here)
+        losses = residuals.square().mean(1)
+        floor = FLOOR * torch.finfo(here.dtype).eps * closure.labels.square().mean().sqrt()
+        damping = torch.tensor(group["damping"], dtype=torch.float64, device=here.device)
+        moving = (losses.sqrt() > floor) & (damping <= MOST_DAMPING)
+        here[moving], damping[moving] = _descend(problem, here[moving], residuals[moving], losses[moving], damping[moving], group["lr"])
+        problem.scatter(here, group["params"])
+        group["damping"] = damping.tolist()
+        self.spent = self.spent or not bool((moving & (damping <= MOST_DAMPING)).any())
+        return losses.sum()
 
-    def _descend(self, problem: _LeastSquares, here: torch.Tensor, residuals: torch.Tensor, loss: torch.Tensor, group: dict) -> None:
-        solve = problem.solver(here, residuals)
-        damping = group["damping"]
-        while damping <= MOST_DAMPING:
-            direction = solve(damping)
-            if direction is not None:
-                there = here - group["lr"] * direction
-                if problem.residuals(there).square().mean() < loss:
-                    torch.nn.utils.vector_to_parameters(there, group["params"])
-                    group["damping"] = max(damping / 10, LEAST_DAMPING)
-                    return
-            damping *= 10
-        self.spent = True
+
+def _descend(
+    problem: _LeastSquares, here: torch.Tensor, residuals: torch.Tensor, losses: torch.Tensor, damping: torch.Tensor, lr: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A step of each of n networks to a lower loss.
+
+    Args:
+        problem: the least-squares problem.
+        here: their parameters, `[n, P]`.
+        residuals: `[n, E]`.
+        losses: `[n]`.
+        damping: to begin with, `[n]`.
+        lr: the share of a step that is taken.
+
+    Returns:
+        The new parameters `[n, P]` and dampings `[n]`; above MOST_DAMPING where no lower loss was found, and the parameters are the old.
+    """
+    there, damping = here.clone(), damping.clone()
+    pending = torch.arange(len(here), device=here.device)
+    solve = problem.solver(here, residuals) if len(here) else None
+    while len(pending):
+        trial = here[pending] - lr * solve(pending, damping[pending].to(here.dtype))
+        better = problem.residuals(trial).square().mean(1) < losses[pending]  # false where a singular system gave no numbers
+        there[pending[better]] = trial[better]
+        damping[pending] = torch.where(better, (damping[pending] / 10).clamp_min(LEAST_DAMPING), damping[pending] * 10)
+        pending = pending[~better & (damping[pending] <= MOST_DAMPING)]
+    return there, damping
 
 
 class _LeastSquares:
-    """The residuals of a network on a batch as a function of its parameters, flattened to one vector `[P]`."""
+    """The residuals of networks on a batch as a function of their parameters, a row `[P]` for each of n networks of a stack."""
 
-    def __init__(self, model: torch.nn.Module, names: list[str], examples: torch.Tensor, labels: torch.Tensor):
-        self.model, self.names, self.examples, self.labels = model, names, examples, labels
-        shapes = dict(model.named_parameters())
-        self.shapes = [shapes[name].shape for name in names]
+    def __init__(self, model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor):
+        self.examples, self.labels = examples, labels
+        self.stack = hasattr(model, "networks")
+        self.network = model.select(0) if self.stack else model
+        self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        shapes = dict(self.network.named_parameters())
+        self.shapes = [shapes[name].shape for name in self.names]
         self.sizes = [shape.numel() for shape in self.shapes]
 
-    def outputs(self, parameters: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:
-        """The network's outputs with the given parameters."""
-        parts = (part.view(shape) for part, shape in zip(parameters.split(self.sizes), self.shapes, strict=True))
-        return functional_call(self.model, dict(zip(self.names, parts, strict=True)), (examples,))
+    def gather(self, parameters: list[torch.Tensor]) -> torch.Tensor:
+        """The parameters of all networks, `[N, P]`."""
+        count = len(parameters[0]) if self.stack else 1
+        return torch.cat([parameter.reshape(count, -1) for parameter in parameters], 1)
 
-    def residuals(self, parameters: torch.Tensor) -> torch.Tensor:
-        """Outputs minus labels, `[E]`."""
-        return (self.outputs(parameters, self.examples) - self.labels).flatten()
+    def scatter(self, rows: torch.Tensor, parameters: list[torch.Tensor]) -> None:
+        """Writes the parameters of all networks, `[N, P]`, to where they came from."""
+        for parameter, part in zip(parameters, rows.split(self.sizes, 1), strict=True):
+            parameter.copy_(part.reshape(parameter.shape))
 
-    def solver(self, parameters: torch.Tensor, residuals: torch.Tensor):
-        """A function from damping to the step `[P]`, or to None where the system is singular in this precision."""
-        if parameters.numel() <= DENSE_PARAMETERS:
-            return self._dense_solver(parameters, residuals)
-        return self._iterative_solver(parameters, residuals)
+    def outputs(self, row: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:
+        """The outputs `[B, O]` of the network with the parameters `[P]`."""
+        parts = (part.view(shape) for part, shape in zip(row.split(self.sizes), self.shapes, strict=True))
+        outputs = functional_call(self.network, dict(zip(self.names, parts, strict=True)), (examples,))
+        return outputs[0] if self.stack else outputs
 
-    def _dense_solver(self, parameters: torch.Tensor, residuals: torch.Tensor):
-        count = parameters.numel()
-        jacobian = vmap(jacrev(lambda vector, example: self.outputs(vector, example[None])[0]), (None, 0))
-        curvature, gradient = parameters.new_zeros(count, count), parameters.new_zeros(count)
+    def residuals(self, rows: torch.Tensor) -> torch.Tensor:
+        """Outputs minus labels of some networks, `[n, E]`."""
+        return (vmap(self.outputs, (0, None))(rows, self.examples) - self.labels).flatten(1)
+
+    def solver(self, rows: torch.Tensor, residuals: torch.Tensor):
+        """A function from m of the n networks, by number, and their dampings `[m]`, to their steps `[m, P]`."""
+        if rows.shape[1] <= DENSE_PARAMETERS:
+            return self._dense_solver(rows, residuals)
+        return self._iterative_solver(rows, residuals)
+
+    def normal_equations(self, rows: torch.Tensor, residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """J'J `[n, P, P]` and J'r `[n, P, 1]`, from a part of the batch at a time."""
+        networks, count = rows.shape
+        jacobian = vmap(vmap(jacrev(lambda row, example: self.outputs(row, example[None])[0]), (None, 0)), (0, None))
+        curvature, gradient = rows.new_zeros(networks, count, count), rows.new_zeros(networks, count, 1)
         outputs = self.labels.shape[1]
-        chunk = max(1, CHUNK_VALUES // (count * outputs))
-        for examples, errors in zip(self.examples.split(chunk), residuals.split(chunk * outputs), strict=True):
-            rows = jacobian(parameters, examples).flatten(0, 1)
-            curvature.addmm_(rows.T, rows)
-            gradient.addmv_(rows.T, errors)
-        diagonal = curvature.diagonal()
-        scale = torch.maximum(diagonal, torch.finfo(diagonal.dtype).eps * diagonal.max())
+        chunk = max(1, CHUNK_VALUES // (networks * count * outputs))
+        for examples, errors in zip(self.examples.split(chunk), residuals.split(chunk * outputs, 1), strict=True):
+            slopes = jacobian(rows, examples).flatten(1, 2)
+            curvature.baddbmm_(slopes.mT, slopes)
+            gradient.baddbmm_(slopes.mT, errors[:, :, None])
+        return curvature, gradient
 
-        def solve(damping: float) -> torch.Tensor | None:
-            factor, failed = torch.linalg.cholesky_ex(curvature + torch.diag(damping * scale))
-            return None if failed else torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+    def _dense_solver(self, rows: torch.Tensor, residuals: torch.Tensor):
+        curvature, gradient = self.normal_equations(rows, residuals)
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        scale = torch.maximum(diagonal, torch.finfo(diagonal.dtype).eps * diagonal.amax(1, keepdim=True))
+
+        def solve(which: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
+            factor, failed = torch.linalg.cholesky_ex(curvature[which] + torch.diag_embed(damping[:, None] * scale[which]))
+            steps = torch.cholesky_solve(gradient[which], factor)[:, :, 0]
+            return torch.where(failed[:, None] > 0, torch.nan, steps)
 
         return solve
 
-    def _iterative_solver(self, parameters: torch.Tensor, residuals: torch.Tensor):
+    def _iterative_solver(self, rows: torch.Tensor, residuals: torch.Tensor):
+        """One network at a time: beyond DENSE_PARAMETERS each product has work enough."""
+        products = [self._products(row) for row in rows]
+        gradients = [transposed(errors) for (_, transposed), errors in zip(products, residuals, strict=True)]
+        probes = [forward(g / g.norm()).square().sum() for (forward, _), g in zip(products, gradients, strict=True)]
+
+        def step(network: int, damping: torch.Tensor) -> torch.Tensor:
+            (forward, transposed), shift = products[network], damping * probes[network]
+            return conjugate_gradients(lambda vector: transposed(forward(vector)) + shift * vector, gradients[network], CG_ITERATIONS)
+
+        def solve(which: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
+            return torch.stack([step(network, each) for network, each in zip(which.tolist(), damping, strict=True)])
+
+        return solve
+
+    def _products(self, row: torch.Tensor):
+        """The maps v -> J v and e -> J'e of a network."""
+
         def forward(vector):
             return self.outputs(vector, self.examples).flatten()
 
-        _, transposed = vjp(forward, parameters)
-        gradient = transposed(residuals)[0]
-        with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch
-            warnings.simplefilter("ignore", FutureWarning)
-            probe = jvp(forward, (parameters,), (gradient / gradient.norm(),))[1].square().sum()
+        _, transposed = vjp(forward, row)
 
-        def solve(damping: float) -> torch.Tensor:
-            def product(vector):
-                return transposed(jvp(forward, (parameters,), (vector,))[1])[0] + damping * probe * vector
+        def along(vector):
+            with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch
+                warnings.simplefilter("ignore", FutureWarning)
+                return jvp(forward, (row,), (vector,))[1]
 
-            return conjugate_gradients(product, gradient, CG_ITERATIONS)
+        return along, lambda errors: transposed(errors)[0]
 
-        return solve
+
+@torch.no_grad()
+def curvature(model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """J'J of a plain network, `[P, P]`, over its parameters in their order."""
+    problem = _LeastSquares(model, examples, labels)
+    rows = problem.gather(list(model.parameters()))
+    return problem.normal_equations(rows, problem.residuals(rows))[0][0]
 
 
 def conjugate_gradients(product, right: torch.Tensor, iterations: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from foundations.seeds import derive
 registered_policies = {
     **{name: Images(module.Dataset) for name, module in registered_images.items()},
     "random": Gaussian(),
+    "wide": Gaussian(spread=3.0),
     "uniform": Uniform(),
     "grid": Grid(),
     "biased": Biased(),

@@ -165,7 +165,7 @@ class FileTest(TestCase):
         np.testing.assert_array_equal(self.loader(path, train=False).examples.cpu().numpy(), self.queries[[9, 19]])
 
     def test_images_are_flattened_and_single_answers_make_a_column(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries[:12].reshape(3, 4, 3)[[0] * 10], y=np.arange(10)))
+        teacher, _ = teacher_dataset.examine_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
         self.assertEqual((teacher.inputs, teacher.outputs), (12, 1))
 
     def test_the_name_is_that_of_the_content(self):
@@ -207,6 +207,12 @@ class FileTest(TestCase):
     def test_there_must_be_enough_pairs_to_hold_one_out(self):
         self.assert_refused(self.file(X=self.queries[:9], y=self.answers[:9]), "10 or more")
         self.assertEqual(len(self.loader(self.file(X=self.queries[:10], y=self.answers[:10]), train=False).dataset), 1)
+
+    def test_a_column_that_never_changes_is_refused_by_name(self):
+        for name, place, why in (("X", 2, "cannot be told from the biases"), ("y", 1, "says nothing of the network")):
+            arrays = {"X": self.queries.copy(), "y": self.answers.copy()}
+            arrays[name][:, place] = 0.5
+            self.assert_refused(self.file(**arrays), f"column {place} of {name}", "is constant", why)
 
     def test_a_file_cut_short_is_refused(self):
         path = self.file(X=self.queries, y=self.answers)

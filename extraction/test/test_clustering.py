@@ -5,10 +5,11 @@ import unittest
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import average, fcluster
+from scipy.cluster.hierarchy import average, fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
-from extraction.clustering import angles, best_cut, cluster, distances, median_angle, shared_clusters
+from extraction.clustering import angles, best_cut, cluster, condensed_distances, distances, is_narrow, shared_clusters
+from foundations.hparams import LINKAGES
 
 
 def planted(neurons=5, students=6, dimensions=8, noise=1e-3, junk=0, seed=0, flip=False):
@@ -30,18 +31,61 @@ def partition(labels):
     return {frozenset(np.flatnonzero(labels == label)) for label in set(labels) - {-1}}
 
 
+def within(vectors, limit, up_to_sign):
+    """Whether the lower median of all angles between pairs, one by one, is at most the limit."""
+    found = []
+    for place, a in enumerate(vectors):
+        for b in vectors[place + 1 :]:
+            cosine = float(a @ b / (a.norm() * b.norm()))
+            found.append(math.acos(max(-1.0, min(1.0, abs(cosine) if up_to_sign else cosine))))
+    return not found or sorted(found)[(len(found) - 1) // 2] <= limit
+
+
 class TestDistances(unittest.TestCase):
     def setUp(self):
         self.vectors = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 5)))
 
-    def test_equal_those_of_scipy(self):
-        expected = squareform(pdist(self.vectors.numpy()))
-        np.testing.assert_allclose(distances(self.vectors, up_to_sign=False).numpy(), expected, atol=1e-7)
+    def crowd(self, spread, flip=False):
+        """Vectors of different lengths, four to a neuron, whose distances are of the order of the spread and far below it."""
+        random = np.random.default_rng(1)
+        centres = np.repeat(random.standard_normal((10, 50)) * np.geomspace(0.1, 10, 10)[:, None], 4, axis=0)
+        nearness = np.tile([1, 1, 1e-3, 0], 10)[:, None]
+        signs = random.choice([-1, 1], (40, 1)) if flip else 1
+        return random.permutation(signs * (centres + spread * nearness * random.standard_normal(centres.shape)))
+
+    def test_equal_those_of_scipy_whatever_the_block(self):
+        expected = pdist(self.vectors.numpy())
+        for block in (1, 7, 10, 29, 30, 64):
+            with self.subTest(block=block):
+                np.testing.assert_allclose(condensed_distances(self.vectors, up_to_sign=False, block=block), expected, rtol=1e-12)
 
     def test_up_to_sign_is_the_shorter_of_both(self):
         v = self.vectors.numpy()
-        expected = [[min(np.linalg.norm(a - b), np.linalg.norm(a + b)) for b in v] for a in v]
-        np.testing.assert_allclose(distances(self.vectors, up_to_sign=True).numpy(), expected, atol=1e-7)
+        expected = [min(np.linalg.norm(a - b), np.linalg.norm(a + b)) for place, a in enumerate(v) for b in v[place + 1 :]]
+        for block in (7, 64):
+            with self.subTest(block=block):
+                np.testing.assert_allclose(condensed_distances(self.vectors, up_to_sign=True, block=block), expected, rtol=1e-12)
+
+    def test_keep_their_digits_however_small(self):
+        for spread in (1e-2, 1e-4, 1e-6, 1e-9, 1e-12):
+            for block in (7, 64):
+                with self.subTest(spread=spread, block=block):
+                    v = self.crowd(spread)
+                    np.testing.assert_allclose(condensed_distances(torch.from_numpy(v), up_to_sign=False, block=block), pdist(v), rtol=1e-8)
+
+    def test_up_to_sign_keep_their_digits_however_small(self):
+        v = self.crowd(1e-9, flip=True)
+        expected = [min(np.linalg.norm(a - b), np.linalg.norm(a + b)) for place, a in enumerate(v) for b in v[place + 1 :]]
+        np.testing.assert_allclose(condensed_distances(torch.from_numpy(v), up_to_sign=True, block=7), expected, rtol=1e-8)
+
+    def test_of_equal_and_of_zero_vectors_are_zero(self):
+        v = torch.tensor([[0.1, 0.7], [0.0, 0.0], [0.1, 0.7], [0.0, 0.0], [-0.1, -0.7]])
+        np.testing.assert_array_equal(condensed_distances(v, up_to_sign=True) == 0, [0, 1, 0, 1, 0, 1, 0, 0, 1, 0])
+
+    def test_all_at_once_are_the_square_of_the_condensed_ones(self):
+        square = distances(self.vectors, up_to_sign=True)
+        np.testing.assert_array_equal(square.numpy(), squareform(condensed_distances(self.vectors, up_to_sign=True)))
+        self.assertEqual(distances(self.vectors[:1], up_to_sign=True).tolist(), [[0.0]])
 
     def test_angles_equal_arccos(self):
         a, b = self.vectors[0], self.vectors[1]
@@ -49,10 +93,13 @@ class TestDistances(unittest.TestCase):
         self.assertAlmostEqual(angles(a[None], b[None], up_to_sign=False).item(), expected)
         self.assertAlmostEqual(angles(a[None], b[None], up_to_sign=True).item(), min(expected, math.pi - expected))
 
-    def test_median_angle_of_three(self):
-        vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-        self.assertAlmostEqual(median_angle(vectors, up_to_sign=False), math.pi / 4, places=6)
-        self.assertEqual(median_angle(vectors[:1], up_to_sign=False), 0.0)
+    def test_a_narrow_cluster_has_half_of_its_angles_within_the_limit(self):
+        for count in (1, 2, 3, 4, 30):
+            for limit in (0.3, 0.9, 1.2, 1.5, 2.0, math.pi):
+                for up_to_sign in (False, True):
+                    with self.subTest(count=count, limit=limit, up_to_sign=up_to_sign):
+                        expected = within(self.vectors[:count], limit, up_to_sign)
+                        self.assertEqual(is_narrow(self.vectors[:count], limit, up_to_sign, block=7), expected)
 
 
 class TestSharedClusters(unittest.TestCase):
@@ -90,6 +137,42 @@ class TestCut(unittest.TestCase):
 
 
 class TestCluster(unittest.TestCase):
+    def naive(self, found, vectors, student, students, gamma, beta):
+        """The clusters at the cut that was found, by their definition."""
+        kept = set()
+        for members in partition(fcluster(found.tree, found.cut, "distance")):
+            members = sorted(members)
+            if len(set(student[members])) >= gamma * students and within(vectors[members], math.pi / beta, up_to_sign=False):
+                kept.add(frozenset(members))
+        return kept
+
+    def test_labels_are_the_clusters_at_the_cut_that_count(self):
+        for linking in LINKAGES:
+            for seed in range(3):
+                with self.subTest(linkage=linking, seed=seed):
+                    vectors, student, _ = planted(noise=0.15, junk=8, seed=seed)
+                    found = cluster(vectors, student, 6, 0.5, 6, False, linking)
+                    self.assertEqual(partition(found.labels), self.naive(found, vectors, student, 6, 0.5, 6))
+                    self.assertEqual(set(found.labels) - {-1}, set(range(found.clusters)))
+
+    def test_the_tree_is_that_of_scipy_for_every_linkage(self):
+        vectors, student, label = planted(junk=4)
+        for linking in LINKAGES:
+            with self.subTest(linkage=linking):
+                found = cluster(vectors, student, 6, 0.7, 6, False, linking)
+                np.testing.assert_allclose(found.tree, linkage(pdist(vectors.numpy()), linking), rtol=1e-9)
+                self.assertEqual(partition(found.labels), partition(label))
+
+    def test_average_linkage_is_the_default(self):
+        vectors, student, _ = planted(junk=4)
+        by_default, average_one = (cluster(vectors, student, 6, 0.7, 6, False, *linking) for linking in ((), ("average",)))
+        np.testing.assert_array_equal(by_default.tree, average_one.tree)
+
+    def test_distances_among_some_are_those_of_the_square(self):
+        found = cluster(*planted(junk=2)[:2], 6, 0.7, 6, False)
+        places = np.array([40, 3, 0, 17, 41, 18])
+        np.testing.assert_array_equal(found.distances_among(places), squareform(found.distances)[np.ix_(places, places)])
+
     def check(self, gamma=0.7, beta=6, up_to_sign=False, **settings):
         vectors, student, label = planted(**settings)
         found = cluster(vectors, student, 6, gamma, beta, up_to_sign)
@@ -119,6 +202,28 @@ class TestCluster(unittest.TestCase):
         vectors, student, _ = planted(noise=0.02)
         self.assertEqual(cluster(vectors, student, 6, 0.7, 6, up_to_sign=False).clusters, 5)
         self.assertIsNone(cluster(vectors, student, 6, 0.7, 1000, up_to_sign=False))
+
+    def test_generosity_adds_clusters_that_come_about_late_or_that_fewer_students_share(self):
+        vectors, student, label = planted(neurons=6, students=6)
+        late = np.random.default_rng(1).standard_normal(vectors[label == 4].shape) * 0.08
+        vectors[label == 4] += torch.from_numpy(late)  # a loose cluster
+        kept = (label != 5) | (student < 3)  # one that half of the students have
+        vectors, student, label = vectors[kept], student[kept], label[kept]
+        strict, generous = (cluster(vectors, student, 6, 0.7, 6, up_to_sign=False, generous=doubt) for doubt in (False, True))
+        self.assertEqual(partition(strict.labels), {frozenset(np.flatnonzero(label == one)) for one in range(4)})
+        self.assertTrue(partition(strict.labels) < partition(generous.labels))
+        self.assertEqual(partition(generous.labels) - partition(strict.labels), self.smallest(vectors, student, label, least=3))
+
+    def smallest(self, vectors, student, label, least):
+        """The first merge of each of the last two planted clusters that unites so many students, by brute force."""
+        found = set()
+        for one in (4, 5):
+            places = np.flatnonzero(label == one)
+            tree = average(pdist(vectors[places].numpy()))
+            cuts = (fcluster(tree, height, "distance") for height in tree[:, 2])
+            groups = ({frozenset(places[cut == group]) for group in set(cut)} for cut in cuts)
+            found.add(next(group for cut in groups for group in cut if len(set(student[list(group)])) >= least))
+        return found
 
     def test_is_none_without_clusters_or_vectors(self):
         vectors, student, _ = planted(neurons=1, students=6, junk=6, noise=3.0)

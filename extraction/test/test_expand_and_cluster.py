@@ -10,11 +10,27 @@ import torch
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction.desc import ExtractionDesc
-from extraction.expand_and_cluster import assemble, contributions, layer_vectors, simplify, train_shallower
+from extraction.expand_and_cluster import (
+    assemble,
+    contributions,
+    dispensable,
+    fit,
+    is_exact,
+    layer_vectors,
+    next_inputs,
+    relative_loss,
+    sharpen,
+    simplify,
+    train_shallower,
+    trim,
+)
+from extraction.layer_reconstruction import standardisation
+from extraction.symmetry import symmetries
 from foundations.hparams import ModelHparams, TrainingHparams
 from models import registry
 from testing import toy_teacher
 from testing.test_case import TestCase
+from training.evaluation import evaluate
 
 
 def network(name, act_fun="tanh", seed=0):
@@ -73,7 +89,81 @@ class TestAssembly(unittest.TestCase):
             torch.testing.assert_close(found, expected)
 
 
+class TestExcess(TestCase):
+    """Neurons that are not the teacher's are found out."""
+
+    def setUp(self):
+        super().setUp()
+        self.teacher, x = network("mlp_4_5_3"), queries(400)
+        loader = DataLoader(Dataset(x, self.teacher(x).detach()), 400, seed=1, dtype=torch.float64)
+        self.loaders = loader, loader
+        self.desc = ExtractionDesc.default_for("students_mlp(3)_4_9_3")
+        self.desc.model_hparams.act_fun = "tanh"
+
+    def surrounded(self, noise, strangers):
+        """The teacher's layers a little off, with neurons of nobody's beside its own."""
+        hidden, output = layer_vectors(self.teacher)
+        more = queries(strangers, 5) if strangers else hidden[:0]
+        hidden = torch.cat([hidden + noise * queries(5, 5), more])
+        return [hidden, torch.cat([output[:, :-1], 0.1 * queries(3, strangers) if strangers else output[:, :0], output[:, -1:]], 1)]
+
+    def assert_is_the_teacher(self, found):
+        self.assertTrue(is_exact(found.network, self.loaders[0]))
+        self.assertEqual(found.model_hparams.model_name, "mlp_4_5_3")
+
+    def test_the_relative_loss_is_one_of_predicting_the_mean(self):
+        hidden, output = layer_vectors(self.teacher)
+        output = torch.cat([torch.zeros(3, 5), self.loaders[0].labels.mean(0)[:, None]], 1).to(output)
+        model, _ = assemble([hidden, output], self.desc.model_hparams)
+        self.assertAlmostEqual(relative_loss(model, self.loaders[0]), 1.0, places=2)
+
+    def test_what_is_dispensable_comes_first_and_the_others_take_over(self):
+        hidden, output = layer_vectors(self.teacher)
+        halves = output * torch.tensor([1, 1, 0.5, 1, 1, 1])
+        twice = [torch.cat([hidden, hidden[[2]]]), torch.cat([halves[:, :5], halves[:, [2]], halves[:, -1:]], 1)]
+        model, _ = assemble(twice, self.desc.model_hparams)
+        x = queries(400)
+        torch.testing.assert_close(model(x), self.teacher(x))
+        found = dispensable(model, x)
+        self.assertEqual(len(found), 6)
+        self.assertEqual([lost < 1e-10 for lost, _ in found], [True, True, False, False, False, False])
+        smaller, hparams = assemble(found[0][1], self.desc.model_hparams)
+        self.assertEqual(hparams.model_name, "mlp_4_5_3")
+        torch.testing.assert_close(smaller(x), self.teacher(x))
+
+    def test_a_network_of_the_right_size_is_fitted_as_it_is(self):
+        found = fit(self.surrounded(1e-2, 0), self.desc, self.loaders, os.path.join(self.root, "fit"), verbose=False)
+        self.assert_is_the_teacher(found)
+
+    def test_strangers_are_trimmed_away(self):
+        found = trim(self.surrounded(1e-2, 3), self.desc, self.loaders, os.path.join(self.root, "trim"), verbose=False)
+        self.assert_is_the_teacher(found[-1])
+
+    def test_a_network_that_lacks_a_neuron_is_not_exact_and_keeps_those_it_has(self):
+        hidden, output = self.surrounded(1e-2, 0)
+        lacking = [hidden[1:], output[:, 1:]]
+        found = trim(lacking, self.desc, self.loaders, os.path.join(self.root, "trim"), verbose=False)
+        self.assertEqual([each.model_hparams.model_name for each in found], ["mlp_4_4_3"])
+        self.assertFalse(is_exact(found[0].network, self.loaders[0]))
+
+
 class TestDepth(TestCase):
+    def test_recovered_layers_are_sharpened_by_a_student_above_them(self):
+        teacher, x = network("mlp_4_5_4_3"), queries(1500)
+        loader = DataLoader(Dataset(x, teacher(x).detach()), 256, seed=1, dtype=torch.float64)
+        desc = ExtractionDesc.default_for("students_mlp(2)_4_9_9_3")
+        desc.model_hparams.act_fun, desc.training_hparams = "tanh", TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine")
+        true = layer_vectors(teacher)[0]
+        near = true + 1e-3 * queries(5, 5)
+        features = next_inputs(x, [near], teacher.activation, symmetries["tanh"])
+        scale = standardisation(features)
+        folder = os.path.join(self.root, "layer_2")
+        inputs = [(features - scale[0]) / scale[1]] * 2
+        students, asked = train_shallower(network("students_mlp(2)_4_9_9_3"), desc, inputs, (loader, loader), folder, verbose=False)
+        losses = evaluate(students, asked[0])["individual_losses"]
+        (sharp,) = sharpen([near], students, losses, scale, desc, (loader, loader), f"{folder}_sharpened", verbose=False)
+        self.assertLess((sharp - true).norm().item(), 0.1 * (near - true).norm().item())
+
     def test_the_weights_of_shallower_students_do_not_depend_on_the_folder(self):
         desc = ExtractionDesc.default_for("students_mlp(3)_4_5_6_2")
         desc.training_hparams = TrainingHparams("adam", 0.01, "3it")

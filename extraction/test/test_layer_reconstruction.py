@@ -14,7 +14,10 @@ from extraction.layer_reconstruction import (
     recover,
     resolve_signs,
     settle_signs,
+    standardisation,
+    unstandardised,
     with_ones,
+    without,
 )
 from extraction.symmetry import symmetries
 from models.activation_functions import activation_functions
@@ -36,6 +39,44 @@ def students_of(truth, outgoing, copies=2, surplus=3, students=6, noise=1e-4, se
     return Neurons(incoming, outputs.norm(dim=2), torch.full((students,), 1e-5, dtype=torch.float64))
 
 
+class TestStandardisation(unittest.TestCase):
+    def test_vectors_over_standardised_inputs_give_the_same_pre_activations(self):
+        inputs, incoming = 3 * random(50, 4, seed=1) + 7, random(6, 5, seed=2)
+        mean, spread = standardisation(inputs)
+        standard = (inputs - mean) / spread
+        np.testing.assert_allclose(standard.mean(0), np.zeros(4), atol=1e-12)
+        np.testing.assert_allclose(standard.std(0), np.ones(4))
+        expected = with_ones(standard) @ incoming.T
+        torch.testing.assert_close(with_ones(inputs) @ unstandardised(incoming, mean, spread).T, expected)
+
+    def test_a_constant_column_keeps_its_scale(self):
+        inputs = random(50, 2, seed=1)
+        inputs[:, 1] = 4.0
+        mean, spread = standardisation(inputs)
+        self.assertEqual((mean[1].item(), spread[1].item()), (4.0, 1.0))
+
+
+class TestWithout(unittest.TestCase):
+    activations, following = random(100, 4, seed=1), random(3, 5, seed=2)
+
+    def test_it_is_the_least_squares_fit_of_the_others(self):
+        found, lost = without(self.activations, self.following, 1)
+        others = np.column_stack([np.delete(self.activations.numpy(), 1, axis=1), np.ones(100)])
+        wanted = (with_ones(self.activations) @ self.following.T).numpy()
+        solution = np.linalg.lstsq(others, wanted, rcond=None)[0]
+        np.testing.assert_allclose(found.numpy(), solution.T)
+        share = np.sqrt(np.mean((others @ solution - wanted) ** 2)) / np.sqrt(np.mean((wanted - wanted.mean(0)) ** 2))
+        self.assertAlmostEqual(lost, share, places=12)
+
+    def test_nothing_is_lost_with_a_neuron_that_the_others_make_up(self):
+        activations = self.activations.clone()
+        activations[:, 2] = 2 * activations[:, 0] - activations[:, 3] + 1
+        found, lost = without(activations, self.following, 2)
+        self.assertLess(lost, 1e-14)
+        kept = with_ones(activations[:, [0, 1, 3]])
+        torch.testing.assert_close(kept @ found.T, with_ones(activations) @ self.following.T)
+
+
 class TestRecover(unittest.TestCase):
     def setUp(self):
         self.truth, self.outgoing = random(5, 9, seed=1), random(5, 3, seed=2)
@@ -48,6 +89,45 @@ class TestRecover(unittest.TestCase):
                 self.assertEqual(found.shape, self.truth.shape)
                 self.assertEqual(sorted(gaps.argmin(1).tolist()), list(range(5)))
                 self.assertLess(gaps.amin(1).max().item(), 1e-2)
+
+    def test_students_much_worse_than_the_best_two_have_no_say(self):
+        neurons = students_of(self.truth, self.outgoing)
+        others = students_of(random(5, 9, seed=8), self.outgoing)
+        neurons.incoming[2:] = others.incoming[2:]
+        self.assertGreater(self.gaps(recover(neurons, symmetries["tanh"], 0.5, 6)).min().item(), 0.1)
+        neurons.residual[:2] = 1e-14
+        found = recover(neurons, symmetries["tanh"], 0.5, 6)
+        self.assertEqual(len(found.incoming), 5)
+        self.assertLess(self.gaps(found).max().item(), 1e-2)
+        self.assertEqual(set(found.clustering.student.tolist()), {0, 1})
+
+    def gaps(self, found):
+        return torch.cdist(self.truth, found.incoming).amin(1)
+
+    def test_a_cluster_needs_two_students_however_few_have_a_say(self):
+        neurons = students_of(self.truth, self.outgoing, copies=1, surplus=3)
+        neurons.residual[:2] = 1e-14
+        neurons.contribution[:, 5:] = 1.0
+        self.assertEqual(len(recover(neurons, symmetries["tanh"], 0.34, 6).incoming), 5)
+
+    def test_uninformative_inputs_do_not_count(self):
+        neurons = students_of(self.truth, self.outgoing)
+        neurons.incoming[:, :, 2] = 10 * random(6, 13, seed=4)
+        informative = torch.arange(8) != 2
+        found = recover(neurons, symmetries["tanh"], 0.7, 6, informative=informative)
+        self.assertEqual(len(found.incoming), 5)
+        seen = torch.arange(9) != 2
+        self.assertLess(torch.cdist(self.truth[:, seen], found.incoming[:, seen]).amin(1).max().item(), 1e-2)
+        self.assertEqual(found.incoming.shape[1], 9)
+        without_mask = recover(neurons, symmetries["tanh"], 0.7, 6)
+        self.assertTrue(without_mask is None or len(without_mask.incoming) != 5)
+
+    def test_what_contributes_little_is_recovered_in_doubt_only(self):
+        neurons = students_of(self.truth, self.outgoing, copies=1, surplus=0)
+        neurons.contribution[:, 4] = 5 * neurons.residual[0]
+        self.assertEqual(len(recover(neurons, symmetries["tanh"], 0.7, 6).incoming), 4)
+        found = recover(neurons, symmetries["tanh"], 0.7, 6, generous=True)
+        self.assertLess(self.gaps(found).max().item(), 1e-2)
 
     def test_takes_the_student_with_the_lowest_loss(self):
         neurons = students_of(self.truth, self.outgoing, copies=1)

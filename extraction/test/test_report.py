@@ -22,6 +22,19 @@ def report(**changes):
         "layers": [layer, layer | {"recovered_width": 10, "teacher_width": 10, "matched": 10}],
         "function": {"queries": 1360, "mse": 1e-30, "max_abs_error": 2e-14},
         "before_finetuning": {"max_relative_error": 2e-3, "function": {"queries": 1360, "mse": 1e-5, "max_abs_error": 2e-2}},
+        "certificate": {
+            "residual": 4e-14,
+            "held_out_residual": 6e-14,
+            "equations": 40000,
+            "unknowns": 1210,
+            "rank": 1210,
+            "weight_error_bound": 5e-12,
+            "agreement": 1.0,
+            "separation": 0.3,
+            "signs_settled": True,
+            "disagreement": 7e-13,
+            "accepted": True,
+        },
         "students": {"count": 3, "losses": [2e-8, 1e-8, 3e-8]},
         "seconds": {"students": 7.25, "pictures": 1.0},
         "act_fun": "relu",
@@ -56,11 +69,39 @@ class TestReport(unittest.TestCase):
         said = verdict(report(identified=False, max_relative_error=0.4, layers=layers))
         self.assertEqual(said, "NOT IDENTIFIED. 15 of 16 neurons matched, 2 in excess; largest weight error 4.0e-01.")
 
-    def test_without_the_teacher_only_the_answers_are_spoken_of(self):
+    def test_the_certificate_takes_a_line(self):
+        (line,) = [line for line in table(report()).splitlines() if line.startswith("certified")]
+        self.assertEqual(
+            line,
+            "certified  accepted: answers missed by 4.0e-14, those held out by 6.0e-14 of their spread; "
+            "1210 of 1210 unknowns determined, a rival differs by 7.0e-13 at most",
+        )
+
+    def test_what_was_not_examined_is_left_out_of_it(self):
+        figures = report()["certificate"] | {"rank": None, "weight_error_bound": None, "disagreement": None, "accepted": False}
+        (line,) = [line for line in table(report(certificate=figures)).splitlines() if line.startswith("certified")]
+        self.assertTrue(line.startswith("certified  not accepted: answers missed by"))
+        self.assertTrue(line.endswith("; - of 1210 unknowns determined"))
+
+    def test_with_the_teacher_the_verdict_is_the_comparison(self):
+        refused = report()["certificate"] | {"accepted": False}
+        self.assertTrue(verdict(report(certificate=refused)).startswith("IDENTIFIED."))
+        self.assertTrue(verdict(report(identified=False, max_relative_error=0.4)).startswith("NOT IDENTIFIED."))
+
+    def test_without_the_teacher_it_is_the_certificate(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in report()["layers"]]
-        text = table(report(identified=None, max_relative_error=None, layers=layers))
-        self.assertIn("RECONSTRUCTED as digits_lenet_16, which misses the held-out answers by 2.0e-14 at most", text)
+        unknown = {"identified": None, "max_relative_error": None, "layers": layers}
+        text = table(report(**unknown))
+        self.assertEqual(
+            text.splitlines()[-1],
+            "Verdict: ACCEPTED. digits_lenet_16 gives every answer to rounding, and the answers leave no other choice of weights.",
+        )
         self.assertEqual(text.splitlines()[2].split()[4], "-")
+        refused = report()["certificate"] | {"accepted": False}
+        self.assertEqual(
+            verdict(report(**unknown, certificate=refused)),
+            "NOT ACCEPTED as exact. digits_lenet_16 misses the held-out answers by 2.0e-14 at most; the teacher's weights are not known.",
+        )
 
 
 if __name__ == "__main__":

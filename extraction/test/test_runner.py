@@ -12,9 +12,11 @@ import torch
 from extraction import expand_and_cluster
 from foundations.hparams import ModelHparams
 from models import registry
+from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
 from training import checkpointing, train
+from training.metric_logger import MetricLogger
 
 STUDENTS = ("--default_hparams=students_mlp(6)_6_12_3", "--global_seed=3", "--training_steps=800it")
 
@@ -128,14 +130,53 @@ class TestExtraction(ExtractionTestCase):
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
         out = self.extract(f"--teacher_name={path}")
-        self.assertIn("Verdict: RECONSTRUCTED as mlp_6_4_3", out)
+        self.assertIn("Verdict: ACCEPTED. mlp_6_4_3 gives every answer to rounding", out)
         (name,) = [name for name in self.files() if name.endswith("report.json")]
         with open(os.path.join(self.root, name)) as file:
             report = json.load(file)
+        self.assertIs(report["certificate"]["accepted"], True)
         self.assertIsNone(report["identified"])
         self.assertIsNone(report["layers"][0]["matched"])
         self.assertEqual(report["layers"][0]["recovered_width"], 4)
         self.assertLess(report["function"]["max_abs_error"], 1e-9)
+
+    def test_rounded_answers_give_the_widths_and_are_not_accepted(self):
+        queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        path = os.path.join(self.root, "pairs.npz")
+        np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy().round(4))
+        out = self.extract(f"--teacher_name={path}")
+        self.assertIn("Verdict: NOT ACCEPTED as exact. mlp_6_4_3 misses the held-out answers by", out)
+
+    def test_polished_students_are_exact_and_stop_there(self):
+        self.extract("--polish_optimizer=levenberg_marquardt")
+        (log,) = [name for name in self.files() if name.endswith(os.path.join("main", "polish", "logger"))]
+        logger = MetricLogger.load(os.path.dirname(os.path.join(self.root, log)))
+        self.assertLess(logger.last_iteration, 200)
+        _, report = self.report("--polish_optimizer=levenberg_marquardt")
+        losses = sorted(report["students"]["losses"])
+        self.assertLess(losses[1], 1e-18)
+        self.assertIs(report["identified"], True)
+
+    def test_uninformative_inputs_are_left_out_of_clustering_and_score(self):
+        name, _ = toy_teacher.make("mlp_64_3_2", "tanh", seed=1)
+        arguments = (
+            "extract", "--default_hparams=students_mlp(4)_64_6_2", "--act_fun=tanh", f"--teacher_name={name}", "--teacher_seed=1",
+            "--datagen=random:1500", "--global_seed=3", "--training_steps=600it", "--boruta=digits",
+        )  # fmt: skip
+        mask = [place % 8 not in (0, 7) for place in range(64)]
+        get_platform().write(os.path.join(get_platform().boruta_root, "digits.json"), json.dumps(mask))
+        status, out, err = self.command(*arguments)
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("Verdict: IDENTIFIED. 3 of 3 neurons", out)
+
+    def test_too_few_answers_for_the_unknowns_are_refused_and_the_students_kept(self):
+        queries = torch.randn(12, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        path = os.path.join(self.root, "pairs.npz")
+        np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
+        status, _, err = self.run_toy(f"--teacher_name={path}", "--training_steps=100it", "--gamma=0.4", "--beta=1")
+        self.assertEqual((status, err.count("\n")), (2, 1), err)
+        self.assertRegex(err, "33 answers are too few for the .* unknowns of mlp_6_.*; the students are kept")
+        self.assertTrue(any(name.endswith("main/logger") and name.startswith("extract_") for name in self.files()))
 
     def test_students_that_share_nothing_are_kept(self):
         status, _, err = self.run_toy("--training_steps=1it", "--gamma=1.0", "--beta=60")
@@ -157,6 +198,11 @@ class TestErrors(ExtractionTestCase):
             "--gamma": ["--gamma=0.2"],
             "--beta": ["--beta=0.5"],
             "--finetune_optimizer": ["--finetune_optimizer=lm"],
+            "--polish_optimizer: 'adam' is not known": ["--polish_optimizer=adam"],
+            "--polish_steps": ["--polish_steps=0it"],
+            "--linkage: 'ward' is not known": ["--linkage=ward"],
+            "--boruta: 'digit' is not known, did you mean 'digits'": ["--boruta=digit"],
+            "the images of digits have 64 values; the network takes 6": ["--boruta=digits"],
             "is not a stack of students": ["--model_name=mlp_6_12_3"],
             "takes 7 inputs": ["--model_name=students_mlp(6)_7_12_3"],
             "has 2 outputs": ["--model_name=students_mlp(6)_6_12_2"],

@@ -41,6 +41,8 @@ OTHER_VALUES = {
         "patience": 1,
         "cooldown": 1,
         "precision": "float64",
+        "polish_optimizer": "lbfgs",
+        "polish_steps": "7it",
     },
 }
 UNNAMED = {"dataset_hparams": {"samples": 5437, "d_in": 64}, "model_hparams": {}, "training_hparams": {"further_training": "10ep"}}

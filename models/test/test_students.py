@@ -154,6 +154,18 @@ class StackTest(TestCase):
         self.assertEqual((student.fc.weight.dtype, student.act_fun, student.networks), (torch.float64, "tanh", 1))
 
 
+class SigmoidTest(TestCase):
+    def test_sigmoid_students_begin_as_the_functions_that_tanh_students_would_be(self):
+        x = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        sigmoid, tanh = (build("students_mlp(3)_4_6_5_2", act_fun=name) for name in ("sigmoid", "tanh"))
+        torch.testing.assert_close(sigmoid(x), tanh(x), rtol=1e-5, atol=1e-5)  # drawn in float32
+
+    def test_students_of_other_activation_functions_begin_as_they_are_drawn(self):
+        softplus, relu = (build("students_mlp(3)_4_6_5_2", act_fun=name) for name in ("softplus", "relu"))
+        for ours, theirs in zip(softplus.parameters(), relu.parameters(), strict=True):
+            self.assertTrue(torch.equal(ours, theirs))
+
+
 class TrainingTest(TestCase):
     """Not bit for bit: the shared first layer is one matrix product over all students, whose sums are taken in another order for one."""
 

@@ -64,23 +64,22 @@ class OptimizerTest(TrainTestCase):
 
     def test_an_unknown_optimizer_is_refused_with_the_nearest_name(self):
         with self.assertRaisesRegex(ConfigError, "--optimizer_name: 'adan' is not known, did you mean 'adam'.*levenberg_marquardt, sgd"):
-            optimizers.check(hparams(optimizer_name="adan"), students=False, classes=False)
+            optimizers.check(hparams(optimizer_name="adan"), classes=False)
 
     def test_help_offers_what_passes(self):
         for name in optimizers.choices()["optimizer_name"]:
-            optimizers.check(hparams(optimizer_name=name), students=False, classes=False)
+            optimizers.check(hparams(optimizer_name=name), classes=False)
             optimizers.get_optimizer(hparams(optimizer_name=name), network())
 
-    def test_levenberg_marquardt_is_for_one_network_and_real_valued_targets(self):
-        for students, classes in ((True, False), (False, True), (True, True)):
-            with self.assertRaisesRegex(ConfigError, "levenberg_marquardt fits .*valid here: sgd, adam, lbfgs"):
-                optimizers.check(hparams(optimizer_name="levenberg_marquardt"), students, classes)
+    def test_levenberg_marquardt_is_for_real_valued_targets(self):
+        with self.assertRaisesRegex(ConfigError, "levenberg_marquardt fits .*valid here: sgd, adam, lbfgs"):
+            optimizers.check(hparams(optimizer_name="levenberg_marquardt"), classes=True)
 
     def test_second_order_optimizers_refuse_what_they_do_not_have(self):
         for name in ("lbfgs", "levenberg_marquardt"):
             for field in ("momentum", "nesterov_momentum", "weight_decay"):
                 with self.assertRaisesRegex(ConfigError, f"--{field}: {name} has none"):
-                    optimizers.check(hparams(optimizer_name=name, **{field: 0.5}), students=False, classes=False)
+                    optimizers.check(hparams(optimizer_name=name, **{field: 0.5}), classes=False)
 
 
 class RateTest(TrainTestCase):

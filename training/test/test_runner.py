@@ -278,7 +278,7 @@ class TeacherTest(RunnerTestCase):
 
     def test_queries_and_a_teachers_seed_do_not_matter_to_a_file_of_answers(self):
         path = os.path.join(self.root, "answers.npz")
-        np.savez(path, X=np.zeros((30, 3)), y=np.zeros((30, 2)))
+        np.savez(path, X=np.random.RandomState(0).randn(30, 3), y=np.random.RandomState(1).randn(30, 2))
         answers = (*self.student, f"--teacher_name={path}")
         self.assertEqual(self.location(*answers), self.location(*answers, self.queries, "--teacher_seed=4"))
         self.assertEqual(self.location(*answers), self.location(*answers, "--samples=30"))
@@ -348,7 +348,7 @@ class RefusalTest(RunnerTestCase):
 
     def test_samples_that_are_not_what_a_file_holds(self):
         path = os.path.join(self.root, "answers.npz")
-        np.savez(path, X=np.zeros((30, 3)), y=np.zeros((30, 2)))
+        np.savez(path, X=np.random.RandomState(0).randn(30, 3), y=np.random.RandomState(1).randn(30, 2))
         self.assert_refused(
             *TeacherTest.student, f"--teacher_name={path}", "--samples=10", says="--samples: 10 is wrong; .* holds 30 pairs"
         )

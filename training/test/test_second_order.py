@@ -130,7 +130,7 @@ class NetworkTest(TestCase):
 
     def test_a_step_solves_the_damped_normal_equations(self):
         optimizer, step = LevenbergMarquardt(self.model), self.damped_steps()
-        optimizer.param_groups[0]["damping"] = 0.3
+        optimizer.param_groups[0]["damping"] = [0.3]
         optimizer.step(Objective(self.model, self.examples, self.labels))
         np.testing.assert_allclose(weights(self.model).numpy(), step(0.3), rtol=1e-9, atol=1e-11)
 
@@ -153,7 +153,7 @@ class NetworkTest(TestCase):
     def test_the_damping_falls_tenfold_after_a_step_that_helps(self):
         optimizer = LevenbergMarquardt(self.model)
         for power in range(3):
-            self.assertAlmostEqual(optimizer.param_groups[0]["damping"], second_order.FIRST_DAMPING / 10**power, delta=1e-15)
+            self.assertAlmostEqual(optimizer.param_groups[0]["damping"][0], second_order.FIRST_DAMPING / 10**power, delta=1e-15)
             optimizer.step(Objective(self.model, self.examples, self.labels))
 
     def test_the_damping_rises_tenfold_until_a_step_helps(self):
@@ -162,7 +162,7 @@ class NetworkTest(TestCase):
         step = self.damped_steps()
         optimizer = LevenbergMarquardt(self.model)
         optimizer.step(Objective(self.model, self.examples, self.labels))
-        taken = 10 * optimizer.param_groups[0]["damping"]
+        taken = 10 * optimizer.param_groups[0]["damping"][0]
         self.assertGreater(taken, 5 * second_order.FIRST_DAMPING)
         np.testing.assert_allclose(weights(self.model).numpy(), step(taken), rtol=1e-6)
         self.assertLess(loss(self.model, self.examples, self.labels), before)
@@ -195,6 +195,62 @@ class NetworkTest(TestCase):
     def test_class_labels_are_refused(self):
         with self.assertRaisesRegex(ConfigError, "--optimizer_name: levenberg_marquardt minimises squared errors; class labels"):
             descend(self.model, self.examples, torch.zeros(60, dtype=torch.int64))
+
+
+class StackTest(TrainTestCase):
+    """A stack of students descends as its students would alone."""
+
+    def setUp(self):
+        super().setUp()
+        self.examples = random(80, 3, seed=1)
+        self.labels = network("mlp_3_4_2", act_fun="tanh")(self.examples).detach()
+        self.students = network("students_mlp(3)_3_6_2", act_fun="tanh")
+
+    def alone(self, steps: int) -> list[Model]:
+        students = [self.students.select(i) for i in range(3)]
+        for student in students:
+            descend(student, self.examples, self.labels, steps)
+        return students
+
+    def test_every_student_takes_the_steps_that_it_takes_alone(self):
+        alone = self.alone(steps=6)
+        optimizer = descend(self.students, self.examples, self.labels, steps=6)
+        for i, student in enumerate(alone):
+            for ours, theirs in zip(self.students.select(i).parameters(), student.parameters(), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+        self.assertGreater(len(set(optimizer.param_groups[0]["damping"])), 1)  # they have not all had it equally easy
+
+    def test_products_with_the_jacobian_take_the_same_step(self):
+        twin = copy.deepcopy(self.students)
+        start = weights(self.students)
+        descend(self.students, self.examples, self.labels)
+        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
+            descend(twin, self.examples, self.labels)
+        difference = (weights(twin) - weights(self.students)).norm() / (weights(self.students) - start).norm()
+        self.assertLess(difference.item(), 0.3)  # the damping is another: of the diagonal here, of the identity there
+
+    def test_a_student_at_the_solution_rests_while_the_others_move(self):
+        with torch.no_grad():
+            for parameter, solution in zip(self.students.parameters(), self.solution().parameters(), strict=True):
+                parameter[1] = solution[0]
+        before = [parameter.clone() for parameter in self.students.parameters()]
+        optimizer = descend(self.students, self.examples, self.labels)
+        for parameter, start in zip(self.students.parameters(), before, strict=True):
+            self.assertTrue(torch.equal(parameter[1], start[1]))
+            self.assertFalse(torch.equal(parameter[0], start[0]))
+        self.assertFalse(optimizer.spent)
+
+    def solution(self) -> Model:
+        """A student that is the teacher, with dead neurons beside its own."""
+        teacher, student = network("mlp_3_4_2", act_fun="tanh"), network("students_mlp(1)_3_6_2", act_fun="tanh")
+        with torch.no_grad():
+            student.fc.weight.zero_()
+            student.fc_layers[0].weight[0, :, :4], student.fc_layers[0].bias[0, 0, :4] = (
+                teacher.fc_layers[0].weight.T,
+                teacher.fc_layers[0].bias,
+            )
+            student.fc.weight[0, :4], student.fc.bias[0, 0] = teacher.fc.weight.T, teacher.fc.bias
+        return student
 
 
 class StopTest(TrainTestCase):

@@ -4,6 +4,7 @@ import scipy.stats
 import torch
 
 from datasets.datagen.gaussian import Gaussian
+from datasets.datagen.registry import registered_policies
 from testing.test_case import TestCase
 
 
@@ -14,6 +15,10 @@ def make(count: int, train: bool = True, seed: int = 0) -> torch.Tensor:
 class GaussianTest(TestCase):
     def test_values_are_standard_normal(self):
         self.assertGreater(scipy.stats.kstest(make(4000).flatten().numpy(), "norm").pvalue, 0.01)
+
+    def test_the_wide_ones_have_three_times_the_spread(self):
+        wide = registered_policies["wide"].make(4000, True, 5, torch.Generator().manual_seed(0))
+        self.assertGreater(scipy.stats.kstest((wide / 3).flatten().numpy(), "norm").pvalue, 0.01)
 
     def test_inputs_are_independent(self):
         correlation = torch.corrcoef(make(4000).T) - torch.eye(5)

@@ -1,0 +1,315 @@
+"""What is accepted as exact, and what is not, on networks that are known."""
+
+import copy
+import dataclasses
+import json
+import math
+import unittest
+
+import numpy as np
+import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from datasets.base import DataLoader
+from datasets.teacher_dataset import Dataset
+from extraction.certificate import WEIGHT_ERROR, can_be_turned, certify
+from extraction.clustering import Clustering
+from extraction.expand_and_cluster import Reconstruction, layer_vectors
+from extraction.layer_reconstruction import RecoveredLayer
+from extraction.symmetry import symmetries
+from foundations.hparams import ModelHparams
+from models import registry
+from models.activation_functions import LEAKY_SLOPE
+from testing.test_case import TestCase
+
+SCALABLE = [name for name, symmetry in symmetries.items() if symmetry.positive_scaling]
+NONLINEAR = [name for name in symmetries if name != "identity"]
+
+
+def network(act_fun="tanh", name="mlp_3_4_2", seed=0):
+    return registry.get(ModelHparams(name, "kaiming_normal", "uniform", act_fun), seed=seed).double()
+
+
+def as_if_recovered(model, students=4, holders=4):
+    """A network as the students' common property; its first neuron is held by some of them only."""
+    layers = []
+    for vectors in layer_vectors(model)[:-1]:
+        student, labels = (grid.flatten() for grid in np.indices((students, len(vectors))))
+        labels = np.where((labels == 0) & (student >= holders), -1, labels)
+        clustering = Clustering(np.zeros(0), np.zeros((0, 4)), 1.0, labels, student)
+        layers.append(RecoveredLayer(vectors, clustering, vectors.repeat(students, 1)))
+    return Reconstruction(layers, ModelHparams("mlp_3_4_2", "", ""), model, model, "", [], "")
+
+
+def queries(count, inputs=3, seed=0):
+    return 2 * torch.randn(count, inputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class CertificateTestCase(TestCase):
+    def certify(self, model, teacher=None, count=300, asked=lambda x: x, answered=lambda y: y, **holders):
+        """The certificate of a model for what a teacher, itself unless given, answers; every figure is one that JSON can hold."""
+        loaders = []
+        for seed, size in ((0, count), (1, 40)):
+            examples = asked(queries(size, model.sizes[0], seed))
+            with torch.no_grad():
+                answers = answered((teacher or model)(examples))
+            loaders.append(DataLoader(Dataset(examples, answers), size, seed=5, dtype=torch.float64))
+        found = certify(as_if_recovered(model, **holders), *loaders)
+        self.assertEqual(json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False)), dataclasses.asdict(found))
+        return found
+
+    def assert_refused(self, found):
+        self.assertIs(found.accepted, False)
+
+
+class TestAccepted(CertificateTestCase):
+    def test_a_network_that_gives_its_own_answers(self):
+        for name, seed in (("mlp_3_4_2", 0), ("mlp_3_4_3_2", 3)):
+            for act_fun in ("tanh", "relu", "g") if name == "mlp_3_4_3_2" else NONLINEAR:
+                with self.subTest(act_fun=act_fun, name=name):
+                    model = network(act_fun, name, seed)
+                    found = self.certify(model)
+                    self.assertIs(found.accepted, True)
+                    self.assertEqual((found.residual, found.held_out_residual, found.agreement), (0, 0, 1))
+                    parameters = sum(parameter.numel() for parameter in model.parameters())
+                    hidden = sum(model.sizes[1:-1]) if act_fun in SCALABLE else 0
+                    self.assertEqual((found.equations, found.unknowns, found.rank), (600, parameters - hidden, parameters - hidden))
+
+    def test_the_same_figures_again(self):
+        model = network("g")
+        self.assertEqual(self.certify(model), self.certify(model))
+
+    def test_agreement_is_that_on_the_rarest_neuron(self):
+        self.assertEqual(self.certify(network(), students=5, holders=3).agreement, 0.6)
+
+
+def jacobian_of(model, examples):
+    """Torch's own Jacobian of the outputs, a column for each parameter in their order."""
+    names, values = zip(*model.named_parameters(), strict=True)
+
+    def outputs(*parts):
+        return torch.func.functional_call(model, dict(zip(names, parts, strict=True)), (examples,))
+
+    return torch.cat([part.flatten(2) for part in torch.autograd.functional.jacobian(outputs, values)], 2).flatten(0, 1).numpy()
+
+
+class TestDetermination(CertificateTestCase):
+    def assert_rank_is_that_of_the_jacobian(self, model, asked=lambda x: x, count=300):
+        """Against numpy, by singular values; returns the certificate."""
+        found = self.certify(model, asked=asked, count=count)
+        self.assertEqual(found.rank, np.linalg.matrix_rank(jacobian_of(model, asked(queries(count, model.sizes[0])))))
+        return found
+
+    def assert_open(self, found):
+        self.assertLess(found.rank, found.unknowns)
+        self.assertIsNone(found.weight_error_bound)
+        self.assertIsNone(found.disagreement)
+        self.assert_refused(found)
+
+    def test_answers_to_all_kinds_of_queries_determine_all(self):
+        for act_fun in ("tanh", "relu", "g"):
+            with self.subTest(act_fun):
+                found = self.assert_rank_is_that_of_the_jacobian(network(act_fun))
+                self.assertEqual(found.rank, found.unknowns)
+
+    def test_an_input_that_never_changes_leaves_its_weights_open(self):
+        for value in (0.0, 1.5):
+            for act_fun in ("tanh", "relu", "g"):
+
+                def asked(x, value=value):
+                    return torch.cat([torch.full_like(x[:, :1], value), x[:, 1:]], 1)
+
+                with self.subTest(act_fun=act_fun, value=value):
+                    found = self.assert_rank_is_that_of_the_jacobian(network(act_fun), asked)
+                    self.assertEqual(found.rank, found.unknowns - 4)
+                    self.assert_open(found)
+
+    def test_a_neuron_that_is_never_active_is_open(self):
+        model = network("relu")
+        model.fc_layers[0].bias.data[2] = -100
+        found = self.certify(model)
+        self.assertEqual(found.rank, found.unknowns - 5)  # its weights, bias and two outgoing weights, one of which scaling takes
+        self.assert_open(found)
+
+    def test_a_neuron_that_is_always_active_is_open(self):
+        model = network("relu")
+        model.fc_layers[0].bias.data[2] = 100
+        self.assert_open(self.assert_rank_is_that_of_the_jacobian(model))
+
+    def test_a_neuron_that_nothing_listens_to_is_open(self):
+        for act_fun in ("tanh", "relu"):
+            with self.subTest(act_fun):
+                model = network(act_fun)
+                model.fc.weight.data[:, 1] = 0
+                self.assert_open(self.certify(model))
+
+    def test_fewer_answers_than_unknowns_are_not_enough(self):
+        found = self.assert_rank_is_that_of_the_jacobian(network(), count=12)
+        self.assertEqual((found.equations, found.unknowns), (24, 26))
+        self.assert_open(found)
+
+    def test_a_linear_network_is_open(self):
+        self.assert_open(self.assert_rank_is_that_of_the_jacobian(network("identity")))
+
+    def test_the_bound_holds_for_a_fit_to_slightly_wrong_answers(self):
+        for act_fun in ("tanh", "g"):
+            for seed in range(3):
+                with self.subTest(act_fun=act_fun, seed=seed):
+                    model = network(act_fun, seed=seed)
+                    noise = 1e-9 * torch.randn(300, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+                    step, *_ = np.linalg.lstsq(jacobian_of(model, queries(300)), noise.flatten().numpy())
+                    fitted = copy.deepcopy(model)
+                    vector_to_parameters(parameters_to_vector(model.parameters()) + torch.from_numpy(step), fitted.parameters())
+                    pairs = zip(layer_vectors(fitted), layer_vectors(model), strict=True)
+                    deviation = max(float((ours - true).abs().max() / ours.abs().max()) for ours, true in pairs)
+                    found = self.certify(fitted, model, answered=lambda y, noise=noise: y + noise[: len(y)])
+                    self.assertGreater(deviation, 1e-10)
+                    self.assertLess(deviation, found.weight_error_bound)
+                    self.assertLess(found.weight_error_bound, WEIGHT_ERROR)
+
+
+class TestRefused(CertificateTestCase):
+    def test_rounded_answers(self):
+        for digits in (3, 6, 9):
+            with self.subTest(digits):
+                found = self.certify(network(), answered=lambda y, digits=digits: torch.round(y, decimals=digits))
+                self.assertAlmostEqual(math.log10(found.residual), -digits, delta=1)
+                self.assert_refused(found)
+
+    def test_answers_in_single_precision(self):
+        self.assert_refused(self.certify(network(), answered=lambda y: y.float().double()))
+
+    def test_a_weight_that_is_slightly_wrong(self):
+        for act_fun in ("tanh", "relu", "g"):
+            for depth in (0, 1):
+                with self.subTest(act_fun=act_fun, depth=depth):
+                    teacher = network(act_fun)
+                    model = copy.deepcopy(teacher)
+                    [model.fc_layers[0], model.fc][depth].weight.data[1, 2] += 1e-6
+                    found = self.certify(model, teacher)
+                    self.assertGreater(found.weight_error_bound, 1e-7)
+                    self.assert_refused(found)
+
+    def test_wrong_only_where_answers_were_held_out(self):
+        calls = iter((0.0, 1e-6))
+        found = self.certify(network(), answered=lambda y: y + next(calls))
+        self.assertEqual(found.residual, 0)
+        self.assertGreater(found.held_out_residual, 1e-7)
+        self.assert_refused(found)
+
+    def test_wrong_only_where_it_was_fitted(self):
+        calls = iter((1e-9, 0.0))
+        found = self.certify(network(), answered=lambda y: y + next(calls))
+        self.assertEqual(found.held_out_residual, 0)
+        self.assertGreater(found.residual, 1e-10)
+        self.assertLess(found.weight_error_bound, WEIGHT_ERROR)
+        self.assert_refused(found)
+
+    def test_a_neuron_that_answers_hardly_show(self):
+        """Its weights move the answers by less than these are rounded."""
+        model = network()
+        model.fc.weight.data[:, 1] *= 1e-12
+        found = self.certify(model)
+        self.assertEqual((found.rank, found.residual), (found.unknowns, 0))
+        self.assertLess(found.disagreement, 1e-8)
+        self.assertGreater(found.weight_error_bound, 1e-4)
+        self.assert_refused(found)
+
+    def test_another_activation_function_with_twice_the_neurons(self):
+        """relu(u) = (leaky(u) + slope * leaky(-u)) / (1 - slope^2), and leaky(u) = relu(u) - slope * relu(-u)."""
+        for theirs, ours, outgoing in (("relu", "leaky_relu", LEAKY_SLOPE), ("leaky_relu", "relu", -LEAKY_SLOPE)):
+            with self.subTest(teacher=theirs):
+                teacher, model = network(theirs), network(ours, "mlp_3_8_2")
+                hidden, scale = teacher.fc_layers[0], 1 - LEAKY_SLOPE**2 if ours == "leaky_relu" else 1
+                model.fc_layers[0].weight.data = torch.cat([hidden.weight.data, -hidden.weight.data])
+                model.fc_layers[0].bias.data = torch.cat([hidden.bias.data, -hidden.bias.data])
+                model.fc.weight.data = torch.cat([teacher.fc.weight.data, outgoing * teacher.fc.weight.data], 1) / scale
+                model.fc.bias.data = teacher.fc.bias.data
+                found = self.certify(model, teacher)
+                self.assertLess(found.residual, 1e-14)
+                self.assert_refused(found)
+
+    def test_opposites(self):
+        for act_fun in ("relu", "softplus", "tanh"):
+            with self.subTest(act_fun):
+                model = network(act_fun)
+                layer = model.fc_layers[0]
+                layer.weight.data[3], layer.bias.data[3] = -layer.weight.data[0], -layer.bias.data[0]
+                found = self.certify(model)
+                self.assertLess(found.separation, 1e-12)
+                self.assert_refused(found)
+
+    def test_opposites_are_others_where_there_is_no_symmetry(self):
+        model = network("g")
+        layer = model.fc_layers[0]
+        layer.weight.data[3], layer.bias.data[3] = -layer.weight.data[0], -layer.bias.data[0]
+        found = self.certify(model)
+        self.assertGreater(found.separation, 0.1)
+        self.assertIs(found.accepted, True)
+
+    def test_separation_is_the_smallest_angle(self):
+        model = network("g", "mlp_1_2_1")
+        vectors = torch.tensor([[1.0, 0.0], [math.cos(0.3), math.sin(0.3)]], dtype=torch.float64)
+        model.fc_layers[0].weight.data, model.fc_layers[0].bias.data = vectors[:, :1], vectors[:, 1]
+        self.assertAlmostEqual(self.certify(model).separation, 0.3)
+
+    def test_too_few_answers_for_a_rival(self):
+        """Half of the answers are fewer than the unknowns: the rival fits them, and is another."""
+        found = self.certify(network(), count=16)
+        self.assertEqual((found.rank, found.residual), (found.unknowns, 0))
+        self.assertGreater(found.disagreement, 1e-3)
+        self.assert_refused(found)
+
+
+class TestSigns(CertificateTestCase):
+    def step(self, act_fun, turn=False):
+        """`s(x + 1) - s(x)` in the first two neurons; turned, the same function with the opposites of both."""
+        model = network(act_fun, "mlp_2_4_1", seed=1)
+        layer = model.fc_layers[0]
+        layer.weight.data[1] = layer.weight.data[0]
+        layer.bias.data[:2] = torch.tensor([0.7, -0.4])
+        model.fc.weight.data[0, :2] = torch.tensor([1.0, -1.0])
+        if turn:
+            # s(u) - s(v) = s(-u) - s(-v) - slope * (u - v)
+            model.fc.bias.data -= symmetries[act_fun].slope * (layer.bias.data[0] - layer.bias.data[1])
+            layer.weight.data[:2], layer.bias.data[:2] = -layer.weight.data[:2], -layer.bias.data[:2]
+        return model
+
+    def test_neurons_that_can_be_turned_together(self):
+        for act_fun in ("relu", "leaky_relu", "softplus", "gelu", "silu"):
+            with self.subTest(act_fun):
+                model, turned = self.step(act_fun), self.step(act_fun, turn=True)
+                torch.testing.assert_close(turned(queries(50, 2)), model(queries(50, 2)), rtol=0, atol=1e-13)
+                found = self.certify(model)
+                self.assertEqual((found.rank, found.signs_settled), (found.unknowns, False))
+                self.assertGreater(found.separation, 0.1)
+                self.assert_refused(found)
+
+    def test_where_there_is_no_such_law_they_cannot(self):
+        for act_fun in ("tanh", "sigmoid", "g"):
+            with self.subTest(act_fun):
+                self.assertIs(self.certify(self.step(act_fun)).signs_settled, True)
+
+    def test_any_number_of_them_hidden_among_others(self):
+        """Eight neurons with two inputs and an output: whatever they are, six combinations of them leave no linear map."""
+        generator = torch.Generator().manual_seed(0)
+        for size in range(2, 9):
+            incoming = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+            following = torch.randn(1, 9, generator=generator, dtype=torch.float64)
+            self.assertFalse(can_be_turned(incoming, following))
+            places = torch.randperm(8, generator=generator)[:size]
+            contributions = following[0, places, None] * incoming[places, :-1]
+            last = places[-1]
+            incoming[last, :-1] -= contributions.sum(0) / following[0, last]
+            self.assertTrue(can_be_turned(incoming, following))
+
+    def test_with_too_many_choices_there_is_doubt(self):
+        generator = torch.Generator().manual_seed(0)
+        for neurons, doubt in ((18, False), (19, True)):
+            incoming = torch.randn(neurons, 3, generator=generator, dtype=torch.float64)
+            following = torch.randn(1, neurons + 1, generator=generator, dtype=torch.float64)
+            self.assertIs(can_be_turned(incoming, following), doubt)
+
+
+if __name__ == "__main__":
+    unittest.main()

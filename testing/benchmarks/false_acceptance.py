@@ -1,0 +1,192 @@
+"""Does the certificate ever accept a network that is wrong? Small trials in which something is wrong or hard, and the truth is known.
+
+Command:  python -m testing.benchmarks.false_acceptance [--trials 200] [--first 0] [--jobs 2]
+Hardware: two CPU cores.
+Prints:   a line for each trial as it is finished, and a table by kind: trials, identified, accepted, falsely accepted. A trial is all in
+          its number: `--first 17 --trials 1` runs trial 17 again. The exit status is 1 if any network was falsely accepted, else 0.
+
+Each trial draws a teacher of 2 to 5 inputs, 2 to 6 neurons a layer and 1 to 3 outputs, writes its answers to a file, and extracts from
+that file alone, so that the verdict is the certificate's. Then the teacher is brought out: a network is falsely accepted that is accepted
+but not identified, to 1e-6 and with its own activation function. The kinds take turns:
+
+depth       the teacher has two hidden layers, the students have one
+activation  the students have another activation function
+kinks       relu for leaky_relu or the other way round, and students with three times the teacher's width: either is the other with
+            twice the neurons, exactly, so that a network that is not the teacher can give its answers to rounding
+rounded     answers with 3, 6 or 9 decimals
+float32     answers in single precision
+narrow      students as wide as the teacher, or narrower
+few         up to three answers for each unknown
+noise       answers with Gaussian noise of 1e-13 to 1e-4 of their spread
+right       nothing is wrong: these show that it accepts at all
+
+Some answers cannot tell what is asked here, and are not asked for. Every neuron has its middle among the queries, for one that none of
+them activates is none. And tanh never stands in for sigmoid, nor sigmoid for tanh, for these are one function up to weights: either
+network is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from unittest import mock
+
+import numpy as np
+import torch
+
+from cli.shared_args import JobArgs
+from extraction import plotting, report
+from extraction.desc import ExtractionDesc
+from extraction.evaluation import score
+from extraction.runner import ExtractionRunner, check
+from extraction.symmetry import symmetries
+from foundations.errors import ConfigError
+from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.seeds import derive
+from models import registry as models
+from models.mlp import FullyConnected
+
+KINDS = ["depth", "activation", "kinks", "rounded", "float32", "narrow", "few", "noise", "right"]
+ACTIVATIONS = [name for name in symmetries if name != "identity"]
+SAME_CLASS = {"tanh", "sigmoid"}
+STUDENTS, QUERIES, SPREAD = 6, 1200, 2.0
+EITHER_SIDE = 0.1  # of the queries, at least, lie on either side of a neuron's middle
+TRAINING = TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine", polish_optimizer="levenberg_marquardt", polish_steps="60it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A teacher, what it was asked and is said to have answered, and the students that are to find it."""
+
+    kind: str
+    teacher: FullyConnected
+    queries: torch.Tensor
+    answers: torch.Tensor
+    width: int
+    act_fun: str
+
+
+def draw(number: int) -> Trial:
+    """The trial of a number."""
+    kind = KINDS[number % len(KINDS)]
+    choice = random.Random(derive(number, "false acceptance"))
+    generator = torch.Generator().manual_seed(derive(number, "false acceptance", "values"))
+    act_fun = choice.choice(["relu", "leaky_relu"] if kind == "kinks" else ACTIVATIONS)
+    hidden = [choice.randint(2, 6) for _ in range(2 if kind == "depth" else 1)]
+    sizes = [choice.randint(2, 5), *hidden, choice.randint(1, 3)]
+    queries = SPREAD * torch.randn(QUERIES, sizes[0], generator=generator, dtype=torch.float64)
+    teacher = draw_teacher(sizes, act_fun, queries, generator)
+    if kind == "few":
+        unknowns = sum(parameter.numel() for parameter in teacher.parameters())
+        queries = queries[: round(choice.uniform(1.2, 3.5) * unknowns / sizes[-1])]  # of which one in ten is held out
+    with torch.no_grad():
+        answers = teacher(queries)
+    width = 2 * sum(hidden)
+    if kind == "activation":
+        act_fun = choice.choice([other for other in ACTIVATIONS if other != act_fun and {other, act_fun} != SAME_CLASS])
+    elif kind == "kinks":
+        act_fun, width = "leaky_relu" if act_fun == "relu" else "relu", 3 * hidden[0]
+    elif kind == "rounded":
+        answers = answers.round(decimals=choice.choice([3, 6, 9]))
+    elif kind == "float32":
+        answers = answers.float().double()
+    elif kind == "narrow":
+        width = hidden[0] - choice.randint(0, 1)
+    elif kind == "noise":
+        noise = torch.randn(answers.shape, generator=generator, dtype=torch.float64)
+        answers = answers + 10 ** choice.uniform(-13, -4) * answers.std() * noise
+    return Trial(kind, teacher, queries, answers, width, act_fun)
+
+
+def draw_teacher(sizes: list[int], act_fun: str, queries: torch.Tensor, generator: torch.Generator) -> FullyConnected:
+    """A random network, each neuron of which has queries on either side of its middle."""
+    teacher = models.get(ModelHparams(f"mlp_{'_'.join(map(str, sizes))}", "kaiming_normal", "uniform", act_fun)).double()
+    while True:
+        for parameter in teacher.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            shares = [(layer(teacher.activations(queries, depth)) > 0).double().mean(0) for depth, layer in enumerate(teacher.fc_layers)]
+        if all(bool((torch.minimum(share, 1 - share) >= EITHER_SIDE).all()) for share in shares):
+            return teacher
+
+
+def run(number: int) -> dict[str, object]:
+    """Runs a trial in one thread, and returns a line of the table."""
+    torch.set_num_threads(1)
+    trial = draw(number)
+    teacher = f"{'_'.join(map(str, trial.teacher.sizes))} {trial.teacher.act_fun}"
+    row = {"trial": number, "kind": trial.kind, "teacher": teacher, "students": f"{trial.width} {trial.act_fun}"}
+    row |= {"identified": False, "accepted": False}
+    with tempfile.TemporaryDirectory() as root, mock.patch.object(plotting, "draw"):  # pictures, for nobody to see
+        os.environ.update(EC_ROOT=root, EC_DATASET_ROOT=root)
+        path = os.path.join(root, "pairs.npz")
+        np.savez(path, X=trial.queries.numpy(), y=trial.answers.numpy())
+        desc = ExtractionDesc.default_for(f"students_mlp({STUDENTS})_{trial.teacher.sizes[0]}_{trial.width}_{trial.teacher.sizes[-1]}")
+        desc.model_hparams.act_fun = trial.act_fun
+        desc.training_hparams = TRAINING
+        desc.dataset_hparams.teacher_name, desc.dataset_hparams.datagen = path, None
+        job = JobArgs(global_seed=number, quiet=True, evaluate_only_at_end=True)
+        started = time.monotonic()
+        try:
+            desc, answers, prepare = check(desc, job)
+            runner = ExtractionRunner(desc, job, answers, prepare)
+            runner.run()
+        except ConfigError as error:
+            return row | {"seconds": round(time.monotonic() - started, 1), "remark": str(error).split(";")[0]}
+        row["seconds"] = round(time.monotonic() - started, 1)
+        found = report.read(runner.output_location)
+        network = models.load(found["model_path"], dataclasses.replace(desc.model_hparams, model_name=found["model_name"]))
+        judged = score(network, trial.teacher)
+    figures = found["certificate"]
+    error = "-" if judged.max_relative_error is None else f"{judged.max_relative_error:.0e}"
+    remark = f"{found['model_name']} misses answers by {figures['residual']:.0e}, weights by {error}"
+    return row | {"identified": judged.identified, "accepted": figures["accepted"], "remark": remark}
+
+
+def is_false(row: dict[str, object]) -> bool:
+    """Whether a network was accepted that is not the teacher."""
+    return bool(row["accepted"] and not row["identified"])
+
+
+def table(rows: Sequence[dict[str, object]]) -> str:
+    """Trials, and how many were identified, accepted and falsely accepted, by kind."""
+    lines = [f"{'kind':<12}{'trials':>8}{'identified':>12}{'accepted':>10}{'falsely':>9}"]
+    for kind in [*KINDS, "all"]:
+        cell = [row for row in rows if kind in (row["kind"], "all")]
+        sums = [sum(row[name] for row in cell) for name in ("identified", "accepted")]
+        lines.append(f"{kind:<12}{len(cell):>8}{sums[0]:>12}{sums[1]:>10}{sum(map(is_false, cell)):>9}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first trial")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
+    args = parser.parse_args()
+    started, rows = time.monotonic(), []
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        for row in pool.imap(run, itertools.islice(itertools.count(args.first), args.trials)):
+            rows.append(row)
+            mark = "FALSELY ACCEPTED  " if is_false(row) else ""
+            print(mark + "  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    print(table(rows))
+    wrong = sum(map(is_false, rows))
+    accepted = sum(row["accepted"] for row in rows if row["kind"] == "right")
+    of = sum(row["kind"] == "right" for row in rows)
+    print(
+        f"{wrong} of {len(rows)} falsely accepted; {accepted} of {of} that are right accepted; {(time.monotonic() - started) / 60:.1f} min"
+    )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
