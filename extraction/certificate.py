@@ -20,7 +20,8 @@ from scipy.linalg import qr
 
 from datasets.base import DataLoader
 from extraction.clustering import distances
-from extraction.expand_and_cluster import Reconstruction, layer_vectors
+from extraction.expand_and_cluster import Reconstruction
+from extraction.finetuning import layer_vectors
 from extraction.symmetry import Symmetry, symmetries
 from foundations.seeds import derive
 from models.mlp import FullyConnected

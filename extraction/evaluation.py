@@ -13,7 +13,8 @@ from scipy.optimize import linear_sum_assignment
 
 from datasets import boruta
 from datasets.base import DataLoader
-from extraction.expand_and_cluster import Reconstruction, layer_vectors
+from extraction.expand_and_cluster import Reconstruction
+from extraction.finetuning import layer_vectors
 from extraction.symmetry import Symmetry, symmetries, transform
 from models import registry as models
 from models.mlp import FullyConnected

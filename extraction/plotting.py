@@ -13,7 +13,8 @@ import torch
 
 from extraction import clustering
 from extraction.evaluation import in_gauge_of, match
-from extraction.expand_and_cluster import Reconstruction, layer_vectors
+from extraction.expand_and_cluster import Reconstruction
+from extraction.finetuning import layer_vectors
 from extraction.layer_reconstruction import RecoveredLayer
 from extraction.symmetry import Symmetry, symmetries
 from models.mlp import FullyConnected

@@ -14,7 +14,8 @@ from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction.certificate import WEIGHT_ERROR, can_be_turned, certify
 from extraction.clustering import Clustering
-from extraction.expand_and_cluster import Reconstruction, layer_vectors
+from extraction.expand_and_cluster import Reconstruction
+from extraction.finetuning import layer_vectors
 from extraction.layer_reconstruction import RecoveredLayer
 from extraction.symmetry import symmetries
 from foundations.hparams import ModelHparams

@@ -44,7 +44,7 @@ from extraction import layer_reconstruction as layers
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.evaluation import LayerScore, score
-from extraction.expand_and_cluster import assemble
+from extraction.finetuning import assemble
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import Symmetry, symmetries
 from foundations.errors import ConfigError

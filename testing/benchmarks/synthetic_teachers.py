@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from unittest import mock
 
 import torch
 
@@ -70,12 +71,10 @@ def spread_apart(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def identify(size: tuple[int, int, int]) -> dict[str, object]:
-    """Makes the teacher of some inputs, width and seed, recovers it in one thread, and returns a line of the table."""
-    torch.set_num_threads(1)
+    """Makes the teacher of some inputs, width and seed in a folder of its own, recovers it, and returns a line of the table."""
     inputs, width, seed = size
     row = {"inputs": inputs, "width": width, "seed": seed, "identified": False, "accepted": False}
-    with tempfile.TemporaryDirectory() as root:
-        os.environ.update(EC_ROOT=root, EC_DATASET_ROOT=root)
+    with tempfile.TemporaryDirectory() as root, mock.patch.dict(os.environ, EC_ROOT=root, EC_DATASET_ROOT=root):
         name = synthetic_teacher(inputs, width, seed)
         desc = ExtractionDesc.default_for(f"students_mlp({STUDENTS})_{inputs}_{math.ceil(EXPANSION * width)}_1")
         desc.model_hparams.act_fun = "g"
@@ -131,7 +130,7 @@ def main() -> int:
     os.makedirs(os.path.dirname(os.path.abspath(args.csv)), exist_ok=True)
     started, rows = time.monotonic(), []
     sizes = list(itertools.product(args.inputs, args.widths, args.seeds))
-    with open(args.csv, "w", newline="") as file, multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+    with open(args.csv, "w", newline="") as file, multiprocessing.get_context("spawn").Pool(args.jobs, torch.set_num_threads, (1,)) as pool:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in pool.imap(identify, sizes):

@@ -346,6 +346,9 @@ class RefusalTest(RunnerTestCase):
         with mock.patch("torchvision.datasets.mnist.download_and_extract_archive", side_effect=OSError("no network")):
             self.assert_refused("--default_hparams=mnist_lenet_4", "--quiet", says="MNIST is not under .* and cannot be downloaded")
 
+    def test_polishing_is_for_the_students_of_an_extraction(self):
+        self.assert_refused(*self.digits, "--polish_optimizer=lbfgs", says="--polish_optimizer: students are polished by extract only")
+
     def test_samples_that_are_not_what_a_file_holds(self):
         path = os.path.join(self.root, "answers.npz")
         np.savez(path, X=np.random.RandomState(0).randn(30, 3), y=np.random.RandomState(1).randn(30, 2))
