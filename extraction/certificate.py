@@ -213,7 +213,7 @@ def rivalry(network: FullyConnected, loader: DataLoader) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
     The rival begins near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
-    begin at queries that are mixed and disturbed, and stay in the box that the queries span.
+    begin halfway between two queries, and stay in the box that the queries span.
     """
     generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
     rival = copy.deepcopy(network)
@@ -230,8 +230,7 @@ def rivalry(network: FullyConnected, loader: DataLoader) -> float:
             break
     low, high = loader.examples.amin(0), loader.examples.amax(0)
     pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)
-    start = loader.examples[pairs].mean(0)
-    inputs = start.clone().requires_grad_(True)
+    inputs = loader.examples[pairs].mean(0).requires_grad_(True)
     ascent = torch.optim.Adam([inputs], lr=ASCENT_RATE * float((high - low).max()) or ASCENT_RATE, maximize=True)
     worst = 0.0
     for _ in range(ASCENT_STEPS):

@@ -33,6 +33,10 @@ POLISH_QUERIES = 200  # at least
 EXACT_STUDENTS = 2  # that must have found the solution, and agree, before polishing stops early
 EXACTNESS_CHECK = 5  # steps of polishing between looks for such students
 SHARPENING_STEPS = "30it"
+RETRIES = {
+    "generous": "The answers are not met exactly: adding neurons that were in doubt, to take away again what is not needed",
+    "sharpened": "The answers are not met exactly: recovering deeper layers from students that are trained more exactly",
+}
 AS_GOOD = 2.0  # times the least loss, at most, of a network that gives the answers as well
 
 
@@ -65,7 +69,8 @@ def train_students(
     """Trains the students, or finds them trained, and returns them; `options` are those of `standard_train`."""
     students = models.get(desc.model_hparams, outputs, seed)
     standard_train(desc.training_hparams, students, train_loader, test_loader, location, **options)
-    polish(students, desc.training_hparams, train_loader, test_loader, paths.polish(location), options.get("verbose", True))
+    weights = os.path.basename(models.last_file(location)).removesuffix(".pth")
+    polish(students, desc.training_hparams, train_loader, test_loader, paths.polish(location, weights), options.get("verbose", True))
     return students
 
 
@@ -97,6 +102,8 @@ def polish(
                 losses = model.individual_losses(model(loader.examples), loader.labels)
             optimizer.spent = optimizer.spent or int((losses <= enough).sum()) >= EXACT_STUDENTS
 
+    if verbose:
+        print("Polishing the students", flush=True)
     polishing = TrainingHparams(h.polish_optimizer, 1.0, h.polish_steps, precision="float64")
     standard_train(polishing, students, loader, test_loader, location, more_callbacks=[stop_when_exact], verbose=verbose, epoch_lines=False)
 
@@ -125,10 +132,12 @@ def reconstruct(
     losses = evaluate(students.to(train_loader.examples), train_loader)["individual_losses"]
     work = os.path.join(paths.finetune_checkpoints(location), students_file.removesuffix(".pth"))
     loaders, found = (train_loader, test_loader), []
-    for attempt in ("", "generous", "sharpened"):
+    for attempt in ("", *RETRIES):
         if attempt == "sharpened" and (len(students.fc_layers) == 1 or symmetries[students.act_fun].slope != 0):
             continue
         folder = f"{work}_{attempt}" if attempt else work
+        if verbose and found:
+            print(RETRIES[attempt], flush=True)
         try:
             recovered, vectors = peel(students, losses, desc, loaders, work, attempt, verbose)
             fits = trim(vectors, desc, loaders, folder, verbose) if attempt else [fit(vectors, desc, loaders, folder, verbose)]
@@ -261,8 +270,10 @@ def train_shallower(
     h, seed = dataclasses.replace(desc.training_hparams, further_training=None), loaders[0].seed
     shallower = models.get(dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(seed, "layers left", len(sizes)))
     quick = with_inputs(inputs, loaders, desc, getattr(torch, h.precision))
+    if verbose:
+        print(f"Students of what is above the recovered layers: {name}", flush=True)
     standard_train(h, shallower, *quick, location, verbose=verbose, epoch_lines=False)
-    polish(shallower, h, *quick, paths.polish(location), verbose)
+    polish(shallower, h, *quick, paths.polish(location, "model"), verbose)
     return shallower.double(), with_inputs(inputs, loaders, desc, torch.float64)
 
 

@@ -186,6 +186,8 @@ def fit_together(
     training = TrainingDesc(dataclasses.replace(desc.dataset_hparams, batch_size=batch_size), model_hparams, training_hparams)
     record(training, location, train_loader.seed, (train_loader.examples.shape[1], outputs))
     loader = DataLoader(train_loader.dataset, batch_size, train_loader.seed, torch.float64)
+    if verbose:
+        print(f"Fitting {model_hparams.model_name} to the answers", flush=True)
     options = {"more_callbacks": callbacks, "verbose": verbose, "epoch_lines": False}
     standard_train(training_hparams, network, loader, test_loader, location, **options)
 

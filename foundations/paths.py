@@ -59,9 +59,9 @@ def finetune_checkpoints(location: str) -> str:
     return os.path.join(location, "finetune_checkpoints")
 
 
-def polish(location: str) -> str:
-    """The folder of the students' polish."""
-    return os.path.join(location, "polish")
+def polish(location: str, weights: str) -> str:
+    """The folder in which students are polished that begin from some weights."""
+    return os.path.join(location, "polish", weights)
 
 
 def reconstructed_model(location: str) -> str:

@@ -149,7 +149,7 @@ class TestExtraction(ExtractionTestCase):
 
     def test_polished_students_are_exact_and_stop_there(self):
         self.extract("--polish_optimizer=levenberg_marquardt")
-        (log,) = [name for name in self.files() if name.endswith(os.path.join("main", "polish", "logger"))]
+        (log,) = [name for name in self.files() if os.path.join("main", "polish") in name and name.endswith("logger")]
         logger = MetricLogger.load(os.path.dirname(os.path.join(self.root, log)))
         self.assertLess(logger.last_iteration, 200)
         _, report = self.report("--polish_optimizer=levenberg_marquardt")
