@@ -17,6 +17,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import cdist, squareform
 
 NEAR_MOST = 0.5  # a cut must leave at least this share of the largest number of clusters seen below the angle that beta allows
+DOUBTFUL = 0.5  # clusters that are added in doubt, at most, for each one that counts; of all that there may be most are torn copies
 LEAST_HEIGHT = 1e-12  # heights below are all rounding
 BLOCK = 256  # rows of the matrix of pairs that are computed at a time
 CANCELS = 1e-6  # of squared distances below this share of the squared length the product formula leaves fewer than ten digits
@@ -161,7 +162,9 @@ def cluster(
         if len(np.unique(student[members])) >= gamma * students and is_narrow(vectors[members], math.pi / beta, up_to_sign):
             labels[members] = clusters
             clusters += 1
-    for members in late_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if generous else []:
+    late = late_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if generous else []
+    late.sort(key=lambda members: -len(np.unique(student[members])))  # those of most students first, of these the tightest
+    for members in late[: math.ceil(DOUBTFUL * clusters)]:
         labels[members] = clusters
         clusters += 1
     return Clustering(condensed, tree, cut, labels, student) if clusters else None
@@ -196,7 +199,7 @@ def late_clusters(tree: np.ndarray, labels: np.ndarray, student: np.ndarray, lea
         limit: no subtree above this height.
 
     Returns:
-        The neurons of each.
+        The neurons of each, in the order of their heights.
     """
     members: list[list[int] | None] = [[leaf] if label < 0 else None for leaf, label in enumerate(labels.tolist())]
     found = []

@@ -25,6 +25,7 @@ from training.runner import record
 from training.train import Callback, standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
+TRIM_EQUATIONS = 6  # the same while there are neurons in excess
 EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of the answers
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 PROMISING = 1e-4  # the relative loss below which it is worth while to take neurons from a network
@@ -83,12 +84,12 @@ def trim(vectors: list[torch.Tensor], desc: ExtractionDesc, loaders: tuple[DataL
     Surplus neurons cancel each other at the solution, and make the way there long: the curvature is all but singular. So what is needed
     least goes first, as long as the fit is as good without it.
     """
-    found, trials = [fit(vectors, desc, loaders, location, verbose)], 0
+    found, trials = [fit(vectors, desc, loaders, location, verbose, TRIM_EQUATIONS)], 0
     while not is_exact(found[-1].network, loaders[0]):
         loss, now = relative_loss(found[-1].network, loaders[0]), len(found)
         for _, fewer in dispensable(found[-1].network, loaders[0].examples)[: TRIALS if loss <= PROMISING else 0]:
             trials += 1
-            trial = fit(fewer, desc, loaders, f"{location}_trial_{trials}", verbose)
+            trial = fit(fewer, desc, loaders, f"{location}_trial_{trials}", verbose, TRIM_EQUATIONS)
             if relative_loss(trial.network, loaders[0]) <= WORSE * loss:
                 found.append(trial)
                 break
@@ -97,7 +98,14 @@ def trim(vectors: list[torch.Tensor], desc: ExtractionDesc, loaders: tuple[DataL
     return found
 
 
-def fit(vectors: list[torch.Tensor], desc: ExtractionDesc, loaders: tuple[DataLoader, DataLoader], location: str, verbose: bool) -> Fit:
+def fit(
+    vectors: list[torch.Tensor],
+    desc: ExtractionDesc,
+    loaders: tuple[DataLoader, DataLoader],
+    location: str,
+    verbose: bool,
+    equations: int = EQUATIONS_PER_UNKNOWN,
+) -> Fit:
     """The network with the given layers, brought to the rounding floor; what shows in it as a twin, or as dead, is taken from it.
 
     Raises:
@@ -106,15 +114,15 @@ def fit(vectors: list[torch.Tensor], desc: ExtractionDesc, loaders: tuple[DataLo
     before = None
     while True:
         network, model_hparams = assemble(vectors, desc.model_hparams)
-        equations, unknowns = loaders[0].labels.numel(), sum(parameter.numel() for parameter in network.parameters())
-        if equations < unknowns:
+        answers, unknowns = loaders[0].labels.numel(), sum(parameter.numel() for parameter in network.parameters())
+        if answers < unknowns:
             raise ConfigError(
-                f"{equations} answers are too few for the {unknowns} unknowns of {model_hparams.model_name}, which the students share; "
+                f"{answers} answers are too few for the {unknowns} unknowns of {model_hparams.model_name}, which the students share; "
                 "the students are kept; ask more (--datagen, --samples)"
             )
         before = before or copy.deepcopy(network)
         folder = f"{location}_{model_hparams.model_name}"
-        finetune(network, model_hparams, desc, *loaders, folder, verbose)
+        finetune(network, model_hparams, desc, loaders, folder, verbose, equations)
         smaller = simplify(network, loaders[0].examples)
         if smaller is None and is_exact(network, loaders[0]):
             lost, fewer = next(iter(dispensable(network, loaders[0].examples)), (1.0, None))
@@ -128,17 +136,17 @@ def finetune(
     network: FullyConnected,
     model_hparams: ModelHparams,
     desc: ExtractionDesc,
-    train_loader: DataLoader,
-    test_loader: DataLoader,
+    loaders: tuple[DataLoader, DataLoader],
     location: str,
     verbose: bool,
+    equations: int,
 ) -> None:
     """Brings a network that is nearly right to the rounding floor, in place, in float64."""
     h = desc.extraction_hparams
 
     def stop_when_redundant(output_location, step, model, optimizer, logger):
         """Twins make the problem singular, and the approach slow; there is no point in going on with them."""
-        if step.iteration and step.iteration % REDUNDANCY_CHECK == 0 and simplify(model, train_loader.examples) is not None:
+        if step.iteration and step.iteration % REDUNDANCY_CHECK == 0 and simplify(model, loaders[0].examples) is not None:
             optimizer.spent = True
 
     def stop_when_stalled(output_location, step, model, optimizer, logger):
@@ -149,9 +157,7 @@ def finetune(
 
     callbacks = [stop_when_redundant, stop_when_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
     training_hparams = TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")
-    fit_together(
-        network, model_hparams, desc, training_hparams, (train_loader, test_loader), location, verbose, EQUATIONS_PER_UNKNOWN, callbacks
-    )
+    fit_together(network, model_hparams, desc, training_hparams, loaders, location, verbose, equations, callbacks)
 
 
 def fit_together(
