@@ -2,6 +2,7 @@
 
 Command:  python -m testing.benchmarks.synthetic_teachers [--inputs 2,4,8,16,32] [--widths 2,4,8] [--seeds 0-9] [--jobs 2]
 Hardware: two CPU cores.
+Result:   150 of 150 identified, the largest weight error 6e-14, in 41 minutes on a machine that did other work beside (n=1).
 Prints:   a line for each teacher as it is finished, and a table of how many of each size were identified; all figures go to a CSV file.
           The exit status is 0 if nine in ten were identified, else 1. `--inputs 2 --widths 8 --seeds 3` runs one teacher alone.
 
