@@ -70,6 +70,7 @@ def timed(function: Callable, *args: object) -> tuple[float, object]:
 
 
 def main() -> int:
+    """Runs the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description="Times clustering against the published way.")
     parser.add_argument("--vectors", type=int, default=4000, help=f"how many, a multiple of {WIDTH} (default: 4000)")
     parser.add_argument("--no_baseline", action="store_true", help="ours alone, for its memory")

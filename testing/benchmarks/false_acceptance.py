@@ -2,6 +2,7 @@
 
 Command:  python -m testing.benchmarks.false_acceptance [--trials 200] [--first 0] [--jobs 2]
 Hardware: two CPU cores.
+Result:   none of 200 falsely accepted, 18 of the 22 that are right accepted; 10 minutes on a busy machine (n=1).
 Prints:   a line for each trial as it is finished, and a table by kind: trials, identified, accepted, falsely accepted. A trial is all in
           its number: `--first 17 --trials 1` runs trial 17 again. The exit status is 1 if any network was falsely accepted, else 0.
 
@@ -167,6 +168,7 @@ def table(rows: Sequence[dict[str, object]]) -> str:
 
 
 def main() -> int:
+    """Runs the trials; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the number of the first trial")

@@ -121,6 +121,7 @@ def table(rows: Sequence[dict[str, object]]) -> str:
 
 
 def main() -> int:
+    """Runs the suite; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--inputs", type=numbers, default=[2, 4, 8, 16, 32])
     parser.add_argument("--widths", type=numbers, default=[2, 4, 8])
