@@ -37,6 +37,7 @@ RETRIES = {
     "generous": "The answers are not met exactly: adding neurons that were in doubt, to take away again what is not needed",
     "sharpened": "The answers are not met exactly: recovering deeper layers from students that are trained more exactly",
 }
+LACKING = 100.0  # times the loss of students, at least, what those above a recovered layer have that lacks a neuron
 AS_GOOD = 2.0  # times the least loss, at most, of a network that gives the answers as well
 
 
@@ -131,30 +132,50 @@ def reconstruct(
     students_file = os.path.basename(models.last_file(os.path.dirname(location)))
     losses = evaluate(students.to(train_loader.examples), train_loader)["individual_losses"]
     work = os.path.join(paths.finetune_checkpoints(location), students_file.removesuffix(".pth"))
-    loaders, found = (train_loader, test_loader), []
+    loaders, found, failures = (train_loader, test_loader), [], []
     for attempt in ("", *RETRIES):
         if attempt == "sharpened" and (len(students.fc_layers) == 1 or symmetries[students.act_fun].slope != 0):
             continue
         folder = f"{work}_{attempt}" if attempt else work
-        if verbose and found:
+        if verbose and attempt:
             print(RETRIES[attempt], flush=True)
         try:
-            recovered, vectors = peel(students, losses, desc, loaders, work, attempt, verbose)
-            fits = trim(vectors, desc, loaders, folder, verbose) if attempt else [fit(vectors, desc, loaders, folder, verbose)]
-        except ConfigError:
-            if not found:
-                raise
+            recovered, vectors, surplus = peel(students, losses, desc, loaders, work, attempt, verbose)
+            fits = trim(vectors, desc, loaders, folder, verbose) if surplus else [fit(vectors, desc, loaders, folder, verbose)]
+        except ConfigError as error:
+            failures.append(error)
             continue
         found += [(recovered, each) for each in fits]
         if is_exact(fits[-1].network, train_loader):
             found = found[-1:]
             break
+    if not found:
+        raise failures[0]
     least = min(relative_loss(each.network, train_loader) for _, each in found)
     as_good = [pair for pair in found if relative_loss(pair[1].network, train_loader) <= AS_GOOD * least]
     recovered, fitted = min(as_good, key=lambda pair: sum(pair[1].network.sizes[1:-1]))
     final = paths.reconstructed_model(location)
     get_platform().move(fitted.location, final)
     return Reconstruction(recovered, fitted.model_hparams, fitted.before, fitted.network, final, losses, students_file)
+
+
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """Students of the layers that are not recovered yet.
+
+    Attributes:
+        students: trained.
+        losses: theirs, on the queries.
+        asked: what they were trained and tested on, in float64.
+        scale: mean and spread by which the activations below were standardised to be their inputs.
+        location: what the folders of the next, shallower ones begin with.
+    """
+
+    students: Students
+    losses: list[float]
+    asked: tuple[DataLoader, DataLoader]
+    scale: tuple[torch.Tensor, torch.Tensor]
+    location: str
 
 
 def peel(
@@ -165,13 +186,17 @@ def peel(
     location: str,
     attempt: str,
     verbose: bool,
-) -> tuple[list[layers.RecoveredLayer], list[torch.Tensor]]:
+) -> tuple[list[layers.RecoveredLayer], list[torch.Tensor], bool]:
     """Recovers one hidden layer after the other, and fits the output layer.
 
     Once a layer is known, its activations, standardised, are the inputs of fresh, shallower students that imitate the rest of the network:
     as they are, they vary little around a mean that is none of the next layer's business, and the second layer of twelve sigmoid neurons
     was lost altogether. Where a neuron's sign is open and matters, students get its activation with either sign, and tell by the one that
     they use.
+
+    Shallower students do about as well as those before, unless the layer below them lacks a neuron: with three layers of ten, on one of
+    which nine were found, their loss was some thousands of times as large, else 80 times at most. The doubtful clusters then join that
+    layer.
 
     Args:
         students: trained.
@@ -183,39 +208,45 @@ def peel(
         verbose: whether to show how training goes.
 
     Returns:
-        What was recovered of each hidden layer, and the incoming vectors `[width, D]` of all layers, the output layer last.
+        What was recovered of each hidden layer, the incoming vectors `[width, D]` of all layers, the output layer last, and whether there
+        may be neurons in excess.
+
+    Raises:
+        ConfigError: the students share too little.
     """
-    symmetry, act_fun = symmetries[students.act_fun], students.activation
-    informative = desc.extraction_hparams.boruta and boruta.mask(desc.extraction_hparams.boruta)
-    queries = [loader.examples for loader in loaders]
-    scale = torch.zeros_like(queries[0][0]), torch.ones_like(queries[0][0])  # of the queries, which are as they are
-    asked, recovered, vectors, depth = loaders, [], [], len(students.fc_layers)
-    while True:
-        generous = attempt != "" and (bool(vectors) or depth == 1)  # the first of several layers is the easiest
-        recovered.append(recover_layer(students, losses, desc, asked[0], location, None if vectors else informative, generous))
-        incoming = layers.unstandardised(recovered[-1].incoming, *scale)
-        if vectors:
-            vectors[-1], incoming = layers.settle_signs(vectors[-1], incoming, symmetry)
-        vectors.append(incoming)
-        if len(vectors) == depth:
-            break
-        if attempt == "generous" and len(vectors) == 2:
-            location += "_generous"  # from here on it is not the same as without
-        inputs = [next_inputs(part, vectors, act_fun, symmetry) for part in queries]
-        scale = layers.standardisation(inputs[0])
-        folder = f"{location}_layer_{len(vectors) + 1}"
-        students, asked = train_shallower(students, desc, standardised(inputs, scale), loaders, folder, verbose)
-        losses = evaluate(students, asked[0])["individual_losses"]
+    symmetry, act_fun, queries = symmetries[students.act_fun], students.activation, loaders[0].examples
+    here = Imitation(students, losses, loaders, (torch.zeros_like(queries[0]), torch.ones_like(queries[0])), location)
+    recovered, below, depth, surplus = [], [], len(students.fc_layers), attempt != ""
+    for number in range(1, depth):
+        for generous in (True,) if attempt and below else (False, True):  # the first of several layers is the easiest
+            layer = recover_layer(here, desc, not below, generous)
+            vectors = stacked(below, layer.incoming, here.scale, symmetry)
+            folder = f"{here.location}_layer_{number + 1}{'_generous' if generous else ''}"
+            above = imitate_above(vectors, here.students, desc, loaders, folder, verbose)
+            if min(above.losses) <= LACKING * min(here.losses):
+                break
+            if verbose and not generous:
+                print(f"Hidden layer {number} seems to lack a neuron: adding those that were in doubt", flush=True)
         if attempt == "sharpened":
-            vectors = sharpen(vectors, students, losses, scale, desc, loaders, f"{folder}_sharpened", verbose)
-            inputs = [next_inputs(part, vectors, act_fun, symmetry) for part in queries]
-            asked = polish_shallower(students, desc, standardised(inputs, scale), loaders, f"{folder}_polished", verbose)
-            losses = evaluate(students, asked[0])["individual_losses"]
-            location = f"{folder}_sharpened"
-    known = activations_of(queries[0], vectors[:-1], act_fun)
-    vectors[-1], _ = layers.resolve_signs(vectors[-1], act_fun, symmetry, known, loaders[0].labels)
-    outputs = layers.fit_outputs(activations_of(known, vectors[-1:], act_fun), loaders[0].labels)
-    return recovered, [*vectors, outputs.T]
+            vectors, above = sharpen(vectors, above, desc, loaders, verbose)
+        recovered, below, here, surplus = [*recovered, layer], vectors, above, surplus or generous
+    recovered.append(recover_layer(here, desc, not below, generous=attempt != ""))
+    *below, last = stacked(below, recovered[-1].incoming, here.scale, symmetry)
+    known = activations_of(queries, below, act_fun)
+    last, _ = layers.resolve_signs(last, act_fun, symmetry, known, loaders[0].labels)
+    outputs = layers.fit_outputs(activations_of(known, [last], act_fun), loaders[0].labels)
+    return recovered, [*below, last, outputs.T], surplus
+
+
+def stacked(
+    below: list[torch.Tensor], incoming: torch.Tensor, scale: tuple[torch.Tensor, torch.Tensor], symmetry: Symmetry
+) -> list[torch.Tensor]:
+    """Recovered layers with one more, `[width, D]` each, whose inputs were standardised; it settles the signs of the layer below it."""
+    incoming = layers.unstandardised(incoming, *scale)
+    if not below:
+        return [incoming]
+    settled, incoming = layers.settle_signs(below[-1], incoming, symmetry)
+    return [*below[:-1], settled, incoming]
 
 
 def activations_of(inputs: torch.Tensor, vectors: list[torch.Tensor], act_fun: ActivationFunction) -> torch.Tensor:
@@ -231,78 +262,63 @@ def next_inputs(queries: torch.Tensor, vectors: list[torch.Tensor], act_fun: Act
     return layers.both_signs(act_fun, symmetry, layers.with_ones(below) @ vectors[-1].T)
 
 
-def standardised(inputs: list[torch.Tensor], scale: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
-    """Inputs less their mean, over their spread."""
-    return [(part - scale[0]) / scale[1] for part in inputs]
-
-
-def with_inputs(
-    inputs: list[torch.Tensor], loaders: tuple[DataLoader, DataLoader], desc: ExtractionDesc, dtype: torch.dtype
-) -> tuple[DataLoader, DataLoader]:
-    """Loaders of the same answers to other inputs, for training and for test."""
-    datasets = [type(loader.dataset)(part, loader.labels) for part, loader in zip(inputs, loaders, strict=True)]
-    return tuple(DataLoader(dataset, desc.dataset_hparams.batch_size, loaders[0].seed, dtype) for dataset in datasets)
-
-
-def train_shallower(
+def standardised(
+    loaders: tuple[DataLoader, DataLoader],
+    vectors: list[torch.Tensor],
     students: Students,
     desc: ExtractionDesc,
-    inputs: list[torch.Tensor],
+    scale: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> tuple[tuple[DataLoader, DataLoader], tuple[torch.Tensor, torch.Tensor]]:
+    """Loaders in float64 of the same answers to the activations of the last of recovered layers, less their mean, over their spread.
+
+    The mean and the spread are those of the first loader's, where no other `scale` is given; they are returned as well.
+    """
+    found = []
+    for loader in loaders:
+        inputs = next_inputs(loader.examples, vectors, students.activation, symmetries[students.act_fun])
+        scale = scale or layers.standardisation(inputs)
+        dataset = type(loader.dataset)((inputs - scale[0]) / scale[1], loader.labels)
+        found.append(DataLoader(dataset, desc.dataset_hparams.batch_size, loader.seed, torch.float64))
+    return tuple(found), scale
+
+
+def imitate_above(
+    vectors: list[torch.Tensor],
+    students: Students,
+    desc: ExtractionDesc,
     loaders: tuple[DataLoader, DataLoader],
     location: str,
     verbose: bool,
-) -> tuple[Students, tuple[DataLoader, DataLoader]]:
-    """Fresh students with one hidden layer less, trained on the activations of a recovered layer.
+) -> Imitation:
+    """Trains fresh students with one hidden layer less on the activations of recovered layers.
 
     Args:
+        vectors: of the recovered layers, `[width, D]`.
         students: the ones before.
         desc: the hyperparameters.
-        inputs: for training and for test, `[Q, F]` each.
-        loaders: with the answers that belong to them.
+        loaders: the queries and answers for training, and others for test.
         location: where they are trained.
         verbose: whether to show how training goes.
-
-    Returns:
-        The trained students in float64, and the loaders of what they were trained and tested on, likewise.
     """
-    sizes = [inputs[0].shape[1], *students.sizes[2:]]
+    asked, scale = standardised(loaders, vectors, students, desc)
+    sizes = [asked[0].examples.shape[1], *students.sizes[2:]]
     name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
-    h, seed = dataclasses.replace(desc.training_hparams, further_training=None), loaders[0].seed
-    shallower = models.get(dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(seed, "layers left", len(sizes)))
-    quick = with_inputs(inputs, loaders, desc, getattr(torch, h.precision))
+    h = dataclasses.replace(desc.training_hparams, further_training=None)
+    shallower = models.get(
+        dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, "layers left", len(sizes))
+    )
+    quick = [DataLoader(loader.dataset, loader.batch_size, loader.seed, getattr(torch, h.precision)) for loader in asked]
     if verbose:
         print(f"Students of what is above the recovered layers: {name}", flush=True)
     standard_train(h, shallower, *quick, location, verbose=verbose, epoch_lines=False)
     polish(shallower, h, *quick, paths.polish(location, "model"), verbose)
-    return shallower.double(), with_inputs(inputs, loaders, desc, torch.float64)
-
-
-def polish_shallower(
-    students: Students,
-    desc: ExtractionDesc,
-    inputs: list[torch.Tensor],
-    loaders: tuple[DataLoader, DataLoader],
-    location: str,
-    verbose: bool,
-) -> tuple[DataLoader, DataLoader]:
-    """Takes shallower students towards their solutions, in place, on inputs that are better known now; arguments as before."""
-    h = dataclasses.replace(desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS)
-    exact = with_inputs(inputs, loaders, desc, torch.float64)
-    polish(students, h, *exact, location, verbose)
-    return exact
+    return Imitation(shallower.double(), evaluate(shallower, asked[0])["individual_losses"], asked, scale, location)
 
 
 def sharpen(
-    vectors: list[torch.Tensor],
-    students: Students,
-    losses: list[float],
-    scale: tuple[torch.Tensor, torch.Tensor],
-    desc: ExtractionDesc,
-    loaders: tuple[DataLoader, DataLoader],
-    location: str,
-    verbose: bool,
-) -> list[torch.Tensor]:
-    """Recovered layers, after they were fitted to the answers together with the best student above them.
+    vectors: list[torch.Tensor], above: Imitation, desc: ExtractionDesc, loaders: tuple[DataLoader, DataLoader], verbose: bool
+) -> tuple[list[torch.Tensor], Imitation]:
+    """Recovered layers, after they were fitted to the answers together with the best student above them, and the students after that.
 
     Peeled students can be no better than what they are built on. The recovered layers with a student on top are a network that is too wide
     above and just right below, and fitting all of it by Levenberg-Marquardt makes what is below exact long before what is above settles:
@@ -311,43 +327,39 @@ def sharpen(
 
     Args:
         vectors: of the recovered layers, `[width, D]`.
-        students: trained on standardised activations of the recovered layers.
-        losses: of the students.
-        scale: of the standardisation.
+        above: students that were trained on their activations.
         desc: the hyperparameters.
         loaders: the queries and answers for training, and others for test.
-        location: the folder to do it in.
         verbose: whether to show how it goes.
     """
-    best = students.select(int(torch.tensor(losses).argmin()))
-    above = [torch.cat([layer.weight.data[0], layer.bias.data[0]]).T for layer in (*best.fc_layers, best.fc)]
-    above[0] = layers.unstandardised(above[0], *scale)
-    network, model_hparams = assemble([*vectors, *above], desc.model_hparams)
-    hparams = TrainingHparams("levenberg_marquardt", 1.0, SHARPENING_STEPS, precision="float64")
-    fit_together(network, model_hparams, desc, hparams, loaders, location, verbose, POLISH_EQUATIONS, ())
-    return layer_vectors(network)[: len(vectors)]
+    best = above.students.select(int(torch.tensor(above.losses).argmin()))
+    rest = [torch.cat([layer.weight.data[0], layer.bias.data[0]]).T for layer in (*best.fc_layers, best.fc)]
+    rest[0] = layers.unstandardised(rest[0], *above.scale)
+    network, model_hparams = assemble([*vectors, *rest], desc.model_hparams)
+    h = TrainingHparams("levenberg_marquardt", 1.0, SHARPENING_STEPS, precision="float64")
+    location = f"{above.location}_sharpened"
+    fit_together(network, model_hparams, desc, h, loaders, location, verbose, POLISH_EQUATIONS, ())
+    vectors = layer_vectors(network)[: len(vectors)]
+    asked, _ = standardised(loaders, vectors, above.students, desc, above.scale)
+    h = dataclasses.replace(desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS)
+    polish(above.students, h, *asked, f"{above.location}_polished", verbose)
+    losses = evaluate(above.students, asked[0])["individual_losses"]
+    return vectors, Imitation(above.students, losses, asked, above.scale, location)
 
 
-def recover_layer(
-    students: Students,
-    losses: list[float],
-    desc: ExtractionDesc,
-    loader: DataLoader,
-    location: str,
-    informative: torch.Tensor | None,
-    generous: bool,
-) -> layers.RecoveredLayer:
-    """The neurons that the students' first hidden layers share; `losses` are theirs on the loader, `informative` the inputs to look at.
+def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, generous: bool) -> layers.RecoveredLayer:
+    """The neurons that the students' first hidden layers share; `first` says whether it is the network's first as well.
 
     Raises:
         ConfigError: there are none.
     """
-    h = desc.extraction_hparams
-    layer = students.fc_layers[0]
+    h, students, location = desc.extraction_hparams, imitation.students, imitation.location
+    layer, loader = students.fc_layers[0], imitation.asked[0]
     incoming = torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2)
     contribution = contributions(students, 1, loader.examples)
-    residual = (torch.tensor(losses, dtype=torch.float64) * loader.labels.shape[1]).sqrt()
+    residual = (torch.tensor(imitation.losses, dtype=torch.float64) * loader.labels.shape[1]).sqrt()
     neurons = layers.Neurons(incoming.cpu(), contribution.cpu(), residual)
+    informative = boruta.mask(h.boruta) if h.boruta and first else None
     recovered = layers.recover(neurons, symmetries[students.act_fun], h.gamma, h.beta, h.linkage, informative, generous)
     if recovered is None:
         raise ConfigError(

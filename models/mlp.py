@@ -70,6 +70,7 @@ class FullyConnected(Perceptron):
     queries: str  # what their teacher is asked by default
     students_lr, students_steps = 0.02, "6000it"  # how they are trained by default
     deep_students_steps = "20000it"  # with more than one hidden layer
+    deep_optimizer: tuple[str, float] | None = ("adam", 0.01)  # and its rate, with more than two: SGD leaves sigmoid untrained
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -115,10 +116,12 @@ class FullyConnected(Perceptron):
 
     @classmethod
     def default_hparams(cls, model_name: str) -> DefaultHparams:
+        deep = len(cls.parse(model_name)) > 4
+        optimizer_name, lr = cls.deep_optimizer if deep and cls.deep_optimizer else ("sgd", 0.1)
         return DefaultHparams(
             DatasetHparams(dataset_name=cls.dataset, batch_size=128),
             ModelHparams(model_name=model_name, model_init="kaiming_normal", batchnorm_init="uniform"),
-            TrainingHparams(optimizer_name="sgd", lr=0.1, training_steps="40ep"),
+            TrainingHparams(optimizer_name=optimizer_name, lr=lr, training_steps="40ep"),
         )
 
 

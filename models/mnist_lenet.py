@@ -11,3 +11,4 @@ class Model(FullyConnected):
     dataset = "mnist"
     students, queries = "(10)_80", "mnist+random:40000"
     students_lr, students_steps = 0.005, "10000it"
+    deep_optimizer = None  # OpenLTH trains all of them alike

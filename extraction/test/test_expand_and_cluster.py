@@ -2,21 +2,20 @@
 
 import os
 import unittest
+from unittest import mock
 
 import torch
 
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
+from extraction import expand_and_cluster
 from extraction.desc import ExtractionDesc
-from extraction.expand_and_cluster import next_inputs, sharpen, train_shallower
+from extraction.expand_and_cluster import imitate_above, sharpen
 from extraction.finetuning import layer_vectors
-from extraction.layer_reconstruction import standardisation
-from extraction.symmetry import symmetries
 from extraction.test.test_finetuning import network, queries
 from foundations.hparams import TrainingHparams
 from testing import toy_teacher
 from testing.test_case import TestCase
-from training.evaluation import evaluate
 
 
 class TestDepth(TestCase):
@@ -27,14 +26,11 @@ class TestDepth(TestCase):
         desc.model_hparams.act_fun, desc.training_hparams = "tanh", TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine")
         true = layer_vectors(teacher)[0]
         near = true + 1e-3 * queries(5, 5)
-        features = next_inputs(x, [near], teacher.activation, symmetries["tanh"])
-        scale = standardisation(features)
         folder = os.path.join(self.root, "layer_2")
-        inputs = [(features - scale[0]) / scale[1]] * 2
-        students, asked = train_shallower(network("students_mlp(2)_4_9_9_3"), desc, inputs, (loader, loader), folder, verbose=False)
-        losses = evaluate(students, asked[0])["individual_losses"]
-        (sharp,) = sharpen([near], students, losses, scale, desc, (loader, loader), f"{folder}_sharpened", verbose=False)
+        above = imitate_above([near], network("students_mlp(2)_4_9_9_3"), desc, (loader, loader), folder, verbose=False)
+        (sharp,), better = sharpen([near], above, desc, (loader, loader), verbose=False)
         self.assertLess((sharp - true).norm().item(), 0.1 * (near - true).norm().item())
+        self.assertLess(max(better.losses), 0.1 * min(above.losses))
 
     def test_the_weights_of_shallower_students_do_not_depend_on_the_folder(self):
         desc = ExtractionDesc.default_for("students_mlp(3)_4_5_6_2")
@@ -43,19 +39,31 @@ class TestDepth(TestCase):
         found = []
         for folder in ("here", "elsewhere"):
             location = os.path.join(self.root, folder)
-            students, _ = train_shallower(network("students_mlp(3)_4_5_6_2"), desc, [queries(40, 5)] * 2, loaders, location, verbose=False)
-            found.append(students)
+            above = imitate_above([queries(5, 5)], network("students_mlp(3)_4_5_6_2"), desc, loaders, location, verbose=False)
+            found.append(above.students)
         self.assertEqual(found[0].sizes, [5, 6, 2])
         for here, elsewhere in zip(found[0].parameters(), found[1].parameters(), strict=True):
             self.assertTrue(torch.equal(here, elsewhere))
 
-    def test_two_hidden_layers_are_peeled_off(self):
+    def peel_off(self) -> str:
+        """What `extract` prints about a network with two hidden layers."""
         name, _ = toy_teacher.make("mlp_5_4_3_3", "tanh", seed=2)
         status, out, err = self.command(
             "extract", "--default_hparams=students_mlp(5)_5_12_9_3", "--act_fun=tanh", f"--teacher_name={name}", "--teacher_seed=2",
             "--datagen=random:1500", "--training_steps=2000it", "--global_seed=1",
         )  # fmt: skip
         self.assertEqual((status, err), (0, ""))
+        return out
+
+    def test_two_hidden_layers_are_peeled_off(self):
+        out = self.peel_off()
+        self.assertNotIn("lack a neuron", out)
+        self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
+
+    def test_a_layer_that_is_doubted_without_cause_is_found_all_the_same(self):
+        with mock.patch.object(expand_and_cluster, "LACKING", 0.0):
+            out = self.peel_off()
+        self.assertIn("Hidden layer 1 seems to lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
 

@@ -15,6 +15,7 @@ from models import base
 from testing import toy_teacher
 from testing.test_case import TestCase
 from training import train as train_module
+from training.metric_logger import MetricLogger
 
 RUN_FILES = ["checkpoint.pth", "curves.png", "hparams.log", "hparams_dict", "logger", "model_ep0_it0.pth", "model_ep2_it0.pth"]
 
@@ -55,6 +56,10 @@ class RunnerTestCase(TestCase):
 
 
 class TrainTest(RunnerTestCase):
+    def test_three_layers_of_sigmoid_learn_the_digits_by_default(self):
+        folder = self.train("--default_hparams=digits_lenet_10_10_10", "--act_fun=sigmoid")
+        self.assertGreater(MetricLogger.load(folder).latest("test_accuracy"), 0.8)
+
     def test_weights_deleted_after_training_come_back_from_the_checkpoint(self):
         folder = self.train(*self.digits)
         before = self.weights(folder)
