@@ -7,24 +7,32 @@ epoch, so that training can resume in the middle of an epoch.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 
+from datasets import transformations
 from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams
 from foundations.seeds import derive
 from platforms.platform import get_platform
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green and blue
+
 
 class Dataset(abc.ABC, torch.utils.data.Dataset):
-    """Examples `[n, ...]` (float32) with labels `[n]` (classes) or targets `[n, outputs]` (float64)."""
+    """Examples `[n, ...]` (float32) with labels `[n]` (classes) or targets `[n, outputs]` (float64).
 
-    def __init__(self, examples: torch.Tensor, labels: torch.Tensor):
+    Where there is an `augmentation`, training sees what that makes of the examples; evaluation sees them as they are.
+    """
+
+    def __init__(self, examples: torch.Tensor, labels: torch.Tensor, augmentation: transformations.CropAndFlip | None = None):
         if len(examples) != len(labels):
             raise ValueError(f"{len(examples)} examples but {len(labels)} labels")
         device = get_platform().torch_device
         self.examples, self.labels = examples.to(device), labels.to(device)
+        self.augmentation = augmentation
 
     @classmethod
     @abc.abstractmethod
@@ -49,7 +57,7 @@ class DataLoader:
     Args:
         dataset: what to load from.
         batch_size: examples in a batch; the last of an epoch may be smaller.
-        seed: of the order of the examples.
+        seed: of the order of the examples, and of their augmentation.
         dtype: the number format of examples and real-valued targets.
     """
 
@@ -67,35 +75,80 @@ class DataLoader:
         return zip(self.examples.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands."""
-        if self.batch_size >= len(self.dataset):
+        """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands, unless augmented."""
+        augmentation = self.dataset.augmentation
+        if augmentation is None and self.batch_size >= len(self.dataset):
             yield from [(self.examples, self.labels)][start:]
             return
+        images = self.examples.__getitem__ if augmentation is None else augmentation.epoch(self.seed, epoch)
+        for indices in self.order(epoch).to(self.labels.device).split(self.batch_size)[start:]:
+            yield images(indices).to(self.examples.dtype), self.labels[indices]
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """The places of the examples in the order of an epoch, `[n]` on the CPU."""
         generator = torch.Generator().manual_seed(derive(self.seed, "data order", epoch))
-        order = torch.randperm(len(self.dataset), generator=generator).to(self.examples.device)
-        for indices in order.split(self.batch_size)[start:]:
-            yield self.examples[indices], self.labels[indices]
+        return torch.randperm(len(self.dataset), generator=generator)
 
 
 class ImageDataset(Dataset):
-    """Images with class labels. A subclass names the sizes and says how to read them."""
+    """Images with class labels. A subclass names the sizes and says how to read them.
+
+    `mean` and `std` `[channels]` are of pixels on a scale from 0 to 1, which `white` is; `is_augmented` says whether training sees random
+    crops and mirror images.
+    """
 
     image_shape: tuple[int, int, int]
     classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    white: int = 255
+    is_augmented = False
 
     @staticmethod
     @abc.abstractmethod
-    def load(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardised images `[n, channels, height, width]` and labels `[n]`."""
+    def read(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels `[n, channels, height, width]`, uint8, and labels `[n]`, int64."""
+
+    @classmethod
+    def load(cls, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardised images `[n, channels, height, width]` and labels `[n]`, none of them transformed."""
+        pixels, labels = cls.read(train)
+        return standardise(pixels, *cls.moments(pixels.device)), labels
+
+    @classmethod
+    def moments(cls, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of the pixels as they are, `[channels, 1, 1]` each."""
+        return channel_moments(cls.mean, cls.std, cls.white, device)
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> ImageDataset:
-        return cls(*cls.load(train))
+        pixels, labels = cls.read(train)
+        kept, labels = transformations.choose(dataset_hparams, train, labels, cls.classes)
+        device = get_platform().torch_device
+        pixels, labels, moments = pixels[kept].to(device), labels.to(device), cls.moments(device)
+
+        def finish(pixels: torch.Tensor, places: torch.Tensor | slice) -> torch.Tensor:
+            return transformations.apply(dataset_hparams, train, standardise(pixels, *moments), labels[places])
+
+        augmentation = None
+        if train and cls.is_augmented and not dataset_hparams.do_not_augment:
+            augmentation = transformations.CropAndFlip(pixels, finish, transformations.seed_of(dataset_hparams))
+        return cls(finish(pixels, slice(None)), labels, augmentation)
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams | None = None) -> tuple[int, int]:
-        channels, height, width = cls.image_shape
-        return channels * height * width, cls.classes
+        classes = cls.classes if dataset_hparams is None else transformations.outputs(dataset_hparams, cls.classes)
+        return math.prod(cls.image_shape), classes
+
+
+def channel_moments(mean: Sequence[float], std: Sequence[float], white: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel, given on a scale from 0 to 1, on that of pixels: `[channels, 1, 1]` each."""
+    return tuple(white * torch.tensor(values, dtype=torch.float64).view(-1, 1, 1).to(device, torch.float32) for values in (mean, std))
+
+
+def standardise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Pixels `[n, channels, height, width]` less the mean of their channel, over its standard deviation: float32."""
+    return pixels.float().sub_(mean).div_(std)
 
 
 def read_with_torchvision(name: str, train: bool) -> torch.utils.data.Dataset:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datasets import digits, mnist
+from datasets import cifar10, digits, fashion_mnist, mnist
 
 registered_images = {
     "digits": digits,
     "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
 }

@@ -4,18 +4,17 @@ import torch
 
 from datasets import base
 
-MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to run from 0 to 1
-
 
 class Dataset(base.ImageDataset):
     """The images, downloaded to the dataset folder when they are not there."""
 
     image_shape, classes = (1, 28, 28), 10
+    mean, std = (0.1307,), (0.3081,)  # of the training pixels
 
     @staticmethod
-    def load(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
         dataset = base.read_with_torchvision("MNIST", train)
-        return ((dataset.data.float() / 255 - MEAN) / STD).unsqueeze(1), dataset.targets
+        return dataset.data.unsqueeze(1), dataset.targets
 
 
 DataLoader = base.DataLoader

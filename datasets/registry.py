@@ -1,30 +1,42 @@
-"""Every dataset, and the way to a loader. A new one of images is a line in `image_registry`; any other is a line here."""
+"""Every dataset, and the way to a loader. A new one of images in memory is a line in `image_registry`; any other is a line here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from datasets import base, teacher_dataset
+from datasets import base, imagenet, teacher_dataset, transformations
 from datasets.datagen import registry as datagen
 from datasets.image_registry import registered_images
 from foundations.errors import unknown
-from foundations.hparams import DatasetHparams, TrainingHparams
+from foundations.hparams import UNSUPERVISED_LABELS, DatasetHparams, TrainingHparams
 
 registered_datasets = {
     **registered_images,
+    "imagenet": imagenet,
     "teacher": teacher_dataset,
 }
 
 
-def choices() -> dict[str, list[str]]:
+def choices() -> dict[str, Sequence[str]]:
     """What the fields of DatasetHparams with a closed list accept, for help."""
-    return {"dataset_name": list(registered_datasets), "datagen": list(datagen.registered_policies)}
+    return {
+        "dataset_name": list(registered_datasets),
+        "datagen": list(datagen.registered_policies),
+        "unsupervised_labels": UNSUPERVISED_LABELS,
+    }
 
 
 def check(dataset_hparams: DatasetHparams) -> None:
-    """Raises a ConfigError for a dataset that does not exist."""
+    """Raises a ConfigError for a dataset that does not exist, or that cannot be transformed as is asked for."""
     if dataset_hparams.dataset_name not in registered_datasets:
         raise unknown("--dataset_name", dataset_hparams.dataset_name, registered_datasets)
+    dataset = registered_datasets[dataset_hparams.dataset_name].Dataset
+    if hasattr(dataset, "image_shape"):
+        transformations.check(dataset_hparams, *dataset.image_shape[1:])
+    else:
+        transformations.refuse(dataset_hparams)
 
 
 def get(dataset_hparams: DatasetHparams, train: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32) -> base.DataLoader:

@@ -46,6 +46,11 @@ class Platform(Hparams, abc.ABC):
         """The folder of the masks of informative inputs."""
 
     @property
+    @abc.abstractmethod
+    def imagenet_root(self) -> str:
+        """The folder of ImageNet, which holds `train` and `val`."""
+
+    @property
     def torch_device(self) -> torch.device:
         """The device that models and small datasets live on."""
         import torch

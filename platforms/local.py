@@ -7,6 +7,7 @@ from platforms import base
 
 ROOT = "./data/sims"
 DATASET_ROOT = "./data/datasets"
+IMAGENET_ROOT = "./data/imagenet"
 BORUTA_ROOT = "./data/boruta"
 
 
@@ -21,6 +22,10 @@ class Platform(base.Platform):
     @property
     def dataset_root(self) -> str:
         return os.path.abspath(os.environ.get("EC_DATASET_ROOT") or DATASET_ROOT)
+
+    @property
+    def imagenet_root(self) -> str:
+        return os.path.abspath(os.environ.get("EC_IMAGENET_ROOT") or IMAGENET_ROOT)
 
     @property
     def boruta_root(self) -> str:

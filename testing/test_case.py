@@ -34,6 +34,7 @@ class TestCase(unittest.TestCase):
         folders = {
             "EC_ROOT": self.root,
             "EC_DATASET_ROOT": os.path.join(self.root, "datasets"),
+            "EC_IMAGENET_ROOT": os.path.join(self.root, "imagenet"),
             "EC_BORUTA_ROOT": os.path.join(self.root, "boruta"),
         }
         patch = mock.patch.dict(os.environ, folders)

@@ -25,12 +25,12 @@ class RegistryTest(TestCase):
             registry.check(DatasetHparams("digit", 10))
 
     def test_every_registered_dataset_passes_and_is_offered_in_help(self):
-        for name in ("digits", "mnist", "teacher"):
+        for name in ("digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "teacher"):
             registry.check(DatasetHparams(name, 10))
             self.assertIn(name, registry.choices()["dataset_name"])
 
     def test_help_offers_the_images_of_every_dataset_as_queries_and_what_is_generated(self):
-        self.assertEqual({"teacher"}, set(registry.registered_datasets) - set(registry.choices()["datagen"]))
+        self.assertEqual({"teacher", "imagenet"}, set(registry.registered_datasets) - set(registry.choices()["datagen"]))
         self.assertLess({"random", "uniform", "grid", "biased", "mosaic"}, set(registry.choices()["datagen"]))
 
     def test_shapes_are_values_an_example_and_outputs(self):

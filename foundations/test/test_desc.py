@@ -23,6 +23,12 @@ OTHER_VALUES = {
         "teacher_name": "train_0",
         "teacher_seed": 1,
         "datagen": "digits",
+        "do_not_augment": True,
+        "transformation_seed": 1,
+        "subsample_fraction": 0.5,
+        "random_labels_fraction": 0.5,
+        "unsupervised_labels": "rotation",
+        "blur_factor": 4,
     },
     "model_hparams": {"model_name": "digits_lenet_8", "model_init": "binary", "batchnorm_init": "fixed", "act_fun": "tanh"},
     "training_hparams": {

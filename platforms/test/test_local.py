@@ -7,7 +7,12 @@ from platforms.local import Platform
 from testing.test_case import TestCase
 
 # The variable that sets each folder, and the folder under `data` where it is not set.
-ROOTS = {"root": ("EC_ROOT", "sims"), "dataset_root": ("EC_DATASET_ROOT", "datasets"), "boruta_root": ("EC_BORUTA_ROOT", "boruta")}
+ROOTS = {
+    "root": ("EC_ROOT", "sims"),
+    "dataset_root": ("EC_DATASET_ROOT", "datasets"),
+    "imagenet_root": ("EC_IMAGENET_ROOT", "imagenet"),
+    "boruta_root": ("EC_BORUTA_ROOT", "boruta"),
+}
 
 
 class TestRoots(TestCase):
