@@ -7,6 +7,7 @@ epoch, so that training can resume in the middle of an epoch.
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -80,7 +81,7 @@ class DataLoader:
         if augmentation is None and self.batch_size >= len(self.dataset):
             yield from [(self.examples, self.labels)][start:]
             return
-        images = self.examples.__getitem__ if augmentation is None else augmentation.epoch(self.seed, epoch)
+        images = functools.partial(self.examples.index_select, 0) if augmentation is None else augmentation.epoch(self.seed, epoch)
         for indices in self.order(epoch).to(self.labels.device).split(self.batch_size)[start:]:
             yield images(indices).to(self.examples.dtype), self.labels[indices]
 

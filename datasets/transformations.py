@@ -40,7 +40,7 @@ def check(hparams: DatasetHparams, height: int, width: int) -> None:
 def refuse(hparams: DatasetHparams) -> None:
     """Raises a ConfigError for any transformation, on behalf of a dataset that is not one of images."""
     for name in NAMES:
-        if getattr(hparams, name) not in (None, False):
+        if getattr(hparams, name) != getattr(DatasetHparams, name):
             raise ConfigError(f"--{name}: goes with datasets of images only, not with --dataset_name {hparams.dataset_name}")
 
 

@@ -26,7 +26,7 @@ class Images(Policy):
 
     def size(self) -> int:
         """How many training images there are."""
-        return len(self.dataset.load(train=True)[0])
+        return len(self.dataset.read(train=True)[0])
 
     def make(self, count: int | None, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
         """All images, or `count` drawn from the training set without replacement: `[n, inputs]`."""

@@ -10,6 +10,7 @@ import torch
 from datasets import boruta, digits
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
+from testing import dataset_files
 from testing.test_case import TestCase
 
 quick = functools.partial(boruta.select, trees=15, iterations=30)
@@ -149,6 +150,17 @@ class TestMask(TestCase):
         boruta.check("digits", 64)
         with self.assertRaisesRegex(ConfigError, "^--boruta: .*mnist.* 784 values.* 64$"):
             boruta.check("mnist", 64)
+
+    def test_every_image_dataset_masks_networks_that_take_its_images(self):
+        for name, size in (("digits", 64), ("mnist", 784), ("fashion_mnist", 784), ("cifar10", 3072)):
+            boruta.check(name, size)
+
+    def test_the_images_of_files_are_masked(self):
+        dataset_files.write_idx(os.environ["EC_DATASET_ROOT"], "FashionMNIST", train=4)
+        with mock.patch.object(boruta, "select", return_value=torch.ones(784, dtype=torch.bool)) as select:
+            self.assertEqual(boruta.mask("fashion_mnist").sum().item(), 784)
+        images, labels, _ = select.call_args.args
+        self.assertEqual((images.shape, labels.shape), ((4, 784), (4,)))
 
     def test_a_check_computes_and_writes_nothing(self):
         with mock.patch.object(boruta, "select", side_effect=AssertionError):
