@@ -2,8 +2,8 @@
 
 Command: python -m testing.benchmarks.training_epoch
 Hardware: 2 CPU cores, busy with other work; OMP_NUM_THREADS=1.
-Result: MNIST 0.48 s against 11.0 s, 22.7 times as fast; CIFAR-10 0.51 s against 12.4 s, 24.2 times (n=1). With two threads on cores that were
-shared by five busy processes, threads waited for each other: 18.6 and 4.1 times.
+Result: MNIST 0.48 s against 11.0 s, 22.7 times as fast; CIFAR-10 0.51 s against 12.4 s, 24.2 times (n=1). With two threads on cores that
+five busy processes shared, threads waited for each other: 18.6 and 4.1 times.
 
 *MNIST*: one epoch of `mnist_lenet_20`, batches of 128, on 60,000 images of 28x28, and one evaluation on these and on 10,000 others.
 *CIFAR-10*: one epoch of the loader of 50,000 images of 32x32 in three colours, with random crops and mirror images, and no network. The

@@ -22,7 +22,7 @@ class ParseTest(TestCase):
 
     def test_an_unknown_policy_is_refused_with_the_nearest_name(self):
         with self.assertRaisesRegex(
-            ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*biased, digits, .*mosaic, random"
+            ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*biased, .*digits, .*mosaic, random"
         ):
             registry.parse("digits+randm")
 
