@@ -144,7 +144,7 @@ class ImageDataset(Dataset):
 
 def channel_moments(mean: Sequence[float], std: Sequence[float], white: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each channel, given on a scale from 0 to 1, on that of pixels: `[channels, 1, 1]` each."""
-    return tuple(white * torch.tensor(values, dtype=torch.float64).view(-1, 1, 1).to(device, torch.float32) for values in (mean, std))
+    return tuple((white * torch.tensor(values, dtype=torch.float64)).view(-1, 1, 1).to(device, torch.float32) for values in (mean, std))
 
 
 def standardise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

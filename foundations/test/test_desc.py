@@ -115,6 +115,13 @@ class TestHashname(TestCase):
     def test_users_of_openlth_keep_their_folders(self):
         self.assertEqual(resnet_20().hashname, "train_71bc92a970b64a76d7ab7681764b0021")
 
+    def test_transformations_name_a_run_as_in_openlth(self):
+        hparams = DatasetHparams("cifar10", 128, do_not_augment=True, transformation_seed=3, subsample_fraction=0.5, blur_factor=4)
+        hparams.random_labels_fraction, hparams.unsupervised_labels = 0.25, "rotation"
+        expected = "batch_size=128, blur_factor=4, dataset_name='cifar10', do_not_augment=True, random_labels_fraction=0.25, "
+        expected += "subsample_fraction=0.5, transformation_seed=3, unsupervised_labels='rotation'"
+        self.assertEqual(str(hparams), f"Hparams({expected})")
+
     def test_the_default_run_of_digits_lenet_keeps_its_name(self):
         self.assertEqual(TrainingDesc.default_for("digits_lenet_16").hashname, TEACHER)
 
