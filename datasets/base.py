@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from datasets import transformations
+from foundations import imports
 from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams
 from foundations.seeds import derive
@@ -158,16 +159,9 @@ def read_with_torchvision(name: str, train: bool) -> torch.utils.data.Dataset:
     Raises:
         ConfigError: torchvision does not fit the installed torch, or the files are neither there nor to be had.
     """
-    try:
-        import torchvision
-    except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"torchvision cannot be imported beside torch {torch.__version__} ({reason(error)}); "
-            "`pip install -r requirements.txt` in a fresh environment installs a pair that fits"
-        ) from error
     root = get_platform().dataset_root
     try:
-        return getattr(torchvision.datasets, name)(root, train=train, download=True)
+        return getattr(imports.torchvision().datasets, name)(root, train=train, download=True)
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"{name} under {root} is damaged ({reason(error)}); delete its files there") from error
     except (RuntimeError, OSError) as error:

@@ -66,6 +66,11 @@ def shape(dataset_hparams: DatasetHparams) -> tuple[int, int]:
     return registered_datasets[dataset_hparams.dataset_name].Dataset.shape(dataset_hparams)
 
 
+def image_shape(dataset_hparams: DatasetHparams) -> tuple[int, int, int] | None:
+    """Channels, height and width of an example; None where the examples are rows of values."""
+    return getattr(registered_datasets[dataset_hparams.dataset_name].Dataset, "image_shape", None)
+
+
 def num_classes(dataset_hparams: DatasetHparams) -> int:
     """Outputs that a model of this dataset needs."""
     return shape(dataset_hparams)[1]

@@ -2,7 +2,7 @@
 
 The teacher is a network that `train` has trained, or a file of answers. A network is asked the queries of `--datagen` and answers in
 float64; a file's pairs are what there is, and every tenth of them is kept for test. `dataset_hparams.teacher_name` is a resolved name here:
-`train_<md5>` or `answers_<md5 of the file>`.
+`train_<md5>` or `answers_<md5 of the file>`. Run folders of OpenLTH and of the published Expand-and-Cluster code serve as ours do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -20,14 +21,18 @@ import torch
 
 from datasets import base
 from datasets.datagen import registry as datagen
+from datasets.image_registry import registered_images
 from foundations import paths
+from foundations.desc import parse_shown
 from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams, ModelHparams
 from models import registry as models
 from platforms.platform import get_platform
 
 HELD_OUT = 10  # one pair in ten is for test
-CHUNK = 4096  # queries that the teacher is asked at a time
+CHUNK, IMAGES_CHUNK = 4096, 256  # queries that a fully connected teacher, and a convolutional one, is asked at a time
+SEED_FOLDERS = ("seed", "replicate")  # what the folders of a run's seeds begin with; the second is OpenLTH's
+TORCH_FILE = (b"PK", b"\x80\x02")  # what torch's files begin with, and our records do not
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,13 @@ class Teacher:
     location: str | None = None
     dataset_name: str | None = None
     pairs: int | None = None
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Of an example as the network saw it in training: an image, or a row of values where its dataset says nothing else."""
+        images = registered_images.get(self.dataset_name)
+        shape = images.Dataset.image_shape if images else ()
+        return shape if math.prod(shape) == self.inputs else (self.inputs,)
 
     def load(self) -> torch.nn.Module:
         """The trained network, in float64 on the platform's device.
@@ -56,7 +68,8 @@ class Teacher:
 
 def location_of(name: str, seed: int) -> str:
     """The run folder of a teacher."""
-    return os.path.join(get_platform().root, name, f"seed_{seed}", "main")
+    folders = [os.path.join(get_platform().root, name, f"{kind}_{seed}", "main") for kind in SEED_FOLDERS]
+    return next((folder for folder in folders if get_platform().exists(folder)), folders[0])
 
 
 def find(name: str, seed: int) -> Teacher:
@@ -71,8 +84,10 @@ def find(name: str, seed: int) -> Teacher:
     if len(runs) != 1 or prefix == "train_":
         found = f"{len(runs)} runs under {root} begin with it: {', '.join(runs)}" if runs else f"no train run under {root} begins with it"
         raise ConfigError(f"--teacher_name: {name!r} names no teacher ({found}); valid: a hash, a model's name or a .npz file")
-    if not get_platform().exists(paths.hparams_dict(location_of(runs[0], seed))):
-        seeds = [folder.removeprefix("seed_") for folder in get_platform().listdir(os.path.join(root, runs[0]))]
+    location = location_of(runs[0], seed)
+    if not any(get_platform().exists(record(location)) for record in (paths.hparams_dict, paths.hparams_log)):
+        folders = (folder.partition("_") for folder in get_platform().listdir(os.path.join(root, runs[0])))
+        seeds = [seed for kind, _, seed in folders if kind in SEED_FOLDERS]
         raise ConfigError(f"--teacher_seed: {runs[0]} has no seed {seed}; valid: {', '.join(seeds) or 'none'}")
     return read(runs[0], seed)
 
@@ -83,6 +98,19 @@ def read(name: str, seed: int) -> Teacher:
         _, queries, answers = read_answers(answers_path(name))
         return Teacher(name, queries.shape[1], answers.shape[1], pairs=len(queries))
     location = location_of(name, seed)
+    return _read_record(name, location) if _has_record(location) else _read_log(name, location)
+
+
+def _has_record(location: str) -> bool:
+    """Whether a run folder has a record in our form. OpenLTH writes none, and Expand-and-Cluster a file of torch's that holds objects."""
+    path = paths.hparams_dict(location)
+    if not get_platform().exists(path):
+        return False
+    with get_platform().open(path, "rb") as file:
+        return file.read(2) not in TORCH_FILE
+
+
+def _read_record(name: str, location: str) -> Teacher:
     path = paths.hparams_dict(location)
     try:
         with get_platform().open(path) as file:
@@ -91,6 +119,29 @@ def read(name: str, seed: int) -> Teacher:
         return Teacher(name, *hparams["shape"], model_hparams, location, hparams["dataset_hparams"]["dataset_name"])
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged; delete the folder and run the teacher's train command again") from None
+
+
+def _read_log(name: str, location: str) -> Teacher:
+    """The teacher of a run folder that OpenLTH or Expand-and-Cluster wrote, from what `hparams.log` shows and from its weights.
+
+    Raises:
+        ConfigError: the folder lacks one of them, or they are of a model that there is not.
+    """
+    path = paths.hparams_log(location)
+    try:
+        with get_platform().open(path) as file:
+            groups = parse_shown(file.read())
+        model_hparams = ModelHparams.from_text(groups[ModelHparams._name])
+        dataset_name = groups[DatasetHparams._name]["dataset_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} does not say which model was trained on what; valid: a run folder as train leaves it") from None
+    models.resolve(model_hparams.model_name, f"--teacher_name: {path}")
+    model = models.skeleton(model_hparams)
+    outputs = models.stored_outputs(models.last_file(location), model)
+    if model.input_size is None and dataset_name not in registered_images:
+        raise ConfigError(f"--teacher_name: {path} has images of unknown size, of {dataset_name}; valid: {', '.join(registered_images)}")
+    inputs = model.input_size or math.prod(registered_images[dataset_name].Dataset.image_shape)
+    return Teacher(name, inputs, outputs, model_hparams, location, dataset_name)
 
 
 def answers_path(teacher_name: str) -> str:
@@ -157,7 +208,9 @@ class Dataset(base.Dataset):
         model = teacher.load()
         queries = datagen.make(dataset_hparams.datagen, train, teacher.inputs, seed, teacher.dataset_name)
         with torch.no_grad():
-            answers = [model(batch.double()) for batch in queries.to(get_platform().torch_device).split(CHUNK)]
+            examples = queries.to(get_platform().torch_device).view(-1, *teacher.example_shape)
+            chunk = CHUNK if model.channels is None else IMAGES_CHUNK
+            answers = [model(batch.double()) for batch in examples.split(chunk)]
         return cls(queries, torch.cat(answers))
 
     @classmethod

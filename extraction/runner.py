@@ -139,6 +139,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         ConfigError: something cannot be run.
     """
     from datasets import boruta
+    from models import registry as models
     from models.students import Model as Students
     from training import optimizers
 
@@ -155,7 +156,12 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     polish = desc.training_hparams.polish_optimizer
     if polish not in (None, *optimizers.SECOND_ORDER):
         raise unknown("--polish_optimizer", polish, optimizers.SECOND_ORDER)
+    for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
+        if getattr(desc.model_hparams, frozen):
+            raise ConfigError(f"--{frozen}: students that are to become the teacher must be free to; leave it out")
     dataset_hparams, shape, teacher, prepare = training_runner.check(desc, job)
+    if teacher.model_hparams and models.skeleton(teacher.model_hparams).channels is not None:
+        raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:
         boruta.check(h.boruta, shape[0])
     return dataclasses.replace(desc, dataset_hparams=dataset_hparams), teacher, prepare

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 
 from foundations.hparams import Hparams
@@ -22,6 +23,19 @@ def show(bundles: Iterable[object]) -> str:
     """The required and the non-default hyperparameters of some bundles; those with nothing to show are left out."""
     texts = (bundle.display for bundle in bundles if isinstance(bundle, Hparams))
     return "\n".join(text for text in texts if "\n" in text)
+
+
+def parse_shown(text: str) -> dict[str, dict[str, str]]:
+    """What `show` made of some bundles, which OpenLTH leaves in `hparams.log` as well: the values of each group by name."""
+    groups: dict[str, dict[str, str]] = {}
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        entry = re.fullmatch(r" +\* (\w+) => (.*)", line)
+        if entry:
+            values[entry[1]] = entry[2]
+        else:
+            values = groups.setdefault(line.strip(), {})
+    return groups
 
 
 @dataclasses.dataclass

@@ -138,6 +138,17 @@ class Hparams:
         nested = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, Hparams)}
         return cls(**{name: nested[name].from_dict(values[name]) if name in nested else values[name] for name in known})
 
+    @classmethod
+    def from_text(cls, texts: Mapping[str, str]) -> Hparams:
+        """The bundle whose values `display` showed as text; names that it does not know are passed over.
+
+        Raises:
+            ValueError: a text is no value of its hyperparameter.
+            TypeError: a required hyperparameter is missing.
+        """
+        known = {field.name: kind for field, kind in cls.hyperparameters() if field.name in texts}
+        return cls(**{name: texts[name] == "True" if kind is bool else kind(texts[name]) for name, kind in known.items()})
+
 
 def _default(field: dataclasses.Field) -> object:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -224,13 +235,23 @@ class ModelHparams(Hparams):
     model_init: str
     batchnorm_init: str
     act_fun: str = "relu"
+    batchnorm_frozen: bool = False
+    output_frozen: bool = False
+    others_frozen: bool = False
+    others_frozen_exceptions: str | None = None
 
     _name = "Model Hyperparameters"
-    _description = "The network and its initialisation."
+    _description = "The network, its initialisation, and what of it stays as it begins."
     _model_name = "The model, such as digits_lenet_16 or students_digits_lenet(10)_64."
     _model_init = "How kernels begin."
     _batchnorm_init = "How BatchNorm scales begin."
     _act_fun = "The activation function of the hidden layers."
+    _batchnorm_frozen = "Leave the scales and shifts of BatchNorm layers as they begin; their running statistics still follow the data."
+    _output_frozen = "Leave the output layer as it begins."
+    _others_frozen = "Leave everything else as it begins."
+    _others_frozen_exceptions = (
+        "Tensors that --others_frozen spares, by name and joined by commas, such as conv.weight,blocks.0.conv1.weight."
+    )
 
 
 @dataclass

@@ -62,7 +62,12 @@ class Model(abc.ABC, nn.Module):
 
     @property
     def input_size(self) -> int | None:
-        """How many values an example must have; None where any image will do."""
+        """How many values an example must have; None where any image of the right channels will do."""
+        return None
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels an image must have; None where examples need not be images."""
         return None
 
     @property
@@ -80,6 +85,10 @@ class Model(abc.ABC, nn.Module):
         if labels.is_floating_point():
             return F.mse_loss(outputs, labels)
         return F.cross_entropy(outputs, labels)
+
+    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A state dict by this model's keys, where a checkpoint of another framework may have others; most have the same."""
+        return state
 
     def save(self, location: str, step: Step) -> None:
         """Writes the weights to the run folder under the name of the step."""

@@ -66,6 +66,7 @@ class FullyConnected(Perceptron):
     inputs: int | None = None  # where the names leave it out
     outputs: int | None = None
     dataset: str  # what it is trained on by default
+    training_steps = "40ep"  # for how long
     students: str  # number and sizes of its default students
     queries: str  # what their teacher is asked by default
     students_lr, students_steps = 0.02, "6000it"  # how they are trained by default
@@ -121,7 +122,7 @@ class FullyConnected(Perceptron):
         return DefaultHparams(
             DatasetHparams(dataset_name=cls.dataset, batch_size=128),
             ModelHparams(model_name=model_name, model_init="kaiming_normal", batchnorm_init="uniform"),
-            TrainingHparams(optimizer_name=optimizer_name, lr=lr, training_steps="40ep"),
+            TrainingHparams(optimizer_name=optimizer_name, lr=lr, training_steps=cls.training_steps),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import types
 
 import torch
@@ -14,12 +15,30 @@ from foundations.errors import ConfigError, did_you_mean, unknown
 from foundations.hparams import ModelHparams
 from foundations.seeds import derive
 from foundations.step import Step
-from models import activation_functions, base, bn_initializers, digits_lenet, initializers, mlp, mnist_lenet, students
+from models import (
+    activation_functions,
+    base,
+    bn_initializers,
+    cifar_lenet,
+    cifar_resnet,
+    cifar_vgg,
+    digits_lenet,
+    freezing,
+    imagenet_resnet,
+    initializers,
+    mlp,
+    mnist_lenet,
+    students,
+)
 from platforms.platform import get_platform
 
 registered_models: list[type[base.Model]] = [
     digits_lenet.Model,
     mnist_lenet.Model,
+    cifar_lenet.Model,
+    cifar_vgg.Model,
+    cifar_resnet.Model,
+    imagenet_resnet.Model,
     mlp.Model,
     students.Model,
 ]
@@ -44,12 +63,13 @@ def resolve(model_name: str, flag: str = "--model_name") -> str:
     """The full name of a model: a bare family name becomes the family's default member.
 
     Raises:
-        ConfigError: no family has such a name.
+        ConfigError: no family has such a name. Where it begins like a family's, the error has that family's rule alone.
     """
     members = {bare: member for family in registered_models for bare, member in family.default_members().items()}
     name = members.get(model_name, model_name)
     if not any(family.is_valid_model_name(name) for family in registered_models):
-        rules = ", ".join(choices()["model_name"])
+        meant = [family for family in registered_models if re.match(rf"({'|'.join(family.default_members())})[_(]", model_name)]
+        rules = ", ".join(rule for family in meant or registered_models for rule in family.name_rules())
         raise ConfigError(f"{flag}: {model_name!r} is no model{did_you_mean(model_name, [*members, *members.values()])}; valid: {rules}")
     return name
 
@@ -81,6 +101,9 @@ def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) 
         model_hparams: which model, and how its weights begin.
         outputs: units of the output layer, where the dataset decides.
         seed: the run's seed; the same seed gives the same weights.
+
+    Raises:
+        ConfigError: a hyperparameter has no such value.
     """
     check(model_hparams)
     name = resolve(model_hparams.model_name)
@@ -88,16 +111,36 @@ def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) 
         torch.manual_seed(derive(seed, "model initialisation"))
         model = family_of(name).get_model_from_name(name, functions(initializers)[model_hparams.model_init], outputs, model_hparams.act_fun)
         model.apply(functions(bn_initializers)[model_hparams.batchnorm_init])
+    freezing.freeze(model, model_hparams)
     return model
 
 
-def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int) -> None:
-    """Raises a ConfigError unless the model can be built and takes examples of `inputs` values to `outputs` units."""
+def skeleton(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
+    """A model without memory for its weights: what tensors it has, and what it takes."""
     name = resolve(model_hparams.model_name)
     with torch.device("meta"):
-        size = family_of(name).get_model_from_name(name, lambda module: None, outputs, model_hparams.act_fun).input_size
-    if size not in (None, inputs):
-        raise ConfigError(f"--model_name: {model_hparams.model_name} takes {size} inputs; the examples have {inputs}")
+        model = family_of(name).get_model_from_name(name, lambda module: None, outputs, model_hparams.act_fun)
+    freezing.freeze(model, model_hparams)
+    return model
+
+
+def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_shape: tuple[int, ...] | None = None) -> None:
+    """Raises a ConfigError unless the model can be built, trained, and takes the examples to as many outputs as they need.
+
+    Args:
+        model_hparams: which model.
+        inputs: values an example.
+        outputs: units of the output layer.
+        image_shape: channels, height and width, where the examples are images.
+    """
+    model, name = skeleton(model_hparams, outputs), model_hparams.model_name
+    freezing.check(model, model_hparams)
+    if model.input_size not in (None, inputs):
+        raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")
+    if model.channels is not None and image_shape is None:
+        raise ConfigError(f"--model_name: {name} takes images; the examples are rows of {inputs} values")
+    if model.channels not in (None, (image_shape or (None,))[0]):
+        raise ConfigError(f"--model_name: {name} takes images of {model.channels} channels; the examples have {image_shape[0]}")
 
 
 def exists(location: str, step: Step) -> bool:
@@ -136,6 +179,25 @@ def load_weights(path: str, model: base.Model) -> None:
     """
     state = base.read_state(path)
     try:
+        state = model.from_other_layouts(state)
         model.to(next(iter(state.values())).dtype).load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError, StopIteration):
-        raise ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again") from None
+        raise _other_weights(path) from None
+
+
+def stored_outputs(path: str, model: base.Model) -> int:
+    """Units of the output layer whose weights a file holds; `model` is one of the same name.
+
+    Raises:
+        ConfigError: the file is damaged, or holds another model.
+    """
+    state = base.read_state(path)
+    try:
+        return model.from_other_layouts(state)[model.output_layer_names[-1]].shape[-1]
+    except (AttributeError, KeyError, TypeError, IndexError):
+        raise _other_weights(path) from None
+
+
+def _other_weights(path: str) -> ConfigError:
+    """The error for a file that holds something else than was expected."""
+    return ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again")

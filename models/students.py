@@ -63,6 +63,20 @@ class Model(Perceptron):
         student.load_state_dict({name: tensor[i : i + 1] for name, tensor in self.state_dict().items()})
         return student
 
+    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A state dict by this model's keys, also of the published Expand-and-Cluster code.
+
+        There every layer, the output layer too, is `fc_layers.<i>.fc` `[fan_in, width, N]` with the bias `fc_layers.<i>.b` `[width, N]`.
+        """
+        layers = [f"fc_layers.{depth}" for depth in range(len(self.sizes) - 1)]
+        if set(state) != {f"{layer}.{name}" for layer in layers for name in ("fc", "b")}:
+            return state
+        adapted = {}
+        for theirs, ours in zip(layers, [*layers[:-1], "fc"], strict=True):
+            adapted[f"{ours}.weight"] = state[f"{theirs}.fc"].movedim(-1, 0).contiguous()
+            adapted[f"{ours}.bias"] = state[f"{theirs}.b"].movedim(-1, 0).unsqueeze(1).contiguous()
+        return adapted
+
     @staticmethod
     def parse(model_name: str) -> tuple[type[FullyConnected], int, str] | None:
         """The family, the number of students (1 where the name gives none) and the name of one of them; None for other names."""

@@ -141,8 +141,18 @@ def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Te
             if getattr(hparams, name) is not None:
                 raise ConfigError(f"--{name}: goes with --dataset_name teacher only, not with {hparams.dataset_name}")
         shape = datasets.shape(hparams)
-    models.check_fits(desc.model_hparams, *shape)
+    models.check_fits(desc.model_hparams, *shape, datasets.image_shape(hparams))
+    check_freezing(desc)
     return hparams, shape, teacher, prepare
+
+
+def check_freezing(desc: Desc) -> None:
+    """Raises a ConfigError for frozen layers of students that a second-order optimizer would take to be the same in all of them."""
+    from models.students import Model as Students
+
+    h, name = desc.model_hparams, "levenberg_marquardt"
+    if desc.training_hparams.optimizer_name == name and Students.is_valid_model_name(h.model_name) and (h.output_frozen or h.others_frozen):
+        raise ConfigError(f"--optimizer_name: {name} trains students whole; leave out --output_frozen and --others_frozen, or use lbfgs")
 
 
 def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[DatasetHparams, Teacher, Callable[[], None]]:

@@ -30,7 +30,8 @@ OTHER_VALUES = {
         "unsupervised_labels": "rotation",
         "blur_factor": 4,
     },
-    "model_hparams": {"model_name": "digits_lenet_8", "model_init": "binary", "batchnorm_init": "fixed", "act_fun": "tanh"},
+    "model_hparams": {"model_name": "digits_lenet_8", "model_init": "binary", "batchnorm_init": "fixed", "act_fun": "tanh"}
+    | {"batchnorm_frozen": True, "output_frozen": True, "others_frozen": True, "others_frozen_exceptions": "fc.weight"},
     "training_hparams": {
         "optimizer_name": "adam",
         "lr": 0.2,

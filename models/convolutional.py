@@ -1,0 +1,92 @@
+"""The base of the convolutional families: names `<family>_D` and `<family>_D_W`, a depth and perhaps a width, and defaults."""
+
+from __future__ import annotations
+
+import abc
+import re
+
+from foundations.defaults import DefaultHparams
+from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from models import base
+
+
+class Convolutional(base.Model):
+    """A network for colour images of any size. A subclass that says the following is a family."""
+
+    family: str  # what its names begin with
+    member: str  # the rest of the name that the bare family name stands for
+    depths: str  # which depths there are, in words
+    width: int | None  # filters of the first block where a name does not say; None where no name may
+    outputs: int
+    dataset: str  # what it is trained on by default, and how
+    batch_size: int
+    lr: float
+    training_steps: str
+    milestone_steps: str
+    warmup_steps: str | None = None
+
+    @abc.abstractmethod
+    def __init__(self, depth: int, width: int | None, act_fun: str, initializer: base.Initializer, outputs: int):
+        super().__init__()
+
+    @staticmethod
+    @abc.abstractmethod
+    def has_depth(depth: int) -> bool:
+        """Whether there is a member of this depth."""
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @classmethod
+    def parse(cls, model_name: str) -> tuple[int, int | None] | None:
+        """Depth and width that a name stands for; None where it is no name of this family."""
+        match = re.fullmatch(rf"{cls.family}_([1-9]\d*)(?:_([1-9]\d*))?", model_name)
+        if match is None or not cls.has_depth(int(match[1])) or (match[2] and cls.width is None):
+            return None
+        return int(match[1]), int(match[2]) if match[2] else cls.width
+
+    @classmethod
+    def is_valid_model_name(cls, model_name: str) -> bool:
+        return cls.parse(model_name) is not None
+
+    @classmethod
+    def name_rules(cls) -> list[str]:
+        return [f"{cls.family}_D{'' if cls.width is None else '[_W]'} (D = {cls.depths})"]
+
+    @classmethod
+    def default_members(cls) -> dict[str, str]:
+        return {cls.family: cls.family + cls.member}
+
+    @classmethod
+    def get_model_from_name(cls, model_name, initializer, outputs=None, act_fun="relu") -> Convolutional:
+        return cls(*cls.parse(model_name), act_fun, initializer, outputs or cls.outputs)
+
+    @classmethod
+    def default_hparams(cls, model_name: str) -> DefaultHparams:
+        return DefaultHparams(
+            DatasetHparams(dataset_name=cls.dataset, batch_size=cls.batch_size),
+            ModelHparams(model_name=model_name, model_init="kaiming_normal", batchnorm_init="uniform"),
+            TrainingHparams(
+                optimizer_name="sgd",
+                lr=cls.lr,
+                training_steps=cls.training_steps,
+                momentum=0.9,
+                milestone_steps=cls.milestone_steps,
+                delta=0.1,
+                warmup_steps=cls.warmup_steps,
+                weight_decay=1e-4,
+            ),
+        )
+
+
+class CifarConvolutional(Convolutional):
+    """What the families for CIFAR-10 have in common: ten classes, and the schedule of He et al. (2016)."""
+
+    outputs = 10
+    dataset, batch_size = "cifar10", 128
+    lr, training_steps, milestone_steps = 0.1, "160ep", "80ep,120ep"
+
+    @property
+    def output_layer_names(self) -> list[str]:
+        return ["fc.weight", "fc.bias"]
