@@ -8,7 +8,7 @@ import json
 import os
 
 from extraction.desc import ExtractionDesc
-from foundations.desc import Desc
+from foundations.desc import Desc, parse_shown
 from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
 from testing.test_case import TestCase
 from training.desc import TrainingDesc
@@ -219,6 +219,19 @@ class TestRecords(TestCase):
         }
         shown = "\n".join("\n    * ".join([f"{name} Hyperparameters", *lines]) for name, lines in groups.items())
         self.assertEqual(resnet_20().display, shown)
+
+    def test_what_is_shown_can_be_read_back(self):
+        groups = parse_shown(resnet_20().display)
+        self.assertEqual(list(groups), ["Dataset Hyperparameters", "Model Hyperparameters", "Training Hyperparameters"])
+        for bundle in resnet_20().bundles().values():
+            self.assertEqual(type(bundle).from_text(groups[bundle._name]), bundle)
+
+    def test_what_openlth_shows_can_be_read(self):
+        log = "Model Hyperparameters\n    * model_name => cifar_resnet_20\n    * model_init => a => b\n    * others_frozen => True\n"
+        self.assertEqual(
+            parse_shown(log), {"Model Hyperparameters": {"model_name": "cifar_resnet_20", "model_init": "a => b", "others_frozen": "True"}}
+        )
+        self.assertEqual(parse_shown(""), {})
 
     def test_the_banner_has_the_title_the_hyperparameters_and_the_place(self):
         lines = resnet_20().banner("Training a Model (Seed 1)", "/r/x").splitlines()

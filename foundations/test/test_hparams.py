@@ -242,6 +242,25 @@ AT_THE_EDGE = [
 ]
 
 
+class TestText(TestCase):
+    def test_values_are_of_their_types_again(self):
+        texts = {"optimizer_name": "sgd", "lr": "0.1", "training_steps": "2ep", "patience": "7", "plateau_opt": "True", "delta": "0.5"}
+        expected = TrainingHparams("sgd", 0.1, "2ep", patience=7, plateau_opt=True, delta=0.5)
+        self.assertEqual(TrainingHparams.from_text(texts), expected)
+        self.assertFalse(TrainingHparams.from_text(texts | {"plateau_opt": "False"}).plateau_opt)
+
+    def test_names_that_are_not_known_are_passed_over(self):
+        self.assertEqual(
+            DatasetHparams.from_text({"dataset_name": "digits", "batch_size": "5", "subset": "1"}), DatasetHparams("digits", 5)
+        )
+
+    def test_what_is_no_value_or_missing_is_an_error(self):
+        with self.assertRaises(ValueError):
+            DatasetHparams.from_text({"dataset_name": "digits", "batch_size": "many"})
+        with self.assertRaises(TypeError):
+            DatasetHparams.from_text({"dataset_name": "digits"})
+
+
 class TestRanges(TestCase):
     def test_a_value_out_of_range_is_a_one_line_error_that_names_its_flag_and_says_what_is_valid(self):
         for make, field, values in OUT_OF_RANGE:

@@ -93,8 +93,8 @@ class CheckTest(TestCase):
             registry.check_fits(hparams(**flags), 3072, 10, (3, 32, 32))
 
     def test_an_exception_that_is_no_parameter_is_refused_with_the_nearest(self):
-        words = r"--others_frozen_exceptions: 'conv.wieght' is no parameter of cifar_resnet_8_4, did you mean 'conv.weight'\?; valid: conv.weight"
-        self.assert_refused(words, others_frozen=True, others_frozen_exceptions="bn.weight,conv.wieght")
+        words = r"'conv.wieght' is no parameter of cifar_resnet_8_4, did you mean 'conv.weight'\?; valid: conv.weight, bn.weight"
+        self.assert_refused(f"^--others_frozen_exceptions: {words}", others_frozen=True, others_frozen_exceptions="bn.weight,conv.wieght")
 
     def test_running_statistics_are_no_parameters(self):
         self.assert_refused("'bn.running_mean' is no parameter", others_frozen=True, others_frozen_exceptions="bn.running_mean")

@@ -8,15 +8,18 @@ from models import bn_initializers, initializers, parallel
 from testing.test_case import TestCase
 
 FAN_IN, FAN_OUT = 200, 50
+CHANNELS, SIDE = 8, 5  # of a convolution with as large a fan-in
 
 
 def layers(initializer) -> dict[str, list[torch.Tensor]]:
-    """The kernels `[FAN_OUT, FAN_IN]` that an initialiser gives a plain layer and a stack of three."""
+    """The kernels `[FAN_OUT, FAN_IN]` that an initialiser gives a plain layer, a stack of three and a convolution."""
     torch.manual_seed(0)
     plain, stacked = nn.Linear(FAN_IN, FAN_OUT), parallel.Linear(3, FAN_IN, FAN_OUT)
-    for module in (plain, stacked):
+    convolution = nn.Conv2d(CHANNELS, FAN_OUT, SIDE)
+    for module in (plain, stacked, convolution):
         module.apply(initializer)
-    return {"plain": [plain.weight.detach()], "stacked": [weight.T for weight in stacked.weight.detach()]}
+    kernels = {"plain": [plain.weight], "stacked": [weight.T for weight in stacked.weight], "convolution": [convolution.weight.flatten(1)]}
+    return {kind: [kernel.detach() for kernel in found] for kind, found in kernels.items()}
 
 
 class InitializersTest(TestCase):
@@ -85,6 +88,16 @@ class BatchNormInitializersTest(TestCase):
         for norm in self.initialised(bn_initializers.fixed)[:2]:
             self.assertEqual(set(norm.weight.tolist()), {1.0})
             self.assertEqual(set(norm.bias.tolist()), {0.0})
+
+    def test_positivenegative_scales_are_between_minus_1_and_1_with_shifts_of_0(self):
+        torch.manual_seed(0)
+        for norm in self.initialised(bn_initializers.positivenegative)[:2]:
+            self.assertGreater(scipy.stats.kstest(norm.weight.detach().numpy(), scipy.stats.uniform(-1, 2).cdf).pvalue, 1e-3)
+            self.assertEqual(norm.bias.abs().max().item(), 0)
+
+    def test_oneone_scales_and_shifts_are_1(self):
+        for norm in self.initialised(bn_initializers.oneone)[:2]:
+            self.assertEqual(set(norm.weight.tolist()) | set(norm.bias.tolist()), {1.0})
 
     def test_other_layers_are_left_alone(self):
         layer = nn.Linear(2, 2)

@@ -6,10 +6,10 @@ import torch
 
 from foundations.errors import ConfigError
 from foundations.hparams import ModelHparams
-from models import activation_functions, digits_lenet, mlp, mnist_lenet, registry
+from models import activation_functions, cifar_lenet, digits_lenet, mlp, mnist_lenet, registry
 from testing.test_case import TestCase
 
-FAMILIES = {"digits_lenet": digits_lenet.Model, "mnist_lenet": mnist_lenet.Model, "mlp": mlp.Model}
+FAMILIES = {"digits_lenet": digits_lenet.Model, "mnist_lenet": mnist_lenet.Model, "cifar_lenet": cifar_lenet.Model, "mlp": mlp.Model}
 
 
 def build(model_name: str, outputs: int | None = None, act_fun: str = "relu") -> mlp.FullyConnected:
@@ -21,6 +21,7 @@ class NameTest(TestCase):
         "digits_lenet_16": [64, 16, 10],
         "digits_lenet_16_8_4": [64, 16, 8, 4, 10],
         "mnist_lenet_300_100": [784, 300, 100, 10],
+        "cifar_lenet_300_100": [3072, 300, 100, 10],
         "mlp_2_8_1": [2, 8, 1],
         "mlp_5_4_3_2": [5, 4, 3, 2],
     }
@@ -100,7 +101,7 @@ class NetworkTest(TestCase):
         self.assertEqual(model.output_layer_names, ["fc.weight", "fc.bias"])
 
     def test_it_knows_how_many_values_an_example_must_have(self):
-        self.assertEqual([build(name).input_size for name in NameTest.valid], [64, 64, 784, 2, 5])
+        self.assertEqual([build(name).input_size for name in NameTest.valid], [64, 64, 784, 3072, 2, 5])
 
 
 def affine(layer: torch.nn.Linear, x: list[float]) -> list[float]:

@@ -10,6 +10,9 @@ from foundations.step import Step
 from models import base, registry
 from testing.test_case import TestCase
 
+BARE_NAMES = ("digits_lenet", "mnist_lenet", "cifar_lenet", "mlp", "cifar_vgg", "cifar_resnet", "imagenet_resnet")
+BARE_NAMES += ("students_digits_lenet", "students_mnist_lenet", "students_cifar_lenet", "students_mlp")
+
 
 def hparams(model_name: str = "mlp_3_4_2", **changes) -> ModelHparams:
     return ModelHparams(**{"model_name": model_name, "model_init": "kaiming_normal", "batchnorm_init": "uniform"} | changes)
@@ -21,14 +24,14 @@ class NameTest(TestCase):
             self.assertEqual(registry.resolve(name), name)
 
     def test_bare_names_stand_for_a_member_that_exists(self):
-        for name in ("digits_lenet", "mnist_lenet", "mlp", "students_digits_lenet", "students_mnist_lenet", "students_mlp"):
+        for name in BARE_NAMES:
             member = registry.resolve(name)
             self.assertRegex(member, rf"^{name}(\(\d+\))?_\d")
             self.assertEqual(registry.get_default_hparams(name).model_hparams.model_name, member)
             self.assertIsInstance(registry.get(hparams(name)), registry.family_of(member))
 
     def test_default_hyperparameters_can_be_built(self):
-        for name in ("digits_lenet", "mnist_lenet", "mlp", "students_digits_lenet", "students_mnist_lenet", "students_mlp"):
+        for name in BARE_NAMES:
             registry.check(registry.get_default_hparams(name).model_hparams)
 
     def test_names_of_no_model_are_refused(self):
@@ -39,6 +42,17 @@ class NameTest(TestCase):
     def test_the_nearest_name_and_all_forms_are_suggested(self):
         with self.assertRaisesRegex(ConfigError, "did you mean 'digits_lenet'.*digits_lenet_P_Q.*mlp_D_P_Q.*students_mlp"):
             registry.resolve("digit_lenet")
+
+    def test_a_name_that_begins_like_a_familys_gets_that_familys_rule_alone(self):
+        for name, rule in (
+            ("mlp_2_1", "mlp_D_P_Q_..._O"),
+            ("students_mlp(3)_2_1", "students_mlp(N)_D_P_Q_..._O"),
+            ("digits_lenet_0", "digits"),
+        ):
+            with self.assertRaises(ConfigError) as caught:
+                registry.resolve(name)
+            self.assertIn(f"; valid: {rule}", str(caught.exception))
+            self.assertNotIn("mnist_lenet", str(caught.exception).replace("students_mnist_lenet", ""))
 
     def test_the_flag_at_fault_is_named(self):
         with self.assertRaisesRegex(ConfigError, "^--default_hparams: 'nothing' is no model"):

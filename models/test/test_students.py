@@ -1,12 +1,15 @@
 """Students: N networks in one model, each as if it were alone."""
 
 import copy
+import itertools
+import os
 
 import torch
 from torch import nn
 
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
+from foundations.hparams import ModelHparams
 from models import activation_functions, registry, students
 from testing.test_case import TestCase
 from training.test.test_train import class_loader, hparams, network, regression_loader
@@ -69,7 +72,7 @@ class NameTest(TestCase):
             build("students_mlp(2)_2_5_1", outputs=3)
 
     def test_by_default_they_imitate_the_familys_default_member(self):
-        for family in ("digits_lenet", "mnist_lenet", "mlp"):
+        for family in ("digits_lenet", "mnist_lenet", "cifar_lenet", "mlp"):
             defaults = registry.get_default_hparams(f"students_{family}")
             self.assertEqual(defaults.dataset_hparams.dataset_name, "teacher")
             self.assertEqual(defaults.dataset_hparams.teacher_name, registry.resolve(family))
@@ -164,6 +167,40 @@ class SigmoidTest(TestCase):
         softplus, relu = (build("students_mlp(3)_4_6_5_2", act_fun=name) for name in ("softplus", "relu"))
         for ours, theirs in zip(softplus.parameters(), relu.parameters(), strict=True):
             self.assertTrue(torch.equal(ours, theirs))
+
+
+class PublishedLayoutTest(TestCase):
+    """Students as the published Expand-and-Cluster code saves them: networks on the last axis, the output layer last of `fc_layers`."""
+
+    def published(self, sizes: tuple[int, ...] = (4, 6, 5, 2)) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        state = {}
+        for depth, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            state[f"fc_layers.{depth}.fc"] = torch.randn(inputs, outputs, NETWORKS, generator=generator)
+            state[f"fc_layers.{depth}.b"] = torch.randn(outputs, NETWORKS, generator=generator)
+        return state
+
+    def load(self, state: dict[str, torch.Tensor]) -> students.Model:
+        path = os.path.join(self.root, "model_ep9_it0.pth")
+        torch.save(state, path)
+        return registry.load(path, ModelHparams("students_mlp(3)_4_6_5_2", "kaiming_normal", "uniform", "tanh"))
+
+    def test_a_checkpoint_of_theirs_computes_in_ours_what_it_computes_in_theirs(self):
+        state = self.published()
+        x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(1))
+        hidden = torch.tanh(torch.einsum("bi,ihn->bhn", x, state["fc_layers.0.fc"]) + state["fc_layers.0.b"])
+        hidden = torch.tanh(torch.einsum("bin,ihn->bhn", hidden, state["fc_layers.1.fc"]) + state["fc_layers.1.b"])
+        expected = torch.einsum("bin,ihn->bhn", hidden, state["fc_layers.2.fc"]) + state["fc_layers.2.b"]
+        torch.testing.assert_close(self.load(state)(x), expected.movedim(-1, 0), rtol=1e-5, atol=1e-5)
+
+    def test_the_loaded_tensors_are_as_ours_lie_in_memory(self):
+        for name, value in self.load(self.published()).state_dict().items():
+            self.assertTrue(value.is_contiguous(), name)
+
+    def test_one_of_another_shape_is_refused(self):
+        for sizes in ((4, 6, 2), (4, 6, 5, 5, 2), (4, 7, 5, 2)):
+            with self.assertRaisesRegex(ConfigError, "does not hold the weights of this model"):
+                self.load(self.published(sizes))
 
 
 class TrainingTest(TestCase):
