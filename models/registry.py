@@ -139,7 +139,7 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")
     if model.channels is not None and image_shape is None:
         raise ConfigError(f"--model_name: {name} takes images; the examples are rows of {inputs} values")
-    if model.channels not in (None, (image_shape or (None,))[0]):
+    if model.channels is not None and model.channels != image_shape[0]:
         raise ConfigError(f"--model_name: {name} takes images of {model.channels} channels; the examples have {image_shape[0]}")
 
 

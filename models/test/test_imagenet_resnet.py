@@ -40,6 +40,14 @@ class ImagenetResnetTest(TestCase):
             self.assertEqual(outputs.shape, (1, 10))
             self.assertTrue(outputs.isfinite().all())
 
+    def test_a_wide_one_differs_in_nothing_but_its_filters(self):
+        for name in ("imagenet_resnet_18", "imagenet_resnet_50"):
+            wide, plain = (dict(registry.skeleton(hparams(member)).named_modules()) for member in (f"{name}_128", name))
+            self.assertEqual([(key, type(module)) for key, module in wide.items()], [(key, type(module)) for key, module in plain.items()])
+            for key, module in plain.items():
+                for field in ("kernel_size", "stride", "padding", "dilation", "groups"):
+                    self.assertEqual(getattr(wide[key], field, None), getattr(module, field, None), f"{name} {key} {field}")
+
     def test_another_activation_function_stands_wherever_relu_stood(self):
         model = registry.skeleton(hparams("imagenet_resnet_50", "tanh"))
         self.assertFalse(any(isinstance(module, nn.ReLU) for module in model.modules()))
