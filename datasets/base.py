@@ -26,8 +26,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 class Dataset(abc.ABC, torch.utils.data.Dataset):
     """Examples `[n, ...]` (float32) with labels `[n]` (classes) or targets `[n, outputs]` (float64).
 
-    Where there is an `augmentation`, training sees what that makes of the examples; evaluation sees them as they are.
+    Where there is an `augmentation`, training sees what that makes of the examples; evaluation sees them as they are. `image_shape` is
+    channels, height and width where the examples are images.
     """
+
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, examples: torch.Tensor, labels: torch.Tensor, augmentation: transformations.CropAndFlip | None = None):
         if len(examples) != len(labels):

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 import torch
 
 from datasets import base, transformations
+from foundations import imports
 from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams
 from foundations.seeds import derive
@@ -120,8 +121,7 @@ class Decoder(torch.utils.data.Dataset):
     """
 
     def __init__(self, paths: list[str], seed: int | None, opener: Callable[[str, str], IO]):
-        from torchvision import transforms
-
+        transforms = imports.torchvision().transforms
         self.paths, self.seed, self.opener = paths, seed, opener
         middle = [transforms.Resize(TEST_SIZE), transforms.CenterCrop(SIZE)]
         part = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]

@@ -1,4 +1,4 @@
-"""Every dataset, and the way to a loader. A new one of images in memory is a line in `image_registry`; any other is a line here."""
+"""Every dataset, and the way to a loader. A new one of images is a line in `image_registry`; any other is a line here."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from datasets import base, imagenet, teacher_dataset, transformations
+from datasets import base, image_registry, teacher_dataset, transformations
 from datasets.datagen import registry as datagen
-from datasets.image_registry import registered_images
 from foundations.errors import unknown
 from foundations.hparams import UNSUPERVISED_LABELS, DatasetHparams, TrainingHparams
 
 registered_datasets = {
-    **registered_images,
-    "imagenet": imagenet,
+    **image_registry.registered_images,
+    **image_registry.streamed_images,
     "teacher": teacher_dataset,
 }
 
@@ -32,11 +31,11 @@ def check(dataset_hparams: DatasetHparams) -> None:
     """Raises a ConfigError for a dataset that does not exist, or that cannot be transformed as is asked for."""
     if dataset_hparams.dataset_name not in registered_datasets:
         raise unknown("--dataset_name", dataset_hparams.dataset_name, registered_datasets)
-    dataset = registered_datasets[dataset_hparams.dataset_name].Dataset
-    if hasattr(dataset, "image_shape"):
-        transformations.check(dataset_hparams, *dataset.image_shape[1:])
-    else:
+    image = image_shape(dataset_hparams)
+    if image is None:
         transformations.refuse(dataset_hparams)
+    else:
+        transformations.check(dataset_hparams, *image[1:])
 
 
 def get(dataset_hparams: DatasetHparams, train: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32) -> base.DataLoader:
@@ -68,7 +67,7 @@ def shape(dataset_hparams: DatasetHparams) -> tuple[int, int]:
 
 def image_shape(dataset_hparams: DatasetHparams) -> tuple[int, int, int] | None:
     """Channels, height and width of an example; None where the examples are rows of values."""
-    return getattr(registered_datasets[dataset_hparams.dataset_name].Dataset, "image_shape", None)
+    return registered_datasets[dataset_hparams.dataset_name].Dataset.image_shape
 
 
 def num_classes(dataset_hparams: DatasetHparams) -> int:

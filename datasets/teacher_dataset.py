@@ -21,7 +21,7 @@ import torch
 
 from datasets import base
 from datasets.datagen import registry as datagen
-from datasets.image_registry import registered_images
+from datasets.image_registry import image_shape, registered_images, streamed_images
 from foundations import paths
 from foundations.desc import parse_shown
 from foundations.errors import ConfigError, reason
@@ -30,7 +30,8 @@ from models import registry as models
 from platforms.platform import get_platform
 
 HELD_OUT = 10  # one pair in ten is for test
-CHUNK, IMAGES_CHUNK = 4096, 256  # queries that a fully connected teacher, and a convolutional one, is asked at a time
+CHUNK = 4096  # queries that a fully connected teacher is asked at a time
+CHUNK_PIXELS = 2**18  # of the images that a convolutional one is asked at a time
 SEED_FOLDERS = ("seed", "replicate")  # what the folders of a run's seeds begin with; the second is OpenLTH's
 TORCH_FILE = (b"PK", b"\x80\x02")  # what torch's files begin with, and our records do not
 
@@ -50,9 +51,8 @@ class Teacher:
     @property
     def example_shape(self) -> tuple[int, ...]:
         """Of an example as the network saw it in training: an image, or a row of values where its dataset says nothing else."""
-        images = registered_images.get(self.dataset_name)
-        shape = images.Dataset.image_shape if images else ()
-        return shape if math.prod(shape) == self.inputs else (self.inputs,)
+        shape = image_shape(self.dataset_name)
+        return shape if shape and math.prod(shape) == self.inputs else (self.inputs,)
 
     def load(self) -> torch.nn.Module:
         """The trained network, in float64 on the platform's device.
@@ -138,9 +138,11 @@ def _read_log(name: str, location: str) -> Teacher:
     models.resolve(model_hparams.model_name, f"--teacher_name: {path}")
     model = models.skeleton(model_hparams)
     outputs = models.stored_outputs(models.last_file(location), model)
-    if model.input_size is None and dataset_name not in registered_images:
-        raise ConfigError(f"--teacher_name: {path} has images of unknown size, of {dataset_name}; valid: {', '.join(registered_images)}")
-    inputs = model.input_size or math.prod(registered_images[dataset_name].Dataset.image_shape)
+    shape = image_shape(dataset_name)
+    if model.input_size is None and shape is None:
+        valid = ", ".join(registered_images | streamed_images)
+        raise ConfigError(f"--teacher_name: {path} has images of unknown size, of {dataset_name}; valid: {valid}")
+    inputs = model.input_size or math.prod(shape)
     return Teacher(name, inputs, outputs, model_hparams, location, dataset_name)
 
 
@@ -209,7 +211,7 @@ class Dataset(base.Dataset):
         queries = datagen.make(dataset_hparams.datagen, train, teacher.inputs, seed, teacher.dataset_name)
         with torch.no_grad():
             examples = queries.to(get_platform().torch_device).view(-1, *teacher.example_shape)
-            chunk = CHUNK if model.channels is None else IMAGES_CHUNK
+            chunk = CHUNK if model.channels is None else max(1, CHUNK_PIXELS // math.prod(examples.shape[2:]))
             answers = [model(batch.double()) for batch in examples.split(chunk)]
         return cls(queries, torch.cat(answers))
 

@@ -1,19 +1,18 @@
 """Run folders that OpenLTH and the published Expand-and-Cluster code leave, as teachers."""
 
+import math
 import os
+import shutil
 from collections import OrderedDict
-from unittest import mock
 
 import numpy as np
 import torch
 
 from datasets import registry, teacher_dataset
-from datasets.image_registry import registered_images
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams, ModelHparams
 from models import registry as models
 from platforms.platform import get_platform
-from testing import toy_images
 from testing.test_case import TestCase
 
 OPENLTH = "train_71bc92a970b64a76d7ab7681764b0021"
@@ -150,23 +149,32 @@ class PerceptronTest(ForeignTestCase):
 class ConvolutionalTest(ForeignTestCase):
     def setUp(self):
         super().setUp()
-        patch = mock.patch.dict(registered_images, {"cifar10": toy_images})
-        patch.start()
-        self.addCleanup(patch.stop)
         self.model = models.get(ModelHparams("cifar_resnet_8_4", "kaiming_normal", "uniform"), outputs=3, seed=5)
         self.openlth("cifar_resnet_8_4", "cifar10", self.model.state_dict())
 
-    def test_a_convolutional_run_is_a_teacher_that_sees_images(self):
+    def assert_sees_images(self, model: torch.nn.Module, queries: int, *shape: int):
+        """That the teacher is this model on images of a shape."""
         teacher = teacher_dataset.find(OPENLTH, 1)
-        self.assertEqual((teacher.inputs, teacher.outputs), (3072, 3))
-        dataset = registry.get(DatasetHparams("teacher", 8, OPENLTH, 1, "random:20"), seed=1).dataset
-        self.assertEqual(dataset.examples.shape, (20, 3072))
+        self.assertEqual((teacher.inputs, teacher.outputs), (math.prod(shape), 3))
+        dataset = registry.get(DatasetHparams("teacher", 8, OPENLTH, 1, f"random:{queries}"), seed=1).dataset
+        self.assertEqual(dataset.examples.shape, (queries, math.prod(shape)))
         with torch.no_grad():
-            expected = self.model.double().eval()(dataset.examples.double().view(20, 3, 32, 32))
+            expected = model.double().eval()(dataset.examples.double().view(queries, *shape))
         torch.testing.assert_close(dataset.labels, expected, rtol=1e-10, atol=1e-12)
 
+    def test_a_convolutional_run_is_a_teacher_that_sees_images(self):
+        self.assert_sees_images(self.model, 20, 3, 32, 32)
+
+    def test_so_is_one_of_imagenet_which_need_not_be_there(self):
+        model = models.get(ModelHparams("imagenet_resnet_18_2", "kaiming_normal", "uniform"), outputs=3, seed=5)
+        shutil.rmtree(os.path.join(self.root, OPENLTH))
+        self.openlth("imagenet_resnet_18_2", "imagenet", model.state_dict())
+        self.assert_sees_images(model, 6, 3, 224, 224)
+
     def test_images_of_unknown_size_are_refused(self):
-        with mock.patch.dict(registered_images, clear=True), self.assertRaisesRegex(ConfigError, "images of unknown size, of cifar10"):
+        shutil.rmtree(os.path.join(self.root, OPENLTH))
+        self.openlth("cifar_resnet_8_4", "places", self.model.state_dict())
+        with self.assertRaisesRegex(ConfigError, "images of unknown size, of places; valid: digits, .*cifar10, imagenet$"):
             teacher_dataset.find(OPENLTH, 1)
 
     def test_it_is_not_to_be_extracted(self):

@@ -4,11 +4,11 @@ import copy
 
 import torch
 
+from datasets import cifar10
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
 from foundations.hparams import ModelHparams, TrainingHparams
 from models import registry
-from testing import toy_images
 from testing.test_case import TestCase
 from training.test.test_train import regression_loader
 from training.train import train
@@ -59,7 +59,7 @@ class FreezingTest(TestCase):
                     self.assertEqual({name for name, parameter in model.named_parameters() if not parameter.requires_grad}, frozen)
 
     def test_what_is_frozen_stays_to_the_bit_under_momentum_and_weight_decay_and_all_else_moves(self):
-        loader = DataLoader(toy_images.Dataset.create(), 5)
+        loader = DataLoader(cifar10.Dataset(torch.randn(12, 3, 32, 32), torch.arange(12) % 10), 5)
         training = TrainingHparams("sgd", 0.1, "3it", momentum=0.9, weight_decay=0.1)
         for number, (flags, frozen) in enumerate(CASES):
             model = registry.get(hparams(**flags), 10, seed=1)

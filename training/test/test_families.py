@@ -1,27 +1,25 @@
 """Two iterations of every family of models by the command line, from its defaults to its files.
 
-FAMILIES has a member of each with the dataset that it trains on by default. Datasets that have files of their own are read in their own
-tests; here the random images of `testing/toy_images.py` stand in for those of colour.
+FAMILIES has a member of each with a dataset, whose files the tests write in their real format; most train on theirs by default.
 """
 
 import os
-from unittest import mock
 
 import torch
 
-from datasets import registry as datasets
 from models import base
 from models import registry as models
-from testing import toy_images
+from testing import dataset_files
 from testing.test_case import TestCase
 from training.metric_logger import MetricLogger
 
 FAMILIES = {
     "digits_lenet_300_100": "digits",
+    "mnist_lenet_300_100": "mnist",
     "mlp_64_16_10": "digits",
     "cifar_lenet_20": "cifar10",
     "cifar_vgg_11": "cifar10",
-    "cifar_resnet_8_4": "cifar10",
+    "cifar_resnet_20_4": "cifar10",
     "imagenet_resnet_18_8": "imagenet",
     "imagenet_resnet_50_8": "cifar10",
 }
@@ -30,9 +28,11 @@ FAMILIES = {
 class FamiliesTest(TestCase):
     def setUp(self):
         super().setUp()
-        patch = mock.patch.dict(datasets.registered_datasets, {"cifar10": toy_images, "imagenet": toy_images})
-        patch.start()
-        self.addCleanup(patch.stop)
+        dataset_files.write_idx(os.environ["EC_DATASET_ROOT"], train=12, test=5)
+        dataset_files.write_imagenet(os.environ["EC_IMAGENET_ROOT"])
+        cifar10 = dataset_files.cifar10(os.environ["EC_DATASET_ROOT"], train=12, test=5)
+        cifar10.__enter__()
+        self.addCleanup(cifar10.__exit__, None, None, None)
 
     def train(self, name: str, *options: str) -> str:
         """Trains a model for two iterations and returns the folder of the run."""
@@ -50,9 +50,17 @@ class FamiliesTest(TestCase):
                 self.assertTrue(any((value != before[key]).any() for key, value in after.items()))
                 self.assertGreater(MetricLogger.load(folder).latest("test_loss"), 0)
 
-    def test_every_family_is_run_here_or_needs_files(self):
-        needs_files = {"mnist_lenet"}
-        families = {models.family_of(name) for name in FAMILIES} | {models.family_of(models.resolve(name)) for name in needs_files}
+    def test_help_shows_the_defaults_of_each(self):
+        for name in FAMILIES:
+            with self.subTest(name):
+                status, text, err = self.command("train", f"--default_hparams={name}", "--help")
+                self.assertEqual((status, err), (0, ""))
+                h = models.get_default_hparams(name)
+                for value in (h.dataset_hparams.dataset_name, h.dataset_hparams.batch_size, name, h.training_hparams.training_steps):
+                    self.assertIn(f"default: {value})", " ".join(text.split()))
+
+    def test_every_family_is_run_here(self):
+        families = {models.family_of(name) for name in FAMILIES}
         students = {family for family in models.registered_models if hasattr(family, "individual_losses")}
         self.assertEqual(families | students, set(models.registered_models))
 
