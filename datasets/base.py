@@ -66,6 +66,8 @@ class DataLoader:
         dtype: the number format of examples and real-valued targets.
     """
 
+    is_stream = False  # whether examples are read as they are needed, rather than held in memory
+
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.examples = dataset.examples.to(dtype)
@@ -76,8 +78,12 @@ class DataLoader:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One pass in the order of the dataset, for evaluation."""
-        return zip(self.examples.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+        """One pass in the order of the dataset."""
+        return self.in_order(self.batch_size)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One pass in the order of the dataset, in batches of another size, for evaluation."""
+        return zip(self.examples.split(batch_size), self.labels.split(batch_size), strict=True)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands, unless augmented."""

@@ -69,20 +69,22 @@ class Dataset(base.Dataset):
 class DataLoader(base.DataLoader):
     """Batches that are read from files. Training sees random parts of the images and mirror images; evaluation sees their middle."""
 
+    is_stream = True
+
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
         self.dataset, self.batch_size, self.seed, self.dtype = dataset, batch_size, seed, dtype
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return self._batches(torch.arange(len(self.dataset)), 0, None)
+    def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self._batches(torch.arange(len(self.dataset)).split(batch_size), None)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The shuffled batches of an epoch, from batch `start` on."""
         hparams = self.dataset.dataset_hparams
         seed = None if hparams.do_not_augment else derive(self.seed, "augmentation", transformations.seed_of(hparams), epoch)
-        return self._batches(self.order(epoch), start, seed)
+        return self._batches(self.order(epoch).split(self.batch_size)[start:], seed)
 
-    def _batches(self, order: torch.Tensor, start: int, seed: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for examples, labels in _stream(self.dataset, order.split(self.batch_size)[start:], seed):
+    def _batches(self, places: Sequence[torch.Tensor], seed: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for examples, labels in _stream(self.dataset, places, seed):
             yield examples.to(self.dtype), labels
 
 

@@ -53,7 +53,7 @@ def get(dataset_hparams: DatasetHparams, train: bool = True, seed: int = 0, dtyp
 
 def get_both(dataset_hparams: DatasetHparams, training_hparams: TrainingHparams, seed: int) -> tuple[base.DataLoader, base.DataLoader]:
     """The loaders of the training and the test set, in the precision and the data order of a training run."""
-    dtype = getattr(torch, training_hparams.precision)
+    dtype = getattr(torch, training_hparams.stored_precision)
     train, test = (get(dataset_hparams, part, seed, dtype) for part in (True, False))
     if training_hparams.data_order_seed is not None:
         train.seed = training_hparams.data_order_seed

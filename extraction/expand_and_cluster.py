@@ -307,7 +307,7 @@ def imitate_above(
     shallower = models.get(
         dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, "layers left", len(sizes))
     )
-    quick = [DataLoader(loader.dataset, loader.batch_size, loader.seed, getattr(torch, h.precision)) for loader in asked]
+    quick = [DataLoader(loader.dataset, loader.batch_size, loader.seed, getattr(torch, h.stored_precision)) for loader in asked]
     if verbose:
         print(f"Students of what is above the recovered layers: {name}", flush=True)
     standard_train(h, shallower, *quick, location, verbose=verbose, epoch_lines=False)

@@ -84,7 +84,9 @@ class ExtractionRunner(Runner):
 
         from datasets import registry as datasets
         from extraction import certificate, evaluation, expand_and_cluster, plotting
+        from training import arithmetic
 
+        arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
         verbose = not self.job.quiet
         with watch("teacher"):

@@ -20,7 +20,7 @@ from foundations.errors import ConfigError, unknown
 from foundations.seeds import NOT_CHOSEN
 
 DECAYS = ("cosine",)
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "tf32", "bf16", "fp16", "float64")
 UNSUPERVISED_LABELS = ("rotation",)
 LINKAGES = ("average", "complete", "single", "weighted")
 
@@ -273,6 +273,7 @@ class TrainingHparams(Hparams):
     patience: int = 100
     cooldown: int = 200
     precision: str = "float32"
+    apex_fp16: bool = False
     polish_optimizer: str | None = None
     polish_steps: str = "200it"
     further_training: str | None = unhashed(None)
@@ -296,7 +297,11 @@ class TrainingHparams(Hparams):
     )
     _patience = "Epochs without improvement before a plateau is declared."
     _cooldown = "Epochs after a plateau in which no other is declared."
-    _precision = "The number format of weights, inputs and arithmetic."
+    _precision = (
+        "The number format of the arithmetic. tf32 needs an NVIDIA GPU. bf16 and fp16 are mixed precision: weights stay in float32, and "
+        "the losses of fp16 are scaled."
+    )
+    _apex_fp16 = "The older name of --precision fp16, which names the same folder as in OpenLTH. It needs no Apex."
     _polish_optimizer = "Extraction only: when trained, students go on in float64 with this second-order optimizer, until two are exact."
     _polish_steps = "How long to polish at most."
     _further_training = "Train a finished run for this many steps more, in the same folder."
@@ -320,6 +325,18 @@ class TrainingHparams(Hparams):
             raise unknown("--lr_decay", self.lr_decay, DECAYS)
         if self.precision not in PRECISIONS:
             raise unknown("--precision", self.precision, PRECISIONS)
+        if self.apex_fp16 and self.precision != "float32":
+            raise ConfigError(f"--apex_fp16: stands for --precision fp16, and not for {self.precision}; valid: one flag of the two")
+
+    @property
+    def arithmetic(self) -> str:
+        """The number format of the arithmetic, by whichever name it was asked for: one of PRECISIONS."""
+        return "fp16" if self.apex_fp16 else self.precision
+
+    @property
+    def stored_precision(self) -> str:
+        """The number format of weights and inputs, as torch calls it: float32 unless all is float64."""
+        return "float64" if self.precision == "float64" else "float32"
 
     @property
     def milestones(self) -> list[str]:

@@ -57,6 +57,10 @@ class Platform(Hparams, abc.ABC):
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def spread(self, forward: torch.nn.Module) -> torch.nn.Module:
+        """The forward pass of a network on all devices that there are, a part of each batch on each; its weights stay its own."""
+        return forward
+
     @property
     def rank(self) -> int:
         """The number of this process among `world_size`."""

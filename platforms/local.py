@@ -1,9 +1,15 @@
 """The machine at hand. Edit the folders here, or set them in the environment."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from platforms import base
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = "./data/sims"
 DATASET_ROOT = "./data/datasets"
@@ -13,7 +19,14 @@ BORUTA_ROOT = "./data/boruta"
 
 @dataclass
 class Platform(base.Platform):
-    """One machine with its own disk."""
+    """One machine with its own disk, and all of its GPUs that CUDA_VISIBLE_DEVICES shows."""
+
+    def spread(self, forward: torch.nn.Module) -> torch.nn.Module:
+        import torch
+
+        if self.torch_device.type != "cuda" or torch.cuda.device_count() == 1:
+            return forward
+        return torch.nn.DataParallel(forward)
 
     @property
     def root(self) -> str:

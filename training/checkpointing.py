@@ -12,11 +12,19 @@ from training.metric_logger import MetricLogger
 from training.optimizers import Schedule
 
 
-def save(location: str, model: base.Model, optimizer: torch.optim.Optimizer, schedule: Schedule, logger: MetricLogger) -> None:
+def save(
+    location: str,
+    model: base.Model,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    schedule: Schedule,
+    logger: MetricLogger,
+) -> None:
     """Writes the checkpoint of a run; it replaces the one before in one stroke."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
         "schedule": schedule.state_dict(),
         "logger": str(logger),
         "random": torch.get_rng_state(),
@@ -25,8 +33,10 @@ def save(location: str, model: base.Model, optimizer: torch.optim.Optimizer, sch
     get_platform().write(paths.checkpoint(location), base.to_bytes(state))
 
 
-def restore(location: str, model: base.Model, optimizer: torch.optim.Optimizer, schedule: Schedule) -> MetricLogger | None:
-    """Puts the run's checkpoint, if there is one, into the model, the optimizer, the schedule and the random generators.
+def restore(
+    location: str, model: base.Model, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule
+) -> MetricLogger | None:
+    """Puts the run's checkpoint, if there is one, into the model, the optimizer, the scaler, the schedule and the random generators.
 
     Returns:
         The log so far; None where there is no checkpoint.
@@ -41,6 +51,7 @@ def restore(location: str, model: base.Model, optimizer: torch.optim.Optimizer, 
     try:
         model.load_state_dict(state["model"])
         _restore_optimizer(optimizer, state["optimizer"])
+        scaler.load_state_dict(state["scaler"] if scaler.is_enabled() else {})
         schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
         if torch.cuda.is_available():

@@ -6,11 +6,14 @@ import torch
 
 from datasets.base import DataLoader
 from models.base import Model
+from training.arithmetic import spread
+
+LEAST_BATCH = 1024  # examples at a time, where training takes fewer
 
 
 @torch.no_grad()
 def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]:
-    """Means over all examples of a loader.
+    """Means over all examples of a loader, in the number format of the weights.
 
     Returns:
         `loss`; `accuracy` in [0, 1] where the labels are classes; for students `individual_losses` (a list of N), with `loss` and
@@ -18,15 +21,23 @@ def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]
     """
     model.eval()
     device = next(model.parameters()).device
+    forward = spread(model)
     totals: dict[str, torch.Tensor | float] = {}
     examples = 0
-    for inputs, labels in loader:
+    for inputs, labels in loader.in_order(_batch_size(model, loader, device)):
         inputs, labels = inputs.to(device), labels.to(device)
-        outputs = model(inputs)
+        outputs = forward(inputs)
         for name, value in _measure(model, outputs, labels).items():
             totals[name] = totals.get(name, 0.0) + value.double() * len(labels)
         examples += len(labels)
     return {name: (total / examples).tolist() for name, total in totals.items()}
+
+
+def _batch_size(model: Model, loader: DataLoader, device: torch.device) -> int:
+    """Examples at a time: more than in training, which keeps all activations; not of convolutions on a CPU, which prefer its caches."""
+    if loader.is_stream or (model.channels is not None and device.type == "cpu"):
+        return loader.batch_size
+    return max(loader.batch_size, LEAST_BATCH)
 
 
 def _measure(model: Model, outputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -26,8 +26,7 @@ def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decay = h.weight_decay or 0.0
     if h.optimizer_name == "sgd":
-        momentum, nesterov = h.nesterov_momentum or h.momentum, h.nesterov_momentum > 0
-        return torch.optim.SGD(parameters, lr=h.lr, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
+        return _sgd(parameters, h.lr, h.nesterov_momentum or h.momentum, decay, h.nesterov_momentum > 0)
     if h.optimizer_name == "adam" and h.nesterov_momentum:
         return torch.optim.NAdam(parameters, lr=h.lr, betas=(h.nesterov_momentum, ADAM_BETAS[1]), weight_decay=decay)
     if h.optimizer_name == "adam":
@@ -37,6 +36,18 @@ def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> 
     if h.optimizer_name == "levenberg_marquardt":
         return LevenbergMarquardt(model, lr=h.lr)
     raise unknown("--optimizer_name", h.optimizer_name, OPTIMIZERS)
+
+
+def _sgd(parameters: list[torch.nn.Parameter], lr: float, momentum: float, decay: float, nesterov: bool) -> torch.optim.SGD:
+    """SGD whose momentum begins at zero, which is what it comes to anyway.
+
+    Left to itself, torch's fused kernel takes memory as it finds it for momentum when gradients overflow in the first step of fp16.
+    """
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
+    if momentum:
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def choices() -> dict[str, list[str]]:
@@ -59,6 +70,9 @@ def check(training_hparams: TrainingHparams, classes: bool) -> None:
         raise unknown("--optimizer_name", name, OPTIMIZERS)
     if name == "levenberg_marquardt" and classes:
         raise ConfigError("--optimizer_name: levenberg_marquardt fits real-valued targets only; valid here: sgd, adam, lbfgs")
+    if name in SECOND_ORDER and training_hparams.arithmetic in ("bf16", "fp16"):
+        flag = "apex_fp16" if training_hparams.apex_fp16 else "precision"
+        raise ConfigError(f"--{flag}: {name} needs more digits than 16 bits have; valid here: float32, tf32, float64")
     for field in ("momentum", "nesterov_momentum", "weight_decay"):
         if name in SECOND_ORDER and getattr(training_hparams, field):
             raise ConfigError(f"--{field}: {name} has none; leave it out, or use sgd or adam")

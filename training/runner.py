@@ -83,8 +83,10 @@ class TrainingRunner(Runner):
     def _train(self) -> None:
         from datasets import registry as datasets
         from models import registry as models
+        from training import arithmetic
         from training.train import standard_train
 
+        arithmetic.check(self.desc.training_hparams)
         self.prepare()
         seed = settle_seed(self.output_location, self.job.global_seed)
         model = models.get(self.desc.model_hparams, self.shape[1], seed)

@@ -142,7 +142,8 @@ def standard_callbacks(
 ) -> Sequence:
     """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and last write the log.
 
-    Students are evaluated less often, and on the test set only until the end.
+    Students are evaluated less often, and on the test set only until the end. A training set that is read from files is evaluated only when
+    training is over, for that takes about as long as an epoch.
 
     Args:
         end: where training is planned to end.
@@ -161,7 +162,10 @@ def standard_callbacks(
         return [run_at_step(zero, callback), run_at_last_step(callback)]
 
     callbacks = at_ends(save_model)
-    callbacks += at_ends(on_train) if students or evaluate_only_at_end else [run_every_epoch(on_train)]
+    if train_loader.is_stream:
+        callbacks.append(run_at_last_step(on_train))
+    else:
+        callbacks += at_ends(on_train) if students or evaluate_only_at_end else [run_every_epoch(on_train)]
     callbacks += at_ends(on_test) if evaluate_only_at_end else [run_every(spacing, on_test)]
     if verbose:
         callbacks.append(create_progress_callback(end, "test_loss", plain_lines=not epoch_lines))

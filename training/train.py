@@ -15,7 +15,7 @@ from foundations.step import Step
 from models import registry
 from models.base import Model
 from platforms.platform import get_platform
-from training import checkpointing, standard_callbacks
+from training import arithmetic, checkpointing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
 
@@ -27,17 +27,19 @@ CHECKPOINT_SECONDS = 1.0  # epochs shorter than this share a checkpoint
 class Objective:
     """The closure that an optimizer minimises: the loss of a model on one batch.
 
-    Calling it computes the gradient and returns the loss. Second-order optimizers look at `examples` and `labels` themselves.
+    Calling it computes the gradient, scaled where the arithmetic says so, and returns the loss. Second-order optimizers look at `examples`
+    and `labels` themselves.
     """
 
-    def __init__(self, model: Model, examples: torch.Tensor, labels: torch.Tensor):
+    def __init__(self, model: Model, examples: torch.Tensor, labels: torch.Tensor, computed: arithmetic.Arithmetic | None = None):
         self.model, self.examples, self.labels = model, examples, labels
+        self._forward, self._scale = (computed.forward, computed.scaler.scale) if computed else (model, lambda loss: loss)
 
     def __call__(self) -> torch.Tensor:
         self.model.zero_grad(set_to_none=True)
-        loss = self.model.loss_criterion(self.model(self.examples), self.labels)
-        loss.backward()
-        return loss
+        loss = self.model.loss_criterion(self._forward(self.examples), self.labels)
+        self._scale(loss).backward()
+        return loss.detach()
 
 
 def train(
@@ -64,29 +66,30 @@ def train(
         The step at which training ended, which is earlier than planned when the schedule or the optimizer was spent.
     """
     iterations = len(train_loader)
-    model.to(get_platform().torch_device, getattr(torch, training_hparams.precision))
+    computed = arithmetic.Arithmetic(training_hparams, model)
+    model.to(get_platform().torch_device, getattr(torch, training_hparams.stored_precision))
     optimizer = get_optimizer(training_hparams, model)
     planned = end_step or Step.from_str(training_hparams.training_steps, iterations)
     schedule = Schedule(training_hparams, optimizer, iterations, planned)
     schedule.advance_to(start_step or Step.zero(iterations))
     torch.manual_seed(derive(train_loader.seed, "training"))
-    logger = checkpointing.restore(output_location, model, optimizer, schedule) or MetricLogger()
-    saved = time.monotonic()
+    logger = checkpointing.restore(output_location, model, optimizer, computed.scaler, schedule) or MetricLogger()
+    saved, batches = time.monotonic(), None
 
-    while True:
-        epoch = Step(schedule.iteration, iterations)
-        for examples, labels in train_loader.epoch(epoch.ep, epoch.it):
-            over = schedule.is_over()
-            step = Step(schedule.iteration, iterations, last=over)
-            if over or (step.it == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS):
-                checkpointing.save(output_location, model, optimizer, schedule, logger)
+    with arithmetic.tf32(training_hparams.arithmetic == "tf32"):
+        while True:
+            step = Step(schedule.iteration, iterations, last=schedule.is_over())
+            if step.last or (step.it == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS):
+                checkpointing.save(output_location, model, optimizer, computed.scaler, schedule, logger)
                 saved = time.monotonic()
             for callback in callbacks:
                 callback(output_location, step, model, optimizer, logger)
-            if over:
+            if step.last:
                 return step
+            if batches is None or step.it == 0:
+                batches = train_loader.epoch(step.ep, step.it)
             model.train()
-            schedule.step(optimizer.step(Objective(model, examples, labels)))
+            schedule.step(computed.update(optimizer, Objective(model, *next(batches), computed)))
 
 
 def standard_train(

@@ -48,6 +48,7 @@ OTHER_VALUES = {
         "patience": 1,
         "cooldown": 1,
         "precision": "float64",
+        "apex_fp16": True,
         "polish_optimizer": "lbfgs",
         "polish_steps": "7it",
     },
@@ -122,6 +123,10 @@ class TestHashname(TestCase):
         expected = "batch_size=128, blur_factor=4, dataset_name='cifar10', do_not_augment=True, random_labels_fraction=0.25, "
         expected += "subsample_fraction=0.5, transformation_seed=3, unsupervised_labels='rotation'"
         self.assertEqual(str(hparams), f"Hparams({expected})")
+
+    def test_sixteen_bits_name_a_run_as_in_openlth(self):
+        training = "Hparams(apex_fp16=True, gamma=0.1, lr=0.1, milestone_steps='80ep,120ep', momentum=0.9, optimizer_name='sgd', "
+        self.assertTrue(str(with_change(resnet_20(), "training_hparams", apex_fp16=True).training_hparams).startswith(training))
 
     def test_the_default_run_of_digits_lenet_keeps_its_name(self):
         self.assertEqual(TrainingDesc.default_for("digits_lenet_16").hashname, TEACHER)

@@ -228,6 +228,7 @@ OUT_OF_RANGE = [
     (training, "milestone_steps", ("1ep,10epochs", "1ep,,2ep", "1ep, 2ep", ",")),
     (training, "lr_decay", ("cosin", "linear")),
     (training, "precision", ("float16", "float")),
+    (lambda apex_fp16: training(apex_fp16=True, precision=apex_fp16), "apex_fp16", ("tf32", "bf16", "fp16", "float64")),
     (ExtractionHparams, "gamma", (0.0, 1.01, NAN)),
     (ExtractionHparams, "beta", (0.99, NAN, INFINITY)),
     (ExtractionHparams, "finetune_lr", (0.0, -1.0, INFINITY, NAN)),

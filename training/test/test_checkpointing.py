@@ -30,6 +30,7 @@ class Parts:
         self.optimizer = get_optimizer(training_hparams, self.model)
         self.schedule = Schedule(training_hparams, self.optimizer, BATCHES, Step(9 * BATCHES, BATCHES))
         self.logger = MetricLogger()
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def train(self, updates: int):
         for examples, labels in [*regression_loader().epoch(0), *regression_loader().epoch(1)][:updates]:
@@ -37,10 +38,10 @@ class Parts:
         self.logger.add("loss", Step(self.schedule.iteration, BATCHES), 1 / 3)
 
     def save(self, location: str):
-        checkpointing.save(location, self.model, self.optimizer, self.schedule, self.logger)
+        checkpointing.save(location, self.model, self.optimizer, self.scaler, self.schedule, self.logger)
 
     def restore(self, location: str) -> MetricLogger | None:
-        return checkpointing.restore(location, self.model, self.optimizer, self.schedule)
+        return checkpointing.restore(location, self.model, self.optimizer, self.scaler, self.schedule)
 
 
 class CheckpointingTest(TestCase):

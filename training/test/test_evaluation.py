@@ -1,11 +1,15 @@
 """Evaluation in batches against the whole set at once."""
 
+from unittest import mock
+
 import torch
 from torch import nn
 
+from datasets import cifar10
 from datasets.base import DataLoader
 from testing.test_case import TestCase
 from testing.toy_model import ToyModel
+from training import evaluation
 from training.evaluation import evaluate
 from training.test.test_train import class_loader, network, regression_loader
 
@@ -31,6 +35,18 @@ class EvaluationTest(TestCase):
             for result in results[1:]:
                 for name, value in result.items():
                     self.assertAlmostEqual(value, results[0][name], places=13)
+
+    def test_batches_are_larger_than_in_training_unless_they_are_of_images_for_convolutions_on_a_cpu(self):
+        images = DataLoader(cifar10.Dataset(torch.randn(22, 3, 32, 32), torch.arange(22) % 10), 8)
+        for loader, model, sizes in (
+            (class_loader(), network(), [22]),
+            (DataLoader(class_loader().dataset, 8), network("students_mlp(3)_4_5_2").float(), [22]),
+            (images, network("cifar_resnet_8_4").float(), [8, 8, 6]),
+        ):
+            seen = []
+            model.register_forward_hook(lambda module, inputs, outputs, seen=seen: seen.append(len(inputs[0])))
+            evaluate(model, loader)
+            self.assertEqual(seen, sizes)
 
     def test_without_classes_there_is_no_accuracy(self):
         loader = regression_loader()
@@ -61,7 +77,8 @@ class EvaluationTest(TestCase):
     def test_values_are_plain_numbers_in_double_precision(self):
         loader = DataLoader(regression_loader().dataset, 8)
         model = network().float().to(loader.examples.device)
-        result = evaluate(model, loader)["loss"]
+        with mock.patch.object(evaluation, "LEAST_BATCH", 1):
+            result = evaluate(model, loader)["loss"]
         batches = [(nn.functional.mse_loss(model(examples), labels).double().item(), len(labels)) for examples, labels in loader]
         self.assertIsInstance(result, float)
         self.assertAlmostEqual(result, sum(value * count for value, count in batches) / 22, places=15)

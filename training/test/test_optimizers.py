@@ -81,6 +81,12 @@ class OptimizerTest(TrainTestCase):
                 with self.assertRaisesRegex(ConfigError, f"--{field}: {name} has none"):
                     optimizers.check(hparams(optimizer_name=name, **{field: 0.5}), classes=False)
 
+    def test_second_order_optimizers_refuse_sixteen_bits(self):
+        for name in ("lbfgs", "levenberg_marquardt"):
+            for flag, changes in (("precision", {"precision": "bf16"}), ("apex_fp16", {"apex_fp16": True, "precision": "float32"})):
+                with self.assertRaisesRegex(ConfigError, f"^--{flag}: {name} needs more digits.*; valid here: float32, tf32, float64$"):
+                    optimizers.check(hparams(optimizer_name=name, **changes), classes=False)
+
 
 class RateTest(TrainTestCase):
     """The rate that the optimizer has before every update and after the last."""

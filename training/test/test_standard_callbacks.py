@@ -119,6 +119,14 @@ class StandardRunTest(TrainTestCase):
         self.standard(evaluate_only_at_end=True)
         self.assertEqual(weights(self.model).tolist(), often.tolist())
 
+    def test_a_training_set_that_is_read_from_files_is_evaluated_when_training_is_over(self):
+        for options in ({}, {"evaluate_only_at_end": True}):
+            loader = class_loader()
+            loader.is_stream = True
+            logger, *_ = self.standard(steps="4ep", loaders=(loader, class_loader(count=9)), **options)
+            self.assertEqual(self.iterations(logger, "train_loss"), [4 * BATCHES])
+            self.assertEqual(self.iterations(logger, "test_loss"), [0, 12] if options else [0, 3, 6, 9, 12])
+
     def test_students_are_evaluated_on_the_training_set_at_the_ends_only(self):
         logger, *_ = self.standard(network("students_mlp(3)_4_5_2"), "4ep")
         self.assertEqual(self.iterations(logger, "train_loss"), [0, 4 * BATCHES])

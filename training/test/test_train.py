@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 import tempfile
@@ -148,6 +150,35 @@ class LoopTest(TrainTestCase):
         train(hparams("1ep"), model, regression_loader(), self.folder(), [lambda location, step, model, *_: model.eval()])
         self.assertEqual(modes, [True] * BATCHES)
 
+    def test_no_epoch_is_begun_when_training_is_over(self):
+        begun = []
+
+        class Loader(DataLoader):
+            def epoch(self, epoch: int, start: int = 0):
+                begun.append((epoch, start))
+                return super().epoch(epoch, start)
+
+        for steps, epochs in (("2ep", [(0, 0), (1, 0)]), ("1ep2it", [(0, 0), (1, 0)]), ("3it", [(0, 0)])):
+            begun.clear()
+            self.trained(hparams(steps), loader=Loader(regression_loader().dataset, 8, dtype=torch.float64))
+            self.assertEqual(begun, epochs)
+
+    def test_no_step_waits_for_a_value(self):
+        """As many values are read from tensors in a long epoch as in a short one; on a GPU each would wait for all work before it."""
+        readers = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
+        reads = []
+        for count in (22, 220):
+            loader, seen = class_loader(count), []
+            with contextlib.ExitStack() as stack:
+                for name in readers:
+                    read = getattr(torch.Tensor, name)
+                    patched = functools.wraps(read)(lambda *a, read=read, seen=seen, **k: seen.append(read) or read(*a, **k))
+                    stack.enter_context(mock.patch.object(torch.Tensor, name, patched))
+                standard_train(hparams("1ep", plateau_opt=True), network(), loader, loader, self.folder(), verbose=False)
+            reads.append(len(seen))
+        self.assertGreater(reads[0], 0)
+        self.assertEqual(reads[0], reads[1])
+
 
 class CallbackTest(TrainTestCase):
     def setUp(self):
@@ -273,6 +304,13 @@ class ResumeTest(TrainTestCase):
     def test_single_precision(self):
         self.loader = DataLoader(self.loader.dataset, 8)
         self.assert_resumes(hparams("5ep", "adam", 0.02, precision="float32"))
+
+    def test_sixteen_bits_with_scaled_losses(self):
+        values = regression_loader()
+        self.loader = DataLoader(teacher_dataset.Dataset(values.examples, values.labels * 1000), 8)  # the scale falls from where it begins
+        for changes in ({"precision": "fp16"}, {"apex_fp16": True, "precision": "float32", "momentum": 0.9}, {"precision": "bf16"}):
+            self.assert_resumes(hparams("5ep", "sgd", 1e-5, **changes))
+        self.assert_resumes(hparams("5ep", "adam", 0.02, precision="fp16"), "students_mlp(3)_4_5_2")
 
     def test_a_run_stopped_before_its_first_checkpoint_begins_anew(self):
         self.assert_resumes(hparams("3ep", momentum=0.9), stops=(0, 2))

@@ -1,0 +1,91 @@
+"""The number format that a training step computes in: `--precision`, and `--apex_fp16`, which is fp16 under its older name.
+
+Weights, inputs, losses and evaluations are float32, or float64 where that is asked for. In 16 bits the forward and the backward pass of the
+network is computed by torch's mixed precision, which leaves in float32 what needs it; fp16, whose exponents are small, scales the loss so
+that gradients do not vanish, and leaves out an update whose gradients overflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from foundations.errors import ConfigError
+from foundations.hparams import PRECISIONS, TrainingHparams
+from models.base import Model
+from platforms.platform import get_platform
+
+SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TF32_CAPABILITY = (8, 0)  # of NVIDIA GPUs that have tf32
+
+
+class MixedPrecision(nn.Module):
+    """A network whose layers compute in 16 bits; its outputs are in the format of its inputs."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, self.dtype):
+            outputs = self.network(x)
+        return outputs.to(x.dtype)
+
+
+class Arithmetic:
+    """How the steps of a run compute.
+
+    Attributes:
+        forward: the model's forward pass, in the number format asked for and on all devices of the platform.
+        scaler: what scales the losses of fp16; for all other formats it does nothing.
+    """
+
+    def __init__(self, training_hparams: TrainingHparams, model: Model):
+        check(training_hparams)
+        name = training_hparams.arithmetic
+        self.forward = spread(model, MixedPrecision(model, SIXTEEN_BITS[name]) if name in SIXTEEN_BITS else model)
+        self.scaler = torch.amp.GradScaler(get_platform().torch_device.type, enabled=name == "fp16")
+
+    def update(self, optimizer: torch.optim.Optimizer, objective) -> torch.Tensor:
+        """Takes a step of an optimizer on an objective (`training.train.Objective`) and returns the loss before it."""
+        if not self.scaler.is_enabled():
+            return optimizer.step(objective)
+        loss = objective()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return loss
+
+
+def spread(model: Model, forward: nn.Module | None = None) -> nn.Module:
+    """The forward pass of a model, or a variant of it, on all devices of the platform.
+
+    Only convolutional networks are spread: a fully connected one takes less time than handing it around.
+    """
+    forward = model if forward is None else forward
+    return forward if model.channels is None else get_platform().spread(forward)
+
+
+def check(training_hparams: TrainingHparams) -> None:
+    """Raises a ConfigError where the platform's device cannot compute in the number format asked for."""
+    if training_hparams.arithmetic == "tf32" and not _has_tf32(get_platform().torch_device):
+        others = ", ".join(name for name in PRECISIONS if name != "tf32")
+        raise ConfigError(f"--precision: tf32 is a format of NVIDIA GPUs since Ampere, and there is none here; valid here: {others}")
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_CAPABILITY
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """For a while, lets GPUs multiply float32 numbers by 10 bits of their mantissa, or keeps them from it: torch's default is a mixture."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
