@@ -26,11 +26,7 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[N, B, I]`, or `[B, I]` shared by all networks, to `[N, B, O]`."""
-        if x.dim() == 3:
-            return torch.baddbmm(self.bias, x, self.weight)
-        networks, inputs, outputs = self.weight.shape
-        side_by_side = self.weight.transpose(0, 1).reshape(inputs, networks * outputs)
-        return (x @ side_by_side).view(len(x), networks, outputs).transpose(0, 1) + self.bias
+        return torch.baddbmm(self.bias, x.expand(len(self.weight), -1, -1), self.weight)
 
 
 KERNEL_LAYERS = (Linear, nn.Linear, nn.Conv2d)
