@@ -136,7 +136,7 @@ def _read_log(name: str, location: str) -> Teacher:
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} does not say which model was trained on what; valid: a run folder as train leaves it") from None
     models.resolve(model_hparams.model_name, f"--teacher_name: {path}")
-    model = models.skeleton(model_hparams)
+    model = models.outline(model_hparams)
     outputs = models.stored_outputs(models.last_file(location), model)
     shape = image_shape(dataset_name)
     if model.input_size is None and shape is None:

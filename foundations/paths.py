@@ -39,6 +39,16 @@ def hparams_log(location: str, kind: str = "") -> str:
     return os.path.join(location, f"{kind}hparams.log")
 
 
+def mask(location: str) -> str:
+    """Which weights of a pruned network are left."""
+    return os.path.join(location, "mask.pth")
+
+
+def sparsity_report(location: str) -> str:
+    """How many they are."""
+    return os.path.join(location, "sparsity_report.json")
+
+
 def curves(location: str) -> str:
     """The picture of the training curves."""
     return os.path.join(location, "curves.png")

@@ -115,7 +115,7 @@ def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) 
     return model
 
 
-def skeleton(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
+def outline(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
     """A model without memory for its weights: what tensors it has, and what it takes."""
     name = resolve(model_hparams.model_name)
     with torch.device("meta"):
@@ -133,7 +133,7 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         outputs: units of the output layer.
         image_shape: channels, height and width, where the examples are images.
     """
-    model, name = skeleton(model_hparams, outputs), model_hparams.model_name
+    model, name = outline(model_hparams, outputs), model_hparams.model_name
     freezing.check(model, model_hparams)
     if model.input_size not in (None, inputs):
         raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")

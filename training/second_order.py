@@ -166,7 +166,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         floor = FLOOR * torch.finfo(here.dtype).eps * closure.labels.square().mean().sqrt()
         damping = torch.tensor(group["damping"], dtype=torch.float64, device=here.device)
         moving = (losses.sqrt() > floor) & (damping <= MOST_DAMPING)
-        here[moving], damping[moving] = _descend(problem, here[moving], residuals[moving], losses[moving], damping[moving], group["lr"])
+        solve = problem.solver(here[moving], residuals[moving], problem.free[moving]) if bool(moving.any()) else None
+        here[moving], damping[moving] = _descend(problem, solve, here[moving], losses[moving], damping[moving], group["lr"])
         problem.scatter(here, group["params"])
         group["damping"] = damping.tolist()
         self.spent = self.spent or not bool((moving & (damping <= MOST_DAMPING)).any())
@@ -174,14 +175,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
 
 def _descend(
-    problem: _LeastSquares, here: torch.Tensor, residuals: torch.Tensor, losses: torch.Tensor, damping: torch.Tensor, lr: float
+    problem: _LeastSquares, solve, here: torch.Tensor, losses: torch.Tensor, damping: torch.Tensor, lr: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A step of each of n networks to a lower loss.
 
     Args:
         problem: the least-squares problem.
+        solve: what its `solver` gave for these networks; None where n is 0.
         here: their parameters, `[n, P]`.
-        residuals: `[n, E]`.
         losses: `[n]`.
         damping: to begin with, `[n]`.
         lr: the share of a step that is taken.
@@ -191,7 +192,6 @@ def _descend(
     """
     there, damping = here.clone(), damping.clone()
     pending = torch.arange(len(here), device=here.device)
-    solve = problem.solver(here, residuals) if len(here) else None
     while len(pending):
         trial = here[pending] - lr * solve(pending, damping[pending].to(here.dtype))
         better = problem.residuals(trial).square().mean(1) < losses[pending]  # false where a singular system gave no numbers
@@ -202,7 +202,10 @@ def _descend(
 
 
 class _LeastSquares:
-    """The residuals of networks on a batch as a function of their parameters, a row `[P]` for each of n networks of a stack."""
+    """The residuals of networks on a batch as a function of their parameters, a row `[P]` for each of n networks of a stack.
+
+    `free` `[N, P]` is 0 where a weight is pruned and 1 elsewhere; J has no columns for the pruned.
+    """
 
     def __init__(self, model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor):
         self.examples, self.labels = examples, labels
@@ -212,6 +215,9 @@ class _LeastSquares:
         shapes = dict(self.network.named_parameters())
         self.shapes = [shapes[name].shape for name in self.names]
         self.sizes = [shape.numel() for shape in self.shapes]
+        mask, parameters = getattr(model, "mask", {}), [parameter for parameter in model.parameters() if parameter.requires_grad]
+        left = [torch.as_tensor(mask.get(name, 1)).to(each).expand_as(each) for name, each in zip(self.names, parameters, strict=True)]
+        self.free = self.gather(left)
 
     def gather(self, parameters: list[torch.Tensor]) -> torch.Tensor:
         """The parameters of all networks, `[N, P]`."""
@@ -233,11 +239,11 @@ class _LeastSquares:
         """Outputs minus labels of some networks, `[n, E]`."""
         return (vmap(self.outputs, (0, None))(rows, self.examples) - self.labels).flatten(1)
 
-    def solver(self, rows: torch.Tensor, residuals: torch.Tensor):
-        """A function from m of the n networks, by number, and their dampings `[m]`, to their steps `[m, P]`."""
+    def solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
+        """A function from m of the n networks, by number, and their dampings `[m]`, to their steps `[m, P]`, 0 where `free` `[n, P]` is."""
         if rows.shape[1] <= DENSE_PARAMETERS:
-            return self._dense_solver(rows, residuals)
-        return self._iterative_solver(rows, residuals)
+            return self._dense_solver(rows, residuals, free)
+        return self._iterative_solver(rows, residuals, free)
 
     def normal_equations(self, rows: torch.Tensor, residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J'J `[n, P, P]` and J'r `[n, P, 1]`, from a part of the batch at a time."""
@@ -252,8 +258,10 @@ class _LeastSquares:
             gradient.baddbmm_(slopes.mT, errors[:, :, None])
         return curvature, gradient
 
-    def _dense_solver(self, rows: torch.Tensor, residuals: torch.Tensor):
+    def _dense_solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
         curvature, gradient = self.normal_equations(rows, residuals)
+        curvature.mul_(free[:, :, None]).mul_(free[:, None, :])
+        gradient.mul_(free[:, :, None])
         diagonal = curvature.diagonal(dim1=1, dim2=2)
         scale = torch.maximum(diagonal, torch.finfo(diagonal.dtype).eps * diagonal.amax(1, keepdim=True))
 
@@ -264,9 +272,9 @@ class _LeastSquares:
 
         return solve
 
-    def _iterative_solver(self, rows: torch.Tensor, residuals: torch.Tensor):
+    def _iterative_solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
         """One network at a time: beyond DENSE_PARAMETERS each product has work enough."""
-        products = [self._products(row) for row in rows]
+        products = [self._products(row, left) for row, left in zip(rows, free, strict=True)]
         gradients = [transposed(errors) for (_, transposed), errors in zip(products, residuals, strict=True)]
         probes = [forward(g / g.norm()).square().sum() for (forward, _), g in zip(products, gradients, strict=True)]
 
@@ -279,8 +287,8 @@ class _LeastSquares:
 
         return solve
 
-    def _products(self, row: torch.Tensor):
-        """The maps v -> J v and e -> J'e of a network."""
+    def _products(self, row: torch.Tensor, free: torch.Tensor):
+        """The maps v -> J v and e -> J'e of a network, `[P]` to `[E]` and back, with 0 where `free` `[P]` is."""
 
         def forward(vector):
             return self.outputs(vector, self.examples).flatten()
@@ -290,9 +298,9 @@ class _LeastSquares:
         def along(vector):
             with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch
                 warnings.simplefilter("ignore", FutureWarning)
-                return jvp(forward, (row,), (vector,))[1]
+                return jvp(forward, (row,), (vector * free,))[1]
 
-        return along, lambda errors: transposed(errors)[0]
+        return along, lambda errors: transposed(errors)[0] * free
 
 
 @torch.no_grad()
