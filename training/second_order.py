@@ -288,7 +288,7 @@ class _LeastSquares:
         return solve
 
     def _products(self, row: torch.Tensor, free: torch.Tensor):
-        """The maps v -> J v and e -> J'e of a network, `[P]` to `[E]` and back, with 0 where `free` `[P]` is."""
+        """The maps v -> J v and e -> J'e of a network; the latter is 0 where `free` `[P]` is, as every v that is made of such is."""
 
         def forward(vector):
             return self.outputs(vector, self.examples).flatten()
@@ -298,7 +298,7 @@ class _LeastSquares:
         def along(vector):
             with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch
                 warnings.simplefilter("ignore", FutureWarning)
-                return jvp(forward, (row,), (vector * free,))[1]
+                return jvp(forward, (row,), (vector,))[1]
 
         return along, lambda errors: transposed(errors)[0] * free
 

@@ -11,6 +11,7 @@ from foundations.errors import ConfigError
 from models import base as models
 from pruning import base, registry
 from pruning.mask import Mask
+from pruning.pruned_model import PrunedModel
 from testing.test_case import TestCase
 from testing.toy_model import ToyModel
 from training.test.test_train import network, regression_loader
@@ -41,7 +42,7 @@ def classes(count: int = 22, shape: tuple[int, ...] = (4,)) -> list[tuple[torch.
 
 
 def prune(strategy: str, model: models.Model, mask: Mask | None = None, fraction: float = 0.2, seed: int = 0, **hparams) -> Mask:
-    shape = (2, 4, 4) if isinstance(model, ToyConvolution) else (4,)
+    shape = (2, 4, 4) if hasattr(model, "convolution") else (4,)
     pruning_hparams = registry.get_pruning_hparams(strategy)(strategy, fraction, **hparams)
     return registry.get(pruning_hparams).prune(pruning_hparams, model, mask, classes(shape=shape), seed)
 
@@ -106,6 +107,14 @@ class TestEveryStrategy(TestCase):
                     for name, values in model.state_dict().items():
                         self.assertTrue(torch.equal(values, before[name]), name)
                     self.assertTrue(all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters()))
+
+    def test_a_pruned_model_is_judged_as_the_model_within(self):
+        for strategy in registry.registered_strategies:
+            for kind, model in sample().items():
+                with self.subTest(strategy=strategy, model=kind):
+                    first = prune(strategy, model)
+                    expected = prune(strategy, model, first)
+                    self.assertEqual(prune(strategy, PrunedModel(model, first), first), expected)
 
     def test_the_same_weights_give_the_same_mask(self):
         for strategy in registry.registered_strategies:

@@ -93,9 +93,12 @@ class TestZeros(TestCase):
         self.assertEqual((gone(model).dtype, gone(model).abs().max().item()), (torch.float64, 0.0))
 
     def test_a_copy_keeps_them_so(self):
-        model = copy.deepcopy(pruned())
+        original = pruned()
+        model = copy.deepcopy(original)
         train(hparams("2it"), model, regression_loader(), self.root)
         self.assertTrue((gone(model) == 0).all())
+        self.assertTrue(torch.equal(original.fc.weight, pruned().fc.weight))
+        self.assertFalse(torch.equal(original.fc.weight, model.fc.weight))
 
     def test_weights_that_were_frozen_when_they_were_pruned_keep_them_so(self):
         inner = network()
