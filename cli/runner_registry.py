@@ -3,11 +3,15 @@
 from extraction.runner import ExtractionRunner
 from foundations.errors import unknown
 from foundations.runner import Runner
+from lottery.branch.runner import LotteryBranchRunner
+from lottery.runner import LotteryRunner
 from training.runner import TrainingRunner
 
 registered_runners: dict[str, type[Runner]] = {
     "train": TrainingRunner,
     "extract": ExtractionRunner,
+    "lottery": LotteryRunner,
+    "lottery_branch": LotteryBranchRunner,
 }
 
 

@@ -66,6 +66,11 @@ class Desc(abc.ABC):
         """The required and the non-default hyperparameters, in groups, as they are shown before a run."""
         return show(getattr(self, field.name) for field in dataclasses.fields(self))
 
+    @property
+    def log(self) -> str:
+        """The same of what names the run, as it is kept beside the results."""
+        return show(self.bundles().values())
+
     def banner(self, title: str, location: str) -> str:
         """What is shown when a run starts: its title, its hyperparameters, and where its results go."""
         rule, line = "=" * 82, "-" * 82

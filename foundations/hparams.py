@@ -99,7 +99,10 @@ class Hparams:
             values[field.name] = getattr(args, name)
             if values[field.name] is None and field.default is dataclasses.MISSING:
                 raise ConfigError(f"--{name} is required; give it, or start from --default_hparams=NAME")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise error if prefix is None else ConfigError(str(error).replace("--", f"--{prefix}_", 1)) from None
 
     def require(self, field: str, condition: bool, valid: str) -> None:
         """Raises a ConfigError that names a field, its value and what is valid, unless the condition holds."""

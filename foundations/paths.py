@@ -54,6 +54,21 @@ def curves(location: str) -> str:
     return os.path.join(location, "curves.png")
 
 
+def levels(location: str, last: int) -> str:
+    """The picture of a lottery ticket experiment up to a level."""
+    return os.path.join(location, f"levels_0-{last}.png")
+
+
+def comparison(location: str) -> str:
+    """The picture of lottery tickets beside their branches, over all seeds."""
+    return os.path.join(location, "comparison.png")
+
+
+def barrier(location: str) -> str:
+    """The error along the line between two networks."""
+    return os.path.join(location, "barrier.json")
+
+
 def report(location: str) -> str:
     """What an extraction found."""
     return os.path.join(location, "report.json")

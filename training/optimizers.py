@@ -83,13 +83,14 @@ class Schedule:
 
     The rate is `lr` times a warm-up, times `delta` for each milestone passed, times a decay curve, times what plateaus have left of it.
     Training is over at the planned iteration, or before when a plateau schedule is spent or a second-order optimizer cannot improve any
-    more; further training then adds to that.
+    more; further training then adds to that. The decay curve spans `training_steps`, also where only a part of them is planned.
     """
 
     def __init__(self, training_hparams: TrainingHparams, optimizer: torch.optim.Optimizer, iterations_per_epoch: int, planned: Step):
         h = training_hparams
         steps = lambda text: Step.from_str(text, iterations_per_epoch).iteration  # noqa: E731
         self.optimizer, self.lr, self.iterations_per_epoch, self.planned = optimizer, h.lr, iterations_per_epoch, planned.iteration
+        self.length = steps(h.training_steps)
         self.warmup = steps(h.warmup_steps) if h.warmup_steps else 0
         self.milestones = sorted(steps(milestone) for milestone in h.milestones)
         self.delta = h.delta
@@ -113,7 +114,7 @@ class Schedule:
         factor *= (MILESTONE_FACTOR if self.delta is None else self.delta) ** bisect.bisect(self.milestones, iteration)
         if self.cosine:
             again = self.further and self.finished_at is not None
-            start, length = (self.finished_at, self.further) if again else (0, self.planned)
+            start, length = (self.finished_at, self.further) if again else (0, self.length)
             factor *= (1 + math.cos(math.pi * min(1.0, (iteration - start) / max(length, 1)))) / 2
         return factor
 

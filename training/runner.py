@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cli.shared_args import JobArgs
 from foundations import paths
-from foundations.desc import Desc, show
+from foundations.desc import Desc
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams
 from foundations.runner import Runner
@@ -243,5 +243,5 @@ def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None
     """Writes what names a run, its seed and its dataset's shape to its folder, unless it is there."""
     if get_platform().exists(paths.hparams_dict(location)):
         return
-    get_platform().write(paths.hparams_log(location), show(desc.bundles().values()) + "\n")
+    get_platform().write(paths.hparams_log(location), desc.log + "\n")
     get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape)))

@@ -139,6 +139,7 @@ def standard_callbacks(
     verbose: bool = True,
     epoch_lines: bool = True,
     evaluate_only_at_end: bool = False,
+    start: Step | None = None,
 ) -> Sequence:
     """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and last write the log.
 
@@ -150,16 +151,17 @@ def standard_callbacks(
         verbose: whether anything is shown.
         epoch_lines: whether every evaluation is printed, or only a bar (on a terminal) or a line every few seconds.
         evaluate_only_at_end: whether to evaluate before and after training only.
+        start: where training begins; the very start when left out.
     """
     students = hasattr(model, "individual_losses")
     spacing = max(1, -(-end.ep // STUDENT_EVALUATIONS)) if students else 1
     epoch_lines = verbose and epoch_lines and not students
     on_train = create_eval_callback("train", train_loader, epoch_lines)
     on_test = create_eval_callback("test", test_loader, epoch_lines)
-    zero = Step.zero(end.iterations_per_epoch)
+    start = start or Step.zero(end.iterations_per_epoch)
 
     def at_ends(callback):
-        return [run_at_step(zero, callback), run_at_last_step(callback)]
+        return [run_at_step(start, callback), run_at_last_step(callback)]
 
     callbacks = at_ends(save_model)
     if train_loader.is_stream:

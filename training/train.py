@@ -111,5 +111,5 @@ def standard_train(
             model.to(get_platform().torch_device)
             return
     planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
-    callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, **options)
+    callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, start=start_step, **options)
     train(training_hparams, model, train_loader, output_location, [*callbacks, *more_callbacks], start_step, end_step)

@@ -1,0 +1,316 @@
+"""The base of every branch: an ablation of the networks of a lottery ticket experiment.
+
+A branch is a subclass with a `branch_function(self, ...)`. Its arguments are the branch's flags, and name its folder: each is annotated
+with bool, int, float or str (any of them `| None`), with a `Literal` of strings, or with a bundle of hyperparameters; its help stands in
+the docstring under `Args:`. A dataset or training that is an argument is as in the trunk where its flags are left out.
+"""
+
+from __future__ import annotations
+
+import abc
+import argparse
+import dataclasses
+import inspect
+import itertools
+import re
+import shlex
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from cli.shared_args import JobArgs
+from datasets import registry as datasets
+from datasets.base import DataLoader
+from foundations import paths
+from foundations.errors import ConfigError, unknown
+from foundations.hparams import DatasetHparams, Hparams, TrainingHparams
+from foundations.runner import Runner
+from foundations.seeds import derive
+from foundations.step import Step
+from lottery import report
+from lottery import runner as trunk_runner
+from lottery.branch.desc import BranchDesc
+from lottery.desc import LotteryDesc, inherit, left_out
+from lottery.trunk import Trunk
+from models import registry as models
+from models.base import Model
+from platforms.platform import get_platform
+from pruning.mask import Mask
+from pruning.pruned_model import PrunedModel
+from training import runner as training_runner
+from training.desc import TrainingDesc
+from training.train import standard_train
+
+INHERITED = (DatasetHparams, TrainingHparams)
+
+
+@dataclasses.dataclass
+class LevelRangeArgs(Hparams):
+    """Which levels of the trunk."""
+
+    levels: str
+
+    _name = "Levels"
+    _description = "The levels of the trunk to branch off."
+    _levels = "Levels and ranges of them, such as 0-2,5."
+
+    def __post_init__(self):
+        self.chosen()
+
+    def chosen(self) -> list[int]:
+        """The levels one by one."""
+        levels: set[int] = set()
+        for part in self.levels.split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            self.require("levels", match is not None, "levels and ranges of them, such as 0-2,5")
+            first, last = int(match[1]), int(match[2] or match[1])
+            self.require("levels", first <= last, "ranges that rise, such as 0-2")
+            levels.update(range(first, last + 1))
+        return sorted(levels)
+
+
+@dataclasses.dataclass
+class Branch(Runner, abc.ABC):
+    """A branch of some levels of a trunk. Within `branch_function`, `level` is the one that is worked on."""
+
+    name: ClassVar[str]
+    Arguments: ClassVar[type[Hparams]]
+
+    desc: BranchDesc
+    job: JobArgs
+    levels: list[int]
+    shape: tuple[int, int]
+    prepare: Callable[[], None]
+    level: int = dataclasses.field(default=0, init=False)
+    trunk: Trunk | None = dataclasses.field(default=None, init=False)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__module__.rpartition(".")[2]
+        cls.Arguments = arguments_of(cls.branch_function)
+
+    @abc.abstractmethod
+    def branch_function(self) -> None:
+        """Makes one level of the branch, in `branch_root`, from wherever an earlier start has left it."""
+
+    @classmethod
+    def description(cls) -> str:
+        return inspect.getdoc(cls).splitlines()[0]
+
+    # For writing branches.
+
+    @property
+    def lottery_desc(self) -> LotteryDesc:
+        """The hyperparameters of the trunk."""
+        return self.desc.lottery_desc
+
+    @property
+    def level_root(self) -> str:
+        """The folder of the level that is branched off."""
+        return self.location(self.level, trunk=True)
+
+    @property
+    def branch_root(self) -> str:
+        """The folder of this branch of it."""
+        return self.location(self.level)
+
+    @property
+    def mask(self) -> Mask:
+        """What is left at the level."""
+        return Mask.load(self.level_root)
+
+    def ticket(self) -> Model:
+        """The network with the weights that the level started from; pruned ones are 0."""
+        model = self.trunk.new(self.trunk.seed)
+        models.load_weights(paths.model(self.level_root, self.trunk.start), model)
+        return model
+
+    def derived(self, seed: int | None, *purpose: object) -> int:
+        """A seed for something random in the branch: of a seed among its arguments, or where that is None of the run's."""
+        return derive(self.trunk.seed if seed is None else seed, self.name, *purpose)
+
+    def loaders(self) -> tuple[DataLoader, DataLoader]:
+        """Fresh loaders of the trunk's training and test set."""
+        return datasets.get_both(self.lottery_desc.dataset_hparams, self.lottery_desc.training_hparams, self.trunk.seed)
+
+    def train(
+        self,
+        model: Model,
+        mask: Mask,
+        loaders: tuple[DataLoader, DataLoader] | None = None,
+        training_hparams: TrainingHparams | None = None,
+        from_zero: bool = False,
+        location: str | None = None,
+    ) -> PrunedModel:
+        """Trains a network with a mask, as the trunk trains where nothing else is given.
+
+        Args:
+            model: the network; it is changed.
+            mask: what is left of it.
+            loaders: of the training and the test set.
+            training_hparams: how to train.
+            from_zero: whether to train from step 0 rather than from the step that the trunk's levels start from.
+            location: the run folder; the folder of the branch when left out.
+
+        Returns:
+            The network, trained.
+
+        Raises:
+            ConfigError: the start leaves nothing to train.
+        """
+        loaders, training_hparams = loaders or self.trunk.loaders, training_hparams or self.lottery_desc.training_hparams
+        location = location or self.branch_root
+        start = Step(0 if from_zero else self.trunk.start.iteration, len(loaders[0]))
+        if start >= Step.from_str(training_hparams.training_steps, len(loaders[0])):
+            raise ConfigError(
+                f"{self.name}: levels start at {start}, which leaves nothing of {training_hparams.training_steps} of training"
+            )
+        training_runner.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
+        mask.save(location)
+        pruned = PrunedModel(model, mask)
+        standard_train(training_hparams, pruned, *loaders, location, start, **self.trunk.options)
+        return pruned
+
+    # What a branch may do in its own way.
+
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do for the level."""
+        return training_runner.is_finished(self.branch_root)
+
+    def report(self) -> None:
+        """Shows what came of all levels."""
+        outcomes = [report.read(level, self.location(level)) for level in self.levels]
+        if not self.job.quiet:
+            print(report.table(outcomes))
+        report.compare(self.lottery_desc, self.job.global_seed, verbose=not self.job.quiet)
+
+    # The runner.
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        JobArgs.add_args(parser)
+        LevelRangeArgs.add_args(parser)
+        fields = cls.Arguments.hyperparameters()
+        defaults = {field.name: left_out(kind) if kind in INHERITED else field.default for field, kind in fields}
+        cls.Arguments.add_args(parser, types.SimpleNamespace(**defaults), choices=cls.Arguments.choices)
+        name = parser.peek("default_hparams")
+        LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
+        parser.set_defaults(trunk_command=trunk_command(parser.arguments[1:], [field.name for field, _ in fields]))
+
+    @classmethod
+    def create_from_args(cls, args: argparse.Namespace) -> Branch:
+        levels, job = LevelRangeArgs.create_from_args(args).chosen(), JobArgs.create_from_args(args)
+        lottery_desc, shape, _, prepare = trunk_runner.check(LotteryDesc.create_from_args(args), job)
+        trunk = {DatasetHparams: lottery_desc.dataset_hparams, TrainingHparams: lottery_desc.training_hparams}
+        for field, kind in cls.Arguments.hyperparameters():
+            if kind in INHERITED:
+                bundle = inherit(args, field.name, trunk[kind])
+                vars(args).update({f"{field.name}_{name}": value for name, value in vars(bundle).items()})
+        arguments, prepare_own = check(cls.Arguments.create_from_args(args), lottery_desc, shape, job)
+        made = cls(BranchDesc(lottery_desc, cls.name, arguments), job, levels, shape, lambda: (prepare(), prepare_own()))
+        if not job.display_output_location:
+            made._require_trunk(args.trunk_command)
+        return made
+
+    def _require_trunk(self, command: str) -> None:
+        for level in self.levels:
+            if not training_runner.is_finished(self.location(level, trunk=True)):
+                command = f"{command} --levels={self.levels[-1]}"
+                raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); this trains it: {command}")
+
+    def location(self, level: int, trunk: bool = False) -> str:
+        """The folder of a level of the branch, or of its trunk."""
+        desc = self.lottery_desc if trunk else self.desc
+        return desc.run_path(get_platform().root, self.job.global_seed, level)
+
+    def display_output_location(self) -> None:
+        for level in self.levels:
+            print(self.location(level))
+
+    def run(self) -> None:
+        title = f"Running the Branch {self.name} (Seed {self.job.global_seed})"
+        place = f"{self.desc.hashname} in each level of {self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)}"
+        if not self.job.quiet:
+            print(self.desc.banner(title, place), flush=True)
+        for level in self.levels:
+            self.level = level
+            if not self.is_finished():
+                self._work()
+        self.report()
+
+    def _work(self) -> None:
+        if self.trunk is None:
+            self.prepare()
+            self.trunk = Trunk.open(self.lottery_desc, self.job, self.shape)
+        if not self.job.quiet:
+            print(f"Level {self.level}: {self.mask.unpruned:,} of {self.mask.total:,} weights ({self.mask.density:.2%})", flush=True)
+        self.branch_function(**vars(self.desc.branch_hparams))
+
+
+def arguments_of(function: Callable) -> type[Hparams]:
+    """The arguments of a branch function as a class of hyperparameters, whose `choices` are the values of those with a closed list."""
+    hints, texts = typing.get_type_hints(function), _help_of(function)
+    fields, choices = [], {}
+    for name, parameter in itertools.islice(inspect.signature(function).parameters.items(), 1, None):
+        kind = hints[name]
+        if typing.get_origin(kind) is typing.Literal:
+            choices[name], kind = typing.get_args(kind), str
+        default = () if parameter.default is parameter.empty else (dataclasses.field(default=parameter.default),)
+        fields.append((name, kind, *default))
+
+    def validate(self) -> None:
+        for name, valid in choices.items():
+            if getattr(self, name) not in valid:
+                raise unknown(f"--{name}", getattr(self, name), valid)
+
+    heading = {"_name": "Branch Hyperparameters", "_description": "What this branch takes.", "__post_init__": validate, "choices": choices}
+    namespace = heading | {f"_{name}": text for name, text in texts.items()}
+    return dataclasses.make_dataclass("Arguments", fields, bases=(Hparams,), namespace=namespace)
+
+
+def _help_of(function: Callable) -> dict[str, str]:
+    """What the docstring of a function says of its arguments."""
+    section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    return {name: text[0].upper() + " ".join(text[1:].split()) for name, text in entries}
+
+
+def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int], job: JobArgs) -> tuple[Hparams, Callable[[], None]]:
+    """Checks the datasets and trainings among the arguments of a branch.
+
+    Returns:
+        The arguments, with datasets in their canonical form, and what must run before these can be made.
+
+    Raises:
+        ConfigError: something cannot be run on the networks of the trunk.
+    """
+    bundles = {kind: [(name, value) for name, value in vars(arguments).items() if isinstance(value, kind)] for kind in INHERITED}
+    changes, prepares = {}, []
+    training = next((value for _, value in bundles[TrainingHparams]), lottery_desc.training_hparams)
+    for name, dataset in bundles[DatasetHparams]:
+        try:
+            changes[name], own, _, prepare = training_runner.check(TrainingDesc(dataset, lottery_desc.model_hparams, training), job)
+        except ConfigError as error:
+            raise ConfigError(f"--{name}: {error}") from None
+        if own != shape:
+            raise ConfigError(f"--{name}_dataset_name: {dataset.dataset_name} has shape {own}; the networks of the trunk need {shape}")
+        prepares.append(prepare)
+    return dataclasses.replace(arguments, **changes), lambda: [prepare() for prepare in prepares]
+
+
+def trunk_command(arguments: Sequence[str], own: Sequence[str]) -> str:
+    """The command of the trunk of a branch, without `--levels`, from the arguments after the branch's name.
+
+    Args:
+        arguments: as they were given.
+        own: the names of the arguments of the branch.
+    """
+    flags: list[list[str]] = []
+    for argument in arguments:
+        if argument.startswith("-") or not flags:
+            flags.append([])
+        flags[-1].append(argument)
+    dropped = re.compile(rf"--(no-)?(levels|display_output_location|({'|'.join(own)})(_\w+)?)(=.*)?" if own else r"--levels(=.*)?")
+    kept = [flag for flag in flags if not dropped.fullmatch(flag[0])]
+    return shlex.join(["python", "EC.py", "lottery", *itertools.chain.from_iterable(kept)])

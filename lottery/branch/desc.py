@@ -1,0 +1,51 @@
+"""What names a branch: its trunk, and its own arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from foundations.desc import Desc, fingerprint, show
+from foundations.hparams import Hparams
+from foundations.seeds import NOT_CHOSEN
+from lottery.desc import LotteryDesc
+
+
+@dataclasses.dataclass
+class BranchDesc(Desc):
+    """A lottery ticket experiment, a branch by name, and the arguments of its `branch_function`.
+
+    The folder `lottery_branch_<name>_<md5>` lies within each level of the trunk, and is named by the arguments alone.
+    """
+
+    lottery_desc: LotteryDesc
+    branch_name: str
+    branch_hparams: Hparams
+
+    @staticmethod
+    def name_prefix() -> str:
+        return "lottery_branch"
+
+    def bundles(self) -> dict[str, Hparams]:
+        return self.lottery_desc.bundles() | super().bundles()
+
+    @property
+    def hashname(self) -> str:
+        return f"{self.name_prefix()}_{self.branch_name}_{fingerprint(self.branch_hparams)}"
+
+    def run_path(self, root: str, seed: int = NOT_CHOSEN, level: int = 0) -> str:
+        """The folder of the branch of a level."""
+        return self.lottery_desc.run_path(root, seed, level, self.hashname)
+
+    def report_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
+        """The picture of the branch at several levels."""
+        return os.path.join(self.lottery_desc.seed_path(root, seed), f"{self.hashname}.png")
+
+    @property
+    def display(self) -> str:
+        own = show([self.branch_hparams])
+        return f"{self.lottery_desc.display}\n{own}" if own else self.lottery_desc.display
+
+    @property
+    def log(self) -> str:
+        return self.display

@@ -1,0 +1,92 @@
+"""Whether tickets are stable to the noise of SGD, as in *Linear Mode Connectivity and the Lottery Ticket Hypothesis* (Frankle, Dziugaite,
+Roy & Carbin 2020, arXiv:1912.05671)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+import torch
+
+from foundations import paths
+from lottery import plotting
+from lottery.branch import base
+from platforms.platform import get_platform
+from training.evaluation import evaluate
+
+State = Mapping[str, torch.Tensor]
+
+
+class Branch(base.Branch):
+    """Measure the error barrier between two copies of the model that are trained on different data orders.
+
+    Where there is none, the network is stable to the noise of SGD: the copies end in one basin.
+    """
+
+    def branch_function(self, seed: int | None = None, points: int = 11) -> None:
+        """Trains two copies from the level's start and evaluates the networks between them.
+
+        With E(a) the error of the network `(1 - a) W1 + a W2`, the barrier is `max E(a) - (E(0) + E(1)) / 2`. Buffers, such as the running
+        statistics of BatchNorm, are interpolated like weights.
+
+        Args:
+            seed: the seed of the two data orders (when left out, it follows from --global_seed).
+            points: how many networks of the line are evaluated, its ends among them.
+        """
+        copies = []
+        for number in (1, 2):
+            loaders = self.loaders()
+            loaders[0].seed = self.derived(seed, number)
+            location = os.path.join(self.branch_root, f"copy_{number}")
+            copies.append(self.train(self.ticket(), self.mask, loaders, location=location))
+        ends = [{name: value.clone() for name, value in copy.state_dict().items()} for copy in copies]
+        alphas = [place / (points - 1) for place in range(points)]
+        errors = {"train": [], "test": []}
+        for alpha in alphas:
+            copies[0].load_state_dict(between(*ends, alpha))
+            for found, loader in zip(errors.values(), self.trunk.loaders, strict=True):
+                found.append(error(evaluate(copies[0], loader)))
+        result = {"unpruned": self.mask.unpruned, "total": self.mask.total, "alpha": alphas, **errors}
+        get_platform().write(paths.barrier(self.branch_root), json.dumps(result, indent=2) + "\n")
+
+    def is_finished(self) -> bool:
+        return get_platform().exists(paths.barrier(self.branch_root))
+
+    def report(self) -> None:
+        found = {}
+        for level in self.levels:
+            with get_platform().open(paths.barrier(self.location(level))) as file:
+                found[level] = json.load(file)
+        path = self.desc.report_path(get_platform().root, self.job.global_seed)
+        plotting.barriers(found, barrier, path)
+        if not self.job.quiet:
+            print(table(found))
+            print(f"Picture: {path}")
+
+
+def between(first: State, second: State, alpha: float) -> dict[str, torch.Tensor]:
+    """The state at a share `alpha` of the way; whole numbers, such as counts of batches, are those of the first."""
+    return {name: torch.lerp(value, second[name], alpha) if value.is_floating_point() else value for name, value in first.items()}
+
+
+def error(results: Mapping[str, float]) -> float:
+    """The share of examples that are misclassified, or the loss where there are no classes."""
+    return 1 - results["accuracy"] if "accuracy" in results else results["loss"]
+
+
+def barrier(errors: list[float]) -> float:
+    """How much higher the error is at its highest along the line than at the ends on average."""
+    return max(errors) - (errors[0] + errors[-1]) / 2
+
+
+def table(found: Mapping[int, dict]) -> str:
+    """A line for each level: the errors on the test set, and the barriers."""
+    lines = ["level   weights left         error of either     along the line   barrier   on training set"]
+    for level, each in found.items():
+        test = each["test"]
+        lines.append(
+            f"{level:>5}{each['unpruned']:>15,}{each['unpruned'] / each['total']:>9.2%}"
+            f"{test[0]:>11.4f}{test[-1]:>8.4f}{max(test):>15.4f}{barrier(test):>10.4f}{barrier(each['train']):>18.4f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""Every branch. A new one is a file beside this and a line here."""
+
+from foundations.errors import unknown
+from lottery.branch import linear_connectivity, randomly_prune, randomly_reinitialize, retrain
+from lottery.branch.base import Branch
+
+registered_branches: dict[str, type[Branch]] = {
+    "randomly_prune": randomly_prune.Branch,
+    "randomly_reinitialize": randomly_reinitialize.Branch,
+    "retrain": retrain.Branch,
+    "linear_connectivity": linear_connectivity.Branch,
+}
+
+
+def get(name: str) -> type[Branch]:
+    """The branch of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in registered_branches:
+        raise unknown("branch", name, registered_branches)
+    return registered_branches[name]
+
+
+def welcome() -> str:
+    """What is printed when no branch is named."""
+    rule = "=" * 80
+    lines = [f"    * EC.py lottery_branch {name} [...] => {branch.description()}" for name, branch in registered_branches.items()]
+    return "\n".join([rule, "Choose a branch to run:", *lines, rule])

@@ -1,0 +1,23 @@
+"""Tickets trained in another way or on other data."""
+
+from __future__ import annotations
+
+from datasets import registry as datasets
+from foundations.hparams import DatasetHparams, TrainingHparams
+from lottery.branch import base
+
+
+class Branch(base.Branch):
+    """Retrain the model with different hyperparameters.
+
+    Mask and weights are those that each level started from.
+    """
+
+    def branch_function(self, retrain_d: DatasetHparams, retrain_t: TrainingHparams, start_at_step_zero: bool = False) -> None:
+        """Trains the weights that the level started from with other hyperparameters.
+
+        Args:
+            start_at_step_zero: train from step 0, where the trunk starts from a later step.
+        """
+        loaders = datasets.get_both(retrain_d, retrain_t, self.trunk.seed)
+        self.train(self.ticket(), self.mask, loaders, retrain_t, start_at_step_zero)

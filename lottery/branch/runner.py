@@ -1,0 +1,42 @@
+"""The command `lottery_branch`, whose first argument is the name of a branch."""
+
+from __future__ import annotations
+
+import argparse
+
+from foundations.errors import ConfigError
+from foundations.runner import Runner
+
+
+class LotteryBranchRunner(Runner):
+    """Hands over to the branch that is named."""
+
+    @staticmethod
+    def description() -> str:
+        return "Run a branch of a pruning experiment: an ablation of its tickets."
+
+    @staticmethod
+    def add_args(parser: argparse.ArgumentParser) -> None:
+        from lottery.branch import registry
+
+        name = next(iter(parser.arguments), "--help")
+        if name in ("--help", "-h"):
+            print(registry.welcome())
+            raise SystemExit(0)
+        if name.startswith("-"):
+            raise ConfigError(f"the name of a branch comes first, before {name}; valid: {', '.join(registry.registered_branches)}")
+        branch = registry.get(name)
+        parser.add_argument("branch", metavar=name, help=branch.description())
+        branch.add_args(parser)
+
+    @staticmethod
+    def create_from_args(args: argparse.Namespace) -> Runner:
+        from lottery.branch import registry
+
+        return registry.get(args.branch).create_from_args(args)
+
+    def display_output_location(self) -> None:
+        raise NotImplementedError("the branch does")
+
+    def run(self) -> None:
+        raise NotImplementedError("the branch does")

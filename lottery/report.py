@@ -1,0 +1,156 @@
+"""What came of a lottery ticket experiment, read off the logs of its levels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foundations import paths
+from lottery.desc import LotteryDesc
+from platforms.platform import get_platform
+from training.metric_logger import MetricLogger
+from training.runner import is_finished
+
+TICKETS = "tickets"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How good a network of some weights has become.
+
+    Attributes:
+        level: how often it was pruned.
+        unpruned: the weights that are left of the `total`.
+        metric: `accuracy` on the test set in [0, 1], or `loss` where there are no classes.
+        final: its value after training.
+        best: its best value during training.
+        steps: the iterations of training to that value.
+    """
+
+    level: int
+    unpruned: int
+    total: int
+    metric: str
+    final: float
+    best: float
+    steps: int
+
+    @property
+    def density(self) -> float:
+        """The share of the weights that is left."""
+        return self.unpruned / self.total
+
+    def show(self, value: float) -> str:
+        """A value of the metric as text."""
+        return f"{value:.2%}" if self.metric == "accuracy" else f"{value:.4g}"
+
+
+Experiment = Mapping[int, Sequence[Outcome]]  # the outcomes of all seeds, by level
+
+
+def read(level: int, location: str) -> Outcome:
+    """The outcome of a finished run of a pruned network."""
+    logger = MetricLogger.load(location)
+    metric, better = ("accuracy", max) if logger.get("test_accuracy") else ("loss", min)
+    points = logger.get(f"test_{metric}")
+    best = better(value for _, value in points)
+    reached = next(iteration for iteration, value in points if value == best)
+    with get_platform().open(paths.sparsity_report(location)) as file:
+        weights = json.load(file)
+    return Outcome(level, weights["unpruned"], weights["total"], metric, points[-1][1], best, reached - points[0][0])
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A line for each level."""
+    lines = [f"level   weights left             test {outcomes[0].metric}       best     after"]
+    for each in outcomes:
+        values = f"{each.show(each.final):>13}{each.show(each.best):>11}{each.steps:>8}it"
+        lines.append(f"{each.level:>5}{each.unpruned:>15,}{each.density:>9.2%}    {values}")
+    return "\n".join(lines)
+
+
+def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
+    """The tickets of an experiment and all its branches by name, with the finished levels of every seed that there is.
+
+    Branches of one name are told apart by the arguments in which they differ.
+    """
+    root = os.path.join(get_platform().root, desc.hashname)
+    found: dict[str, dict[int, list[Outcome]]] = {"main": {}}
+    arguments: dict[str, dict] = {}
+    for seed in filter(re.compile(r"seed_-?\d+").fullmatch, get_platform().listdir(root)):
+        for folder in filter(re.compile(r"level_\d+").fullmatch, get_platform().listdir(os.path.join(root, seed))):
+            level = int(folder.removeprefix("level_"))
+            for name in get_platform().listdir(os.path.join(root, seed, folder)):
+                location = os.path.join(root, seed, folder, name)
+                if is_finished(location) and get_platform().exists(paths.sparsity_report(location)):
+                    found.setdefault(name, {}).setdefault(level, []).append(read(level, location))
+                    arguments.setdefault(name, {} if name == "main" else _branch_arguments(location))
+    labels = {"main": TICKETS} | _labels({name: flags for name, flags in arguments.items() if name != "main"})
+    return {labels[name]: dict(sorted(levels.items())) for name, levels in found.items() if levels}
+
+
+def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
+    """Draws and prints the tickets beside their branches, over all seeds that there are; nothing where there is only one run.
+
+    The picture goes to the folder of the given seed: others may be at work in theirs.
+    """
+    found = experiments(desc)
+    if len(found) == 1 and all(len(outcomes) == 1 for outcomes in found[TICKETS].values()):
+        return
+    from lottery import plotting
+
+    path = paths.comparison(desc.seed_path(get_platform().root, seed))
+    plotting.comparison(found, path)
+    if verbose:
+        print(f"{comparison(found)}\nPicture: {path}")
+
+
+def _branch_arguments(location: str) -> dict[str, object]:
+    """The arguments of a branch, those of its bundles of hyperparameters one by one."""
+    with get_platform().open(paths.hparams_dict(location)) as file:
+        values = json.load(file)["branch_hparams"]
+    nested = {field: value for bundle in values.values() if isinstance(bundle, dict) for field, value in bundle.items()}
+    return {name: value for name, value in values.items() if not isinstance(value, dict)} | nested
+
+
+def _labels(arguments: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """A short name for each folder of a branch, `lottery_branch_<name>_<md5>`."""
+    names = {folder: folder.removeprefix("lottery_branch_").rpartition("_")[0] for folder in arguments}
+    labels = {}
+    for folder, own in arguments.items():
+        alike = [other for key, other in arguments.items() if names[key] == names[folder]]
+        differing = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in alike)]
+        labels[folder] = " ".join([names[folder], *differing])
+    return labels
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation; 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def comparison(found: Mapping[str, Experiment]) -> str:
+    """A line for each level: for the tickets and every branch the metric after training, as mean and standard deviation over the seeds."""
+    tickets = found[TICKETS]
+    metric = tickets[0][0].metric
+    shown = {name: levels for name, levels in found.items() if all(each.metric == metric for group in levels.values() for each in group)}
+    widths = {name: max(19, len(name) + 2) for name in shown}
+    lines = [f"test {metric} after training: mean, standard deviation, number of seeds"]
+    lines.append("level  weights left" + "".join(f"{name:>{width}}" for name, width in widths.items()))
+    for level in tickets:
+        cells = [f"{_cell(levels.get(level, ())):>{widths[name]}}" for name, levels in shown.items()]
+        lines.append(f"{level:>5}{tickets[level][0].density:>14.2%}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def _cell(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
+        return "-"
+    mean, deviation = spread([each.final for each in outcomes])
+    if outcomes[0].metric == "accuracy":
+        return f"{100 * mean:.2f} ± {100 * deviation:.2f} ({len(outcomes)})"
+    return f"{mean:.3g} ± {deviation:.1g} ({len(outcomes)})"

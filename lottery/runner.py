@@ -1,0 +1,131 @@
+"""The command `lottery`: trains, prunes, rewinds what is left, and trains again, level by level."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cli.shared_args import JobArgs
+from foundations import paths
+from foundations.errors import ConfigError
+from foundations.hparams import Hparams
+from foundations.runner import Runner
+from lottery.desc import LotteryDesc
+from platforms.platform import get_platform
+from training import runner as training_runner
+
+
+@dataclass
+class LevelArgs(Hparams):
+    """How often the network is pruned."""
+
+    levels: int
+
+    _name = "Levels"
+    _description = "Level 0 trains the whole network; each further level prunes it, rewinds what is left, and trains that."
+    _levels = "How many times to prune, rewind and train again."
+
+    def __post_init__(self):
+        self.require("levels", self.levels >= 0, "0 or more")
+
+
+@dataclass
+class LotteryRunner(Runner):
+    """One experiment, from level 0 to level `levels`.
+
+    `shape` is what an example has and what the model must put out, `pretrain_shape` the same for pretraining, where there is one; `prepare`
+    makes what the datasets lack, such as a trained teacher.
+    """
+
+    desc: LotteryDesc
+    job: JobArgs
+    levels: int
+    shape: tuple[int, int]
+    pretrain_shape: tuple[int, int] | None
+    prepare: Callable[[], None]
+
+    @staticmethod
+    def description() -> str:
+        return "Run a pruning experiment: lottery tickets, level by level."
+
+    @staticmethod
+    def add_args(parser: argparse.ArgumentParser) -> None:
+        JobArgs.add_args(parser)
+        LevelArgs.add_args(parser)
+        name = parser.peek("default_hparams")
+        LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
+
+    @staticmethod
+    def create_from_args(args: argparse.Namespace) -> LotteryRunner:
+        levels, job = LevelArgs.create_from_args(args).levels, JobArgs.create_from_args(args)
+        desc, *found = check(LotteryDesc.create_from_args(args), job)
+        return LotteryRunner(desc, job, levels, *found)
+
+    def location(self, level: int) -> str:
+        """The folder of a level."""
+        return self.desc.run_path(get_platform().root, self.job.global_seed, level)
+
+    @property
+    def output_location(self) -> str:
+        """The folder of all levels."""
+        return self.desc.seed_path(get_platform().root, self.job.global_seed)
+
+    def display_output_location(self) -> None:
+        for level in range(self.levels + 1):
+            print(self.location(level))
+
+    def run(self) -> None:
+        from lottery import report
+
+        if not self.job.quiet:
+            title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
+            print(self.desc.banner(title, self.output_location), flush=True)
+        if not all(training_runner.is_finished(self.location(level)) for level in range(self.levels + 1)):
+            self._train()
+        outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
+        picture = paths.levels(self.output_location, self.levels)
+        if not get_platform().exists(picture):
+            from lottery import plotting
+
+            plotting.tickets(outcomes, picture)
+        if not self.job.quiet:
+            print(f"{report.table(outcomes)}\nPicture: {picture}")
+        report.compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
+
+    def _train(self) -> None:
+        from lottery.trunk import Trunk
+
+        self.prepare()
+        Trunk.open(self.desc, self.job, self.shape, self.pretrain_shape).train(self.levels)
+
+
+def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int], tuple[int, int] | None, Callable[[], None]]:
+    """Checks that an experiment can be run, writing nothing.
+
+    Returns:
+        The descriptor in its canonical form; the shapes of the datasets of training and of pretraining; what must run before they can be
+        made.
+
+    Raises:
+        ConfigError: something cannot be run.
+    """
+    from models import registry as models
+    from pruning import registry as pruning
+
+    for run in filter(None, (desc, desc.pretrain_desc)):
+        if run.training_hparams.polish_optimizer is not None:
+            raise ConfigError("--polish_optimizer: students are polished by extract only; here --optimizer_name takes any optimizer")
+        if run.training_hparams.further_training is not None:
+            raise ConfigError("--further_training: levels rest on earlier ones as they are; --training_steps makes all of them longer")
+    dataset_hparams, shape, _, prepare = training_runner.check(desc, job)
+    pruning.check(desc.pruning_hparams, models.outline(desc.model_hparams, shape[1]))
+    if desc.pretrain_desc is None:
+        return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, prepare
+    try:
+        pretrain_hparams, pretrain_shape, _, prepare_before = training_runner.check(desc.pretrain_desc, job)
+    except ConfigError as error:
+        raise ConfigError(f"before level 0: {error}") from None
+    desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain_hparams)
+    return desc, shape, pretrain_shape, lambda: (prepare(), prepare_before())

@@ -1,0 +1,142 @@
+"""The levels of a lottery ticket experiment: what branches branch off."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from cli.shared_args import JobArgs
+from datasets import registry as datasets
+from datasets.base import DataLoader
+from foundations import paths
+from foundations.step import Step
+from lottery.desc import PRETRAIN, LotteryDesc
+from models import registry as models
+from models.base import Model
+from platforms.platform import get_platform
+from pruning import registry as pruning
+from pruning.mask import Mask
+from pruning.pruned_model import PrunedModel
+from training import runner as training_runner
+from training.train import standard_train
+
+Shape = tuple[int, int]  # values an example, and outputs that a model needs
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One experiment with its seed and its data.
+
+    Attributes:
+        desc: its hyperparameters, in canonical form.
+        job: which of its runs, and how it shows itself.
+        shape: that of its dataset.
+        pretrain_shape: that of the dataset of pretraining, where there is one.
+        seed: of everything random.
+        loaders: of the training and the test set.
+        start: the step of training that levels start from.
+    """
+
+    desc: LotteryDesc
+    job: JobArgs
+    shape: Shape
+    pretrain_shape: Shape | None
+    seed: int
+    loaders: tuple[DataLoader, DataLoader]
+    start: Step
+
+    @staticmethod
+    def open(desc: LotteryDesc, job: JobArgs, shape: Shape, pretrain_shape: Shape | None = None) -> Trunk:
+        """Settles the seed and loads the data.
+
+        Raises:
+            ConfigError: pretraining leaves nothing to train.
+        """
+        seed = training_runner.settle_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
+        loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)
+        return Trunk(desc, job, shape, pretrain_shape, seed, loaders, desc.start_step(len(loaders[0])))
+
+    def location(self, level: int | str) -> str:
+        """The folder of a level."""
+        return self.desc.run_path(get_platform().root, self.job.global_seed, level)
+
+    @property
+    def options(self) -> dict[str, bool]:
+        """How the training of a level shows itself."""
+        return {"verbose": not self.job.quiet, "epoch_lines": False, "evaluate_only_at_end": self.job.evaluate_only_at_end}
+
+    def train(self, levels: int) -> None:
+        """Trains every level up to the last that has not been trained."""
+        training_runner.record(self.desc, self.location(0), self.seed, self.shape)
+        trained = None
+        for level in range(levels + 1):
+            trained = self._train_level(level, levels, trained)
+
+    def _train_level(self, level: int, levels: int, before: PrunedModel | None) -> PrunedModel:
+        """Trains a level, or loads what it has become; `before` is the level before it, trained."""
+        mask = self._mask(level, before)
+        rewinds = before is None or pruning.get(self.desc.pruning_hparams).rewinds
+        model = PrunedModel(self.rewound() if rewinds else copy.deepcopy(before.model), mask)
+        if not self.job.quiet and not training_runner.is_finished(self.location(level)):
+            print(f"Level {level} of {levels}: {mask.unpruned:,} of {mask.total:,} weights ({mask.density:.2%})", flush=True)
+        standard_train(self.desc.training_hparams, model, *self.loaders, self.location(level), self.start, **self.options)
+        return model
+
+    def _mask(self, level: int, before: PrunedModel | None) -> Mask:
+        """What is left at a level; it is computed once, and then read."""
+        if Mask.exists(self.location(level)):
+            return Mask.load(self.location(level))
+        if before is None:
+            mask = Mask.ones_like(self.outline())
+        else:
+            strategy = pruning.get(self.desc.pruning_hparams)
+            judged = self.rewound().to(get_platform().torch_device) if strategy.untrained else before.model
+            mask = strategy.prune(self.desc.pruning_hparams, judged, before.mask, Shuffled(self.loaders[0]), self.seed)
+        mask.save(self.location(level))
+        return mask
+
+    def outline(self) -> Model:
+        """The network without weights."""
+        return models.outline(self.desc.model_hparams, self.shape[1])
+
+    def new(self, seed: int) -> Model:
+        """The network with fresh weights."""
+        return models.get(self.desc.model_hparams, self.shape[1], seed)
+
+    def rewound(self) -> Model:
+        """The whole network with the weights that are rewound to: those that level 0 has started from."""
+        model = self.new(self.seed)
+        if models.exists(self.location(0), self.start):
+            models.load_weights(paths.model(self.location(0), self.start), model)
+        elif self.desc.pretrain_desc is not None:
+            self._pretrain(model)
+        return model
+
+    def _pretrain(self, model: Model) -> None:
+        """Gives a model the weights that pretraining ends with; an output layer for other classes stays as it is."""
+        desc, outputs = self.desc.pretrain_desc, self.pretrain_shape[1]
+        pretrained = models.get(desc.model_hparams, outputs, self.seed)
+        loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, self.seed)
+        end = Step.from_str(desc.training_hparams.training_steps, len(loaders[0]))
+        hparams = self.desc.training_hparams if self.desc.rewinds_to_training else desc.training_hparams
+        if not self.job.quiet:
+            print(f"Before level 0: {desc.training_hparams.training_steps} of {desc.dataset_hparams.dataset_name}", flush=True)
+        standard_train(hparams, pretrained, *loaders, self.location(PRETRAIN), end_step=end, **self.options)
+        state = pretrained.state_dict()
+        if outputs != self.shape[1]:
+            own = model.state_dict()
+            state |= {name: own[name] for name in model.output_layer_names}
+        model.to(next(iter(state.values())).dtype).load_state_dict(state)
+
+
+class Shuffled:
+    """The first epoch of a loader, as often as asked; a dataset itself may be sorted by class."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self.loader.epoch(0)
