@@ -151,6 +151,8 @@ def _cell(outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return "-"
     mean, deviation = spread([each.final for each in outcomes])
+    if len(outcomes) == 1:
+        return f"{outcomes[0].show(mean)} (1)"
     if outcomes[0].metric == "accuracy":
-        return f"{100 * mean:.2f} ± {100 * deviation:.2f} ({len(outcomes)})"
+        return f"{100 * mean:.2f} ± {100 * deviation:.2f}% ({len(outcomes)})"
     return f"{mean:.3g} ± {deviation:.1g} ({len(outcomes)})"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from cli.shared_args import JobArgs
 from foundations import paths
 from foundations.errors import ConfigError
-from foundations.hparams import Hparams
+from foundations.hparams import Hparams, TrainingHparams
 from foundations.runner import Runner
-from lottery.desc import LotteryDesc
+from lottery.desc import PRETRAIN, LotteryDesc
 from platforms.platform import get_platform
 from training import runner as training_runner
 
@@ -114,11 +114,9 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     from models import registry as models
     from pruning import registry as pruning
 
-    for run in filter(None, (desc, desc.pretrain_desc)):
-        if run.training_hparams.polish_optimizer is not None:
-            raise ConfigError("--polish_optimizer: students are polished by extract only; here --optimizer_name takes any optimizer")
-        if run.training_hparams.further_training is not None:
-            raise ConfigError("--further_training: levels rest on earlier ones as they are; --training_steps makes all of them longer")
+    check_training(desc.training_hparams)
+    if desc.pretrain_desc is not None:
+        check_training(desc.pretrain_training_hparams, f"{PRETRAIN}_")
     dataset_hparams, shape, _, prepare = training_runner.check(desc, job)
     pruning.check(desc.pruning_hparams, models.outline(desc.model_hparams, shape[1]))
     if desc.pretrain_desc is None:
@@ -129,3 +127,13 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
         raise ConfigError(f"before level 0: {error}") from None
     desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain_hparams)
     return desc, shape, pretrain_shape, lambda: (prepare(), prepare_before())
+
+
+def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
+    """Raises a ConfigError for what pruned networks cannot be trained with; `prefix` is that of the flags."""
+    if training_hparams.polish_optimizer is not None:
+        raise ConfigError(
+            f"--{prefix}polish_optimizer: students are polished by extract only; here --{prefix}optimizer_name takes any optimizer"
+        )
+    if training_hparams.further_training is not None:
+        raise ConfigError(f"--{prefix}further_training: what is finished stays as it is here; --{prefix}training_steps trains longer")

@@ -11,25 +11,22 @@ import abc
 import argparse
 import dataclasses
 import inspect
-import itertools
-import re
-import shlex
 import types
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 from cli.shared_args import JobArgs
 from datasets import registry as datasets
 from datasets.base import DataLoader
 from foundations import paths
-from foundations.errors import ConfigError, unknown
+from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams, Hparams, TrainingHparams
 from foundations.runner import Runner
 from foundations.seeds import derive
 from foundations.step import Step
 from lottery import report
 from lottery import runner as trunk_runner
+from lottery.branch.arguments import LevelRangeArgs, arguments_of, trunk_command
 from lottery.branch.desc import BranchDesc
 from lottery.desc import LotteryDesc, inherit, left_out
 from lottery.trunk import Trunk
@@ -43,31 +40,6 @@ from training.desc import TrainingDesc
 from training.train import standard_train
 
 INHERITED = (DatasetHparams, TrainingHparams)
-
-
-@dataclasses.dataclass
-class LevelRangeArgs(Hparams):
-    """Which levels of the trunk."""
-
-    levels: str
-
-    _name = "Levels"
-    _description = "The levels of the trunk to branch off."
-    _levels = "Levels and ranges of them, such as 0-2,5."
-
-    def __post_init__(self):
-        self.chosen()
-
-    def chosen(self) -> list[int]:
-        """The levels one by one."""
-        levels: set[int] = set()
-        for part in self.levels.split(","):
-            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-            self.require("levels", match is not None, "levels and ranges of them, such as 0-2,5")
-            first, last = int(match[1]), int(match[2] or match[1])
-            self.require("levels", first <= last, "ranges that rise, such as 0-2")
-            levels.update(range(first, last + 1))
-        return sorted(levels)
 
 
 @dataclasses.dataclass
@@ -88,7 +60,7 @@ class Branch(Runner, abc.ABC):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         cls.name = cls.__module__.rpartition(".")[2]
-        cls.Arguments = arguments_of(cls.branch_function)
+        cls.Arguments = arguments_of(cls.branch_function, cls.validate)
 
     @abc.abstractmethod
     def branch_function(self) -> None:
@@ -97,6 +69,10 @@ class Branch(Runner, abc.ABC):
     @classmethod
     def description(cls) -> str:
         return inspect.getdoc(cls).splitlines()[0]
+
+    @staticmethod
+    def validate(arguments: Hparams) -> None:
+        """Raises a ConfigError for arguments that are out of range (`arguments.require`); those of closed lists are checked already."""
 
     # For writing branches.
 
@@ -248,34 +224,6 @@ class Branch(Runner, abc.ABC):
         self.branch_function(**vars(self.desc.branch_hparams))
 
 
-def arguments_of(function: Callable) -> type[Hparams]:
-    """The arguments of a branch function as a class of hyperparameters, whose `choices` are the values of those with a closed list."""
-    hints, texts = typing.get_type_hints(function), _help_of(function)
-    fields, choices = [], {}
-    for name, parameter in itertools.islice(inspect.signature(function).parameters.items(), 1, None):
-        kind = hints[name]
-        if typing.get_origin(kind) is typing.Literal:
-            choices[name], kind = typing.get_args(kind), str
-        default = () if parameter.default is parameter.empty else (dataclasses.field(default=parameter.default),)
-        fields.append((name, kind, *default))
-
-    def validate(self) -> None:
-        for name, valid in choices.items():
-            if getattr(self, name) not in valid:
-                raise unknown(f"--{name}", getattr(self, name), valid)
-
-    heading = {"_name": "Branch Hyperparameters", "_description": "What this branch takes.", "__post_init__": validate, "choices": choices}
-    namespace = heading | {f"_{name}": text for name, text in texts.items()}
-    return dataclasses.make_dataclass("Arguments", fields, bases=(Hparams,), namespace=namespace)
-
-
-def _help_of(function: Callable) -> dict[str, str]:
-    """What the docstring of a function says of its arguments."""
-    section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
-    return {name: text[0].upper() + " ".join(text[1:].split()) for name, text in entries}
-
-
 def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int], job: JobArgs) -> tuple[Hparams, Callable[[], None]]:
     """Checks the datasets and trainings among the arguments of a branch.
 
@@ -296,21 +244,6 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
         if own != shape:
             raise ConfigError(f"--{name}_dataset_name: {dataset.dataset_name} has shape {own}; the networks of the trunk need {shape}")
         prepares.append(prepare)
+    for name, training in bundles[TrainingHparams]:
+        trunk_runner.check_training(training, f"{name}_")
     return dataclasses.replace(arguments, **changes), lambda: [prepare() for prepare in prepares]
-
-
-def trunk_command(arguments: Sequence[str], own: Sequence[str]) -> str:
-    """The command of the trunk of a branch, without `--levels`, from the arguments after the branch's name.
-
-    Args:
-        arguments: as they were given.
-        own: the names of the arguments of the branch.
-    """
-    flags: list[list[str]] = []
-    for argument in arguments:
-        if argument.startswith("-") or not flags:
-            flags.append([])
-        flags[-1].append(argument)
-    dropped = re.compile(rf"--(no-)?(levels|display_output_location|({'|'.join(own)})(_\w+)?)(=.*)?" if own else r"--levels(=.*)?")
-    kept = [flag for flag in flags if not dropped.fullmatch(flag[0])]
-    return shlex.join(["python", "EC.py", "lottery", *itertools.chain.from_iterable(kept)])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from foundations import paths
+from foundations.hparams import Hparams
 from lottery import plotting
 from lottery.branch import base
 from platforms.platform import get_platform
@@ -49,6 +50,10 @@ class Branch(base.Branch):
                 found.append(error(evaluate(copies[0], loader)))
         result = {"unpruned": self.mask.unpruned, "total": self.mask.total, "alpha": alphas, **errors}
         get_platform().write(paths.barrier(self.branch_root), json.dumps(result, indent=2) + "\n")
+
+    @staticmethod
+    def validate(arguments: Hparams) -> None:
+        arguments.require("points", arguments.points >= 2, "2 or more")
 
     def is_finished(self) -> bool:
         return get_platform().exists(paths.barrier(self.branch_root))

@@ -1,0 +1,141 @@
+"""What the base makes of a `branch_function`, and what it checks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from typing import Literal
+
+from foundations.errors import ConfigError
+from foundations.hparams import DatasetHparams, Hparams, TrainingHparams
+from lottery.branch import base, randomly_prune, registry, retrain
+from lottery.branch.arguments import LevelRangeArgs
+from lottery.test.test_runner import LotteryTestCase
+from testing.test_case import TestCase
+
+
+class Example(base.Branch):
+    """Does this.
+
+    And that.
+    """
+
+    def branch_function(self, size: int, kind: Literal["a", "b"] = "a", share: float | None = None, wild: bool = False) -> None:
+        """Something.
+
+        Args:
+            size: how much SGD there is,
+                on two lines.
+            kind: which: the first (a) or not (b).
+            share: of it.
+        """
+
+    @staticmethod
+    def validate(arguments: Hparams) -> None:
+        arguments.require("size", arguments.size > 0, "1 or more")
+
+
+class TestArguments(TestCase):
+    def test_the_signature_says_names_types_and_defaults(self):
+        kinds = {field.name: (kind, field.default) for field, kind in Example.Arguments.hyperparameters()}
+        expected = {"size": (int, dataclasses.MISSING), "kind": (str, "a"), "share": (float, None), "wild": (bool, False)}
+        self.assertEqual(kinds, expected)
+
+    def test_the_docstring_is_the_help(self):
+        self.assertEqual(Example.Arguments._size, "How much SGD there is, on two lines.")
+        self.assertEqual(Example.Arguments._kind, "Which: the first (a) or not (b).")
+        self.assertEqual(Example.description(), "Does this.")
+
+    def test_closed_lists_and_ranges_are_checked(self):
+        with self.assertRaisesRegex(ConfigError, "^--kind: 'c' is not known.*valid: a, b"):
+            Example.Arguments(1, "c")
+        with self.assertRaisesRegex(ConfigError, "^--size: 0 is out of range; valid: 1 or more"):
+            Example.Arguments(0)
+
+    def test_defaults_do_not_name_it(self):
+        self.assertEqual(str(Example.Arguments(3, "b")), "Hparams(kind='b', size=3)")
+
+    def test_branches_have_the_arguments_and_the_names_of_openlth(self):
+        self.assertEqual(randomly_prune.Branch.Arguments._name, "Branch Hyperparameters")
+        self.assertEqual(str(randomly_prune.Branch.Arguments(seed=7)), "Hparams(seed=7)")
+        text = str(retrain.Branch.Arguments(DatasetHparams("digits", 9), TrainingHparams("sgd", 0.1, "1ep")))
+        dataset = "Hparams(batch_size=9, dataset_name='digits')"
+        training = "Hparams(lr=0.1, optimizer_name='sgd', training_steps='1ep')"
+        self.assertEqual(text, f"Hparams(retrain_d={dataset}, retrain_t={training})")
+
+    def test_every_argument_of_every_branch_has_its_help(self):
+        for name, branch in registry.registered_branches.items():
+            self.assertEqual(branch.name, name)
+            for field, kind in branch.Arguments.hyperparameters():
+                self.assertTrue(kind in base.INHERITED or getattr(branch.Arguments, f"_{field.name}", ""), (name, field.name))
+
+
+class TestLevels(TestCase):
+    def test_levels_and_ranges_are_read(self):
+        for text, levels in {"3": [3], "0-2,5": [0, 1, 2, 5], "5, 1-1,4-5": [1, 4, 5], "10-12": [10, 11, 12]}.items():
+            self.assertEqual(LevelRangeArgs(text).chosen(), levels)
+
+    def test_anything_else_is_refused(self):
+        for text in ("", "1-", "-1", "a", "1,,2", "2-1", "1-2-3"):
+            with self.subTest(text), self.assertRaisesRegex(ConfigError, "^--levels: .* is out of range; valid: (levels and )?ranges"):
+                LevelRangeArgs(text)
+
+
+class TestCommand(LotteryTestCase):
+    def test_without_a_name_all_branches_are_listed(self):
+        for arguments in ((), ("--help",), ("-h",)):
+            status, out, err = self.command("lottery_branch", *arguments)
+            self.assertEqual((status, err), (0, ""))
+            for name, branch in registry.registered_branches.items():
+                self.assertIn(f"* EC.py lottery_branch {name} [...] => {branch.description()}\n", out)
+
+    def test_its_help_lists_its_flags_and_those_of_the_trunk(self):
+        status, out, _ = self.command("lottery_branch", "randomly_prune", *self.small, "--help")
+        self.assertEqual(status, 0)
+        for flag in ("--levels", "--seed", "--strategy", "--pruning_fraction", "--rewinding_steps", "--lr", "--global_seed"):
+            self.assertIn(f" {flag} ", out)
+        self.assertIn("one of: layerwise, global, even, identity", " ".join(out.split()))
+
+    def test_it_says_the_folder_of_every_level_and_needs_no_trunk_for_that(self):
+        flags = (*self.small, "--levels=0-1,4", "--strategy=even")
+        folders = self.folders("lottery_branch", "randomly_prune", *flags)
+        trunk = self.folders("lottery", *self.small, "--levels=4")
+        name = "lottery_branch_randomly_prune_" + hashlib.md5(b"Hparams(strategy='even')").hexdigest()
+        self.assertEqual(folders, [os.path.join(os.path.dirname(trunk[level]), name) for level in (0, 1, 4)])
+        self.assertEqual(self.files(), [])
+
+    def test_a_missing_trunk_says_which_command_makes_it(self):
+        flags = ("--seed", "7", "--strategy=even", "--rewinding_steps", "1it", "--levels", "0-2", "--quiet")
+        status, _, err = self.command("lottery_branch", "randomly_prune", *self.small, *flags)
+        self.assertEqual((status, err.count("\n")), (2, 1))
+        self.assertIn("level 0 is not trained", err)
+        command = err.strip().partition(": python EC.py ")[2].split()
+        self.assertEqual(command, ["lottery", *self.small, "--rewinding_steps", "1it", "--quiet", "--levels=2"])
+        self.assertEqual(self.command(*command), (0, "", ""))
+        self.assertEqual(self.command("lottery_branch", "randomly_prune", *self.small, *flags), (0, "", ""))
+
+    def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(self):
+        self.lottery()
+        before = self.contents()
+        levels = (*self.small, "--levels=0-1")
+        for expected, arguments in {
+            "branch: 'randomly_prun' is not known, did you mean 'randomly_prune'": ("randomly_prun", *levels),
+            "the name of a branch comes first, before --levels=1": ("--levels=1", "randomly_prune"),
+            "level 2 is not trained": ("retrain", *self.small, "--levels=1-3"),
+            "--levels is required": ("retrain", *self.small),
+            "--levels: 3-1 is out of range": ("retrain", *self.small, "--levels=3-1"),
+            "'more' is no argument of": ("retrain", *levels, "more"),
+            "--strategy: 'evn' is not known, did you mean 'even'": ("randomly_prune", *levels, "--strategy=evn"),
+            "--points: 1 is out of range; valid: 2 or more": ("linear_connectivity", *levels, "--points=1"),
+            "--retrain_t_lr: 0.0 is out of range": ("retrain", *levels, "--retrain_t_lr=0"),
+            "--retrain_t_further_training: what is finished": ("retrain", *levels, "--retrain_t_further_training=1ep"),
+            "--retrain_d: --dataset_name: 'digit' is not known": ("retrain", *levels, "--retrain_d_dataset_name=digit"),
+            "--retrain_d: --model_name: digits_lenet_6_5 takes 64": ("retrain", *levels, "--retrain_d_dataset_name=mnist"),
+            "--pruning_fraction: 2.0 is out of range": ("retrain", *levels, "--pruning_fraction=2"),
+        }.items():
+            with self.subTest(expected):
+                status, _, err = self.command("lottery_branch", *arguments, "--quiet")
+                self.assertEqual((status, err.count("\n")), (2, 1), err)
+                self.assertIn(expected, err)
+                self.assertEqual(self.contents(), before)

@@ -1,0 +1,130 @@
+"""Tables and pictures, from logs and masks that are written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from unittest import mock
+
+import numpy as np
+import torch
+
+from foundations import paths
+from foundations.step import Step
+from lottery import plotting, report
+from lottery.desc import LotteryDesc
+from platforms.platform import get_platform
+from pruning.mask import Mask
+from testing.test_case import TestCase
+from training.metric_logger import MetricLogger
+
+DESC = LotteryDesc.default_for("digits_lenet_4")
+BRANCH = "lottery_branch_{}_00000000000000000000000000000000"
+
+
+class ReportTestCase(TestCase):
+    def finished(self, location: str, left: int, **metrics: list[float]) -> None:
+        """Writes what a run of 100 weights leaves that is evaluated at steps 10, 20, ..."""
+        logger = MetricLogger()
+        for name, values in metrics.items():
+            for place, value in enumerate(values, start=1):
+                logger.add(f"test_{name}", Step(10 * place, 5), value)
+        logger.save(location)
+        Mask({"fc.weight": torch.arange(100) < left}).save(location)
+        get_platform().write(os.path.join(location, "model_ep6_it0.pth"), "weights")
+
+    def level(self, seed: int, level: int, accuracy: float, experiment: str = "main", **arguments) -> str:
+        """Writes a finished level of the tickets or of a branch."""
+        location = DESC.run_path(self.root, seed, level, experiment)
+        self.finished(location, 100 // 2**level, loss=[2.0], accuracy=[accuracy])
+        get_platform().write(paths.hparams_dict(location), json.dumps({"seed": seed, "branch_hparams": arguments}))
+        return location
+
+
+class TestOutcome(ReportTestCase):
+    def test_the_best_value_counts_where_it_is_reached_first(self):
+        self.finished(self.root, 40, loss=[2.0, 1.0, 0.5, 0.7], accuracy=[0.1, 0.8, 0.8, 0.7])
+        self.assertEqual(report.read(2, self.root), report.Outcome(2, 40, 100, "accuracy", 0.7, 0.8, 10))
+
+    def test_without_classes_it_is_the_lowest_loss(self):
+        self.finished(self.root, 40, loss=[2.0, 1.0, 0.5, 0.7])
+        self.assertEqual(report.read(2, self.root), report.Outcome(2, 40, 100, "loss", 0.7, 0.5, 20))
+
+    def test_the_table_has_a_line_for_each_level(self):
+        outcomes = [report.Outcome(0, 1000, 1000, "accuracy", 0.9, 0.95, 120), report.Outcome(1, 800, 1000, "accuracy", 0.5, 0.5, 7)]
+        lines = [line.split() for line in report.table(outcomes).splitlines()]
+        self.assertEqual(lines[0], ["level", "weights", "left", "test", "accuracy", "best", "after"])
+        self.assertEqual(lines[1], ["0", "1,000", "100.00%", "90.00%", "95.00%", "120it"])
+        self.assertEqual(lines[2], ["1", "800", "80.00%", "50.00%", "50.00%", "7it"])
+
+
+class TestExperiments(ReportTestCase):
+    def test_levels_of_all_seeds_and_branches_are_found(self):
+        for seed, accuracy in ((1, 0.9), (-1, 0.8)):
+            self.level(seed, 0, accuracy)
+            self.level(seed, 1, accuracy - 0.1)
+        self.level(1, 1, 0.3, BRANCH.format("randomly_reinitialize"))
+        found = report.experiments(DESC)
+        self.assertEqual(list(found), ["tickets", "randomly_reinitialize"])
+        self.assertEqual(sorted(each.final for each in found["tickets"][0]), [0.8, 0.9])
+        self.assertEqual({level: [each.final for each in group] for level, group in found["randomly_reinitialize"].items()}, {1: [0.3]})
+
+    def test_what_is_not_finished_does_not_count(self):
+        self.level(1, 0, 0.9)
+        os.remove(paths.logger(self.level(1, 1, 0.9)))
+        self.assertEqual(list(report.experiments(DESC)["tickets"]), [0])
+
+    def test_branches_of_one_name_are_told_apart_by_what_differs(self):
+        self.level(1, 0, 0.9)
+        for md5, strategy in (("0", "even"), ("1", "global")):
+            self.level(1, 0, 0.5, f"lottery_branch_randomly_prune_{md5 * 32}", seed=None, strategy=strategy)
+        for md5, lr in (("2", 0.1), ("3", 0.2)):
+            self.level(1, 0, 0.5, f"lottery_branch_retrain_{md5 * 32}", retrain_t={"lr": lr, "momentum": 0.0}, start_at_step_zero=False)
+        names = ["tickets", "randomly_prune strategy=even", "randomly_prune strategy=global", "retrain lr=0.1", "retrain lr=0.2"]
+        self.assertEqual(list(report.experiments(DESC)), names)
+
+    def test_the_comparison_has_means_and_deviations(self):
+        for seed, accuracy in ((1, 0.9), (2, 0.8), (3, 0.7)):
+            self.level(seed, 0, accuracy)
+        self.level(1, 0, 0.25, BRANCH.format("randomly_prune"))
+        self.level(1, 1, 0.5)
+        lines = [line.split() for line in report.comparison(report.experiments(DESC)).splitlines()]
+        deviation = np.std([90, 80, 70], ddof=1)
+        self.assertEqual(lines[2], ["0", "100.00%", "80.00", "±", f"{deviation:.2f}%", "(3)", "25.00%", "(1)"])
+        self.assertEqual(lines[3], ["1", "50.00%", "50.00%", "(1)", "-"])
+
+    def test_one_run_alone_is_compared_with_nothing(self):
+        self.level(1, 0, 0.9)
+        report.compare(DESC, 1, verbose=False)
+        self.assertFalse(get_platform().exists(paths.comparison(DESC.seed_path(self.root, 1))))
+        self.level(2, 0, 0.9)
+        report.compare(DESC, 1, verbose=False)
+        self.assertTrue(get_platform().exists(paths.comparison(DESC.seed_path(self.root, 1))))
+
+
+class TestPictures(ReportTestCase):
+    def drawn(self, draw, *arguments):
+        """The axes of what a function draws."""
+        with mock.patch.object(plotting, "save") as save:
+            draw(*arguments, "path.png")
+        self.assertEqual(save.call_args.args[1], "path.png")
+        return save.call_args.args[0].axes
+
+    def test_the_comparison_shows_the_mean_in_a_band_of_a_deviation(self):
+        seeds = [report.Outcome(0, 100, 100, "accuracy", value, value, 30) for value in (0.7, 0.9)]
+        left, right = self.drawn(plotting.comparison, {"tickets": {0: seeds, 1: [report.Outcome(1, 50, 100, "accuracy", 0.6, 0.6, 10)]}})
+        self.assertEqual(left.lines[0].get_xydata().tolist(), [[100, 80], [50, 60]])
+        (band,) = left.collections
+        deviation = np.std([70, 90], ddof=1)
+        np.testing.assert_allclose(band.get_datalim(left.transData).intervaly, [60, 80 + deviation])
+        self.assertEqual(sorted(left.lines[1].get_ydata()), [60, 70, 90])
+        self.assertEqual(right.lines[0].get_ydata().tolist(), [30, 10])
+        self.assertEqual([text.get_text() for text in left.get_legend().get_texts()], ["tickets (2 seeds)"])
+
+    def test_weights_run_from_many_to_few(self):
+        outcomes = [report.Outcome(level, left, 100, "loss", 0.1 * left, 0.05 * left, 5) for level, left in enumerate((100, 50, 25))]
+        left, right = self.drawn(plotting.tickets, outcomes)
+        for axis in (left, right):
+            self.assertGreater(*axis.get_xlim())
+        self.assertEqual(left.lines[0].get_xydata().tolist(), [[100, 10], [50, 5], [25, 2.5]])
+        self.assertEqual((left.get_ylabel(), left.get_yscale()), ("test loss", "log"))
