@@ -80,8 +80,8 @@ class TestArchitecture(TestCase):
 
     def test_the_search_sees_the_whole_program(self):
         seen = {path.split(os.sep)[0] for path in python_files()}
-        expected = {"EC.py", "cli", "foundations", "platforms", "models", "pruning", "datasets", "training", "extraction", "testing"}
-        self.assertEqual(expected - seen, set())
+        expected = {"EC.py", "cli", "foundations", "platforms", "models", "pruning", "datasets", "training", "extraction", "lottery"}
+        self.assertEqual((expected | {"testing"}) - seen, set())
 
     def test_every_form_of_import_is_seen(self):
         forms = [

@@ -15,8 +15,11 @@ from cli import runner_registry
 from cli.shared_args import JobArgs
 from extraction.desc import ExtractionDesc
 from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from lottery.desc import LotteryDesc, PretrainingArgs
+from lottery.runner import LevelArgs
 from platforms.local import Platform
 from platforms.platform import get_platform
+from pruning import base
 from testing.test_case import TestCase
 from training.desc import TrainingDesc
 from training.runner import TrainingRunner
@@ -101,8 +104,9 @@ class TestHelp(TestCase):
 
     def test_help_lists_every_flag(self):
         shared = (JobArgs, Platform, DatasetHparams, ModelHparams, TrainingHparams)
-        for command, groups in (("train", shared), ("extract", (*shared, ExtractionHparams))):
-            text = self.help(command)
+        lottery = (*shared, LevelArgs, PretrainingArgs, base.PruningHparams)
+        for command, groups in (("train", shared), ("extract", (*shared, ExtractionHparams)), ("lottery", lottery)):
+            text = self.help(command, *(["--pruning_strategy=random"] if command == "lottery" else []))
             for name in ["platform", *(field.name for group in groups for field in dataclasses.fields(group))]:
                 with self.subTest(command=command, flag=name):
                     self.assertRegex(text, rf"(?m)^ +--{name}(?![\w-])")
@@ -123,7 +127,7 @@ class TestHelp(TestCase):
         heavy = ["torchvision", "sklearn", "scipy", "matplotlib"]
         code = (
             "import sys, EC\n"
-            "for command in ('train', 'extract'):\n"
+            "for command in ('train', 'extract', 'lottery'):\n"
             "    EC.main([command, '--default_hparams=students_digits_lenet', '--help'])\n"
             f"print([name for name in {heavy} if name in sys.modules])"
         )
@@ -204,6 +208,12 @@ class TestOutputLocation(TestCase):
         desc.dataset_hparams.teacher_name = TrainingDesc.default_for("digits_lenet_16").hashname
         desc.dataset_hparams.datagen = "digits+random:4000"
         self.assertEqual(self.location(*EXTRACT), os.path.join(self.folder_of(desc), desc.clustering_hashname))
+
+    def test_levels_of_a_lottery_ticket_experiment_have_a_folder_each(self):
+        folder = os.path.join(self.root, LotteryDesc.default_for("digits_lenet_16").hashname, "seed_-1")
+        status, out, err = self.command("lottery", TRAIN[1], "--levels=2", "--display_output_location")
+        self.assertEqual((status, err, self.files()), (0, "", []))
+        self.assertEqual(out.splitlines(), [os.path.join(folder, f"level_{level}", "main") for level in range(3)])
 
     def test_the_spelling_of_the_teacher_and_of_the_queries_does_not_move_it(self):
         other = ("--teacher_name=digits_lenet_16", "--datagen=random+digits", "--samples=5437", "--d_in=64")

@@ -3,6 +3,8 @@
 from cli import runner_registry
 from extraction.runner import ExtractionRunner
 from foundations.errors import ConfigError
+from lottery.branch.runner import LotteryBranchRunner
+from lottery.runner import LotteryRunner
 from testing.test_case import TestCase
 from training.runner import TrainingRunner
 
@@ -11,6 +13,8 @@ class TestRunnerRegistry(TestCase):
     def test_a_command_finds_its_runner(self):
         self.assertIs(runner_registry.get("train"), TrainingRunner)
         self.assertIs(runner_registry.get("extract"), ExtractionRunner)
+        self.assertIs(runner_registry.get("lottery"), LotteryRunner)
+        self.assertIs(runner_registry.get("lottery_branch"), LotteryBranchRunner)
 
     def test_an_unknown_command_is_an_error_with_the_nearest_and_all_of_them(self):
         with self.assertRaisesRegex(ConfigError, "'trian' .*did you mean 'train'.*valid: .*extract.*train"):

@@ -106,6 +106,8 @@ class TestFlags(TestCase):
     def test_values_are_checked_as_flags_are_read(self):
         with self.assertRaisesRegex(ConfigError, "^--batch_size: 0 "):
             parse(DatasetHparams, "--dataset_name=digits", "--batch_size=0")
+        with self.assertRaisesRegex(ConfigError, "^--pre_batch_size: 0 "):
+            parse(DatasetHparams, "--pre_dataset_name=digits", "--pre_batch_size=0", prefix="pre")
 
 
 class TestHelp(TestCase):

@@ -33,11 +33,11 @@ class ReportTestCase(TestCase):
         Mask({"fc.weight": torch.arange(100) < left}).save(location)
         get_platform().write(os.path.join(location, "model_ep6_it0.pth"), "weights")
 
-    def level(self, seed: int, level: int, accuracy: float, experiment: str = "main", **arguments) -> str:
+    def level(self, seed: int, level: int, accuracy: float, experiment: str = "main", arguments: dict | None = None) -> str:
         """Writes a finished level of the tickets or of a branch."""
         location = DESC.run_path(self.root, seed, level, experiment)
         self.finished(location, 100 // 2**level, loss=[2.0], accuracy=[accuracy])
-        get_platform().write(paths.hparams_dict(location), json.dumps({"seed": seed, "branch_hparams": arguments}))
+        get_platform().write(paths.hparams_dict(location), json.dumps({"seed": seed, "branch_hparams": arguments or {}}))
         return location
 
 
@@ -77,9 +77,9 @@ class TestExperiments(ReportTestCase):
     def test_branches_of_one_name_are_told_apart_by_what_differs(self):
         self.level(1, 0, 0.9)
         for md5, strategy in (("0", "even"), ("1", "global")):
-            self.level(1, 0, 0.5, f"lottery_branch_randomly_prune_{md5 * 32}", seed=None, strategy=strategy)
+            self.level(1, 0, 0.5, f"lottery_branch_randomly_prune_{md5 * 32}", {"seed": None, "strategy": strategy})
         for md5, lr in (("2", 0.1), ("3", 0.2)):
-            self.level(1, 0, 0.5, f"lottery_branch_retrain_{md5 * 32}", retrain_t={"lr": lr, "momentum": 0.0}, start_at_step_zero=False)
+            self.level(1, 0, 0.5, f"lottery_branch_retrain_{md5 * 32}", {"retrain_t": {"lr": lr, "momentum": 0.0}})
         names = ["tickets", "randomly_prune strategy=even", "randomly_prune strategy=global", "retrain lr=0.1", "retrain lr=0.2"]
         self.assertEqual(list(report.experiments(DESC)), names)
 
@@ -120,6 +120,13 @@ class TestPictures(ReportTestCase):
         self.assertEqual(sorted(left.lines[1].get_ydata()), [60, 70, 90])
         self.assertEqual(right.lines[0].get_ydata().tolist(), [30, 10])
         self.assertEqual([text.get_text() for text in left.get_legend().get_texts()], ["tickets (2 seeds)"])
+
+    def test_barriers_are_drawn_against_weights_and_errors_along_the_line(self):
+        line = {"alpha": [0, 0.5, 1], "total": 100}
+        found = {level: line | {"unpruned": left, "train": [0, left, 0], "test": [1, 2 * left, 1]} for level, left in ((0, 100), (3, 50))}
+        left, right = self.drawn(plotting.barriers, found, lambda errors: max(errors))
+        self.assertEqual([list(drawn.get_ydata()) for drawn in left.lines], [[1, 200, 1], [1, 100, 1]])
+        self.assertEqual([drawn.get_xydata().tolist() for drawn in right.lines], [[[100, 100], [50, 50]], [[100, 200], [50, 100]]])
 
     def test_weights_run_from_many_to_few(self):
         outcomes = [report.Outcome(level, left, 100, "loss", 0.1 * left, 0.05 * left, 5) for level, left in enumerate((100, 50, 25))]

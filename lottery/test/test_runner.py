@@ -30,15 +30,16 @@ BATCHES = 3  # an epoch of the digits in batches of 500
 
 
 class LotteryTestCase(TestCase):
-    """A test that prunes a small network for the digits, and draws no curves."""
+    """A test that prunes a small network for the digits, and draws no pictures."""
 
     small = ("--default_hparams=digits_lenet_6_5", "--training_steps=2ep", "--batch_size=500", "--lr=0.3", "--global_seed=3")
 
     def setUp(self):
         super().setUp()
-        curves = mock.patch("training.plotting.curves")
-        curves.start()
-        self.addCleanup(curves.stop)
+        for picture in ("training.plotting.curves", "lottery.plotting.tickets", "lottery.plotting.comparison"):
+            patch = mock.patch(picture, lambda drawn, path: get_platform().write(path, "picture") if path.endswith(".png") else None)
+            patch.start()
+            self.addCleanup(patch.stop)
 
     def lottery(self, *arguments: str, levels: int = 1, small: tuple[str, ...] | None = None) -> list[str]:
         """Runs a command that succeeds, and returns the folders of its levels."""
@@ -173,7 +174,7 @@ class TestLevels(LotteryTestCase):
         self.assertIn("Level 2 of 2: 314 of 464 weights (67.67%)", out)
         lines = out.splitlines()
         self.assertEqual([line.split()[0] for line in lines[-5:]], ["level", "0", "1", "2", "Picture:"])
-        self.assertGreater(os.path.getsize(lines[-1].removeprefix("Picture: ")), 5000)
+        self.assertTrue(os.path.exists(lines[-1].removeprefix("Picture: ")))
         self.assertEqual(self.command("lottery", *self.small, "--levels=2")[1].splitlines()[-5:], lines[-5:])
 
     def test_asking_for_the_location_names_every_level_and_writes_nothing(self):
@@ -276,14 +277,16 @@ class TestStartingAgain(LotteryTestCase):
 
     def test_killed_at_any_write_it_ends_in_the_same_bits(self):
         """Start after start dies before, or just after, one more write than the last start."""
-        for arguments in (("--rewinding_steps=2it",), ("--pruning_strategy=han", "--precision=float64"), ("--pruning_strategy=snip",)):
+        for after, arguments in (
+            (False, ("--rewinding_steps=2it",)),
+            (True, ("--pruning_strategy=han", "--precision=float64")),
+            (False, ("--pruning_strategy=snip", "--precision=float64")),
+        ):
             self.lottery(*arguments, levels=2)
             undisturbed = self.contents()
-            for after in (False, True):
-                shutil.rmtree(self.root)
-                starts = self.kill_again_and_again(after, "lottery", *self.small, "--levels=2", *arguments)
-                self.assertGreater(starts, 5)
-                self.assertEqual(self.contents(), undisturbed, (arguments, after))
+            shutil.rmtree(self.root)
+            self.assertGreater(self.kill_again_and_again(after, "lottery", *self.small, "--levels=2", *arguments), 5)
+            self.assertEqual(self.contents(), undisturbed, arguments)
             shutil.rmtree(self.root)
 
 

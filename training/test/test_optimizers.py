@@ -132,6 +132,10 @@ class RateTest(TrainTestCase):
         part = {"start_step": Step(6, BATCHES), "end_step": Step(12, BATCHES)}
         self.assert_rates(rate, range(6, 13), warmup_steps="8it", milestone_steps="10it", **part)
 
+    def test_a_part_of_training_has_that_part_of_the_decay(self):
+        actual = self.rates(lr_decay="cosine", start_step=Step(6, BATCHES), end_step=Step(12, BATCHES))
+        torch.testing.assert_close(actual, [0.05 * (1 + math.cos(math.pi * i / 20)) for i in range(6, 13)], rtol=1e-12, atol=1e-16)
+
     def test_the_updates_are_made_with_that_rate(self):
         def rate(i):
             return 0.1 * min(1, i / 4) * 0.5 ** (i >= 7) * (1 + math.cos(math.pi * i / 12)) / 2
