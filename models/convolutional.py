@@ -8,6 +8,7 @@ import re
 from foundations.defaults import DefaultHparams
 from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
 from models import base
+from pruning import sparse_global
 
 
 class Convolutional(base.Model):
@@ -77,6 +78,7 @@ class Convolutional(base.Model):
                 warmup_steps=cls.warmup_steps,
                 weight_decay=1e-4,
             ),
+            pruning_hparams=sparse_global.PruningHparams("sparse_global"),
         )
 
 
