@@ -84,12 +84,19 @@ class PrunedModel(base.Model):
         return self.model.input_size
 
     @property
+    def channels(self) -> int | None:
+        return self.model.channels
+
+    @property
     def prunable_layer_names(self) -> list[str]:
         return self.model.prunable_layer_names
 
     @property
     def output_layer_names(self) -> list[str]:
         return self.model.output_layer_names
+
+    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self.model.from_other_layouts(state)
 
     @staticmethod
     def is_valid_model_name(model_name: str) -> bool:

@@ -178,7 +178,11 @@ class TestInnerModel(TestCase):
         self.assertEqual([name for name, _ in model.named_parameters()], [name for name, _ in inner.named_parameters()])
         self.assertEqual(model.prunable_layer_names, inner.prunable_layer_names)
         self.assertEqual(model.output_layer_names, inner.output_layer_names)
-        self.assertEqual((model.input_size, model.sizes), (4, [4, 6, 5, 2]))
+        self.assertEqual((model.input_size, model.channels, model.sizes), (4, None, [4, 6, 5, 2]))
+
+    def test_a_pruned_convolutional_network_takes_images_as_before(self):
+        inner = registry.get(registry.get_default_hparams("cifar_resnet_8").model_hparams)
+        self.assertEqual(PrunedModel(inner, half(inner)).channels, 3)
 
     def test_a_stack_is_seen_to_be_one_and_a_plain_model_not(self):
         self.assertFalse(hasattr(pruned(), "individual_losses") or hasattr(pruned(), "networks"))
