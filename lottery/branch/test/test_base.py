@@ -6,12 +6,16 @@ import dataclasses
 import hashlib
 import os
 from typing import Literal
+from unittest import mock
+
+import torch
 
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams, Hparams, TrainingHparams
 from lottery.branch import base, randomly_prune, registry, retrain
 from lottery.branch.arguments import LevelRangeArgs
 from lottery.test.test_runner import LotteryTestCase
+from pruning.mask import Mask
 from testing.test_case import TestCase
 
 
@@ -34,6 +38,24 @@ class Example(base.Branch):
     @staticmethod
     def validate(arguments: Hparams) -> None:
         arguments.require("size", arguments.size > 0, "1 or more")
+
+
+class Noise(base.Branch):
+    """Train tickets with noise on their weights, as the manual for new branches has it."""
+
+    def branch_function(self, scale: float = 0.1, seed: int | None = None) -> None:
+        """Trains what the level started from, with noise.
+
+        Args:
+            scale: the standard deviation of the noise.
+            seed: its seed (when left out, it follows from --global_seed).
+        """
+        model = self.ticket()
+        generator = torch.Generator().manual_seed(self.derived(seed))
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights += scale * torch.randn(weights.shape, generator=generator)
+        self.train(model, self.mask)
 
 
 class TestArguments(TestCase):
@@ -114,6 +136,19 @@ class TestCommand(LotteryTestCase):
         self.assertEqual(command, ["lottery", *self.small, "--rewinding_steps", "1it", "--quiet", "--levels=2"])
         self.assertEqual(self.command(*command), (0, "", ""))
         self.assertEqual(self.command("lottery_branch", "randomly_prune", *self.small, *flags), (0, "", ""))
+
+    def test_a_new_branch_is_a_function_and_a_line(self):
+        trunk = self.lottery()
+        with mock.patch.dict(registry.registered_branches, test_base=Noise):
+            flags = ("test_base", *self.small, "--levels=1", "--scale=0.5")
+            self.assertEqual(self.command("lottery_branch", *flags, "--quiet"), (0, "", ""))
+            (folder,) = self.folders("lottery_branch", *flags)
+        self.assertIn(f"lottery_branch_test_base_{hashlib.md5(b'Hparams(scale=0.5)').hexdigest()}", folder)
+        mask, noisy, start = Mask.load(trunk[1]), self.weights(folder), self.weights(trunk[1])
+        for name, weights in noisy.items():
+            left = mask[name] if name in mask else torch.ones_like(weights, dtype=torch.bool)
+            self.assertFalse(bool((weights[left] == start[name][left]).any()))
+            self.assertFalse(bool(weights[~left].any()))
 
     def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(self):
         self.lottery()

@@ -14,7 +14,7 @@ from datasets import registry as datasets
 from foundations import paths
 from foundations.hparams import DatasetHparams, TrainingHparams
 from foundations.step import Step
-from lottery.branch import linear_connectivity
+from lottery.branch import linear_connectivity, registry
 from lottery.branch.randomly_prune import _evenly
 from lottery.desc import LotteryDesc
 from lottery.test.test_runner import LotteryTestCase
@@ -100,6 +100,20 @@ class TestRandomlyPrune(BranchTestCase):
                 if strategy == "layerwise":
                     counts = [[int(values.sum()) for values in each.select(student).values()] for each in (mask, ticket)]
                     self.assertEqual(*counts)
+
+
+class TestStudents(BranchTestCase):
+    def test_every_branch_takes_stacks_of_students(self):
+        teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
+        small = ("--default_hparams=students_mlp(2)_6_5_3", f"--teacher_name={teacher}", "--teacher_seed=1", "--datagen=random:300")
+        small = (*small, "--training_steps=2ep", "--global_seed=3")
+        trunk = self.lottery("--rewinding_steps=1it", small=small)
+        for name in registry.registered_branches:
+            with self.subTest(name):
+                (folder,) = self.branch(name, "--rewinding_steps=1it", levels="1", small=small)
+                run = os.path.join(folder, "copy_2") if name == "linear_connectivity" else folder
+                self.assertEqual(Mask.load(run).unpruned, Mask.load(trunk[1]).unpruned)
+                self.assertIn("test_individual_losses", Path(paths.logger(run)).read_text())
 
 
 class TestEvenly(TestCase):
