@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from cli import arg_utils, runner_registry
 from foundations.errors import ConfigError
+from foundations.runner import Job, Runner
 from platforms import registry as platforms
+from platforms import stopping
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command and returns the exit status: 0, or 2 with one line of explanation for input that cannot be run."""
+    """Runs one command and returns the exit status: 0, or with one line of explanation 2 for input that cannot be run, 75 when stopped."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(runner_registry.welcome())
         return 0
     try:
-        run(arguments[0], arguments[1:])
+        with stopping.watching():
+            run(arguments[0], arguments[1:])
     except ConfigError as error:
         print(f"EC.py {arguments[0]}: {error}".replace("\n", " "), file=sys.stderr)
         return 2
     except SystemExit as leave:  # argparse leaves like this after --help
         return leave.code or 0
+    except stopping.Stopped as stopped:
+        print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
+        return stopping.EXIT_STATUS
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130
@@ -41,14 +48,11 @@ def run(command: str, arguments: Sequence[str]) -> None:
     platform_class.add_args(parser)
     args = parser.parse()
 
-    def job() -> None:
-        runner = runner_class.create_from_args(args)
-        if args.display_output_location:
-            runner.display_output_location()
-        else:
-            runner.run()
+    def create(**changes: object) -> Runner:
+        return runner_class.create_from_args(argparse.Namespace(**vars(args) | changes))
 
-    platform_class.create_from_args(args).run_job(job)
+    passed_on = parser.without({"platform", *platform_class.own_flags()})
+    platform_class.create_from_args(args).launch(Job(command, passed_on, create, args.display_output_location))
 
 
 if __name__ == "__main__":

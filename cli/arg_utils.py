@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from foundations.errors import ConfigError, did_you_mean
 
@@ -44,6 +44,14 @@ class ArgumentParser(argparse.ArgumentParser):
             hint = did_you_mean(extra[0].split("=")[0], flags)
             raise ConfigError(f"{extra[0]} is no argument of {self.prog}{hint}; see {self.prog} --help")
         return args
+
+    def without(self, names: Collection[str]) -> list[str]:
+        """The arguments as they were given, without some flags and their values; to be called when they are known to parse."""
+        reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        for action in self._actions:
+            if action.dest in names:
+                reader._add_action(action)
+        return reader.parse_known_args(self.arguments)[1]
 
     def error(self, message: str):
         """Raises what argparse would print together with its usage."""

@@ -59,14 +59,15 @@ class ExtractionRunner(Runner):
         """The folder of the results."""
         return self.desc.clustering_path(get_platform().root, self.job.global_seed)
 
-    def display_output_location(self) -> None:
-        print(self.output_location)
+    @property
+    def is_finished(self) -> bool:
+        return not self.desc.training_hparams.further_training and report.is_current(self.output_location, self.students_location)
 
     def run(self) -> None:
         if not self.job.quiet:
             print(self.desc.banner(f"Running Expand-and-Cluster (Seed {self.job.global_seed})", self.output_location), flush=True)
             self._remark()
-        if self.desc.training_hparams.further_training or not report.is_current(self.output_location, self.students_location):
+        if not self.is_finished:
             self._extract()
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")

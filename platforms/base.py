@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING
 
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
-from platforms import platform
+from foundations.runner import Job
+from platforms import platform, stopping
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,11 @@ class Platform(Hparams, abc.ABC):
     def barrier(self) -> None:
         """Waits for the other processes of the job."""
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the job has been asked to stop; processes that share it get the same answer at the same step."""
+        return stopping.requested() is not None
+
     @staticmethod
     def open(path: str, mode: str = "r") -> IO:
         """Opens a file of text (UTF-8) or, with `b` in the mode, of bytes."""
@@ -118,6 +124,15 @@ class Platform(Hparams, abc.ABC):
             os.replace(aside, path)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror or error}); what was there before is intact") from error
+
+    @classmethod
+    def own_flags(cls) -> set[str]:
+        """The flags that concern only how a job gets to where it runs, and are not passed on with it."""
+        return set()
+
+    def launch(self, job: Job) -> None:
+        """Does what the command line asks for: here and now, unless a platform has others do it."""
+        self.run_job(job)
 
     def run_job(self, f: Callable[[], None]) -> None:
         """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""

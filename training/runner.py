@@ -69,13 +69,14 @@ class TrainingRunner(Runner):
         """The run folder."""
         return self.desc.run_path(get_platform().root, self.job.global_seed)
 
-    def display_output_location(self) -> None:
-        print(self.output_location)
+    @property
+    def is_finished(self) -> bool:
+        return not self.desc.training_hparams.further_training and is_finished(self.output_location)
 
     def run(self) -> None:
         if not self.job.quiet:
             print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
-        if self.desc.training_hparams.further_training or not is_finished(self.output_location):
+        if not self.is_finished:
             self._train()
         if not self.job.quiet:
             print(summary(self.output_location))

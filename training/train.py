@@ -15,6 +15,7 @@ from foundations.step import Step
 from models import registry
 from models.base import Model
 from platforms.platform import get_platform
+from platforms.stopping import Stopped
 from training import arithmetic, checkpointing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
@@ -64,6 +65,9 @@ def train(
 
     Returns:
         The step at which training ended, which is earlier than planned when the schedule or the optimizer was spent.
+
+    Raises:
+        Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
     """
     iterations = len(train_loader)
     computed = arithmetic.Arithmetic(training_hparams, model)
@@ -79,9 +83,12 @@ def train(
     with arithmetic.tf32(training_hparams.arithmetic == "tf32"):
         while True:
             step = Step(schedule.iteration, iterations, last=schedule.is_over())
-            if step.last or (step.it == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS):
+            stop = not step.last and get_platform().is_stopping
+            if step.last or stop or (step.it == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS):
                 checkpointing.save(output_location, model, optimizer, computed.scaler, schedule, logger)
                 saved = time.monotonic()
+            if stop:
+                raise Stopped(f"{output_location} has stopped at {step}")
             for callback in callbacks:
                 callback(output_location, step, model, optimizer, logger)
             if step.last:

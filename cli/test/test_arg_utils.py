@@ -54,6 +54,28 @@ class TestPeek(TestCase):
         self.assertEqual(parser.parse().title, "1")
 
 
+class TestWithout(TestCase):
+    def without(self, arguments: list[str], *names: str) -> list[str]:
+        parser = ArgumentParser("test", arguments)
+        Knobs.add_args(parser)
+        parser.parse()
+        return parser.without(names)
+
+    def test_flags_go_with_their_values_however_they_are_spelled(self):
+        arguments = ["--rounds", "3", "--title=a", "--loud", "--rounds=4"]
+        self.assertEqual(self.without(arguments, "rounds"), ["--title=a", "--loud"])
+        self.assertEqual(self.without(arguments, "title", "loud"), ["--rounds", "3", "--rounds=4"])
+        self.assertEqual(self.without(["--no-loud", "--title", "x"], "loud"), ["--title", "x"])
+
+    def test_all_else_stays_as_it_was_given(self):
+        values = ["students(6)_36", "it's", 'a "b" c', "-1e-3", "-5", "--title=no", "$HOME", "a=b", "", "*"]
+        for value in values:
+            with self.subTest(value=value):
+                kept = [f"--title={value}", "--learning_rate", "-1e-3", "--loud"]
+                self.assertEqual(self.without(["--rounds", "3", *kept], "rounds"), kept)
+                self.assertEqual(self.without([*kept, "--rounds=3"], "rounds"), kept)
+
+
 class TestParse(TestCase):
     def assertFails(self, pattern: str, *arguments: str):
         with self.assertRaisesRegex(ConfigError, pattern) as caught:

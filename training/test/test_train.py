@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from unittest import mock
@@ -19,6 +20,8 @@ from foundations.errors import ConfigError
 from foundations.hparams import ModelHparams, TrainingHparams
 from foundations.step import Step
 from models import base, registry
+from platforms import stopping
+from platforms.stopping import Stopped
 from testing.test_case import TestCase
 from training import train as train_module
 from training.metric_logger import MetricLogger
@@ -345,6 +348,46 @@ class ResumeTest(TrainTestCase):
                     continue
                 break
         self.assertEqual(drawn[True], drawn[False])
+
+
+class StopTest(TrainTestCase):
+    """A run that a signal asks to stop does so before its next update."""
+
+    def stopped(self, folder: str, at: int, *callbacks) -> list[int]:
+        """Starts a run, asks it to stop at an iteration, and returns the iterations that it came by."""
+        seen = []
+
+        def ask(location, step, model, optimizer, logger):
+            seen.append(step.iteration)
+            if step.iteration == at:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        with stopping.watching():
+            train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, [ask, *callbacks])
+        return seen
+
+    def test_it_leaves_before_the_next_update_with_a_checkpoint_of_there(self):
+        for at in range(3 * BATCHES - 1):
+            folder, seen = self.folder(), []
+            with self.assertRaisesRegex(Stopped, f"^{folder} .*ep{(at + 1) // BATCHES}_it{(at + 1) % BATCHES}$"):
+                self.stopped(folder, at)
+            model = network()
+            train(
+                hparams("3ep", momentum=0.9), model, regression_loader(), folder, [lambda *call, seen=seen: seen.append(call[1].iteration)]
+            )
+            self.assertEqual(seen, list(range(at + 1, 3 * BATCHES + 1)))
+            self.assertTrue(torch.equal(weights(model), self.trained(hparams("3ep", momentum=0.9))))
+
+    def test_a_run_that_is_at_its_end_anyway_ends(self):
+        self.assertEqual(self.stopped(self.folder(), 3 * BATCHES - 1)[-1], 3 * BATCHES)
+
+    def test_a_run_that_is_asked_before_it_starts_takes_no_step(self):
+        folder = self.folder()
+        with stopping.watching():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with self.assertRaises(Stopped):
+                train(hparams(), network(), regression_loader(), folder)
+        self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
 
 
 class CheckpointTest(TrainTestCase):

@@ -1,0 +1,45 @@
+"""Being asked to stop. A signal only leaves a note here; who can stop without loss looks for it, and stops.
+
+Schedulers send such signals before the time of a job is up and when they need its place, some of them twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2")  # those of them that the system has
+
+_received: str | None = None
+
+
+class Stopped(BaseException):
+    """A run has stopped because it was asked to, with its checkpoint written. No error, so that nothing that handles errors takes it."""
+
+
+def requested() -> str | None:
+    """The name of the signal that has asked to stop; None where none has."""
+    return _received
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Listens to the signals for as long as the block takes; elsewhere than in the main thread, which alone may, it leaves them alone."""
+    global _received
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    listening = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, _note) for number in numbers} if listening else {}
+    try:
+        yield
+    finally:
+        _received = None
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note(number: int, frame: object) -> None:
+    global _received
+    _received = signal.Signals(number).name

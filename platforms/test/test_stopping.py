@@ -1,0 +1,51 @@
+"""Signals that ask to stop leave a note, and nothing else."""
+
+import os
+import signal
+import threading
+
+from platforms import stopping
+from platforms.local import Platform
+from testing.test_case import TestCase
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class TestStopping(TestCase):
+    def test_each_signal_is_noted_and_the_program_goes_on(self):
+        for number in SIGNALS:
+            with self.subTest(signal=number.name), stopping.watching():
+                self.assertIsNone(stopping.requested())
+                self.assertFalse(Platform().is_stopping)
+                os.kill(os.getpid(), number)
+                self.assertEqual(stopping.requested(), number.name)
+                self.assertTrue(Platform().is_stopping)
+
+    def test_the_same_signal_may_come_twice_and_another_after_it(self):
+        with stopping.watching():
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
+                os.kill(os.getpid(), number)
+            self.assertIsNotNone(stopping.requested())
+
+    def test_afterwards_everything_is_as_before(self):
+        before = [signal.getsignal(number) for number in SIGNALS]
+        with self.assertRaises(ZeroDivisionError), stopping.watching():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            raise ZeroDivisionError
+        self.assertIsNone(stopping.requested())
+        self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
+
+    def test_outside_the_main_thread_signals_are_left_alone(self):
+        before, seen = signal.getsignal(signal.SIGTERM), []
+
+        def work():
+            with stopping.watching():
+                seen.append(signal.getsignal(signal.SIGTERM))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        self.assertEqual(seen, [before])
+
+    def test_stopping_is_no_error_that_is_handled_as_one(self):
+        self.assertFalse(issubclass(stopping.Stopped, Exception))
