@@ -17,6 +17,7 @@ from extraction.desc import ExtractionDesc
 from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
 from lottery.desc import LotteryDesc, PretrainingArgs
 from lottery.runner import LevelArgs
+from platforms import stopping
 from platforms.local import Platform
 from platforms.platform import get_platform
 from pruning import base
@@ -37,6 +38,8 @@ BAD_INPUT = [
     (("train", "--default_hparams=digits_lenett"), "--default_hparams", "did you mean 'digits_lenet'", "mnist_lenet_P_Q_..."),
     (("train", "--default_hparams"), "--default_hparams", "expected one argument"),
     ((*TRAIN, "--platform=locla"), "--platform", "'locla'", "did you mean 'local'"),
+    ((*TRAIN, "--platform=slurm", "--time=4h"), "--time:", "'4h'", "4:00:00"),
+    ((*TRAIN, "--seeds=0-3"), "--seeds=0-3", "--help"),
     ((*TRAIN, "--lrr=1"), "--lrr", "did you mean '--lr'", "--help"),
     ((*TRAIN, "--l", "1"), "--l ", "--help"),
     ((*TRAIN, "--lr", "abc"), "--lr:", "'abc'", "a number"),
@@ -164,6 +167,12 @@ class TestErrors(TestCase):
     def test_a_defect_keeps_its_traceback(self):
         with mock.patch.object(TrainingRunner, "run", side_effect=ZeroDivisionError), self.assertRaises(ZeroDivisionError):
             self.command(*TRAIN)
+
+    def test_a_stopped_run_has_a_status_of_its_own_and_says_how_to_go_on(self):
+        with mock.patch.object(TrainingRunner, "run", side_effect=stopping.Stopped("run has stopped at ep1_it0")):
+            status, out, err = self.command(*TRAIN)
+        self.assertEqual((status, out, err.count("\n")), (75, "", 1))
+        self.assertRegex(err, "^run has stopped at ep1_it0.*same command")
 
     def test_an_interrupted_run_says_how_to_go_on(self):
         with mock.patch.object(TrainingRunner, "run", side_effect=KeyboardInterrupt):

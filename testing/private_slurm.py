@@ -1,0 +1,127 @@
+"""A SLURM of one machine, for tests: without root, without systemd, known to nobody else, idle within seconds.
+
+The partition `low` gives way to `high`: its jobs are stopped and put back into the queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
+PATIENCE = 300.0  # seconds; machines that run tests may be busy
+CORES = 2
+CONFIGURATION = """\
+ClusterName=private
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=5
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmctldPort={port}
+SlurmdPort={next_port}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2
+MpiDefault=none
+ReturnToService=2
+KillWait=30
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=1000
+PartitionName=low Nodes=ALL Default=YES MaxTime=60 PriorityTier=1
+PartitionName=high Nodes=ALL MaxTime=60 PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def missing() -> str | None:
+    """Why there can be no SLURM here; None where there can."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    if absent:
+        return f"SLURM is not installed ({', '.join(absent)})"
+    return None if (os.cpu_count() or 1) >= CORES else f"SLURM would need {CORES} cores here"
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """A cluster to which this process, and those that it starts, submit their jobs for as long as the block takes."""
+    folder = tempfile.mkdtemp()
+    for name in ("state", "spool"):
+        os.mkdir(os.path.join(folder, name))
+    port = _free_ports()
+    values = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "cores": CORES, "folder": folder}
+    path = os.path.join(folder, "slurm.conf")
+    with open(path, "w") as file:
+        file.write(CONFIGURATION.format(port=port, next_port=port + 1, **values))
+    with mock.patch.dict(os.environ, SLURM_CONF=path):
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        daemons = [subprocess.Popen([name, "-D"], **quiet) for name in ("slurmctld", "slurmd")]
+        try:
+            wait_until(lambda: run("sinfo", "--noheader", "--partition=low", "--format=%T") == "idle", "the node is idle")
+            try:
+                yield
+            finally:
+                _empty_queue()
+        finally:
+            for daemon in reversed(daemons):
+                daemon.terminate()
+                daemon.wait(PATIENCE)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(*command: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Looks again and again until something has happened.
+
+    Raises:
+        AssertionError: it does not happen.
+    """
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {PATIENCE:.0f} s in vain until {what}")
+        time.sleep(0.1)
+
+
+def _free_ports() -> int:
+    """A number that no port of this machine has, nor the one after it."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+
+
+def _empty_queue() -> None:
+    """Ends all jobs; daemons that end before their jobs would leave processes behind."""
+    run("scancel", f"--user={getpass.getuser()}")
+    wait_until(lambda: not run("squeue", "--noheader"), "the queue is empty")
