@@ -24,7 +24,7 @@ case $status in
     *) exit $status ;;
 esac
 if [[ $warned && ${SLURM_RESTART_COUNT:-0} -ge @requeues ]]; then
-    echo "Started again @requeues times already (--requeues). The same command goes on from the checkpoint." >&2
+    echo "This is start @requeues after the first, and the last (--requeues). The same command goes on from the checkpoint." >&2
 elif [[ $warned ]]; then
     scontrol requeue "@task"
 fi

@@ -17,7 +17,7 @@ from extraction.desc import ExtractionDesc
 from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
 from lottery.desc import LotteryDesc, PretrainingArgs
 from lottery.runner import LevelArgs
-from platforms import stopping
+from platforms import slurm, stopping
 from platforms.local import Platform
 from platforms.platform import get_platform
 from pruning import base
@@ -113,6 +113,13 @@ class TestHelp(TestCase):
             for name in ["platform", *(field.name for group in groups for field in dataclasses.fields(group))]:
                 with self.subTest(command=command, flag=name):
                     self.assertRegex(text, rf"(?m)^ +--{name}(?![\w-])")
+
+    def test_help_lists_the_flags_of_the_platform_that_is_named(self):
+        text = self.help("train", "--platform=slurm")
+        self.assertIn("\nPlatform Hyperparameters:\n", text)
+        for field in dataclasses.fields(slurm.Platform):
+            self.assertRegex(text, rf"(?m)^ +--{field.name}(?![\w-])")
+        self.assertNotIn("--dry_run", self.help("train"))
 
     def test_help_lists_the_values_of_closed_lists(self):
         text = " ".join(self.help("train").split())

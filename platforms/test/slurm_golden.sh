@@ -40,7 +40,7 @@ case $status in
     *) exit $status ;;
 esac
 if [[ $warned && ${SLURM_RESTART_COUNT:-0} -ge 7 ]]; then
-    echo "Started again 7 times already (--requeues). The same command goes on from the checkpoint." >&2
+    echo "This is start 7 after the first, and the last (--requeues). The same command goes on from the checkpoint." >&2
 elif [[ $warned ]]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 fi
