@@ -69,8 +69,12 @@ class LotteryRunner(Runner):
 
     @property
     def output_location(self) -> str:
-        """The folder of all levels."""
-        return self.desc.seed_path(get_platform().root, self.job.global_seed)
+        """The folder of the last level."""
+        return self.location(self.levels)
+
+    @property
+    def is_finished(self) -> bool:
+        return all(training_runner.is_finished(self.location(level)) for level in range(self.levels + 1))
 
     def display_output_location(self) -> None:
         for level in range(self.levels + 1):
@@ -79,13 +83,14 @@ class LotteryRunner(Runner):
     def run(self) -> None:
         from lottery import report
 
+        place = self.desc.seed_path(get_platform().root, self.job.global_seed)
         if not self.job.quiet:
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
-            print(self.desc.banner(title, self.output_location), flush=True)
-        if not all(training_runner.is_finished(self.location(level)) for level in range(self.levels + 1)):
+            print(self.desc.banner(title, place), flush=True)
+        if not self.is_finished:
             self._train()
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
-        picture = paths.levels(self.output_location, self.levels)
+        picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):
             from lottery import plotting
 

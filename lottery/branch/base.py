@@ -150,9 +150,10 @@ class Branch(Runner, abc.ABC):
 
     # What a branch may do in its own way.
 
-    def is_finished(self) -> bool:
-        """Whether there is nothing left to do for the level."""
-        return training_runner.is_finished(self.branch_root)
+    @staticmethod
+    def is_complete(location: str) -> bool:
+        """Whether there is nothing left to do for the level with this folder."""
+        return training_runner.is_finished(location)
 
     def report(self) -> None:
         """Shows what came of all levels."""
@@ -200,6 +201,15 @@ class Branch(Runner, abc.ABC):
         desc = self.lottery_desc if trunk else self.desc
         return desc.run_path(get_platform().root, self.job.global_seed, level)
 
+    @property
+    def output_location(self) -> str:
+        """The folder of the last level."""
+        return self.location(self.levels[-1])
+
+    @property
+    def is_finished(self) -> bool:
+        return all(self.is_complete(self.location(level)) for level in self.levels)
+
     def display_output_location(self) -> None:
         for level in self.levels:
             print(self.location(level))
@@ -211,7 +221,7 @@ class Branch(Runner, abc.ABC):
             print(self.desc.banner(title, place), flush=True)
         for level in self.levels:
             self.level = level
-            if not self.is_finished():
+            if not self.is_complete(self.branch_root):
                 self._work()
         self.report()
 

@@ -55,8 +55,9 @@ class Branch(base.Branch):
     def validate(arguments: Hparams) -> None:
         arguments.require("points", arguments.points >= 2, "2 or more")
 
-    def is_finished(self) -> bool:
-        return get_platform().exists(paths.barrier(self.branch_root))
+    @staticmethod
+    def is_complete(location: str) -> bool:
+        return get_platform().exists(paths.barrier(location))
 
     def report(self) -> None:
         found = {}

@@ -5,6 +5,8 @@ Hardware:  two CPU cores.
 Prints:    for each activation function a line with time, widths, verdict and largest relative weight error of our run; time, epochs of
            students and of fine-tuning, widths, cosine distance and error of the recipe; and the ratio of the errors. The last line says
            whether every run of ours identified its teacher with an error at least 100 times smaller. The exit status is 0 if so, else 1.
+Result:    with one thread on a busy machine: relu identified in 61 s to 2e-16, the recipe ended after 733 s at 0.7 with 11 of 16 neurons;
+           tanh in 22 s to 2e-16, the recipe after 425 s at 4e-5; g in 48 s to 6e-16, the recipe after 959 s at 0.09.
 n:         one run of each for an activation function.
 
 Teacher: digits_lenet_16 by its default training, which is not timed. Ours: `--default_hparams=students_digits_lenet`, from untrained
