@@ -14,7 +14,8 @@ from platforms import stopping
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command and returns the exit status: 0, or with one line of explanation 2 for input that cannot be run, 75 when stopped."""
+    """Runs one command and returns the exit status: 0, or with a line of explanation 2 for what cannot be run, 3 for what is busy, 75 when
+    stopped."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(runner_registry.welcome())
         return 0
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
             run(arguments[0], arguments[1:])
     except ConfigError as error:
         print(f"EC.py {arguments[0]}: {error}".replace("\n", " "), file=sys.stderr)
-        return 2
+        return error.exit_status
     except SystemExit as leave:  # argparse leaves like this after --help
         return leave.code or 0
     except stopping.Stopped as stopped:

@@ -18,7 +18,8 @@ import torch
 
 from datasets.base import ImageDataset
 from datasets.image_registry import registered_images
-from foundations.errors import ConfigError, reason, unknown
+from foundations.errors import ConfigError, unknown
+from platforms import files
 from platforms.platform import get_platform
 
 SEED = 0
@@ -137,11 +138,8 @@ def _read(dataset_name: str) -> torch.Tensor | None:
     path = _path(dataset_name)
     if not get_platform().exists(path):
         return None
-    try:
-        with get_platform().open(path) as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({reason(error)}); delete it, and the mask is computed anew") from error
+    remedy = "delete it, and the mask is computed anew"
+    content = files.read_json(path, remedy)
     if not isinstance(content, list) or len(content) != size or not all(isinstance(value, bool) for value in content):
-        raise ConfigError(f"{path} is not a list of {size} times true or false; delete it, and the mask is computed anew")
+        raise ConfigError(f"{path} is not a list of {size} times true or false; {remedy}")
     return torch.tensor(content)

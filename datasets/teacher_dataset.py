@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
+import operator
 import os
 import zipfile
 import zlib
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from foundations.desc import parse_shown
 from foundations.errors import ConfigError, reason
 from foundations.hparams import DatasetHparams, ModelHparams
 from models import registry as models
+from platforms import files
 from platforms.platform import get_platform
 
 HELD_OUT = 10  # one pair in ten is for test
@@ -95,7 +97,7 @@ def find(name: str, seed: int) -> Teacher:
 def read(name: str, seed: int) -> Teacher:
     """The teacher of a resolved name: what its run folder, or the kept file of answers, says of it."""
     if name.startswith("answers_"):
-        _, queries, answers = read_answers(answers_path(name))
+        queries, answers = _kept_answers(name)
         return Teacher(name, queries.shape[1], answers.shape[1], pairs=len(queries))
     location = location_of(name, seed)
     return _read_record(name, location) if _has_record(location) else _read_log(name, location)
@@ -111,14 +113,16 @@ def _has_record(location: str) -> bool:
 
 
 def _read_record(name: str, location: str) -> Teacher:
-    path = paths.hparams_dict(location)
+    path, remedy = paths.hparams_dict(location), "delete the folder and run the teacher's train command again"
+    hparams = files.read_json(path, remedy)
     try:
-        with get_platform().open(path) as file:
-            hparams = json.load(file)
         model_hparams = ModelHparams.from_dict(hparams["model_hparams"])
-        return Teacher(name, *hparams["shape"], model_hparams, location, hparams["dataset_hparams"]["dataset_name"])
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path} is damaged; delete the folder and run the teacher's train command again") from None
+        inputs, outputs = (operator.index(size) for size in hparams["shape"])
+        dataset_name = hparams["dataset_hparams"]["dataset_name"]
+        models.check_fits(model_hparams, inputs, outputs, image_shape(dataset_name))
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise files.damaged(path, reason(error), remedy) from None
+    return Teacher(name, inputs, outputs, model_hparams, location, dataset_name)
 
 
 def _read_log(name: str, location: str) -> Teacher:
@@ -127,14 +131,13 @@ def _read_log(name: str, location: str) -> Teacher:
     Raises:
         ConfigError: the folder lacks one of them, or they are of a model that there is not.
     """
-    path = paths.hparams_log(location)
+    path, valid = paths.hparams_log(location), "valid: a run folder as train leaves it"
     try:
-        with get_platform().open(path) as file:
-            groups = parse_shown(file.read())
+        groups = parse_shown(files.read_text(path, valid, files.LONGEST_JSON))
         model_hparams = ModelHparams.from_text(groups[ModelHparams._name])
         dataset_name = groups[DatasetHparams._name]["dataset_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path} does not say which model was trained on what; valid: a run folder as train leaves it") from None
+    except (ConfigError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} does not say which model was trained on what; {valid}") from None
     models.resolve(model_hparams.model_name, f"--teacher_name: {path}")
     model = models.outline(model_hparams)
     outputs = models.stored_outputs(models.last_file(location), model)
@@ -158,7 +161,19 @@ def examine_answers(path: str) -> tuple[Teacher, bytes]:
         ConfigError: the file is missing or damaged, or holds no `X` `[n, inputs]` and `y` `[n, outputs]` of finite numbers.
     """
     content, queries, answers = read_answers(path)
-    return Teacher(f"answers_{hashlib.md5(content).hexdigest()}", queries.shape[1], answers.shape[1], pairs=len(queries)), content
+    return Teacher(_name_of(content), queries.shape[1], answers.shape[1], pairs=len(queries)), content
+
+
+def _name_of(content: bytes) -> str:
+    return f"answers_{hashlib.md5(content).hexdigest()}"
+
+
+def _kept_answers(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The queries and answers of a resolved name; a ConfigError where they are not those that were kept."""
+    content, queries, answers = read_answers(answers_path(name))
+    if _name_of(content) != name:
+        raise files.damaged(answers_path(name), "its content is not what it is named by", "give the original file again")
+    return queries, answers
 
 
 def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
@@ -166,13 +181,14 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
     try:
         with get_platform().open(path, "rb") as file:
             content = file.read()
+        _check_sizes(io.BytesIO(content))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             queries, answers = (_matrix(arrays[name], name) for name in ("X", "y"))
     except FileNotFoundError:
         raise ConfigError(f"--teacher_name: {path} does not exist") from None
     except KeyError as error:
         raise ConfigError(f"--teacher_name: {path} must hold arrays X and y; {error}") from None
-    except (ValueError, TypeError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise ConfigError(f"--teacher_name: {path} is no .npz file of numbers, or is damaged ({reason(error)})") from None
     if len(queries) != len(answers) or len(queries) < HELD_OUT:
         counts = f"{len(queries)} queries X and {len(answers)} answers y"
@@ -189,6 +205,21 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
     return content, torch.from_numpy(queries), torch.from_numpy(answers)
 
 
+def _check_sizes(file: IO[bytes]) -> None:
+    """Raises a ValueError where the arrays of an `.npz` file say that they are larger than their content, or than memory allows."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with zipfile.ZipFile(file) as archive:
+        for name in ("X", "y"):
+            with archive.open(f"{name}.npy") as member:
+                header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, kind = header[np.lib.format.read_magic(member)](member)
+                count, size = math.prod(shape), archive.getinfo(f"{name}.npy").file_size
+                if kind.hasobject or member.tell() + count * kind.itemsize != size or min(shape, default=0) < 0:
+                    raise ValueError(f"{name} of shape {shape} and type {kind} does not have {size} bytes")
+                if 2 * count * np.dtype(np.float64).itemsize > memory:
+                    raise ValueError(f"{name} of shape {shape} does not fit into memory")
+
+
 def _matrix(array: np.ndarray, name: str) -> np.ndarray:
     """An array of real numbers with one row a pair, `[n, values]`."""
     if array.dtype.kind not in "fiub" or array.ndim == 0 or array.size == 0:
@@ -202,7 +233,7 @@ class Dataset(base.Dataset):
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
         if dataset_hparams.teacher_name.startswith("answers_"):
-            _, queries, answers = read_answers(answers_path(dataset_hparams.teacher_name))
+            queries, answers = _kept_answers(dataset_hparams.teacher_name)
             held_out = torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1
             chosen = ~held_out if train else held_out
             return cls(queries[chosen], answers[chosen])

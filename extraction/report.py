@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from foundations import paths
-from foundations.errors import ConfigError
+from foundations.errors import reason
+from platforms import files
 from platforms.platform import get_platform
 
 _COLUMNS = {
@@ -28,14 +29,15 @@ def read(location: str) -> dict:
     """The report of a clustering folder.
 
     Raises:
-        ConfigError: it is damaged.
+        ConfigError: it is damaged: what is in it cannot be shown.
     """
-    path = paths.report(location)
+    path, remedy = paths.report(location), "delete it and run the same command again"
+    content = files.read_json(path, remedy)
     try:
-        with get_platform().open(path) as file:
-            return json.load(file)
-    except ValueError:
-        raise ConfigError(f"{path} is damaged; delete it and run the same command again") from None
+        table(content), content["students"]["weights"]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise files.damaged(path, f"not a whole report: {reason(error)}", remedy) from None
+    return content
 
 
 def is_current(location: str, students_location: str) -> bool:

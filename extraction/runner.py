@@ -17,11 +17,14 @@ from extraction.desc import ExtractionDesc
 from foundations import paths
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
+from platforms import lock
 from platforms.platform import get_platform
 from training import runner as training_runner
 
 if TYPE_CHECKING:
+    from datasets.base import DataLoader
     from datasets.teacher_dataset import Teacher
+    from models.students import Model as Students
 
 
 @dataclass
@@ -80,34 +83,47 @@ class ExtractionRunner(Runner):
             print(f"Note: the teacher's activation function is {theirs.act_fun}, that of the students {ours.act_fun} (--act_fun).")
 
     def _extract(self) -> None:
-        """Everything from the teacher to the report, which is written last."""
-        import torch
-
-        from datasets import registry as datasets
-        from extraction import certificate, evaluation, expand_and_cluster, plotting
+        """Everything from the teacher to the report, which is written last; another process may have got there while this one waited."""
         from training import arithmetic
 
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
-        verbose = not self.job.quiet
+        with lock.held(self.students_location):
+            students, loaders = self._train_students(watch)
+        with lock.held(self.output_location):
+            if not report.is_current(self.output_location, self.students_location):
+                self._reconstruct(students, loaders, watch)
+
+    def _train_students(self, watch: Stopwatch) -> tuple[Students, tuple[DataLoader, DataLoader]]:
+        """The trained students, and the queries and answers for training and for test in float64."""
+        import torch
+
+        from datasets import registry as datasets
+        from extraction import expand_and_cluster
+
         with watch("teacher"):
             self.prepare()
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_runner.settle_seed(self.students_location, self.job.global_seed)
             loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
             training_runner.record(self.desc, self.students_location, seed, shape)
-            exact = [type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders]
+            exact = tuple(type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders)
         with watch("students"):
-            options = {"verbose": verbose, "evaluate_only_at_end": self.job.evaluate_only_at_end}
-            students = expand_and_cluster.train_students(self.desc, shape[1], *loaders, self.students_location, seed, **options)
+            options = {"verbose": not self.job.quiet, "evaluate_only_at_end": self.job.evaluate_only_at_end}
+            return expand_and_cluster.train_students(self.desc, shape[1], *loaders, self.students_location, seed, **options), exact
+
+    def _reconstruct(self, students: Students, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
+        """Everything from trained students to the report."""
+        from extraction import certificate, evaluation, expand_and_cluster, plotting
+
         with watch("reconstruction"):
             self._record()
-            result = expand_and_cluster.reconstruct(students, self.desc, *exact, self.output_location, verbose)
+            result = expand_and_cluster.reconstruct(students, self.desc, *loaders, self.output_location, not self.job.quiet)
         with watch("certificate"):
-            certified = {"certificate": dataclasses.asdict(certificate.certify(result, *exact))}
+            certified = {"certificate": dataclasses.asdict(certificate.certify(result, *loaders))}
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
-            found = evaluation.outcome(result, teacher, exact[1], self.desc.extraction_hparams.boruta) | certified
+            found = evaluation.outcome(result, teacher, loaders[1], self.desc.extraction_hparams.boruta) | certified
         with watch("pictures"):
             plotting.draw(result, teacher, self.students_location, paths.plots(self.output_location))
         report.write(self.output_location, found | {"seconds": watch.seconds})

@@ -7,6 +7,14 @@ from collections.abc import Iterable
 class ConfigError(Exception):
     """Input that cannot be run as given. `EC.py` prints the message on one line and exits with 2, having written nothing."""
 
+    exit_status = 2
+
+
+class Busy(ConfigError):
+    """A run that another process is at work on. `EC.py` prints who, and exits with 3."""
+
+    exit_status = 3
+
 
 def unknown(what: str, value: object, valid: Iterable[str]) -> ConfigError:
     """The error for a value outside a closed list: what it is, the nearest valid value, and all of them.

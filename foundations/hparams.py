@@ -136,10 +136,22 @@ class Hparams:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Hparams:
-        """The bundle that `to_dict` described; fields that it did not know have their defaults."""
-        known = {field.name: kind for field, kind in cls.hyperparameters() if field.name in values}
-        nested = {name: kind for name, kind in known.items() if isinstance(kind, type) and issubclass(kind, Hparams)}
-        return cls(**{name: nested[name].from_dict(values[name]) if name in nested else values[name] for name in known})
+        """The bundle that `to_dict` described; fields that it did not know have their defaults.
+
+        Raises:
+            TypeError: a value is not of its hyperparameter's type, or a required one is missing.
+        """
+        found = {}
+        for field, kind in cls.hyperparameters():
+            if field.name not in values:
+                continue
+            value = values[field.name]
+            if isinstance(kind, type) and issubclass(kind, Hparams):
+                value = kind.from_dict(value)
+            elif not (type(value) is kind or (kind is float and type(value) is int) or (value is None and field.default is None)):
+                raise TypeError(f"{field.name} is {value!r:.40}")
+            found[field.name] = value
+        return cls(**found)
 
     @classmethod
     def from_text(cls, texts: Mapping[str, str]) -> Hparams:

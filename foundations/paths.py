@@ -12,6 +12,16 @@ def checkpoint(location: str) -> str:
     return os.path.join(location, "checkpoint.pth")
 
 
+def previous_checkpoint(location: str) -> str:
+    """The checkpoint before, which serves where the newest is damaged."""
+    return os.path.join(location, "checkpoint_previous.pth")
+
+
+def lock(location: str) -> str:
+    """Who is at work on the run; there only while somebody is."""
+    return os.path.join(location, ".lock")
+
+
 def model(location: str, step: Step) -> str:
     """The weights of a model at a step."""
     return os.path.join(location, f"model_{step}.pth")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import abc
 import io
+import os
 import pickle
-import struct
+import zipfile
 from collections.abc import Callable
+from typing import IO
 
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 
 from foundations import paths
 from foundations.defaults import DefaultHparams
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, reason
 from foundations.step import Step
 from models.parallel import KERNEL_LAYERS
 from platforms.platform import get_platform
@@ -106,12 +108,57 @@ def read_state(path: str) -> dict:
     """What a file of torch's format holds, read as data only and onto the CPU.
 
     Raises:
-        ConfigError: there is no such file, or it is damaged.
+        ConfigError: there is no such file, it is damaged, or it holds anything else than tensors and plain values.
     """
+    remedy = "move it away or delete it, and run the same command again"
     try:
-        with get_platform().open(path, "rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+        file = get_platform().open(path, "rb")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, struct.error, pickle.UnpicklingError):
-        raise ConfigError(f"{path} is damaged or cut short; move it away or delete it, and run the same command again") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
+    with file:
+        try:
+            _check_archive(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            _check_values(state)
+        except pickle.UnpicklingError:
+            raise ConfigError(f"{path} is damaged, or holds more than tensors and plain values, and is not opened; {remedy}") from None
+        except Exception as error:  # torch's reader fails in any way when the bytes are not those that torch has written
+            raise ConfigError(f"{path} is damaged or cut short ({reason(error)}); {remedy}") from None
+    return state
+
+
+def _check_archive(file: IO[bytes]) -> None:
+    """Raises a ValueError for an archive that is not as it was written, or holds more than its file; torch looks at neither."""
+    start = file.read(2)
+    file.seek(0)
+    if start == b"\x80\x02":  # the format before torch 1.6, which is no archive
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        whole = sum(entry.file_size for entry in entries) <= file.seek(0, os.SEEK_END)
+        if not whole or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it says that it holds more than it has room for")
+        changed = archive.testzip()
+        if changed is not None:
+            raise ValueError(f"{changed} has another checksum than when it was written")
+    file.seek(0)
+
+
+def _check_values(state: object) -> None:
+    """Raises a ValueError unless the tensors of a state are ordinary ones, and no larger than what is stored of them."""
+    waiting, seen = [state], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, torch.Tensor):
+            ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            if not ordinary or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(f"a tensor {list(value.shape)} is larger than what is stored of it")

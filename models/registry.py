@@ -11,7 +11,7 @@ import torch
 
 from foundations import paths
 from foundations.defaults import DefaultHparams
-from foundations.errors import ConfigError, did_you_mean, unknown
+from foundations.errors import ConfigError, did_you_mean, reason, unknown
 from foundations.hparams import ModelHparams
 from foundations.seeds import derive
 from foundations.step import Step
@@ -118,8 +118,11 @@ def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) 
 def outline(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
     """A model without memory for its weights: what tensors it has, and what it takes."""
     name = resolve(model_hparams.model_name)
-    with torch.device("meta"):
-        model = family_of(name).get_model_from_name(name, lambda module: None, outputs, model_hparams.act_fun)
+    try:
+        with torch.device("meta"):
+            model = family_of(name).get_model_from_name(name, lambda module: None, outputs, model_hparams.act_fun)
+    except RuntimeError as error:
+        raise ConfigError(f"--model_name: {name} cannot be built ({reason(error)})") from None
     freezing.freeze(model, model_hparams)
     return model
 
@@ -164,10 +167,12 @@ def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> 
     """The model whose weights a file holds, on the CPU, in the file's number format.
 
     Raises:
-        ConfigError: the file is damaged, or holds another model.
+        ConfigError: the file is damaged, or holds another model; this is seen before memory is taken for the model.
     """
+    state = base.read_state(path)
+    _fitting(state, outline(model_hparams, outputs), path)
     model = get(model_hparams, outputs)
-    load_weights(path, model)
+    _fill(model, state, path)
     return model
 
 
@@ -177,12 +182,24 @@ def load_weights(path: str, model: base.Model) -> None:
     Raises:
         ConfigError: the file is damaged, or holds another model.
     """
-    state = base.read_state(path)
+    _fill(model, base.read_state(path), path)
+
+
+def _fill(model: base.Model, state: dict, path: str) -> None:
+    state = _fitting(state, model, path)
+    model.to(next(iter(state.values())).dtype).load_state_dict(state)
+
+
+def _fitting(state: dict, model: base.Model, path: str) -> dict[str, torch.Tensor]:
+    """The state that a file held by a model's own keys; a ConfigError unless it has the model's tensors in their shapes."""
     try:
         state = model.from_other_layouts(state)
-        model.to(next(iter(state.values())).dtype).load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError, StopIteration):
-        raise _other_weights(path) from None
+        shapes = {name: values.shape for name, values in state.items()}
+        if shapes == {name: values.shape for name, values in model.state_dict().items()} and next(iter(state.values())).is_floating_point():
+            return state
+    except (RuntimeError, AttributeError, KeyError, TypeError, StopIteration):
+        pass
+    raise _other_weights(path)
 
 
 def stored_outputs(path: str, model: base.Model) -> int:

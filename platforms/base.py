@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Job
-from platforms import platform, stopping
+from platforms import platform, process, stopping
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +24,12 @@ class Platform(Hparams, abc.ABC):
     """Hardware, folders and files. Its fields are flags, and none of them names a run."""
 
     num_workers: int = 0
+    wait: bool = True
 
     _name = "Platform Hyperparameters"
     _description = "Where and on what the run computes."
     _num_workers = "Worker processes that load data."
+    _wait = "Wait for another process that is at work on the same run; if not, leave at once with exit status 3."
 
     def __post_init__(self):
         self.require("num_workers", self.num_workers >= 0, "0 or more")
@@ -97,33 +100,77 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def listdir(path: str) -> list[str]:
-        """The sorted names in a folder; none where there is no folder."""
-        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        """The sorted names in a folder; none where there is no folder.
+
+        Raises:
+            ConfigError: the folder may not be read.
+        """
+        try:
+            return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from error
 
     @staticmethod
     def move(source: str, target: str) -> None:
-        """Renames a folder, in place of the target where there is one."""
+        """Renames a file or folder, in place of the target where there is one.
+
+        Raises:
+            ConfigError: the folder around may not be written to.
+        """
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            raise ConfigError(f"{target} cannot be written ({error.strerror or error}); {source} is left") from error
+        _flush(os.path.dirname(target))
 
     @staticmethod
-    def write(path: str, content: str | bytes) -> None:
+    def remove(path: str) -> None:
+        """Removes a file, if there is one.
+
+        Raises:
+            ConfigError: the folder may not be written to.
+        """
+        try:
+            os.remove(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be removed ({error.strerror or error})") from error
+
+    @staticmethod
+    def write(path: str, content: str | bytes, keep: str | None = None) -> None:
         """Puts a file in place in one stroke: whoever reads the path sees the old content or the new, never a part.
+
+        It is on the disk when this returns. A write that fails leaves nothing behind, and one whose process is killed a file whose name
+        ends in the token of that process.
+
+        Args:
+            path: where; folders are made.
+            content: text is written as UTF-8.
+            keep: another path, in the same folder, to which the old content moves; for an instant there is no file under the first.
 
         Raises:
             ConfigError: the folder cannot be made or written to, or the disk is full.
         """
         folder, name = os.path.split(path)
-        aside = os.path.join(folder, f".{name}.new")
+        aside = os.path.join(folder, f".{name}.{process.this().token}.new")
         try:
             os.makedirs(folder, exist_ok=True)
             with open(aside, "wb") as file:
                 file.write(content.encode("utf-8") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
+            if keep and os.path.exists(path):
+                os.replace(path, keep)
             os.replace(aside, path)
-        except OSError as error:
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            if not isinstance(error, OSError):
+                raise
             raise ConfigError(f"{path} cannot be written ({error.strerror or error}); what was there before is intact") from error
+        _flush(folder)
 
     @classmethod
     def own_flags(cls) -> set[str]:
@@ -138,3 +185,13 @@ class Platform(Hparams, abc.ABC):
         """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""
         with platform.installed(self):
             f()
+
+
+def _flush(folder: str) -> None:
+    """Brings the names in a folder to the disk, where its file system can do that for folders."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

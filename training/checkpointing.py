@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import torch
 
 from foundations import paths
 from foundations.errors import ConfigError, reason
+from foundations.step import Step
 from models import base
 from platforms.platform import get_platform
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule
+
+SHARE = 0.02  # of the time that a run takes, which its checkpoints may
+
+
+class Pace:
+    """When it is time for the next checkpoint.
+
+    Args:
+        between: seconds that are at least between checkpoints at the starts of epochs, so that short epochs share one.
+        within: seconds after which an epoch is interrupted for one.
+
+    Both are stretched where a checkpoint is so slow that it would take more than its SHARE of the time, unless they are 0.
+    """
+
+    def __init__(self, between: float, within: float):
+        self.between, self.within = between, within
+        self.cost, self.begun, self.saved = 0.0, 0.0, time.monotonic()
+
+    def is_due(self, step: Step) -> bool:
+        """Whether a run that has come to a step should write one now; at the last it always should."""
+        self.begun = time.monotonic()
+        wanted = self.between if step.it == 0 else self.within
+        return step.last or self.begun - self.saved >= (max(wanted, self.cost / SHARE) if wanted else 0)
+
+    def done(self) -> None:
+        """To be called when the checkpoint that was due is written."""
+        self.saved = time.monotonic()
+        self.cost = self.saved - self.begun
 
 
 def save(
@@ -20,7 +52,7 @@ def save(
     schedule: Schedule,
     logger: MetricLogger,
 ) -> None:
-    """Writes the checkpoint of a run; it replaces the one before in one stroke."""
+    """Writes the checkpoint of a run, in one stroke; the one before is kept."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -30,7 +62,12 @@ def save(
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all(),
     }
-    get_platform().write(paths.checkpoint(location), base.to_bytes(state))
+    get_platform().write(paths.checkpoint(location), base.to_bytes(state), keep=paths.previous_checkpoint(location))
+
+
+def drop_previous(location: str) -> None:
+    """Removes the checkpoint before the newest; for runs that are complete."""
+    get_platform().remove(paths.previous_checkpoint(location))
 
 
 def restore(
@@ -38,35 +75,78 @@ def restore(
 ) -> MetricLogger | None:
     """Puts the run's checkpoint, if there is one, into the model, the optimizer, the scaler, the schedule and the random generators.
 
+    Where it is damaged, the one before takes its place, with a line that says so.
+
     Returns:
         The log so far; None where there is no checkpoint.
 
     Raises:
-        ConfigError: the checkpoint is damaged, or belongs to another model.
+        ConfigError: all checkpoints there are are damaged, or belong to another run; the newest of them is named.
     """
-    path = paths.checkpoint(location)
-    if not get_platform().exists(path):
-        return None
+    newest, previous = paths.checkpoint(location), paths.previous_checkpoint(location)
+    there = [path for path in (newest, previous) if get_platform().exists(path)]
+    failure = None
+    for path in there:
+        try:
+            logger = _restore(path, model, optimizer, scaler, schedule)
+        except ConfigError as error:
+            failure = failure or error
+            continue
+        if failure:
+            get_platform().move(previous, newest)
+            print(f"{str(failure).partition(';')[0]}; going on from the checkpoint before it", file=sys.stderr, flush=True)
+        return logger
+    if failure:
+        raise failure
+    return None
+
+
+def _restore(
+    path: str, model: base.Model, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule
+) -> MetricLogger:
     state = base.read_state(path)
     try:
         model.load_state_dict(state["model"])
         _restore_optimizer(optimizer, state["optimizer"])
         scaler.load_state_dict(state["scaler"] if scaler.is_enabled() else {})
         schedule.load_state_dict(state["schedule"])
+        logger = MetricLogger.from_str(state["logger"])
         torch.set_rng_state(state["random"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        return MetricLogger.from_str(state["logger"])
+        for device, random in zip(range(torch.cuda.device_count()), state["random_cuda"], strict=False):
+            torch.cuda.set_rng_state(random, device)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a checkpoint of this run ({reason(error)}); move it away to start anew") from error
+    return logger
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """`load_state_dict`, but every tensor keeps its number format; torch casts those of float64 models, and loses bits of NAdam's."""
-    optimizer.load_state_dict(state)
+    _check_groups(optimizer, state)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, values in state["state"].items():
+        for name, value in values.items():
+            _check_shapes(optimizer, parameters[place], name, value)
+    optimizer.load_state_dict(state)
     for place, values in state["state"].items():
         restored = optimizer.state[parameters[place]]
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 restored[name] = restored[name].to(value.dtype).copy_(value)
+
+
+def _check_groups(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Raises a ValueError where a state is of an optimizer with other hyperparameters; learning rates and dampings change on the way."""
+    for ours, theirs in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        for name in ours.keys() & theirs.keys() - {"params", "lr"}:
+            same = len(ours[name]) == len(theirs[name]) if name == "damping" else ours[name] == theirs[name]
+            if not same:
+                raise ValueError(f"its optimizer has another {name}")
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, name: str, value: object) -> None:
+    """Raises a ValueError unless a value of an optimizer's state is a number, or as large as its parameter, or a list for all of them."""
+    networks = getattr(optimizer, "networks", 1)
+    whole = (networks, sum(each.numel() for each in optimizer.param_groups[0]["params"]) // networks)
+    for part, shape in [(each, whole) for each in value] if isinstance(value, list) else [(value, parameter.shape)]:
+        if isinstance(part, torch.Tensor) and part.shape not in (torch.Size(), torch.Size(shape)):
+            raise ValueError(f"its optimizer's {name} has {list(part.shape)} for {list(shape)}")

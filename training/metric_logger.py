@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 from foundations import paths
-from foundations.errors import ConfigError
+from foundations.errors import reason
 from foundations.step import Step
+from platforms import files
 from platforms.platform import get_platform
+
+REMEDY = "delete it and run the same command again, which rewrites it"
 
 
 class MetricLogger:
@@ -56,10 +59,12 @@ class MetricLogger:
         Raises:
             ValueError: a line is no record.
         """
+        if text and not text.endswith("\n"):
+            raise ValueError("its last line is cut short")
         logger = MetricLogger()
         for line in text.splitlines():
             name, iteration, value = line.split("$")
-            logger._values[name, int(iteration)] = json.loads(value)
+            logger._values[name, int(iteration)] = _value(value)
         return logger
 
     def save(self, location: str) -> None:
@@ -75,7 +80,15 @@ class MetricLogger:
         """
         path = paths.logger(location)
         try:
-            with get_platform().open(path) as file:
-                return MetricLogger.from_str(file.read())
-        except ValueError:
-            raise ConfigError(f"{path} is damaged; delete it and run the same command again, which rewrites it") from None
+            return MetricLogger.from_str(files.read_text(path, REMEDY))
+        except ValueError as error:
+            raise files.damaged(path, reason(error), REMEDY) from None
+
+
+def _value(text: str) -> float | list[float]:
+    """The value of a record; a ValueError where it is neither a number nor a list of numbers."""
+    value = files.parse_json(text)
+    for number in value if isinstance(value, list) else [value]:
+        if type(number) not in (int, float):
+            raise ValueError(f"{text[:20]!r} is no number")
+    return value

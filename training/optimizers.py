@@ -159,10 +159,18 @@ class Schedule:
         return {"iteration": self.iteration, "finished_at": self.finished_at, "epoch_loss": float(self.epoch_loss), "plateau": plateau}
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes to where a `state_dict` was taken."""
+        """Goes to where a `state_dict` was taken.
+
+        Raises:
+            ValueError: the state is none of a schedule like this.
+        """
+        plateau = dict(state["plateau"] or {})
+        counts, numbers = (state["iteration"], state["finished_at"] or 0), (state["epoch_loss"], *plateau.values())
+        plain = all(type(count) is int and count >= 0 for count in counts) and all(type(number) in (int, float) for number in numbers)
+        if not plain or plateau.keys() != (self.state_dict()["plateau"] or {}).keys():
+            raise ValueError("its schedule is of another kind")
         self.iteration, self.finished_at, self.epoch_loss = state["iteration"], state["finished_at"], state["epoch_loss"]
         if self.plateau:
-            plateau = dict(state["plateau"])
             self.plateau.optimizer.param_groups[0]["lr"] = plateau.pop("scale")
             for name, value in plateau.items():
                 setattr(self.plateau, name, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams
 from foundations.runner import Runner
 from foundations.seeds import NOT_CHOSEN, draw
+from platforms import files, lock
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
 
@@ -77,17 +77,20 @@ class TrainingRunner(Runner):
         if not self.job.quiet:
             print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
         if not self.is_finished:
-            self._train()
+            from training import arithmetic
+
+            arithmetic.check(self.desc.training_hparams)
+            with lock.held(self.output_location):
+                if not self.is_finished:
+                    self._train()
         if not self.job.quiet:
             print(summary(self.output_location))
 
     def _train(self) -> None:
         from datasets import registry as datasets
         from models import registry as models
-        from training import arithmetic
         from training.train import standard_train
 
-        arithmetic.check(self.desc.training_hparams)
         self.prepare()
         seed = settle_seed(self.output_location, self.job.global_seed)
         model = models.get(self.desc.model_hparams, self.shape[1], seed)
@@ -111,9 +114,11 @@ def is_finished(location: str) -> bool:
 
 def summary(location: str) -> str:
     """The outcome of a finished run, in a line."""
-    from training.metric_logger import MetricLogger
+    from training import metric_logger
 
-    logger = MetricLogger.load(location)
+    logger = metric_logger.MetricLogger.load(location)
+    if not isinstance(logger.latest("test_loss"), float):
+        raise files.damaged(paths.logger(location), "it has no test_loss", metric_logger.REMEDY)
     accuracy = logger.latest("test_accuracy")
     shown = "" if accuracy is None else f", accuracy {accuracy:.2%}"
     return f"Finished: test loss {logger.latest('test_loss'):.4g}{shown}"
@@ -233,11 +238,12 @@ def settle_seed(location: str, global_seed: int) -> int:
     path = paths.hparams_dict(location)
     if not get_platform().exists(path):
         return draw() if global_seed == NOT_CHOSEN else global_seed
-    try:
-        with get_platform().open(path) as file:
-            return int(json.load(file)["seed"])
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path} is damaged; move {os.path.dirname(path)} away to start anew") from None
+    remedy = f"move {os.path.dirname(path)} away to start anew"
+    content = files.read_json(path, remedy)
+    seed = content.get("seed") if isinstance(content, dict) else None
+    if type(seed) is not int or seed < 0:
+        raise files.damaged(path, "it names no seed", remedy)
+    return seed
 
 
 def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None:

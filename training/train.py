@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,6 +22,7 @@ from training.optimizers import Schedule, get_optimizer
 Callback = Callable[[str, Step, Model, torch.optim.Optimizer, MetricLogger], None]
 
 CHECKPOINT_SECONDS = 1.0  # epochs shorter than this share a checkpoint
+CHECKPOINT_SECONDS_WITHIN = 180.0  # longer ones are interrupted for some
 
 
 class Objective:
@@ -78,20 +78,21 @@ def train(
     schedule.advance_to(start_step or Step.zero(iterations))
     torch.manual_seed(derive(train_loader.seed, "training"))
     logger = checkpointing.restore(output_location, model, optimizer, computed.scaler, schedule) or MetricLogger()
-    saved, batches = time.monotonic(), None
+    pace, batches = checkpointing.Pace(CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_WITHIN), None
 
     with arithmetic.tf32(training_hparams.arithmetic == "tf32"):
         while True:
             step = Step(schedule.iteration, iterations, last=schedule.is_over())
             stop = not step.last and get_platform().is_stopping
-            if step.last or stop or (step.it == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS):
+            if stop or pace.is_due(step):
                 checkpointing.save(output_location, model, optimizer, computed.scaler, schedule, logger)
-                saved = time.monotonic()
+                pace.done()
             if stop:
                 raise Stopped(f"{output_location} has stopped at {step}")
             for callback in callbacks:
                 callback(output_location, step, model, optimizer, logger)
             if step.last:
+                checkpointing.drop_previous(output_location)
                 return step
             if batches is None or step.it == 0:
                 batches = train_loader.epoch(step.ep, step.it)

@@ -1,10 +1,12 @@
 """The global platform, and its access to files."""
 
+import errno
 import os
+import stat
 from unittest import mock
 
 from foundations.errors import ConfigError
-from platforms import platform, registry
+from platforms import platform, process, registry
 from platforms.local import Platform
 from platforms.platform import get_platform
 from testing.test_case import TestCase
@@ -101,11 +103,83 @@ class TestFiles(TestCase):
         get_platform().write(self.path, "new")
         self.assertEqual((self.files(), self.content()), ([os.path.join("run", "main", "logger")], "new"))
 
-    def test_the_new_content_is_on_the_disk_before_it_takes_the_name(self):
-        calls = mock.Mock()
-        with mock.patch("os.fsync", calls.fsync), mock.patch("os.replace", calls.replace):
+    def test_the_new_content_is_on_the_disk_before_it_takes_the_name_and_the_name_before_the_write_is_over(self):
+        calls, fsync, replace = [], os.fsync, os.replace
+
+        def note_fsync(descriptor):
+            calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+            fsync(descriptor)
+
+        def note_replace(source, target):
+            calls.append("name")
+            replace(source, target)
+
+        with mock.patch("os.fsync", note_fsync), mock.patch("os.replace", note_replace):
             get_platform().write(self.path, "new")
-        self.assertEqual([name for name, _, _ in calls.mock_calls], ["fsync", "replace"])
+        self.assertEqual(calls, ["file", "name", "folder"])
+
+    def test_a_write_that_fails_or_is_interrupted_leaves_nothing_behind(self):
+        get_platform().write(self.path, "old")
+        before = self.files()
+        for failure in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
+            for call in ("os.fsync", "os.replace"):
+                with mock.patch(call, side_effect=failure), self.assertRaises((ConfigError, KeyboardInterrupt)):
+                    get_platform().write(self.path, "new")
+                self.assertEqual((self.files(), self.content()), (before, "old"))
+
+    def test_where_folders_cannot_be_brought_to_the_disk_files_are_written(self):
+        fsync = os.fsync
+
+        def refuse_folders(descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "Invalid argument")
+            fsync(descriptor)
+
+        with mock.patch("os.fsync", refuse_folders):
+            get_platform().write(self.path, "new")
+        self.assertEqual(self.content(), "new")
+
+    def test_old_content_that_is_to_be_kept_moves_to_another_name(self):
+        kept = os.path.join(os.path.dirname(self.path), "previous")
+        for number in range(3):
+            get_platform().write(self.path, f"content {number}", keep=kept)
+        with open(kept) as file:
+            self.assertEqual((file.read(), self.content()), ("content 1", "content 2"))
+        self.assertEqual(len(self.files()), 2)
+
+    def test_writers_do_not_write_to_one_anothers_files(self):
+        """A second process that writes the same file in the middle of the first one's write spoils neither."""
+        replace = os.replace
+
+        def second_writer_first(source, target):
+            with mock.patch("os.replace", replace), mock.patch.object(process, "this", return_value=mock.Mock(token="other")):
+                get_platform().write(self.path, "other")
+            replace(source, target)
+
+        with mock.patch("os.replace", second_writer_first):
+            get_platform().write(self.path, "mine")
+        self.assertEqual((self.content(), len(self.files())), ("mine", 1))
+
+    def test_a_file_is_removed_whether_it_is_there_or_not(self):
+        get_platform().write(self.path, "old")
+        for _ in range(2):
+            get_platform().remove(self.path)
+            self.assertEqual(self.files(), [])
+
+    def test_folders_that_the_system_keeps_to_itself_are_named_in_one_line(self):
+        refusal = PermissionError(errno.EACCES, "Permission denied")
+        get_platform().write(self.path, "old")
+        folder = os.path.dirname(self.path)
+        tasks = {
+            "os.listdir": lambda: get_platform().listdir(folder),
+            "os.remove": lambda: get_platform().remove(self.path),
+            "os.replace": lambda: get_platform().move(folder, f"{folder}_moved"),
+            "os.makedirs": lambda: get_platform().write(self.path, "new"),
+        }
+        for call, task in tasks.items():
+            with mock.patch(call, side_effect=refusal), self.assertRaisesRegex(ConfigError, rf"^{folder}.* \(Permission denied\)"):
+                task()
+        self.assertEqual(self.content(), "old")
 
     def test_listing_is_sorted_and_a_missing_folder_is_empty(self):
         for name in ("b", "a", "c"):

@@ -1,5 +1,7 @@
 """Checkpoints hold all that a run needs, as data, and are refused when they are not whole."""
 
+import contextlib
+import io
 import os
 from unittest import mock
 
@@ -24,8 +26,8 @@ class Intruder:
 class Parts:
     """A model with its optimizer, schedule and log."""
 
-    def __init__(self, model_name: str = "mlp_4_5_2", **changes):
-        training_hparams = hparams("9ep", "adam", 0.02, plateau_opt=True, patience=0, **changes)
+    def __init__(self, model_name: str = "mlp_4_5_2", optimizer: str = "adam"):
+        training_hparams = hparams("9ep", optimizer, 0.02, plateau_opt=True, patience=0)
         self.model = network(model_name)
         self.optimizer = get_optimizer(training_hparams, self.model)
         self.schedule = Schedule(training_hparams, self.optimizer, BATCHES, Step(9 * BATCHES, BATCHES))
@@ -85,11 +87,11 @@ class CheckpointingTest(TestCase):
         self.after.restore(self.root)
         self.assertTrue(torch.equal(torch.rand(3), expected))
 
-    def test_saving_leaves_one_file_and_the_newest_state_in_it(self):
-        self.before.save(self.root)
-        self.before.train(2)
-        self.before.save(self.root)
-        self.assertEqual(self.files(), ["checkpoint.pth"])
+    def test_saving_leaves_the_newest_state_and_the_one_before(self):
+        for _ in range(3):
+            self.before.train(2)
+            self.before.save(self.root)
+        self.assertEqual(self.files(), ["checkpoint.pth", "checkpoint_previous.pth"])
         self.after.restore(self.root)
         self.assertTrue(torch.equal(weights(self.after.model), weights(self.before.model)))
 
@@ -101,6 +103,60 @@ class CheckpointingTest(TestCase):
             self.before.save(self.root)
         self.after.restore(self.root)
         self.assertTrue(torch.equal(weights(self.after.model), saved))
+
+    def two(self) -> torch.Tensor:
+        """Saves twice; returns the weights of the first time."""
+        self.before.save(self.root)
+        saved = weights(self.before.model)
+        self.before.train(2)
+        self.before.save(self.root)
+        return saved
+
+    def assert_previous(self, saved: torch.Tensor, complaints: int = 1):
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            self.after.restore(self.root)
+        self.assertTrue(torch.equal(weights(self.after.model), saved))
+        self.assertEqual(err.getvalue().count("\n"), complaints)
+        if complaints:
+            self.assertRegex(err.getvalue(), f"^{self.path} is .*; going on from the checkpoint before it\n$")
+
+    def test_where_the_newest_is_damaged_the_one_before_is_used_and_takes_its_place(self):
+        for tenths in range(9, -1, -1):
+            saved = self.two()
+            os.truncate(self.path, os.path.getsize(self.path) * tenths // 10)
+            self.assert_previous(saved)
+            self.assert_previous(saved, complaints=0)
+            self.assertEqual(self.files(), ["checkpoint.pth"])
+
+    def test_where_a_single_bit_of_the_newest_is_wrong_the_one_before_is_used(self):
+        for eighth in range(1, 8):
+            saved = self.two()
+            with open(self.path, "r+b") as file:
+                file.seek(os.path.getsize(self.path) * eighth // 8)
+                byte = file.read(1)[0]
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([byte ^ 1]))
+            with contextlib.redirect_stderr(io.StringIO()) as err:
+                self.after.restore(self.root)
+            newest = weights(self.before.model)  # a bit of padding makes no difference, and any other is noticed
+            self.assertTrue(torch.equal(weights(self.after.model), saved if err.getvalue() else newest))
+
+    def test_a_crash_between_the_two_renamings_leaves_the_one_before(self):
+        saved = self.two()
+        os.remove(self.path)
+        self.assert_previous(saved, complaints=0)
+
+    def test_where_both_are_damaged_the_newest_is_named(self):
+        self.two()
+        for name in self.files():
+            os.truncate(os.path.join(self.root, name), 100)
+        self.assert_refused()
+
+    def test_the_one_before_is_dropped_where_it_is_not_needed(self):
+        self.two()
+        for _ in range(2):
+            checkpointing.drop_previous(self.root)
+            self.assertEqual(self.files(), ["checkpoint.pth"])
 
     def test_one_that_is_cut_short_is_refused_and_left_as_it_is(self):
         self.before.save(self.root)
@@ -121,6 +177,44 @@ class CheckpointingTest(TestCase):
             torch.save({name: value for name, value in state.items() if name != part}, self.path)
             self.assert_refused()
 
+    def test_one_whose_optimizer_has_other_shapes_or_hyperparameters_is_refused(self):
+        self.before.save(self.root)
+        state = base.read_state(self.path)
+        moments = state["optimizer"]["state"][0]
+        for wrong in (torch.zeros(1), torch.zeros(5), torch.zeros(4, 5), torch.zeros(10**3, 10**3)):
+            optimizer = state["optimizer"] | {"state": state["optimizer"]["state"] | {0: moments | {"exp_avg": wrong}}}
+            torch.save(state | {"optimizer": optimizer}, self.path)
+            self.assert_refused()
+        (group,) = state["optimizer"]["param_groups"]
+        for wrong in ({"betas": (0.5, 0.999)}, {"weight_decay": 1.0}, {"weight_decay": "1"}):
+            torch.save(state | {"optimizer": state["optimizer"] | {"param_groups": [group | wrong]}}, self.path)
+            self.assert_refused()
+
+    def test_one_of_lbfgs_with_other_shapes_is_refused(self):
+        for optimizer in ("lbfgs", "levenberg_marquardt"):
+            parts = Parts(optimizer=optimizer)
+            parts.train(3)
+            parts.save(self.root)
+            Parts(optimizer=optimizer).restore(self.root)
+            self.assert_refused(Parts("students_mlp(2)_4_5_2", optimizer=optimizer))
+            state = base.read_state(self.path)
+            if optimizer == "lbfgs":
+                state["optimizer"]["state"][0]["steps"][0] = torch.zeros(1, 3)
+            else:
+                state["optimizer"]["param_groups"][0]["damping"] = [1.0, 1.0]
+            torch.save(state, self.path)
+            self.assert_refused(Parts(optimizer=optimizer))
+
+    def test_one_whose_schedule_is_nonsense_is_refused(self):
+        self.before.save(self.root)
+        state = base.read_state(self.path)
+        plateau = state["schedule"]["plateau"]
+        nonsense = [{"iteration": -1}, {"iteration": "4"}, {"iteration": 1.5}, {"finished_at": "never"}, {"epoch_loss": [1.0]}]
+        nonsense += [{"plateau": None}, {"plateau": plateau | {"step": 1}}, {"plateau": plateau | {"best": "worst"}}]
+        for wrong in nonsense:
+            torch.save(state | {"schedule": state["schedule"] | wrong}, self.path)
+            self.assert_refused()
+
     def test_one_with_a_damaged_log_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
@@ -132,3 +226,44 @@ class CheckpointingTest(TestCase):
         state = base.read_state(self.path)
         torch.save(state | {"schedule": Intruder()}, self.path)
         self.assert_refused()
+
+
+class PaceTest(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.now = 1000.0
+        patch = mock.patch("time.monotonic", lambda: self.now)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def due(self, between: float, within: float, cost: float, iterations: int = 1000, seconds: float = 0.5) -> list[int]:
+        """The iterations, of `seconds` each and ten an epoch, at which a run takes checkpoints that cost so many seconds."""
+        pace, taken = checkpointing.Pace(between, within), []
+        for iteration in range(iterations):
+            if pace.is_due(Step(iteration, 10)):
+                self.now += cost
+                pace.done()
+                taken.append(iteration)
+            self.now += seconds
+        return taken
+
+    def test_every_epoch_has_one_where_epochs_are_long(self):
+        self.assertEqual(self.due(1.0, 180.0, 0.01), list(range(10, 1000, 10)))
+
+    def test_short_epochs_share_one(self):
+        self.assertEqual(self.due(1.0, 180.0, 0.0, seconds=0.04)[:3], [30, 60, 90])
+
+    def test_epochs_of_hours_have_many(self):
+        self.assertEqual(self.due(1.0, 180.0, 0.1, iterations=20, seconds=100.0), [2, 4, 6, 8, 10, 12, 14, 16, 18])
+
+    def test_slow_ones_are_rare_enough_not_to_matter(self):
+        taken = self.due(1.0, 180.0, cost=2.0)
+        self.assertGreaterEqual(len(taken), 4)
+        self.assertLessEqual(2.0 * (len(taken) - 1), checkpointing.SHARE * 500)
+
+    def test_zero_seconds_mean_always(self):
+        self.assertEqual(self.due(0, 0, cost=2.0, iterations=15), list(range(15)))
+        self.assertEqual(self.due(0, 180.0, cost=2.0, iterations=25), [0, 10, 20])
+
+    def test_the_last_step_always_has_one(self):
+        self.assertTrue(checkpointing.Pace(1.0, 180.0).is_due(Step(3, 10, last=True)))

@@ -266,13 +266,14 @@ class ResumeTest(TrainTestCase):
         with open(os.path.join(folder, "logger")) as file:
             return {name: value.tolist() for name, value in state.items()}, file.read()
 
-    def assert_resumes(self, training_hparams: TrainingHparams, model_name: str = "mlp_4_5_2", stops=(1, 3, 7, 11)):
+    def assert_resumes(self, training_hparams: TrainingHparams, model_name: str = "mlp_4_5_2", stops=(1, 3, 7, 11), within: bool = False):
         whole, parts = self.folder(), self.folder()
         self.start(training_hparams, model_name, whole)
         for stop in stops:
             self.start(training_hparams, model_name, parts, stop)
         seen = self.start(training_hparams, model_name, parts)
-        self.assertEqual(seen[0], stops[-1] // len(self.loader) * len(self.loader), "it did not go on from the last checkpoint")
+        last = stops[-1] if within else stops[-1] // len(self.loader) * len(self.loader)
+        self.assertEqual(seen[0], last, "it did not go on from the last checkpoint")
         self.assertEqual(self.result(parts), self.result(whole))
 
     def test_sgd_with_momentum(self):
@@ -287,6 +288,12 @@ class ResumeTest(TrainTestCase):
     def test_a_plateau_schedule(self):
         plateau = hparams("40ep", lr=1.0, momentum=0.9, plateau_opt=True, patience=1, cooldown=1, delta=0.3)
         self.assert_resumes(plateau, stops=(4, 30, 64, 100))
+
+    def test_in_the_middle_of_an_epoch(self):
+        with mock.patch.object(train_module, "CHECKPOINT_SECONDS_WITHIN", 0):
+            self.assert_resumes(hparams("5ep", momentum=0.9, plateau_opt=True, patience=1), stops=(1, 4, 10, 11), within=True)
+            self.assert_resumes(hparams("5ep", "adam", 0.02, lr_decay="cosine"), "students_mlp(3)_4_5_2", stops=(2, 7), within=True)
+            self.assert_resumes(hparams("5ep", "lbfgs", 1.0), stops=(2, 8), within=True)
 
     def test_levenberg_marquardt(self):
         self.assert_resumes(hparams("5ep", "levenberg_marquardt", 1.0), "mlp_4_1_2")
@@ -395,6 +402,12 @@ class CheckpointTest(TrainTestCase):
         folder, seen = self.folder(), []
         train(hparams("3ep"), network(), regression_loader(), folder, [lambda location, *_: seen.append(os.listdir(location))])
         self.assertEqual(seen, [[]] * (3 * BATCHES) + [["checkpoint.pth"]])
+
+    def test_a_finished_run_keeps_one_checkpoint(self):
+        folder = self.folder()
+        with mock.patch.object(train_module, "CHECKPOINT_SECONDS", 0):
+            train(hparams("3ep"), network(), regression_loader(), folder)
+        self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
 
     def test_a_checkpoint_cut_short_is_named_and_left_as_it_is(self):
         folder = self.folder()

@@ -1,0 +1,59 @@
+"""Files that others may have written: read as data, within bounds, and named in one line where they are not what they should be."""
+
+from __future__ import annotations
+
+import json
+
+from foundations.errors import ConfigError, reason
+from platforms.platform import get_platform
+
+LONGEST_TEXT = 2**30  # characters
+LONGEST_JSON = 2**24
+
+
+def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
+    """The text of a file.
+
+    Args:
+        path: where it is.
+        remedy: what to do where it is damaged, for the error.
+        longest: characters that are no sign of damage.
+
+    Raises:
+        ConfigError: it cannot be read, is no text, or is longer.
+    """
+    try:
+        with get_platform().open(path) as file:
+            text = file.read(longest + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
+    except ValueError:
+        raise damaged(path, "it is no text", remedy) from None
+    if len(text) > longest:
+        raise damaged(path, f"it has more than {longest:,} characters", remedy)
+    return text
+
+
+def read_json(path: str, remedy: str) -> object:
+    """What a file of JSON holds; arguments and errors are those of `read_text`."""
+    try:
+        return parse_json(read_text(path, remedy, LONGEST_JSON))
+    except ValueError as error:
+        raise damaged(path, reason(error), remedy) from None
+
+
+def parse_json(text: str) -> object:
+    """What some JSON says.
+
+    Raises:
+        ValueError: it says nothing, or is nested more deeply than anything is that belongs here.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def damaged(path: str, why: str, remedy: str) -> ConfigError:
+    """The error for a file that is there and not whole."""
+    return ConfigError(f"{path} is damaged ({why}); {remedy}")

@@ -1,0 +1,210 @@
+"""One process at a time in a folder, on any file system that several machines may share.
+
+A lock is a file `.lock` that names its holder. It comes into being whole and only where there is none (`link`), and its holder, while it
+lives, touches it every few seconds. Of the processes that find its holder dead, the one takes it that first puts down a claim to it: a
+lock of its own, whose name says which holder is to be followed, and which is therefore taken over in the same way where its maker dies.
+Under the claim nobody else can change the lock, so that it can be looked at once more and replaced.
+
+On the machine of the holder its death is plain. From another one it looks dead when its lock has not been touched for `STALE` seconds by
+the watch of who waits, so that clocks need not agree. A process that was only held up that long finds on its return that its lock is
+another's, and stops; both would have written the same bits, and every file appears in one stroke.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from foundations import paths
+from foundations.errors import Busy, ConfigError
+from platforms import process
+from platforms.platform import get_platform
+from platforms.process import Process
+
+HEARTBEAT = 10.0  # seconds between touches
+STALE = 120.0  # seconds without one after which a holder on another machine is dead; caches of file systems may hide one for a minute
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between looks while waiting
+LONGEST_LOCK = 2**16  # characters
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links say
+
+
+@contextlib.contextmanager
+def held(folder: str) -> Iterator[None]:
+    """Keeps a run folder for this process, which makes it where it is absent, and removes what writers that were killed left in it.
+
+    Another process that has it is waited for, and named; or, where the platform says so, it is an error. Whoever has waited should look
+    whether there is anything left to do. Within a process locks may be nested; of several processes of a job the primary one locks.
+
+    Raises:
+        Busy: another process has the folder, and the platform does not wait.
+        ConfigError: no file can be made there.
+    """
+    path, primary = paths.lock(folder), get_platform().is_primary_process
+    if primary and _holder(path) == process.this():
+        yield
+        return
+    if primary:
+        _acquire(path)
+    get_platform().barrier()
+    with _kept(path) if primary else contextlib.nullcontext():
+        yield
+
+
+def _acquire(path: str) -> None:
+    """Takes a lock, or waits until it can be taken."""
+    watch, named, pause = Watch(), None, FIRST_PAUSE
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        while not _take(path, watch):
+            holder = _holder(path)
+            if holder is not None and not get_platform().wait:
+                raise Busy(f"{os.path.dirname(path)} is being worked on by {holder.display}; without --no-wait its end is waited for")
+            if holder not in (None, named):
+                print(f"Waiting for {holder.display}, which has {os.path.dirname(path)}", file=sys.stderr, flush=True)
+                named = holder
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        _sweep(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}), and no run is started without it") from error
+
+
+def _take(path: str, watch: Watch) -> bool:
+    """Takes a lock that is free, or whose holder is dead; returns whether it did."""
+    holder = _holder(path)
+    if holder is None:
+        return _create(path)
+    claim = f"{path}.{holder.token}"
+    if not watch.finds_dead(path, holder) or not _take(claim, watch):
+        return False
+    try:
+        if _holder(path) != holder:
+            return False
+        with _unborn(path) as aside:
+            os.replace(aside, path)
+        _clean(os.path.dirname(path), holder)
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(claim)
+
+
+def _create(path: str) -> bool:
+    """Makes a lock of this process where there is none; returns whether it did."""
+    try:
+        with _unborn(path) as aside:
+            _link(aside, path)
+    except FileExistsError:
+        return _holder(path) == process.this()  # a file server may have done it, and have been asked twice
+    return True
+
+
+def _link(aside: str, path: str) -> None:
+    """Gives a file a second name that no other has; where files cannot have two, makes a new one, which is empty for a moment."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with open(path, "xb") as file:
+            file.write(process.this().to_json().encode())
+
+
+@contextlib.contextmanager
+def _unborn(path: str) -> Iterator[str]:
+    """A lock of this process under another name, which is gone after the block."""
+    aside = f"{path}.{process.this().token}.new"
+    try:
+        with open(aside, "wb") as file:
+            file.write(process.this().to_json().encode())
+        yield aside
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+
+
+def _holder(path: str) -> Process | None:
+    """Who has a lock; None where nobody has."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return Process.from_json(file.read(LONGEST_LOCK))
+    except FileNotFoundError:
+        return None
+
+
+class Watch:
+    """What a waiting process has seen of locks: when, by its own clock, each was last seen to be touched."""
+
+    def __init__(self):
+        self._seen: dict[tuple[str, Process], tuple[int, float]] = {}
+
+    def finds_dead(self, path: str, holder: Process) -> bool:
+        """Whether the holder of a lock is dead."""
+        if holder.is_alive is not None:
+            return not holder.is_alive
+        try:
+            with open(path, "rb") as file:  # file servers are asked when a file is opened
+                touched = os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        before, since = self._seen.setdefault((path, holder), (touched, now))
+        if touched != before:
+            self._seen[path, holder] = touched, now
+            return False
+        return now - since >= STALE
+
+
+@contextlib.contextmanager
+def _kept(path: str) -> Iterator[None]:
+    """Touches a lock for as long as the block takes, and gives it back."""
+    over = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, over), daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        over.set()
+        heart.join()
+        with contextlib.suppress(OSError):
+            if _holder(path) == process.this():
+                os.unlink(path)
+
+
+def _beat(path: str, over: threading.Event) -> None:
+    """Touches a lock until it is over; where it has become another's, interrupts the program."""
+    while not over.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):  # a file server that is away for a while
+            holder = _holder(path)
+            if holder != process.this():
+                taker = holder.display if holder else "somebody who removed it"
+                print(f"{path} was taken over by {taker}; leaving the run to them", file=sys.stderr, flush=True)
+                _thread.interrupt_main()
+                return
+            os.utime(path)
+
+
+def _clean(folder: str, dead: Process) -> None:
+    """Removes what a process that was killed had half written in a folder and below."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(f".{dead.token}.new"):
+                os.unlink(os.path.join(place, name))
+
+
+def _sweep(path: str) -> None:
+    """Removes claims to a lock and unborn locks that were left behind: they live for moments, and this process has just taken the lock."""
+    folder, now = os.path.dirname(path), os.stat(path).st_mtime
+    for name in os.listdir(folder):
+        other = os.path.join(folder, name)
+        if other.startswith(f"{path}."):
+            with contextlib.suppress(FileNotFoundError):
+                maker = _holder(other)
+                if maker and (maker.is_alive is False or os.stat(other).st_mtime < now - STALE):
+                    os.unlink(other)

@@ -1,0 +1,294 @@
+"""Locks of run folders, taken, waited for and inherited by real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import io
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from unittest import mock
+
+from foundations import paths
+from foundations.errors import Busy, ConfigError
+from platforms import lock, platform, process
+from platforms.platform import get_platform
+from platforms.process import Process
+from testing.test_case import CpuPlatform, TestCase
+
+PROCESSES = 8
+
+
+def started(task: Callable[[], None]) -> multiprocessing.Process:
+    """A copy of this process at a task."""
+    made = multiprocessing.get_context("fork").Process(target=quietly, args=(task,))
+    made.start()
+    return made
+
+
+def quietly(task: Callable[[], None]) -> str:
+    """What a task complains of."""
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        task()
+    return err.getvalue()
+
+
+class LockTestCase(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = os.path.join(self.root, "run")
+        self.path = paths.lock(self.folder)
+        patch = mock.patch.object(lock, "LONGEST_PAUSE", 0.1)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def leave_lock(self, path: str | None = None, **changes) -> Process:
+        """Leaves the lock of a process that is like this one but for some changes."""
+        holder = dataclasses.replace(process.this(), **changes)
+        get_platform().write(path or self.path, holder.to_json())
+        return holder
+
+    def enter(self):
+        with lock.held(self.folder):
+            pass
+
+    def hold_for_ever(self):
+        with lock.held(self.folder):
+            time.sleep(60)
+
+    def holder(self) -> multiprocessing.Process:
+        """A process that has the lock."""
+        made = started(self.hold_for_ever)
+        self.addCleanup(made.kill)
+        while not os.path.exists(self.path):
+            time.sleep(0.01)
+        return made
+
+
+class HoldingTest(LockTestCase):
+    def test_a_lock_names_its_holder_and_goes_with_it(self):
+        with lock.held(self.folder), open(self.path) as file:
+            self.assertEqual(Process.from_json(file.read()), process.this())
+        self.assertEqual(self.files(), [])
+
+    def test_it_goes_when_the_run_fails(self):
+        for failure in (ConfigError, KeyboardInterrupt):
+            with self.assertRaises(failure), lock.held(self.folder):
+                raise failure
+            self.assertEqual(self.files(), [])
+
+    def test_a_process_may_hold_it_twice(self):
+        with lock.held(self.folder):
+            with lock.held(self.folder):
+                pass
+            self.assertTrue(os.path.exists(self.path))
+        self.assertEqual(self.files(), [])
+
+    def test_processes_take_turns(self):
+        counter = os.path.join(self.root, "counter")
+        get_platform().write(counter, "0")
+
+        def count():
+            for _ in range(3):
+                with lock.held(self.folder):
+                    with open(counter) as file:
+                        number = int(file.read())
+                    time.sleep(0.005)
+                    with open(counter, "w") as file:
+                        file.write(str(number + 1))
+
+        for each in [started(count) for _ in range(PROCESSES)]:
+            each.join()
+            self.assertEqual(each.exitcode, 0)
+        with open(counter) as file:
+            self.assertEqual(file.read(), str(3 * PROCESSES))
+        self.assertEqual(self.files(), ["counter"])
+
+    def test_where_files_cannot_have_two_names_locks_work_as_well(self):
+        with mock.patch("os.link", side_effect=OSError(errno.EPERM, "Operation not permitted")):
+            self.test_processes_take_turns()
+            self.leave_lock(started="long ago")
+            self.enter()
+        self.assertEqual(self.files(), ["counter"])
+
+    def test_a_file_system_that_takes_no_lock_is_named_in_one_line(self):
+        for number in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
+            with mock.patch("os.link", side_effect=OSError(number, os.strerror(number))), self.assertRaises(ConfigError) as caught:
+                self.enter()
+            self.assertRegex(str(caught.exception), rf"^{self.path} cannot be written \({os.strerror(number)}\)")
+            self.assertEqual(self.files(), [])
+
+    def test_only_the_primary_process_of_a_job_locks_and_the_others_wait_for_it(self):
+        class Second(CpuPlatform):
+            rank = 1
+            barrier = mock.Mock()
+
+        with platform.installed(Second()), lock.held(self.folder):
+            self.assertEqual(self.files(), [])
+        Second.barrier.assert_called_once()
+
+
+class WaitingTest(LockTestCase):
+    def test_who_waits_says_for_whom_once(self):
+        holder = self.holder()
+        threading.Timer(0.5, holder.kill).start()
+        (line,) = quietly(self.enter).splitlines()
+        self.assertRegex(line, rf"^Waiting for process {holder.pid} on .*, which has {self.folder}$")
+
+    def test_who_does_not_wait_says_who_is_at_work(self):
+        holder = self.holder()
+        before = self.files()
+        with platform.installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, rf"{self.folder} .* process {holder.pid} on "):
+            self.enter()
+        self.assertEqual(self.files(), before)
+
+    def test_an_interruption_while_waiting_leaves_the_lock_to_its_holder(self):
+        self.holder()
+        before = self.files()
+        threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+        with self.assertRaises(KeyboardInterrupt):
+            quietly(self.enter)
+        self.assertEqual(self.files(), before)
+
+
+class InheritanceTest(LockTestCase):
+    def test_a_killed_holder_is_followed_at_once_even_while_its_parent_has_not_noticed(self):
+        os.kill(self.holder().pid, signal.SIGKILL)
+        quietly(self.enter)
+        self.assertEqual(self.files(), [])
+
+    def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(self):
+        self.leave_lock(started="long ago")
+        self.enter()
+
+    def test_of_many_who_find_a_dead_holder_one_follows(self):
+        alone = os.path.join(self.root, "alone")
+
+        def enter_alone():
+            with lock.held(self.folder):
+                os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
+                time.sleep(0.002)
+                os.unlink(alone)
+
+        for number in range(10):
+            self.leave_lock(started=f"long ago {number}")
+            for each in [started(enter_alone) for _ in range(PROCESSES)]:
+                each.join()
+                self.assertEqual(each.exitcode, 0)
+            self.assertEqual(self.files(), [])
+
+    def test_who_looked_before_another_followed_does_not_follow_as_well(self):
+        """The slow one finds the holder dead, and until it puts down its claim a fast one has followed, and has the lock."""
+        dead = self.leave_lock(started="long ago")
+        find, fast = lock.Watch.finds_dead, []
+
+        def find_and_be_late(watch, path, holder):
+            found = find(watch, path, holder)
+            if not fast:
+                with mock.patch.object(lock.Watch, "finds_dead", find):
+                    fast.append(started(self.hold_for_ever))
+                self.addCleanup(fast[0].kill)
+                while lock._holder(self.path) == dead:
+                    time.sleep(0.01)
+            return found
+
+        with (
+            mock.patch.object(lock.Watch, "finds_dead", find_and_be_late),
+            platform.installed(CpuPlatform(wait=False)),
+            self.assertRaises(Busy) as caught,
+        ):
+            self.enter()
+        self.assertIn(f"process {fast[0].pid} on", str(caught.exception))
+
+    def test_who_died_with_a_claim_is_followed_too(self):
+        dead = self.leave_lock(started="long ago")
+        self.leave_lock(f"{self.path}.{dead.token}", started="not so long ago")
+        self.enter()
+        self.assertEqual(self.files(), [])
+
+    def test_claims_and_unborn_locks_that_were_left_behind_are_removed(self):
+        self.leave_lock(f"{self.path}.0123456789ab", started="long ago")
+        self.leave_lock(f"{self.path}.0123456789ab.new", started="long ago")
+        self.enter()
+        self.assertEqual(self.files(), [])
+
+    def test_what_a_killed_writer_had_half_written_is_removed_and_nothing_else(self):
+        def die_writing():
+            with lock.held(self.folder), mock.patch("os.fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL)):
+                get_platform().write(os.path.join(self.folder, "below", "model.pth"), "weights")
+
+        get_platform().write(os.path.join(self.folder, ".model.pth.0123456789ab.new"), "of a living process")
+        started(die_writing).join()
+        self.assertEqual(len(self.files()), 3)
+        self.enter()
+        self.assertEqual(self.files(), ["run/.model.pth.0123456789ab.new"])
+
+    def test_a_slurm_job_that_was_started_again_follows_itself_on_another_machine(self):
+        with mock.patch.object(process, "this", return_value=dataclasses.replace(process.this(), job="7", restarts=1)):
+            self.leave_lock(machine="another", job="7", restarts=0)
+            self.enter()
+            for other in ({"job": "8"}, {"job": "7", "restarts": 1}):
+                self.leave_lock(**{"machine": "another", "restarts": 0} | other)
+                with platform.installed(CpuPlatform(wait=False)), self.assertRaises(Busy):
+                    self.enter()
+
+
+class OtherMachineTest(LockTestCase):
+    def setUp(self):
+        super().setUp()
+        patch = mock.patch.multiple(lock, STALE=0.4, HEARTBEAT=0.1)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def entered_after(self) -> float:
+        begun = time.monotonic()
+        quietly(self.enter)
+        return time.monotonic() - begun
+
+    def test_a_holder_whose_lock_is_not_touched_is_followed_after_a_while(self):
+        self.leave_lock(machine="another")
+        self.assertGreaterEqual(self.entered_after(), 0.4)
+
+    def test_its_clock_does_not_matter(self):
+        for clock in (1, 2**32):
+            self.leave_lock(machine="another")
+            os.utime(self.path, (clock, clock))
+            self.assertGreaterEqual(self.entered_after(), 0.4)
+
+    def test_a_holder_that_touches_its_lock_keeps_it(self):
+        self.leave_lock(machine="another")
+        over = threading.Event()
+        threading.Timer(1.0, over.set).start()
+        threading.Thread(target=self.touch_until, args=(over,)).start()
+        self.assertGreaterEqual(self.entered_after(), 1.0)
+
+    def touch_until(self, over: threading.Event):
+        while not over.wait(0.1):
+            os.utime(self.path)
+
+    def test_a_lock_that_names_nobody_is_one_of_another_machine(self):
+        for content in ("", "{", "[]", "null", '{"pid": 1}', "[" * 10000, '{"host": 1}', process.this().to_json().replace("pid", "../pid")):
+            get_platform().write(self.path, content)
+            with platform.installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, "by a process that left no name"):
+                self.enter()
+        self.assertGreaterEqual(self.entered_after(), 0.4)
+
+    def test_a_holder_touches_its_lock(self):
+        with lock.held(self.folder):
+            os.utime(self.path, (1, 1))
+            time.sleep(0.3)
+            self.assertGreater(os.stat(self.path).st_mtime, 1)
+
+    def test_a_holder_that_was_held_up_for_too_long_leaves_the_run_to_its_successor(self):
+        def lose():
+            with self.assertRaises(KeyboardInterrupt), lock.held(self.folder):
+                self.leave_lock(machine="another")
+                time.sleep(5)
+
+        self.assertRegex(quietly(lose), rf"^{self.path} was taken over by process {os.getpid()} on ")
+        self.assertEqual(self.files(), ["run/.lock"])
