@@ -159,6 +159,6 @@ def _check_values(state: object) -> None:
         elif isinstance(value, (list, tuple)):
             waiting += value
         elif isinstance(value, torch.Tensor):
-            ordinary = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            ordinary = value.layout == torch.strided and value.device.type == "cpu"
             if not ordinary or value.numel() * value.element_size() > value.untyped_storage().nbytes():
                 raise ValueError(f"a tensor {list(value.shape)} is larger than what is stored of it")

@@ -26,7 +26,7 @@ def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
         with get_platform().open(path) as file:
             text = file.read(longest + 1)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from None
     except ValueError:
         raise damaged(path, "it is no text", remedy) from None
     if len(text) > longest:

@@ -1,7 +1,11 @@
 """A teacher's answers, a file's answers, and how a teacher is found."""
 
+import io
+import json
 import os
 import shutil
+import zipfile
+from unittest import mock
 
 import numpy as np
 import torch
@@ -124,7 +128,13 @@ class FindTest(TestCase):
 
     def test_a_damaged_record_of_a_teacher_is_named(self):
         path = paths.hparams_dict(teacher_dataset.location_of(self.names[0], 5))
-        for content in ("{", "[]", '{"shape": [3, 2]}'):
+        with open(path) as file:
+            record = json.load(file)
+        model = record["model_hparams"]
+        wrong = [{"shape": shape} for shape in ([3], [3, 2, 1], [4, 2], [3, 3], ["3", 2], [3.0, 2], [3, -2], None)]
+        wrong += [{"model_hparams": model | change} for change in ({"model_name": 3}, {"model_name": "mlp_9_9_9"}, {"output_frozen": "no"})]
+        wrong += [{"model_hparams": model | {"model_name": "mlp_9999999999_9999999999_2"}}, {"dataset_hparams": []}]
+        for content in ("{", "[]", '{"shape": [3, 2]}', "[" * 100_000, *(json.dumps(record | change) for change in wrong)):
             get_platform().write(path, content)
             with self.assertRaisesRegex(ConfigError, f"{path} is damaged"):
                 teacher_dataset.find(self.names[0], 5)
@@ -239,3 +249,27 @@ class FileTest(TestCase):
         path = os.path.join(self.root, "text.npz")
         get_platform().write(path, "X,y\n1,2\n")
         self.assert_refused(path, "no .npz file of numbers")
+
+    def test_arrays_that_say_they_are_larger_than_they_are_take_no_memory(self):
+        for shape in ((10**15, 3), (10**9, 10**9), (-1, 3), (24, 3)):
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+            path = os.path.join(self.root, "boast.npz")
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("X.npy", header.getvalue() + self.queries.tobytes())
+                archive.writestr("y.npy", header.getvalue() + self.answers.tobytes())
+            self.assert_refused(path, "does not have")
+
+    def test_arrays_that_do_not_fit_into_memory_are_refused_before_they_are_unpacked(self):
+        path = self.file(save=np.savez_compressed, X=np.zeros((1000, 1000)), y=self.answers)
+        memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+        with mock.patch("os.sysconf", memory.get), mock.patch("numpy.load", side_effect=AssertionError):
+            self.assert_refused(path, "X of shape (1000, 1000) does not fit into memory")
+
+    def test_kept_answers_that_have_changed_are_refused(self):
+        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))
+        kept = teacher_dataset.answers_path(teacher.name)
+        np.savez(kept, X=self.queries, y=self.answers + 1)
+        for read in (teacher_dataset.Dataset.shape, lambda hparams: teacher_dataset.Dataset.create(hparams, True, 0)):
+            with self.assertRaisesRegex(ConfigError, f"^{kept} is damaged"):
+                read(DatasetHparams("teacher", 5, teacher.name))

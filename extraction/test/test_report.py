@@ -1,8 +1,13 @@
 """The table and the verdict that are printed."""
 
+import json
 import unittest
 
-from extraction.report import table, verdict
+from extraction.report import read, table, verdict, write
+from foundations import paths
+from foundations.errors import ConfigError
+from platforms.platform import get_platform
+from testing.test_case import TestCase
 
 
 def report(**changes):
@@ -42,7 +47,7 @@ def report(**changes):
     } | changes
 
 
-class TestReport(unittest.TestCase):
+class TestReport(TestCase):
     def test_the_table_ends_in_the_verdict(self):
         lines = table(report()).splitlines()
         self.assertTrue(lines[-1].startswith("Verdict: IDENTIFIED. 16 of 16 neurons, none in excess; every weight within 3.0e-15"))
@@ -102,6 +107,22 @@ class TestReport(unittest.TestCase):
             verdict(report(**unknown, certificate=refused)),
             "NOT ACCEPTED as exact. digits_lenet_16 misses the held-out answers by 2.0e-14 at most; the teacher's weights are not known.",
         )
+
+    def test_a_damaged_file_is_named_and_a_whole_one_is_not(self):
+        whole = report(students=report()["students"] | {"weights": "model_ep1_it0.pth"})
+        write(self.root, whole)
+        self.assertEqual(read(self.root), whole)
+        text = json.dumps(whole)
+        wrong = [text[: len(text) * tenths // 10] for tenths in range(10)]
+        wrong += ["[]", "3", "[" * 100_000, json.dumps(report())]
+        wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in whole]
+        wrong += [json.dumps(whole | {"layers": [{}]}), json.dumps(whole | {"seconds": []}), json.dumps(whole | {"function": {"mse": "0"}})]
+        for content in wrong:
+            get_platform().write(paths.report(self.root), content)
+            with self.assertRaisesRegex(
+                ConfigError, f"^{paths.report(self.root)} is damaged .*; delete it and run the same command again$"
+            ):
+                read(self.root)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,23 @@ class TestDict(TestCase):
     def test_a_record_with_a_field_that_is_gone_can_be_read(self):
         self.assertEqual(Inner.from_dict({"depth": 7, "bygone": 1}), Inner(depth=7))
 
+    def test_a_record_whose_values_are_of_other_types_is_refused(self):
+        whole = Outer("a", 1).to_dict()
+        wrong = [
+            {"kind": 3},
+            {"kind": None},
+            {"size": "1"},
+            {"size": 1.0},
+            {"size": True},
+            {"zeta": 1},
+            {"zeta": "False"},
+            {"alpha": "0.5"},
+        ]
+        for change in (*wrong, {"inner": 5}, {"inner": {"depth": "2"}}):
+            with self.subTest(change=change), self.assertRaises(TypeError):
+                Outer.from_dict(whole | change)
+        self.assertEqual(Outer.from_dict(whole | {"alpha": 1}).alpha, 1)
+
 
 def dataset(**changes) -> DatasetHparams:
     return DatasetHparams(**{"dataset_name": "digits", "batch_size": 8} | changes)

@@ -1,6 +1,10 @@
 """What every model can do, and what may be read back."""
 
+import io
 import os
+import warnings
+import zipfile
+from unittest import mock
 
 import torch
 from torch import nn
@@ -81,3 +85,53 @@ class ReadStateTest(TestCase):
     def test_a_file_of_zeros_is_refused(self):
         self.write(bytes(1000))
         self.assert_refused("damaged")
+
+    def archive(self, compression: int, *entries: tuple[str, bytes]) -> bytes:
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", compression) as archive:
+            for name, content in entries:
+                archive.writestr(name, content)
+        return made.getvalue()
+
+    def test_every_bit_of_the_values_counts(self):
+        content = base.to_bytes({"a": torch.zeros(100)})
+        place = content.index(bytes(400))
+        for bit in range(8):
+            self.write(content[: place + 100] + bytes([1 << bit]) + content[place + 101 :])
+            self.assert_refused("checksum")
+
+    def test_an_archive_that_holds_more_than_its_file_is_refused_unopened(self):
+        state = zipfile.ZipFile(io.BytesIO(base.to_bytes({"a": torch.zeros(10**6)})))
+        self.write(self.archive(zipfile.ZIP_DEFLATED, *((name, state.read(name)) for name in state.namelist())))
+        with mock.patch.object(torch, "load", side_effect=AssertionError):
+            self.assert_refused("holds more than it has room for")
+
+    def test_a_tensor_that_is_larger_than_what_is_stored_of_it_is_refused(self):
+        self.write(base.to_bytes({"state": [{"a": torch.zeros(1).expand(10**12)}]}))
+        self.assert_refused("[1000000000000] is larger than what is stored of it")
+
+    def test_tensors_of_an_unusual_kind_are_refused(self):
+        for tensor in (torch.zeros(3).to_sparse(), torch.zeros(3, device="meta")):
+            self.write(base.to_bytes({"a": tensor}))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.assert_refused("damaged")
+
+    def test_values_that_hold_one_another_are_looked_at_once(self):
+        twice = []
+        for _ in range(60):
+            twice = [twice, twice]
+        self.write(base.to_bytes({"a": twice, "b": torch.ones(1)}))
+        self.assertEqual(base.read_state(self.path)["b"], 1)
+
+    def test_files_of_older_versions_of_torch_are_read(self):
+        torch.save({"a": torch.arange(3)}, self.path, _use_new_zipfile_serialization=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's reader uses what torch has deprecated
+            self.assertEqual(base.read_state(self.path)["a"].tolist(), [0, 1, 2])
+        os.truncate(self.path, os.path.getsize(self.path) // 2)
+        self.assert_refused("damaged")
+
+    def test_what_cannot_be_read_is_named_with_the_reason(self):
+        os.mkdir(self.path)
+        self.assert_refused("cannot be read (Is a directory)")

@@ -142,6 +142,17 @@ class LoadTest(TestCase):
             torch.save(content, path)
             self.assert_refused(path, "does not hold the weights of this model")
 
+    def test_weights_that_are_no_fractions_are_refused(self):
+        path = self.save()
+        torch.save({name: value.long() for name, value in self.model.state_dict().items()}, path)
+        self.assert_refused(path, "does not hold the weights of this model")
+
+    def test_no_memory_is_taken_for_a_model_that_the_file_does_not_hold(self):
+        path = self.save()
+        for huge in ("mlp_3_9999999999_2", "mlp_9999999999_9999999999_2"):
+            with self.assertRaisesRegex(ConfigError, "does not hold the weights of this model|cannot be built"):
+                registry.load(path, hparams(huge))
+
     def test_a_file_cut_short_is_refused(self):
         path = self.save()
         os.truncate(path, os.path.getsize(path) - 10)

@@ -74,7 +74,9 @@ class MetricLoggerTest(TestCase):
         self.assertFalse(os.path.exists(target))
 
     def test_a_damaged_file_is_named(self):
-        for content in ("a$0$0.5\na$1", "a$0\n", "a$x$1.0\n", "a$0$[1.0,\n", "a$b$0$1.0\n", "\n", "hello"):
+        wrong = ["a$0$0.5\na$1", "a$0\n", "a$x$1.0\n", "a$0$[1.0,\n", "a$b$0$1.0\n", "\n", "hello", "a$0$0.5\na$1$0.12"]
+        wrong += [f"a$0${value}\n" for value in ('"x"', "true", "null", "{}", "[[1.0]]", '["x"]', "[" * 100_000, "1" * 10_000)]
+        for content in wrong:
             get_platform().write(paths.logger(self.root), content)
             with self.assertRaisesRegex(ConfigError, f"{paths.logger(self.root)} is damaged"):
                 MetricLogger.load(self.root)

@@ -12,6 +12,7 @@ from foundations import paths
 from foundations.defaults import DefaultHparams
 from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
 from models import base
+from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
 from training import train as train_module
@@ -194,11 +195,26 @@ class SeedTest(RunnerTestCase):
         folder = self.train(*self.digits)
         os.remove(paths.logger(folder))
         path = paths.hparams_dict(folder)
-        with open(path, "w") as file:
-            file.write('{"seed": ')
-        status, out, err = self.command("train", *self.digits, "--global_seed=3", "--quiet")
-        self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
-        self.assertIn(path, err)
+        for content in ('{"seed": ', "[]", "{}", '{"seed": "3"}', '{"seed": -3}', '{"seed": 1e999}', '{"seed": true}', "[" * 100_000):
+            with open(path, "w") as file:
+                file.write(content)
+            status, out, err = self.command("train", *self.digits, "--global_seed=3", "--quiet")
+            self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
+            self.assertIn(path, err)
+
+    def test_a_damaged_log_of_a_finished_run_is_named_and_comes_back_once_it_is_deleted(self):
+        folder = self.train(*self.digits)
+        with open(paths.logger(folder), "rb") as file:
+            whole = file.read()
+        for content in (b"", whole[: len(whole) // 2], b"test_loss$3$__import__('os')\n", b"test_loss$3$[0.5]\n"):
+            get_platform().write(paths.logger(folder), content)
+            status, _, err = self.command("train", *self.digits, "--global_seed=3")
+            self.assertEqual((status, len(err.splitlines())), (2, 1))
+            self.assertIn(f"{paths.logger(folder)} is damaged", err)
+        os.remove(paths.logger(folder))
+        self.train(*self.digits)
+        with open(paths.logger(folder), "rb") as file:
+            self.assertEqual(file.read(), whole)
 
 
 class TeacherTest(RunnerTestCase):

@@ -1,0 +1,98 @@
+"""What is started twice, killed, or out of disk space, seen from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+
+from foundations import paths
+from platforms import process
+from platforms.platform import get_platform
+from testing import child
+from testing.test_case import TestCase
+
+TRAIN = ("train", "--default_hparams=digits_lenet_4", "--training_steps=3ep", "--momentum=0.9", "--global_seed=1")
+ALWAYS = child.Checkpoints()
+CHECKPOINT = 12  # the write of the tenth checkpoint; two files and a model come before
+
+
+class DurabilityTest(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.sims = os.path.join(self.root, "sims")
+
+    def start(self, *interferences, arguments=TRAIN) -> child.Child:
+        started = child.start(self.sims, arguments, *interferences)
+        self.addCleanup(os.remove, started.output)
+        self.addCleanup(started.kill)
+        return started
+
+    def results(self) -> dict[str, bytes]:
+        """The content of every file of the runs but pictures and checkpoints."""
+        found = {path: path.read_bytes() for path in Path(self.sims).rglob("*") if path.is_file()}
+        return {str(path): content for path, content in found.items() if path.suffix != ".png" and path.name != "checkpoint.pth"}
+
+    def undisturbed(self) -> dict[str, bytes]:
+        """What the run leaves that nobody disturbs; afterwards its folder is gone."""
+        self.assertEqual(self.start().wait()[0], 0)
+        found = self.results()
+        os.rename(self.sims, tempfile.mkdtemp(dir=self.root))
+        return found
+
+    def checkpoint(self) -> Path:
+        (path,) = Path(self.sims).rglob("checkpoint.pth")
+        return path
+
+    def test_of_eight_that_start_the_same_run_one_trains_and_all_report(self):
+        for arguments in (TRAIN, (*TRAIN[:-1], "--training_steps=2ep")):
+            log = os.path.join(self.root, "writes")
+            ended = [each.wait() for each in [self.start(ALWAYS, child.Writes(log), arguments=arguments) for _ in range(8)]]
+            self.assertEqual([status for status, _ in ended], [0] * 8)
+            self.assertEqual(len({output.splitlines()[-1] for _, output in ended}), 1)
+            self.assertRegex(ended[0][1].splitlines()[-1], "^Finished: test loss")
+            with open(log) as file:
+                self.assertEqual(len({line.split()[0] for line in file}), 1)
+            os.remove(log)
+        self.assertEqual([path for path in self.results() if os.path.basename(path).startswith(".")], [])
+
+    def test_a_run_that_is_killed_in_a_write_ends_in_the_same_bits(self):
+        expected = self.undisturbed()
+        for stage in ("half", "whole", "between"):
+            self.assertEqual(self.start(ALWAYS, child.DieInWrite(CHECKPOINT, stage)).wait()[0], -9)
+            self.assertNotEqual(self.results(), expected)
+            self.assertEqual(self.start().wait()[0], 0)
+            self.assertEqual(self.results(), expected)
+            os.rename(self.sims, tempfile.mkdtemp(dir=self.root))
+
+    def test_a_full_disk_is_named_in_one_line_and_costs_nothing(self):
+        expected = self.undisturbed()
+        self.start(ALWAYS, child.DieInWrite(CHECKPOINT, "half")).wait()
+        before = self.checkpoint().read_bytes()
+        status, output = self.start(ALWAYS, child.FileSizeLimit(len(before) - 1)).wait()
+        self.assertEqual(status, 2)
+        self.assertRegex(output.splitlines()[-1], f"^EC.py train: {self.checkpoint()} cannot be written .File too large.*intact$")
+        self.assertNotIn("Traceback", output)
+        self.assertEqual(self.checkpoint().read_bytes(), before)
+        self.assertFalse([name for name in os.listdir(self.checkpoint().parent) if name.startswith(".")])
+        self.assertEqual(self.start().wait()[0], 0)
+        self.assertEqual(self.results(), expected)
+
+    def test_a_damaged_checkpoint_costs_no_more_than_what_came_after_the_one_before(self):
+        expected = self.undisturbed()
+        self.start(ALWAYS, child.DieInWrite(CHECKPOINT, "half")).wait()
+        os.truncate(self.checkpoint(), 2000)
+        status, output = self.start().wait()
+        self.assertEqual(status, 0)
+        self.assertRegex(output, rf"(?m)^{self.checkpoint()} is damaged .*going on from the checkpoint before it$")
+        self.assertEqual(self.results(), expected)
+
+    def test_who_does_not_wait_for_a_run_leaves_with_a_status_of_its_own(self):
+        _, out, _ = self.command(*TRAIN, "--display_output_location")
+        holder = dataclasses.replace(process.this(), pid=os.getppid(), started=process._start_of(os.getppid()) or "")
+        get_platform().write(paths.lock(out.strip()), holder.to_json())
+        before = self.files()
+        status, _, err = self.command(*TRAIN, "--no-wait")
+        self.assertEqual((status, err.count("\n"), self.files()), (3, 1, before))
+        self.assertIn(f"process {os.getppid()} on {holder.host}", err)

@@ -1,0 +1,152 @@
+"""A command in a process of its own, which can be killed and made to die where it hurts.
+
+The processes are forked off one that has imported everything, so that they start in no time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+
+import matplotlib.figure  # noqa: F401  what commands import when they need it, they find imported
+import scipy.optimize  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import torch
+import torch._dynamo  # noqa: F401
+from tqdm import tqdm
+
+import EC
+from extraction import certificate, evaluation, expand_and_cluster, plotting  # noqa: F401
+from platforms import base
+from training import checkpointing, train
+
+SECONDS = 300.0  # after which a command hangs
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
+
+@dataclass
+class Child:
+    """A command at work; `output` is the file of what it prints and complains of."""
+
+    process: BaseProcess
+    output: str
+
+    def wait(self, seconds: float = SECONDS) -> tuple[int, str]:
+        """Its exit status, negative for the signal that killed it, and what it printed, once it is over."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.kill()
+            raise TimeoutError(f"a command takes more than {seconds:.0f} seconds")
+        with open(self.output) as file:
+            return self.process.exitcode, file.read()
+
+    def kill(self) -> bool:
+        """Kills it, as a power cut would, and says whether it was still at work."""
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode == -signal.SIGKILL
+
+
+def start(root: str, arguments: Sequence[str], *interferences: Callable[[], None]) -> Child:
+    """Starts `EC.py` on the CPU.
+
+    Args:
+        root: the folder of results.
+        arguments: of the command.
+        interferences: called in the process before it begins; they are sent to it, and so must be picklable.
+    """
+    descriptor, output = tempfile.mkstemp(prefix="child", suffix=".log")
+    os.close(descriptor)
+    process = CONTEXT.Process(target=_run, args=(root, list(arguments), output, interferences))
+    process.start()
+    return Child(process, output)
+
+
+def _run(root: str, arguments: list[str], output: str, interferences: Sequence[Callable[[], None]]) -> None:
+    folders = {f"EC_{name}ROOT": os.path.join(root, folder) for name, folder in (("", ""), ("DATASET_", "datasets"), ("BORUTA_", "boruta"))}
+    os.environ.update(folders, CUDA_VISIBLE_DEVICES="")
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own would outlive processes that are killed
+    sys.argv = ["EC.py", *arguments]
+    for interference in interferences:
+        interference()
+    sys.exit(EC.main(arguments))
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Makes checkpoints frequent: seconds between those of epochs, and within epochs."""
+
+    between: float = 0
+    within: float = 0
+
+    def __call__(self) -> None:
+        train.CHECKPOINT_SECONDS, train.CHECKPOINT_SECONDS_WITHIN, checkpointing.SHARE = self.between, self.within, 1.0
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Notes the path of everything that is written in a file, which several processes may share."""
+
+    log: str
+
+    def __call__(self) -> None:
+        write = base.Platform.write
+
+        def noted(path: str, content: str | bytes, keep: str | None = None) -> None:
+            write(path, content, keep)
+            with open(self.log, "a") as file:
+                file.write(f"{os.getpid()} {path}\n")
+
+        base.Platform.write = staticmethod(noted)
+
+
+@dataclass(frozen=True)
+class DieInWrite:
+    """Kills the process in the middle of a write, counted from 1: with `half` of the file written, the `whole`, or `between` two names."""
+
+    number: int
+    stage: str
+
+    def __call__(self) -> None:
+        fsync, replace, written = os.fsync, os.replace, 0
+
+        def fsync_and_die(descriptor: int) -> None:
+            nonlocal written
+            about = os.fstat(descriptor)
+            written += stat.S_ISREG(about.st_mode)
+            if written == self.number and self.stage == "half":
+                os.ftruncate(descriptor, about.st_size // 2)
+            fsync(descriptor)
+            if written == self.number and self.stage != "between":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def replace_and_die(source: str, target: str) -> None:
+            replace(source, target)
+            if written == self.number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.fsync, os.replace = fsync_and_die, replace_and_die
+
+
+@dataclass(frozen=True)
+class FileSizeLimit:
+    """Lets no file grow beyond so many bytes, as a full disk would."""
+
+    limit: int
+
+    def __call__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, self.limit))
