@@ -45,21 +45,19 @@ def held(folder: str) -> Iterator[None]:
         Busy: another process has the folder, and the platform does not wait.
         ConfigError: no file can be made there.
     """
-    path, primary = paths.lock(folder), get_platform().is_primary_process
-    if primary and _holder(path) == process.this():
-        yield
-        return
-    if primary:
-        _acquire(path)
+    path = paths.lock(folder)
+    taken = get_platform().is_primary_process and _acquire(path)
     get_platform().barrier()
-    with _kept(path) if primary else contextlib.nullcontext():
+    with _kept(path) if taken else contextlib.nullcontext():
         yield
 
 
-def _acquire(path: str) -> None:
-    """Takes a lock, or waits until it can be taken."""
+def _acquire(path: str) -> bool:
+    """Takes a lock, or waits until it can be taken; returns False where this process has it already."""
     watch, named, pause = Watch(), None, FIRST_PAUSE
     try:
+        if _holder(path) == process.this():
+            return False
         os.makedirs(os.path.dirname(path), exist_ok=True)
         while not _take(path, watch):
             holder = _holder(path)
@@ -73,6 +71,7 @@ def _acquire(path: str) -> None:
         _sweep(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}), and no run is started without it") from error
+    return True
 
 
 def _take(path: str, watch: Watch) -> bool:

@@ -2,7 +2,7 @@
 
 Command: python -m testing.benchmarks.checkpoint_cost
 Hardware: 2 CPU cores, busy with other work; OMP_NUM_THREADS=1.
-Result: not measured yet.
+Result: 28 checkpoints, 1.1% of the time; all writes 1.3% (n=1).
 
 `extract` runs as it does from the command line, its teacher's training included. Timed are the checkpoints (gathering the state, writing
 it, bringing it to the disk, renaming) and, apart, all writes together.
