@@ -13,6 +13,7 @@ from foundations.errors import ConfigError
 from foundations.hparams import Hparams, TrainingHparams
 from foundations.runner import Runner
 from lottery.desc import PRETRAIN, LotteryDesc
+from platforms import lock
 from platforms.platform import get_platform
 from training import runner as training_runner
 
@@ -88,7 +89,8 @@ class LotteryRunner(Runner):
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
             print(self.desc.banner(title, place), flush=True)
         if not self.is_finished:
-            self._train()
+            with lock.held(place):
+                self._train()
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
         picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):

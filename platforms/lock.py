@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from foundations import paths
 from foundations.errors import Busy, ConfigError
-from platforms import process
+from platforms import process, stopping
 from platforms.platform import get_platform
 from platforms.process import Process
 
@@ -43,6 +43,7 @@ def held(folder: str) -> Iterator[None]:
 
     Raises:
         Busy: another process has the folder, and the platform does not wait.
+        Stopped: the platform has been asked to stop while waiting.
         ConfigError: no file can be made there.
     """
     path = paths.lock(folder)
@@ -66,6 +67,8 @@ def _acquire(path: str) -> bool:
             if holder not in (None, named):
                 print(f"Waiting for {holder.display}, which has {os.path.dirname(path)}", file=sys.stderr, flush=True)
                 named = holder
+            if get_platform().is_stopping:
+                raise stopping.Stopped(f"{os.path.dirname(path)} was waited for")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         _sweep(path)

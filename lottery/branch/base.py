@@ -32,6 +32,7 @@ from lottery.desc import LotteryDesc, inherit, left_out
 from lottery.trunk import Trunk
 from models import registry as models
 from models.base import Model
+from platforms import lock
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
@@ -222,10 +223,14 @@ class Branch(Runner, abc.ABC):
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):
-                self._work()
+                with lock.held(self.branch_root):
+                    self._work()
         self.report()
 
     def _work(self) -> None:
+        """What there is to do at the level; another process may have done it while this one waited for the folder."""
+        if self.is_complete(self.branch_root):
+            return
         if self.trunk is None:
             self.prepare()
             self.trunk = Trunk.open(self.lottery_desc, self.job, self.shape)

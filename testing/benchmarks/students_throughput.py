@@ -2,9 +2,9 @@
 
 Command: python -m testing.benchmarks.students_throughput
 Hardware: 2 CPU cores.
-Result: with `--batches 10 --repeats 4`, 10 and 50 students 784-80-10 took 1.60 and 1.46 times as long as the products (1.56 and 1.32 with one
-thread), which misses 1.3, and the published layout 1.53 and 1.52 times as long as they; 64-64-10 and 2-16-1 were 4.1 and 4.6 times as fast
-as it is with its loader (n=1).
+Result: with `--batches 10 --repeats 4`, 10 and 50 students 784-80-10 took 1.60 and 1.46 times as long as the products (1.56 and 1.32 with
+one thread), which misses 1.3, and the published layout 1.53 and 1.52 times as long as they; 64-64-10 and 2-16-1 were 4.1 and 4.6 times as
+fast as it is with its loader (n=1).
 
 Students of 784-80-10 are to take at most 1.3 times as long as the two products of their first layer alone (forward, and for the gradient of
 the weights, of all students at once), and the published layout at least 1.3 times as long as ours, both with queries in memory. There the
