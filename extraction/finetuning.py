@@ -32,7 +32,7 @@ PROMISING = 1e-4  # the relative loss below which it is worth while to take neur
 WORSE = 100.0  # times the loss before, at most, of a network that has one neuron less and may be none the worse
 TRIALS = 3  # neurons that are tried before all are taken to be needed
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between looks for twins
-STALL = 8  # steps of fine-tuning in which the loss should at least halve
+STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
 PROBES = 1000  # queries by which contributions are measured
 
 

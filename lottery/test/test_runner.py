@@ -65,7 +65,7 @@ class LotteryTestCase(TestCase):
 
     def contents(self) -> dict[str, bytes]:
         """The bytes of every file under the root but pictures and checkpoints."""
-        kept = [name for name in self.files() if not name.endswith((".png", "checkpoint.pth"))]
+        kept = [name for name in self.files() if not name.endswith((".png", "checkpoint.pth", "checkpoint_previous.pth"))]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 
     def kill_again_and_again(self, after: bool, *command: str) -> int:
@@ -74,12 +74,12 @@ class LotteryTestCase(TestCase):
         for start in range(1, 100):
             writes = 0
 
-            def dying(path, content, start=start):
+            def dying(path, content, keep=None, start=start):
                 nonlocal writes
                 writes += 1
                 if writes == start and not after:
                     raise KeyboardInterrupt
-                write(path, content)
+                write(path, content, keep)
                 if writes == start:
                     raise KeyboardInterrupt
 
