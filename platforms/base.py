@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Job
-from platforms import platform, process, stopping
+from platforms import lock, platform, process, stopping
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +152,9 @@ class Platform(Hparams, abc.ABC):
 
         Raises:
             ConfigError: the folder cannot be made or written to, or the disk is full.
+            Busy: another process has taken over what this one was at work on.
         """
+        lock.check()
         folder, name = os.path.split(path)
         aside = os.path.join(folder, f".{name}.{process.this().token}.new")
         try:

@@ -7,12 +7,11 @@ Under the claim nobody else can change the lock, so that it can be looked at onc
 
 On the machine of the holder its death is plain. From another one it looks dead when its lock has not been touched for `STALE` seconds by
 the watch of who waits, so that clocks need not agree. A process that was only held up that long finds on its return that its lock is
-another's, and stops; both would have written the same bits, and every file appears in one stroke.
+another's, and writes no more.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import errno
 import os
@@ -33,6 +32,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between looks while waiting
 LONGEST_LOCK = 2**16  # characters
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links say
 
+_lost: dict[str, str] = {}  # locks of this process that have become another's, and whose
+
 
 @contextlib.contextmanager
 def held(folder: str) -> Iterator[None]:
@@ -51,6 +52,16 @@ def held(folder: str) -> Iterator[None]:
     get_platform().barrier()
     with _kept(path) if taken else contextlib.nullcontext():
         yield
+
+
+def check() -> None:
+    """To be called before anything is written.
+
+    Raises:
+        Busy: a lock that this process held has become another's.
+    """
+    for path, taker in list(_lost.items()):
+        raise Busy(f"{path} was taken over by {taker} while this process was held up; the run is left to them")
 
 
 def _acquire(path: str) -> bool:
@@ -174,20 +185,19 @@ def _kept(path: str) -> Iterator[None]:
     finally:
         over.set()
         heart.join()
+        _lost.pop(path, None)
         with contextlib.suppress(OSError):
             if _holder(path) == process.this():
                 os.unlink(path)
 
 
 def _beat(path: str, over: threading.Event) -> None:
-    """Touches a lock until it is over; where it has become another's, interrupts the program."""
+    """Touches a lock until it is over, or has become another's."""
     while not over.wait(HEARTBEAT):
         with contextlib.suppress(OSError):  # a file server that is away for a while
             holder = _holder(path)
             if holder != process.this():
-                taker = holder.display if holder else "somebody who removed it"
-                print(f"{path} was taken over by {taker}; leaving the run to them", file=sys.stderr, flush=True)
-                _thread.interrupt_main()
+                _lost[path] = holder.display if holder else "somebody who removed it"
                 return
             os.utime(path)
 

@@ -70,8 +70,11 @@ class Process:
         """The process that a lock names; of a lock that does not say, one of which nothing is known, another one for another text."""
         try:
             found = Process(**json.loads(text))
-            kinds = {field.name: {"str": str, "int": int}[field.type] for field in dataclasses.fields(Process)}
-            if all(isinstance(getattr(found, name), kind) for name, kind in kinds.items()) and 0 < found.pid <= MOST_PID:
+            values = {field.type: [] for field in dataclasses.fields(Process)}
+            for field in dataclasses.fields(Process):
+                values[field.type].append(getattr(found, field.name))
+            plain = all(type(value) is int for value in values["int"]) and all(map(str.isprintable, values["str"]))
+            if plain and 0 < found.pid <= MOST_PID:
                 return found
         except (ValueError, TypeError, RecursionError):
             pass
@@ -93,7 +96,7 @@ def _named(pid: int) -> Process:
         pid=pid,
         started=_start_of(pid) or "",
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        command=shlex.join(sys.argv)[:COMMAND_SHOWN],
+        command="".join(each if each.isprintable() else " " for each in shlex.join(sys.argv))[:COMMAND_SHOWN],
         job=job,
         restarts=int(restarts) if restarts.isdecimal() else 0,
     )

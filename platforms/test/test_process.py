@@ -72,6 +72,15 @@ class ProcessTest(TestCase):
             content = json.dumps(json.loads(process.this().to_json()) | {"pid": pid})
             self.assertEqual(Process.from_json(content).machine, "")
 
+    def test_what_would_upset_a_terminal_is_not_read_and_not_written(self):
+        for name in ("host", "command"):
+            self.assertEqual(Process.from_json(self.other(**{name: "a\x1b[2J\nb"}).to_json()).pid, 0)
+        with mock.patch("sys.argv", ["EC.py", "a\nb\x07", "\udcff"]):
+            process._named.cache_clear()
+            self.addCleanup(process._named.cache_clear)
+            self.assertEqual(process.this().command, "EC.py 'a b ' ' '")
+            self.assertEqual(Process.from_json(process.this().to_json()), process.this())
+
     def test_a_token_is_fit_for_the_name_of_a_file(self):
         for one in (process.this(), Process.from_json("../../etc"), Process.from_json("")):
             self.assertRegex(one.token, "^[0-9a-f]{12}$")
