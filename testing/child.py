@@ -61,11 +61,11 @@ def start(root: str, arguments: Sequence[str], *interferences: Callable[[], None
     """Starts `EC.py` on the CPU.
 
     Args:
-        root: the folder of results.
+        root: the folder of results; the output goes to a file beside it.
         arguments: of the command.
         interferences: called in the process before it begins; they are sent to it, and so must be picklable.
     """
-    descriptor, output = tempfile.mkstemp(prefix="child", suffix=".log")
+    descriptor, output = tempfile.mkstemp(".log", dir=os.path.dirname(root))
     os.close(descriptor)
     process = CONTEXT.Process(target=_run, args=(root, list(arguments), output, interferences))
     process.start()

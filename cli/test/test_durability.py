@@ -25,7 +25,6 @@ class DurabilityTest(TestCase):
 
     def start(self, *interferences, arguments=TRAIN) -> child.Child:
         started = child.start(self.sims, arguments, *interferences)
-        self.addCleanup(os.remove, started.output)
         self.addCleanup(started.kill)
         return started
 
