@@ -166,6 +166,7 @@ class InheritanceTest(LockTestCase):
     def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(self):
         self.leave_lock(started="long ago")
         self.enter()
+        self.assertEqual(self.files(), [])
 
     def test_of_many_who_find_a_dead_holder_one_follows(self):
         alone = os.path.join(self.root, "alone")

@@ -83,7 +83,7 @@ class TestHyperparameters(TestCase):
         for name, values in good.items():
             for value in values:
                 with self.subTest(name=name, value=value):
-                    Platform(**{name: value})
+                    self.assertEqual(getattr(Platform(**{name: value}), name), value)
 
     def test_a_time_limit_leaves_time_before_the_warning(self):
         for time_limit, warning, fits in (
@@ -307,7 +307,6 @@ class TestSubmission(SlurmTestCase):
 
     def test_the_job_has_the_environment_and_the_folder_of_the_submission(self):
         with mock.patch.dict(os.environ, EC_ROOT="data", EC_IMAGENET_ROOT="/my images"):
-            self.submit("--dry_run", "--seeds=0")
             lines = self.submit("--dry_run", "--seeds=0")
         self.assertIn(f"export EC_ROOT={os.path.abspath('data')}", lines)
         self.assertIn("export EC_IMAGENET_ROOT='/my images'", lines)

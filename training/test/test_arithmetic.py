@@ -130,7 +130,11 @@ class Tf32Test(TrainTestCase):
                     arithmetic.check(hparams(precision="tf32"))
 
     def test_commands_refuse_it_before_they_write_and_still_say_where_results_would_be(self):
-        for command in (("train", "--default_hparams=digits_lenet"), ("extract", "--default_hparams=students_digits_lenet")):
+        for command in (
+            ("train", "--default_hparams=digits_lenet"),
+            ("extract", "--default_hparams=students_digits_lenet"),
+            ("lottery", "--default_hparams=digits_lenet", "--levels=1"),
+        ):
             status, out, err = self.command(*command, "--precision=tf32", "--quiet")
             self.assertEqual((status, out, self.files()), (2, "", []))
             self.assertIn("--precision: tf32 is a format of NVIDIA GPUs", err)

@@ -66,7 +66,7 @@ class FamiliesTest(TestCase):
 
     def test_activation_functions_and_initialisers_serve_images(self):
         for options in (("--act_fun=silu", "--model_init=orthogonal", "--batchnorm_init=fixed"), ("--act_fun=g", "--model_init=binary")):
-            self.train("cifar_resnet_8_4", *options)
+            self.assertIn("model_ep1_it0.pth", os.listdir(self.train("cifar_resnet_8_4", *options)))
 
     def test_a_frozen_run_moves_what_is_left(self):
         folder = self.train("cifar_resnet_8_4", "--others_frozen", "--batchnorm_frozen")
