@@ -67,7 +67,7 @@ def shape(dataset_hparams: DatasetHparams) -> tuple[int, int]:
 
 def image_shape(dataset_hparams: DatasetHparams) -> tuple[int, int, int] | None:
     """Channels, height and width of an example; None where the examples are rows of values."""
-    return registered_datasets[dataset_hparams.dataset_name].Dataset.image_shape
+    return image_registry.image_shape(dataset_hparams.dataset_name)
 
 
 def num_classes(dataset_hparams: DatasetHparams) -> int:

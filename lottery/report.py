@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 from foundations import paths
 from lottery.desc import LotteryDesc
+from platforms import files
 from platforms.platform import get_platform
 from training.metric_logger import MetricLogger
 from training.runner import is_finished
@@ -59,8 +59,7 @@ def read(level: int, location: str) -> Outcome:
     points = logger.get(f"test_{metric}")
     best = better(value for _, value in points)
     reached = next(iteration for iteration, value in points if value == best)
-    with get_platform().open(paths.sparsity_report(location)) as file:
-        weights = json.load(file)
+    weights = files.read_json(paths.sparsity_report(location), "delete it and its mask, and run the same command again")
     return Outcome(level, weights["unpruned"], weights["total"], metric, points[-1][1], best, reached - points[0][0])
 
 
@@ -111,8 +110,7 @@ def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
 
 def _branch_arguments(location: str) -> dict[str, object]:
     """The arguments of a branch, those of its bundles of hyperparameters one by one."""
-    with get_platform().open(paths.hparams_dict(location)) as file:
-        values = json.load(file)["branch_hparams"]
+    values = files.read_json(paths.hparams_dict(location), "delete the folder and run its command again")["branch_hparams"]
     nested = {field: value for bundle in values.values() if isinstance(bundle, dict) for field, value in bundle.items()}
     return {name: value for name, value in values.items() if not isinstance(value, dict)} | nested
 

@@ -138,9 +138,6 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
     """Raises a ConfigError for what pruned networks cannot be trained with; `prefix` is that of the flags."""
-    if training_hparams.polish_optimizer is not None:
-        raise ConfigError(
-            f"--{prefix}polish_optimizer: students are polished by extract only; here --{prefix}optimizer_name takes any optimizer"
-        )
+    training_runner.refuse_polishing(training_hparams, prefix)
     if training_hparams.further_training is not None:
         raise ConfigError(f"--{prefix}further_training: what is finished stays as it is here; --{prefix}training_steps trains longer")

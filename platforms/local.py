@@ -29,6 +29,12 @@ class Platform(base.Platform):
         return torch.nn.DataParallel(forward)
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The variables that set the folders to what they are here, from wherever a process is started."""
+        roots = {"EC_ROOT": self.root, "EC_DATASET_ROOT": self.dataset_root}
+        return roots | {"EC_IMAGENET_ROOT": self.imagenet_root, "EC_BORUTA_ROOT": self.boruta_root}
+
+    @property
     def root(self) -> str:
         return os.path.abspath(os.environ.get("EC_ROOT") or ROOT)
 

@@ -174,8 +174,7 @@ class Platform(local.Platform):
 
     def script(self, job: Job, runs: Sequence[Run]) -> str:
         """The batch script that runs a command for the seeds of some runs, in the environment of this process."""
-        roots = {"EC_ROOT": self.root, "EC_DATASET_ROOT": self.dataset_root, "EC_BORUTA_ROOT": self.boruta_root}
-        environment = {name: value for name, value in os.environ.items() if name.startswith("EC_")} | roots | UNBUFFERED
+        environment = {name: value for name, value in os.environ.items() if name.startswith("EC_")} | self.environment | UNBUFFERED
         command = [sys.executable, PROGRAM, job.command, *job.arguments]
         return self.render(command, runs, self._experiment(runs[0]), self._logs(runs[0]), os.getcwd(), environment)
 

@@ -13,7 +13,7 @@ from cli.shared_args import JobArgs
 from foundations import paths
 from foundations.desc import Desc
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
+from foundations.hparams import DatasetHparams, TrainingHparams
 from foundations.runner import Runner
 from foundations.seeds import NOT_CHOSEN, draw
 from platforms import files, lock
@@ -59,8 +59,7 @@ class TrainingRunner(Runner):
         Raises:
             ConfigError: something in the descriptor cannot be run.
         """
-        if desc.training_hparams.polish_optimizer is not None:
-            raise ConfigError("--polish_optimizer: students are polished by extract only; here --optimizer_name takes any optimizer")
+        refuse_polishing(desc.training_hparams)
         dataset_hparams, shape, _, prepare = check(desc, job)
         return TrainingRunner(dataclasses.replace(desc, dataset_hparams=dataset_hparams), job, shape, prepare)
 
@@ -152,6 +151,14 @@ def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Te
     models.check_fits(desc.model_hparams, *shape, datasets.image_shape(hparams))
     check_freezing(desc)
     return hparams, shape, teacher, prepare
+
+
+def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> None:
+    """Raises a ConfigError where students are to be polished, on behalf of a command that does not; `prefix` is that of the flags."""
+    if training_hparams.polish_optimizer is not None:
+        raise ConfigError(
+            f"--{prefix}polish_optimizer: students are polished by extract only; here --{prefix}optimizer_name takes any optimizer"
+        )
 
 
 def check_freezing(desc: Desc) -> None:

@@ -13,6 +13,7 @@ from foundations import paths
 from foundations.hparams import Hparams
 from lottery import plotting
 from lottery.branch import base
+from platforms import files
 from platforms.platform import get_platform
 from training.evaluation import evaluate
 
@@ -62,8 +63,7 @@ class Branch(base.Branch):
     def report(self) -> None:
         found = {}
         for level in self.levels:
-            with get_platform().open(paths.barrier(self.location(level))) as file:
-                found[level] = json.load(file)
+            found[level] = files.read_json(paths.barrier(self.location(level)), "delete it and run the same command again")
         path = self.desc.report_path(get_platform().root, self.job.global_seed)
         plotting.barriers(found, barrier, path)
         if not self.job.quiet:

@@ -9,7 +9,7 @@ from foundations.runner import Runner
 
 
 class LotteryBranchRunner(Runner):
-    """Hands over to the branch that is named."""
+    """Hands over to the branch that is named, which is the runner; this is never one itself."""
 
     @staticmethod
     def description() -> str:
@@ -34,9 +34,3 @@ class LotteryBranchRunner(Runner):
         from lottery.branch import registry
 
         return registry.get(args.branch).create_from_args(args)
-
-    def display_output_location(self) -> None:
-        raise NotImplementedError("the branch does")
-
-    def run(self) -> None:
-        raise NotImplementedError("the branch does")
