@@ -89,6 +89,10 @@ class LotteryRunner(Runner):
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
             print(self.desc.banner(title, place), flush=True)
         if not self.is_finished:
+            from training import arithmetic
+
+            for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
+                arithmetic.check(training_hparams)
             with lock.held(place):
                 self._train()
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
