@@ -13,6 +13,7 @@ from foundations.seeds import derive
 from foundations.step import Step
 from models import registry
 from models.base import Model
+from platforms import memory
 from platforms.platform import get_platform
 from platforms.stopping import Stopped
 from training import arithmetic, checkpointing, standard_callbacks
@@ -69,6 +70,7 @@ def train(
     Raises:
         Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
     """
+    memory.keep_freed()
     iterations = len(train_loader)
     computed = arithmetic.Arithmetic(training_hparams, model)
     model.to(get_platform().torch_device, getattr(torch, training_hparams.stored_precision))

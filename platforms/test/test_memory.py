@@ -1,0 +1,34 @@
+"""Memory that is kept for the next step."""
+
+import subprocess
+import sys
+import unittest
+
+from platforms import memory
+from testing.test_case import TestCase
+
+STEPS = """
+import resource, sys, numpy
+from platforms import memory
+if sys.argv[1] == "kept":
+    memory.keep_freed()
+def step():
+    held = [numpy.ones(size << 17) for size in (4, 8, 12, 16)]
+step(), step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 10)
+"""
+
+
+@unittest.skipUnless(memory.keep_freed(), "only glibc can be told to keep memory")
+class MemoryTest(TestCase):
+    def mapped(self, how: str) -> float:
+        """The bytes that are mapped anew in each step, of 40 MiB that it asks for."""
+        done = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    def test_a_step_finds_the_memory_of_the_one_before(self):
+        self.assertLess(self.mapped("kept"), 1 << 20)
+        self.assertGreater(self.mapped("given back"), 4 << 20)
