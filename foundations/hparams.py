@@ -283,6 +283,7 @@ class TrainingHparams(Hparams):
     delta: float | None = hashed_as("gamma", None)
     warmup_steps: str | None = None
     weight_decay: float | None = None
+    centred: bool = False
     lr_decay: str | None = None
     plateau_opt: bool = False
     patience: int = 100
@@ -305,6 +306,10 @@ class TrainingHparams(Hparams):
     _delta = "The factor of milestones (0.1 when left out) and of plateaus (1/sqrt(10) when left out)."
     _warmup_steps = "How long the learning rate rises from 0 in a line."
     _weight_decay = "The L2 penalty on the weights."
+    _centred = (
+        "Step as if the activations of hidden neurons were centred, which changes the way and not the network: for sgd and adam, and fully "
+        "connected networks."
+    )
     _lr_decay = "The curve along which the learning rate falls to 0 at the end of training."
     _plateau_opt = (
         "Multiply the learning rate by --delta whenever the training loss has not improved for --patience epochs, and stop when "

@@ -109,11 +109,12 @@ class Model(Perceptron):
         family, _, student = Model.parse(model_name)
         teacher = family.family + family.member
         plain = family.default_hparams(teacher)
-        steps = family.students_steps if len(family.parse(student)) == 3 else family.deep_students_steps
+        deep = len(family.parse(student)) > 3
+        steps = family.deep_students_steps if deep else family.students_steps
         return DefaultHparams(
             DatasetHparams(dataset_name="teacher", batch_size=256, teacher_name=teacher, datagen=family.queries),
             dataclasses.replace(plain.model_hparams, model_name=model_name),
-            TrainingHparams(optimizer_name="adam", lr=family.students_lr, training_steps=steps, lr_decay="cosine"),
+            TrainingHparams(optimizer_name="adam", lr=family.students_lr, training_steps=steps, centred=deep, lr_decay="cosine"),
             ExtractionHparams(),
             plain.pruning_hparams,
         )

@@ -10,6 +10,7 @@ import torch
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import DECAYS, PRECISIONS, TrainingHparams
 from foundations.step import Step
+from training.centring import Centring
 from training.second_order import LBFGS, LevenbergMarquardt
 
 OPTIMIZERS = ["sgd", "adam", "lbfgs", "levenberg_marquardt"]
@@ -22,6 +23,13 @@ SPENT = 1e-4  # a plateau schedule is spent when it has lowered the rate by this
 
 def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> torch.optim.Optimizer:
     """The optimizer that some hyperparameters describe, over all parameters of a model that need a gradient."""
+    optimizer = _optimizer(training_hparams, model)
+    if training_hparams.centred and training_hparams.optimizer_name not in SECOND_ORDER:
+        Centring(optimizer, model)
+    return optimizer
+
+
+def _optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> torch.optim.Optimizer:
     h = training_hparams
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decay = h.weight_decay or 0.0

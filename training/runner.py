@@ -150,6 +150,7 @@ def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Te
         shape = datasets.shape(hparams)
     models.check_fits(desc.model_hparams, *shape, datasets.image_shape(hparams))
     check_freezing(desc)
+    check_centring(desc)
     return hparams, shape, teacher, prepare
 
 
@@ -168,6 +169,16 @@ def check_freezing(desc: Desc) -> None:
     h, name = desc.model_hparams, "levenberg_marquardt"
     if desc.training_hparams.optimizer_name == name and Students.is_valid_model_name(h.model_name) and (h.output_frozen or h.others_frozen):
         raise ConfigError(f"--optimizer_name: {name} trains students whole; leave out --output_frozen and --others_frozen, or use lbfgs")
+
+
+def check_centring(desc: Desc) -> None:
+    """Raises a ConfigError for centred steps of a network that is not fully connected."""
+    from models import registry as models
+    from models.mlp import Perceptron
+
+    name = desc.model_hparams.model_name
+    if desc.training_hparams.centred and not issubclass(models.family_of(name), Perceptron):
+        raise ConfigError(f"--centred: is for fully connected networks and their students, not for {name}")
 
 
 def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[DatasetHparams, Teacher, Callable[[], None]]:

@@ -56,6 +56,7 @@ BAD_INPUT = [
     ((*TRAIN, "--act_fun=rleu"), "--act_fun:", "'rleu'", "did you mean 'relu'", "softplus"),
     ((*TRAIN, "--dataset_name=digit"), "--dataset_name:", "'digit'", "did you mean 'digits'", "teacher"),
     ((*TRAIN, "--optimizer_name=sdg"), "--optimizer_name:", "'sdg'", "did you mean 'sgd'", "adam"),
+    (("train", "--default_hparams=cifar_resnet_8", "--centred"), "--centred:", "fully connected", "cifar_resnet_8"),
     ((*TRAIN, "--datagen=digits"), "--datagen:", "--dataset_name teacher"),
     ((*TRAIN, "--dataset_name=teacher"), "--teacher_name is required", "a hash"),
     ((*TRAIN, "--gamma=0.9"), "--gamma", "--help"),
