@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from cli import arg_utils, runner_registry
 from foundations.errors import ConfigError
 from foundations.runner import Job, Runner
+from platforms import provenance, stopping
 from platforms import registry as platforms
-from platforms import stopping
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
         print(runner_registry.welcome())
         return 0
     try:
-        with stopping.watching():
+        with stopping.watching(), provenance.asked(arguments):
             run(arguments[0], arguments[1:])
     except ConfigError as error:
         print(f"EC.py {arguments[0]}: {error}".replace("\n", " "), file=sys.stderr)

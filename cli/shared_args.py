@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foundations.errors import unknown
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
+
+TRACKER_MODES = ("online", "offline")
 
 
 @dataclass
@@ -17,6 +20,8 @@ class JobArgs(Hparams):
     evaluate_only_at_end: bool = False
     display_output_location: bool = False
     default_hparams: str | None = None
+    tracker: str | None = None
+    tracker_mode: str | None = None
 
     _name = "Job Arguments"
     _description = "What belongs to this run rather than to the experiment; none of it but the seed names a folder."
@@ -25,6 +30,10 @@ class JobArgs(Hparams):
     _evaluate_only_at_end = "Evaluate before and after training only."
     _display_output_location = "Print where the results of this run are, or would be, and leave."
     _default_hparams = "Fill in the hyperparameters that this model trains well with; flags beside it still win."
+    _tracker = "Show telemetry while the run is at work: tensorboard or wandb, or both joined by +."
+    _tracker_mode = "Whether wandb is online or offline (what WANDB_MODE says when left out)."
 
     def __post_init__(self):
         self.require("global_seed", self.global_seed >= NOT_CHOSEN, "-1 (not chosen) or more")
+        if self.tracker_mode not in (None, *TRACKER_MODES):
+            raise unknown("--tracker_mode", self.tracker_mode, TRACKER_MODES)

@@ -65,7 +65,7 @@ class Reconstruction:
 
 
 def train_students(
-    desc: ExtractionDesc, outputs: int, train_loader: DataLoader, test_loader: DataLoader, location: str, seed: int, **options: bool
+    desc: ExtractionDesc, outputs: int, train_loader: DataLoader, test_loader: DataLoader, location: str, seed: int, **options: object
 ) -> Students:
     """Trains the students, or finds them trained, and returns them; `options` are those of `standard_train`."""
     students = models.get(desc.model_hparams, outputs, seed)

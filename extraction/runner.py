@@ -17,7 +17,7 @@ from extraction.desc import ExtractionDesc
 from foundations import paths
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
-from platforms import lock
+from platforms import lock, provenance
 from platforms.platform import get_platform
 from training import runner as training_runner
 
@@ -92,6 +92,7 @@ class ExtractionRunner(Runner):
             students, loaders = self._train_students(watch)
         with lock.held(self.output_location):
             if not report.is_current(self.output_location, self.students_location):
+                provenance.note(self.output_location, loaders[0].seed)
                 self._reconstruct(students, loaders, watch)
 
     def _train_students(self, watch: Stopwatch) -> tuple[Students, tuple[DataLoader, DataLoader]]:
@@ -110,6 +111,7 @@ class ExtractionRunner(Runner):
             exact = tuple(type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders)
         with watch("students"):
             options = {"verbose": not self.job.quiet, "evaluate_only_at_end": self.job.evaluate_only_at_end}
+            options["identity"] = training_runner.identity(self.desc, seed, self.job)
             return expand_and_cluster.train_students(self.desc, shape[1], *loaders, self.students_location, seed, **options), exact
 
     def _reconstruct(self, students: Students, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:

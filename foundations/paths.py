@@ -49,6 +49,11 @@ def hparams_log(location: str, kind: str = "") -> str:
     return os.path.join(location, f"{kind}hparams.log")
 
 
+def provenance(location: str) -> str:
+    """How the run was started, and where."""
+    return os.path.join(location, "provenance.json")
+
+
 def mask(location: str) -> str:
     """Which weights of a pruned network are left."""
     return os.path.join(location, "mask.pth")
@@ -57,6 +62,11 @@ def mask(location: str) -> str:
 def sparsity_report(location: str) -> str:
     """How many they are."""
     return os.path.join(location, "sparsity_report.json")
+
+
+def tensorboard(location: str) -> str:
+    """The folder of what TensorBoard reads."""
+    return os.path.join(location, "tensorboard")
 
 
 def curves(location: str) -> str:
@@ -82,6 +92,11 @@ def barrier(location: str) -> str:
 def report(location: str) -> str:
     """What an extraction found."""
     return os.path.join(location, "report.json")
+
+
+def page(location: str) -> str:
+    """The same as a page for people, which stands alone."""
+    return os.path.join(location, "report.html")
 
 
 def plots(location: str) -> str:

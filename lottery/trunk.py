@@ -64,9 +64,11 @@ class Trunk:
         return self.desc.run_path(get_platform().root, self.job.global_seed, level)
 
     @property
-    def options(self) -> dict[str, bool]:
-        """How the training of a level shows itself."""
-        return {"verbose": not self.job.quiet, "epoch_lines": False, "evaluate_only_at_end": self.job.evaluate_only_at_end}
+    def options(self) -> dict[str, object]:
+        """How the training of a level shows itself, and whose it is."""
+        identity = training_runner.identity(self.desc, self.seed, self.job)
+        shown = {"verbose": not self.job.quiet, "epoch_lines": False, "evaluate_only_at_end": self.job.evaluate_only_at_end}
+        return shown | {"identity": identity}
 
     def train(self, levels: int) -> None:
         """Trains every level up to the last that has not been trained."""

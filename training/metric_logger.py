@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from foundations import paths
@@ -39,6 +40,15 @@ class MetricLogger:
         """The newest value of a metric."""
         values = self.get(name)
         return values[-1][1] if values else None
+
+    def records(self, first: int = 0) -> list[tuple[str, int, float | list[float]]]:
+        """Name, iteration and value of every record in the order in which they came, without so many that came first."""
+        return [(*key, value) for key, value in itertools.islice(self._values.items(), first, None)]
+
+    @property
+    def count(self) -> int:
+        """The number of records."""
+        return len(self._values)
 
     @property
     def last_iteration(self) -> int:

@@ -22,6 +22,7 @@ from training.desc import TrainingDesc
 
 if TYPE_CHECKING:
     from datasets.teacher_dataset import Teacher
+    from training.trackers.base import Identity
 
 
 @dataclass
@@ -103,6 +104,7 @@ class TrainingRunner(Runner):
             verbose=not self.job.quiet,
             epoch_lines=self.epoch_lines,
             evaluate_only_at_end=self.job.evaluate_only_at_end,
+            identity=identity(self.desc, seed, self.job),
         )
 
 
@@ -135,7 +137,9 @@ def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Te
     from datasets import registry as datasets
     from models import registry as models
     from training import optimizers
+    from training.trackers import registry as trackers
 
+    trackers.check(job.tracker, job.tracker_mode)
     hparams, teacher, prepare = desc.dataset_hparams, None, lambda: None
     datasets.check(hparams)
     models.check(desc.model_hparams)
@@ -270,3 +274,10 @@ def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None
         return
     get_platform().write(paths.hparams_log(location), desc.log + "\n")
     get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape)))
+
+
+def identity(desc: Desc, seed: int, job: JobArgs) -> Identity:
+    """A run as its provenance and its trackers know it."""
+    from training.trackers.base import Identity
+
+    return Identity({name: bundle.to_dict() for name, bundle in desc.bundles().items()}, seed, job.tracker, job.tracker_mode)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from datasets.base import DataLoader
 from foundations.step import Step
 from models.base import Model
+from platforms import provenance
 from training import plotting
 from training.evaluation import evaluate
 
@@ -86,6 +87,19 @@ def create_eval_callback(name: str, loader: DataLoader, verbose: bool = False):
                 f"{name:<7} ep {step.ep:03d}\tit {step.it:03d}\tloss {results['loss']:<8.4g}\t{accuracy}"
                 f"ex {len(loader.dataset)}\ttime {time.monotonic() - started:.2f}s"
             )
+
+    return run
+
+
+def create_provenance_callback(seed: int):
+    """A callback that notes the start of the run, now that its checkpoint, if there was one, has turned out to be whole."""
+    noted = False
+
+    def run(output_location, step, model, optimizer, logger):
+        nonlocal noted
+        if not noted:
+            provenance.note(output_location, seed)
+            noted = True
 
     return run
 

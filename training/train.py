@@ -19,6 +19,8 @@ from platforms.stopping import Stopped
 from training import arithmetic, checkpointing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
+from training.trackers import registry as trackers
+from training.trackers.base import Identity
 
 Callback = Callable[[str, Step, Model, torch.optim.Optimizer, MetricLogger], None]
 
@@ -111,9 +113,13 @@ def standard_train(
     start_step: Step | None = None,
     end_step: Step | None = None,
     more_callbacks: Sequence[Callback] = (),
+    identity: Identity | None = None,
     **options: bool,
 ) -> None:
-    """Trains with the standard callbacks, whose `options` it takes; a run that has finished before only gives its weights to the model."""
+    """Trains with the standard callbacks, whose `options` it takes; a run that has finished before only gives its weights to the model.
+
+    A run with an `identity`, which those lack that are a part of another, leaves its provenance, and trackers follow it.
+    """
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:
         end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
         if registry.exists(output_location, end):
@@ -122,4 +128,7 @@ def standard_train(
             return
     planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
     callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, start=start_step, **options)
-    train(training_hparams, model, train_loader, output_location, [*callbacks, *more_callbacks], start_step, end_step)
+    if identity:
+        callbacks = [standard_callbacks.create_provenance_callback(identity.seed), *callbacks]
+    with trackers.following(identity) as followers:
+        train(training_hparams, model, train_loader, output_location, [*callbacks, *more_callbacks, *followers], start_step, end_step)

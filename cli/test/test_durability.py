@@ -15,7 +15,8 @@ from testing.test_case import TestCase
 
 TRAIN = ("train", "--default_hparams=digits_lenet_4", "--training_steps=3ep", "--momentum=0.9", "--global_seed=1")
 ALWAYS = child.Checkpoints()
-CHECKPOINT = 12  # the write of the tenth checkpoint; two files and a model come before
+CHECKPOINT = 13  # the write of the tenth checkpoint; three files and a model come before
+STARTED = ("checkpoint.pth", "provenance.json")
 
 
 class DurabilityTest(TestCase):
@@ -29,9 +30,9 @@ class DurabilityTest(TestCase):
         return started
 
     def results(self) -> dict[str, bytes]:
-        """The content of every file of the runs but pictures and checkpoints."""
+        """The content of every file of the runs but pictures, checkpoints, and when they were started."""
         found = {path: path.read_bytes() for path in Path(self.sims).rglob("*") if path.is_file()}
-        return {str(path): content for path, content in found.items() if path.suffix != ".png" and path.name != "checkpoint.pth"}
+        return {str(path): content for path, content in found.items() if path.suffix != ".png" and path.name not in STARTED}
 
     def undisturbed(self) -> dict[str, bytes]:
         """What the run leaves that nobody disturbs; afterwards its folder is gone."""

@@ -46,7 +46,7 @@ class ExtractionTestCase(TestCase):
 
     def contents(self):
         """The bytes of every file under the root but those that hold times or pictures."""
-        kept = [name for name in self.files() if not name.endswith((".png", "report.json"))]
+        kept = [name for name in self.files() if not name.endswith((".png", "report.json", "report.html", "provenance.json"))]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 
 
@@ -76,7 +76,7 @@ class TestExtraction(ExtractionTestCase):
                 sorted(os.listdir(main)),
                 sorted(
                     [os.path.basename(location), "checkpoint.pth", "curves.png", "hparams.log", "hparams_dict", "logger"]
-                    + ["model_ep0_it0.pth", report["students"]["weights"]]
+                    + ["model_ep0_it0.pth", "provenance.json", report["students"]["weights"]]
                 ),
             )
             pictures = ["cluster_alignment_1", "dendrogram_1", "distance_matrix_1", "student_losses", "teacher_alignment_1", "weights_1"]

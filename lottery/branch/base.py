@@ -32,7 +32,7 @@ from lottery.desc import LotteryDesc, inherit, left_out
 from lottery.trunk import Trunk
 from models import registry as models
 from models.base import Model
-from platforms import lock
+from platforms import lock, provenance
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
@@ -144,9 +144,11 @@ class Branch(Runner, abc.ABC):
                 f"{self.name}: levels start at {start}, which leaves nothing of {training_hparams.training_steps} of training"
             )
         training_runner.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
+        provenance.note(self.branch_root, self.trunk.seed)
         mask.save(location)
         pruned = PrunedModel(model, mask)
-        standard_train(training_hparams, pruned, *loaders, location, start, **self.trunk.options)
+        options = self.trunk.options | {"identity": training_runner.identity(self.desc, self.trunk.seed, self.job)}
+        standard_train(training_hparams, pruned, *loaders, location, start, **options)
         return pruned
 
     # What a branch may do in its own way.

@@ -64,8 +64,9 @@ class LotteryTestCase(TestCase):
             self.assertTrue(torch.equal(first[name], expected), name)
 
     def contents(self) -> dict[str, bytes]:
-        """The bytes of every file under the root but pictures and checkpoints."""
-        kept = [name for name in self.files() if not name.endswith((".png", "checkpoint.pth", "checkpoint_previous.pth"))]
+        """The bytes of every file under the root but pictures, checkpoints, and when the runs were started."""
+        others = (".png", "checkpoint.pth", "checkpoint_previous.pth", "provenance.json")
+        kept = [name for name in self.files() if not name.endswith(others)]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 
     def kill_again_and_again(self, after: bool, *command: str) -> int:
@@ -105,7 +106,15 @@ class TestLevels(LotteryTestCase):
         self.assertRegex(os.path.relpath(folders[1], self.root), r"^lottery_[0-9a-f]{32}/seed_3/level_1/main$")
         seed = os.path.dirname(os.path.dirname(folders[0]))
         self.assertEqual(sorted(os.listdir(seed)), ["level_0", "level_1", "level_pretrain", "levels_0-1.png"])
-        files = ["checkpoint.pth", "logger", "mask.pth", "model_ep0_it2.pth", "model_ep2_it0.pth", "sparsity_report.json"]
+        files = [
+            "checkpoint.pth",
+            "logger",
+            "mask.pth",
+            "model_ep0_it2.pth",
+            "model_ep2_it0.pth",
+            "provenance.json",
+            "sparsity_report.json",
+        ]
         self.assertEqual(sorted(os.listdir(folders[1])), files)
         self.assertEqual(sorted(os.listdir(folders[0])), sorted([*files, "hparams.log", "hparams_dict"]))
 

@@ -8,7 +8,8 @@ Small runs of every command, with checkpoints within epochs every few hundredths
 the time that the run takes, the rest in the middle of a write that is drawn from all of its writes: with half of the file written, the
 whole of it, or, of checkpoints, between the moments when the old one loses and the new one takes its name. All are `kill -9`. The same
 command is then started again, and every file that it leaves is compared with those of the undisturbed run: weights, masks, logs, reports
-and records. Checkpoints, pictures, and the seconds in reports are left out. No lock and no half-written file may be left.
+and records. Checkpoints, pictures, pages, when runs were started, and the seconds in reports are left out. No lock and no half-written
+file may be left.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ class Tally:
 
 
 def contents(root: str) -> dict[str, bytes]:
-    """What a finished run leaves, by path, but for checkpoints, pictures, and the seconds in reports."""
+    """What a finished run leaves, by path, but for checkpoints, pictures, pages, when it was started, and the seconds in reports."""
     found = {}
     for path in files(root):
         name = os.path.basename(path)
-        if name.endswith(".png") or name.startswith("checkpoint"):
+        if name.endswith((".png", ".html")) or name.startswith(("checkpoint", "provenance")):
             continue
         with open(os.path.join(root, path), "rb") as file:
             content = file.read()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from unittest import mock
 
@@ -12,6 +13,7 @@ from foundations import paths
 from foundations.defaults import DefaultHparams
 from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
 from models import base
+from platforms import provenance
 from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
@@ -19,6 +21,7 @@ from training import train as train_module
 from training.metric_logger import MetricLogger
 
 RUN_FILES = ["checkpoint.pth", "curves.png", "hparams.log", "hparams_dict", "logger", "model_ep0_it0.pth", "model_ep2_it0.pth"]
+RUN_FILES += ["provenance.json"]
 
 
 class RunnerTestCase(TestCase):
@@ -137,6 +140,18 @@ class TrainTest(RunnerTestCase):
         folder = self.train(*self.digits)
         self.assertEqual(self.states(folder)["logger"][1], whole["logger"][1])
         self.assertEqual(sorted(os.listdir(folder)), RUN_FILES)
+
+    def test_every_start_that_had_something_to_do_is_kept_with_the_command_and_the_seed_that_was_drawn(self):
+        command = ("train", *self.digits, "--quiet")
+        stop = mock.patch.object(train_module.standard_callbacks, "save_logger", side_effect=KeyboardInterrupt)
+        with stop:
+            self.command(*command)
+        for _ in range(2):
+            self.assertEqual(self.command(*command), (0, "", ""))
+        folder = self.location(*self.digits)
+        kept = provenance.read(folder)
+        self.assertEqual((kept["command"], kept["seed"]), (shlex.join(["python", "EC.py", *command]), self.record(folder)["seed"]))
+        self.assertEqual([list(start) for start in kept["starts"]], [["time"]] * 2)
 
     def test_further_training_goes_on_in_the_same_folder(self):
         folder = self.train(*self.digits)

@@ -1,0 +1,83 @@
+"""What is kept of where a run comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from unittest import mock
+
+import torch
+
+from foundations import paths
+from platforms import provenance
+from platforms.platform import get_platform
+from testing.test_case import TestCase
+
+
+class TestProvenance(TestCase):
+    def setUp(self):
+        super().setUp()
+        provenance._revision.cache_clear()
+        self.addCleanup(provenance._revision.cache_clear)
+
+    def noted(self, *arguments: str, seed: int = 3) -> dict:
+        """What is kept after a command has begun to work."""
+        with provenance.asked(arguments):
+            provenance.note(self.root, seed)
+        with open(paths.provenance(self.root)) as file:
+            return json.load(file)
+
+    def test_a_start_says_what_was_asked_of_what_and_where(self):
+        found = self.noted("train", "--model_name", "a b")
+        self.assertEqual(shlex.split(found["command"]), ["python", "EC.py", "train", "--model_name", "a b"])
+        self.assertEqual((found["seed"], found["platform"], found["host"]), (3, "test_case", socket.gethostname()))
+        self.assertEqual(found["versions"]["torch"], torch.__version__.partition("+")[0])
+        self.assertEqual(found["versions"]["python"], sys.version.split()[0])
+        self.assertEqual((len(found["device"]), found["threads"], len(found["starts"])), (1, torch.get_num_threads(), 1))
+        self.assertRegex(found["starts"][0]["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d$")
+
+    def test_a_later_start_is_appended_with_what_is_different(self):
+        first = self.noted("train", "--quiet")
+        with mock.patch.object(socket, "gethostname", return_value="elsewhere"):
+            again = self.noted("train")
+        self.assertEqual({**again, "starts": again["starts"][:1]}, first)
+        self.assertEqual({**again["starts"][1], "time": None}, {"time": None, "command": "python EC.py train", "host": "elsewhere"})
+        self.assertGreaterEqual(again["starts"][1]["time"], again["starts"][0]["time"])
+
+    def test_what_is_asked_once_is_noted_once(self):
+        with provenance.asked(["train"]):
+            for _ in range(2):
+                provenance.note(self.root, 3)
+        self.assertEqual(len(provenance.read(self.root)["starts"]), 1)
+
+    def test_a_damaged_file_is_begun_anew(self):
+        for content in ("", "[]", '{"starts": 3}', '{"starts": [3]}', "[" * 100_000):
+            get_platform().write(paths.provenance(self.root), content)
+            self.assertEqual(self.noted("train")["command"], "python EC.py train")
+
+    def test_the_revision_is_that_of_the_checkout_and_a_change_makes_it_dirty(self):
+        def git(*arguments):
+            name = ("-c", "user.name=n", "-c", "user.email=e")
+            return subprocess.run(["git", "-C", self.root, *name, *arguments], capture_output=True, text=True, check=True).stdout
+
+        with mock.patch.object(provenance, "CHECKOUT", self.root):
+            self.assertEqual((self.noted("train")["revision"], self.noted("train")["dirty"]), (None, None))
+            git("init", "--quiet")
+            get_platform().write(os.path.join(self.root, "program.py"), "1")
+            git("add", "program.py")
+            git("commit", "--quiet", "--message=first")
+            for content, dirty in (("1", False), ("2", True)):
+                get_platform().write(os.path.join(self.root, "program.py"), content)
+                provenance._revision.cache_clear()
+                self.assertEqual(provenance._revision(), (git("rev-parse", "HEAD").strip(), dirty))
+
+    def test_a_git_that_hangs_or_is_not_there_is_done_without(self):
+        for error in (subprocess.TimeoutExpired("git", 5), FileNotFoundError()):
+            os.makedirs(os.path.join(self.root, ".git"), exist_ok=True)
+            provenance._revision.cache_clear()
+            with mock.patch.object(provenance, "CHECKOUT", self.root), mock.patch.object(subprocess, "run", side_effect=error):
+                self.assertEqual(provenance._revision(), (None, None))
