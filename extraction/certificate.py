@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import torch
 from scipy.linalg import qr
@@ -89,18 +90,24 @@ def certify(result: Reconstruction, train_loader: DataLoader, test_loader: DataL
         rank, bound = determination(network, symmetry, train_loader)
     if rank == unknowns and residual <= FLOOR:
         disagreement = rivalry(network, train_loader) / spread
-    accepted = (
-        residual <= FLOOR
-        and held_out <= FLOOR
-        and train_loader.labels.numel() > unknowns
-        and rank == unknowns
-        and bound <= WEIGHT_ERROR
-        and apart >= SEPARATION
-        and settled
-        and disagreement <= DISAGREEMENT
-    )
     figures = residual, held_out, train_loader.labels.numel(), unknowns, rank, bound, agreement(result), apart, settled, disagreement
-    return Certificate(*figures, bool(accepted))
+    found = Certificate(*figures, accepted=False)
+    return dataclasses.replace(found, accepted=all(met(dataclasses.asdict(found)).values()))
+
+
+def met(figures: Mapping[str, object]) -> dict[str, bool]:
+    """Of each figure of which something is required, whether that is met; what was not examined is not."""
+    bound, disagreement = figures["weight_error_bound"], figures["disagreement"]
+    return {
+        "residual": figures["residual"] <= FLOOR,
+        "held_out_residual": figures["held_out_residual"] <= FLOOR,
+        "equations": figures["equations"] > figures["unknowns"],
+        "rank": figures["rank"] == figures["unknowns"],
+        "weight_error_bound": bound is not None and bound <= WEIGHT_ERROR,
+        "separation": figures["separation"] >= SEPARATION,
+        "signs_settled": figures["signs_settled"],
+        "disagreement": disagreement is not None and disagreement <= DISAGREEMENT,
+    }
 
 
 @torch.no_grad()

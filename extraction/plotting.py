@@ -48,7 +48,9 @@ def draw(result: Reconstruction, teacher: FullyConnected | None, students_locati
         ours = in_gauge_of(ours, theirs, symmetry)
         for depth, (mine, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
             teacher_alignment(mine, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
-    weights(ours[0], theirs[0] if len(theirs) == len(ours) else None, symmetry, os.path.join(folder, "weights_1.png"))
+    known = theirs if len(theirs) == len(ours) else [None] * len(ours)
+    for depth, pair in enumerate(zip(ours[:-1], known, strict=False), start=1):
+        weights(*pair, symmetry, os.path.join(folder, f"weights_{depth}.png"))
 
 
 def student_losses(logger: MetricLogger, path: str) -> None:

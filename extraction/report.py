@@ -48,15 +48,20 @@ def is_current(location: str, students_location: str) -> bool:
     return latest is not None and read(location)["students"]["weights"] == latest
 
 
-def table(report: dict) -> str:
-    """The report as text, ending in a verdict."""
+def rows(report: dict) -> list[list[str]]:
+    """The table of the layers, its titles first."""
     layers = report["layers"]
     names = [f"hidden {depth} ({report['act_fun']})" for depth in range(1, len(layers))] + ["output"]
-    rows = [["layer", *_COLUMNS.values()]]
-    rows += [[name, *(_cell(layer[column]) for column in _COLUMNS)] for name, layer in zip(names, layers, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    body = [[name, *(_cell(layer[column]) for column in _COLUMNS)] for name, layer in zip(names, layers, strict=True)]
+    return [["layer", *_COLUMNS.values()], *body]
+
+
+def table(report: dict) -> str:
+    """The report as text, ending in a verdict."""
+    cells = rows(report)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     form = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
-    lines = [form.format(*row) for row in rows]
+    lines = [form.format(*row) for row in cells]
     rule = "-" * max(map(len, lines))
     losses, seconds = report["students"]["losses"], report["seconds"]
     notes = [

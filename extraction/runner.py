@@ -72,6 +72,8 @@ class ExtractionRunner(Runner):
             self._remark()
         if not self.is_finished:
             self._extract()
+        elif not get_platform().exists(paths.page(self.output_location)):
+            self._show(report.read(self.output_location))
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             print(report.table(report.read(self.output_location)))
@@ -128,7 +130,16 @@ class ExtractionRunner(Runner):
             found = evaluation.outcome(result, teacher, loaders[1], self.desc.extraction_hparams.boruta) | certified
         with watch("pictures"):
             plotting.draw(result, teacher, self.students_location, paths.plots(self.output_location))
-        report.write(self.output_location, found | {"seconds": watch.seconds})
+        found |= {"seconds": watch.seconds}
+        self._show(found)
+        report.write(self.output_location, found)
+
+    def _show(self, found: dict) -> None:
+        """Makes the page of a report, from files that are there already."""
+        from extraction import page
+
+        with lock.held(self.output_location):
+            page.write(self.output_location, self.students_location, found)
 
     def _record(self) -> None:
         """Writes the extraction's hyperparameters beside its results."""

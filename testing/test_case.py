@@ -25,6 +25,19 @@ class CpuPlatform(Platform):
         return torch.device("cpu")
 
 
+def need(missing: str | None, variable: str) -> None:
+    """Skips a test, or in `setUpClass` all of a class, that lacks something; where a variable of the environment is set, it fails.
+
+    Args:
+        missing: what is missing, as the reason; None where nothing is.
+        variable: that says that it has to be here, such as EC_REQUIRE_SLURM.
+    """
+    if missing and os.environ.get(variable):
+        raise AssertionError(missing)
+    if missing:
+        raise unittest.SkipTest(missing)
+
+
 class TestCase(unittest.TestCase):
     """A test whose platform reads and writes under a temporary folder, `self.root`."""
 

@@ -13,8 +13,8 @@ from extraction import expand_and_cluster
 from foundations.hparams import ModelHparams
 from models import registry
 from platforms.platform import get_platform
-from testing import toy_teacher
-from testing.test_case import TestCase
+from testing import browser, toy_teacher
+from testing.test_case import TestCase, need
 from training import checkpointing, train
 from training.metric_logger import MetricLogger
 
@@ -43,6 +43,19 @@ class ExtractionTestCase(TestCase):
         location = out.strip()
         with open(os.path.join(location, "report.json")) as file:
             return location, json.load(file)
+
+    def assert_opens(self, path, verdict, pictures):
+        """Opens a page in a browser: in a narrow window and in a wide one, light and dark, all is there, and nothing is wrong."""
+        with browser.running() as page:
+            page.open(path)
+            for width, dark in ((360, True), (1280, False)):
+                page.show(width, dark=dark)
+                self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), width)
+                shown = page.evaluate("[verdict.innerText, verdict.checkVisibility(), verdict.getBoundingClientRect().top < innerHeight]")
+                self.assertEqual(shown, [verdict, True, True])
+            widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+            self.assertEqual((len(widths), min(widths) > 0), (pictures, True))
+            self.assertEqual(page.complaints, [])
 
     def contents(self):
         """The bytes of every file under the root but those that hold times or pictures."""
@@ -81,16 +94,23 @@ class TestExtraction(ExtractionTestCase):
             )
             pictures = ["cluster_alignment_1", "dendrogram_1", "distance_matrix_1", "student_losses", "teacher_alignment_1", "weights_1"]
             self.assertEqual(sorted(os.listdir(os.path.join(location, "ECplots"))), [f"{name}.png" for name in pictures])
-            for name in ("extraction_hparams_dict", "extraction_hparams.log", "finetune_checkpoints"):
+            for name in ("extraction_hparams_dict", "extraction_hparams.log", "finetune_checkpoints", "provenance.json", "report.html"):
                 self.assertIn(name, os.listdir(location))
             for name in ("checkpoint.pth", "logger", "model_ep0_it0.pth"):
                 self.assertIn(name, os.listdir(os.path.join(location, "reconstructed_model")))
+        with self.subTest("the page opens in a browser, with its pictures and without complaints"):
+            need(browser.missing(), "EC_REQUIRE_CHROMIUM")
+            self.assert_opens(os.path.join(location, "report.html"), "IDENTIFIED", len(pictures))
         with (
-            self.subTest("again: nothing is computed, the answer is the same"),
+            self.subTest("again: nothing is computed, the answer is the same, and a page that is missing comes back"),
             mock.patch.object(train, "train", side_effect=AssertionError),
             mock.patch.object(expand_and_cluster, "reconstruct", side_effect=AssertionError),
         ):
+            page, before = Path(location, "report.html"), self.contents()
+            made = page.read_bytes()
+            page.unlink()
             self.assertEqual(self.extract(), self.extract())
+            self.assertEqual((page.read_bytes(), self.contents()), (made, before))
         with self.subTest("other extraction hyperparameters go to another folder, and train no student"):
             before = self.contents()
             self.extract("--gamma=0.5", "--beta=4")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import unittest
 from unittest import mock
 
 import torch
 
 from testing import private_slurm
 from testing.private_slurm import wait_until
-from testing.test_case import TestCase
+from testing.test_case import TestCase, need
 
 TRAIN = ("train", "--default_hparams=digits_lenet_16", "--training_steps=150ep")  # a second at least, in which it has to be caught
 SUBMIT = (*TRAIN, "--platform=slurm", "--seeds=0-2", "--at_once=2")
@@ -20,11 +19,7 @@ SUBMIT = (*TRAIN, "--platform=slurm", "--seeds=0-2", "--at_once=2")
 class TestCluster(TestCase):
     @classmethod
     def setUpClass(cls):
-        reason = private_slurm.missing()
-        if reason and os.environ.get("EC_REQUIRE_SLURM"):
-            raise AssertionError(reason)
-        if reason:
-            raise unittest.SkipTest(reason)
+        need(private_slurm.missing(), "EC_REQUIRE_SLURM")
 
     def setUp(self):
         super().setUp()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import unittest
 from unittest import mock
 
 from testing import toy_teacher
-from testing.test_case import TestCase
+from testing.test_case import TestCase, need
 from training import standard_callbacks
 from training import train as train_module
 from training.metric_logger import MetricLogger
@@ -25,11 +23,8 @@ class FollowingTestCase(TestCase):
 
     @classmethod
     def setUpClass(cls):
-        if importlib.util.find_spec(cls.package) is None:
-            reason = f"{cls.package} is not installed"
-            if os.environ.get("EC_REQUIRE_TRACKERS"):
-                raise AssertionError(reason)
-            raise unittest.SkipTest(reason)
+        missing = importlib.util.find_spec(cls.package) is None
+        need(f"{cls.package} is not installed" if missing else None, "EC_REQUIRE_TRACKERS")
 
     def run_folders(self, command: str, *arguments: str) -> list[str]:
         """Runs a command that succeeds, without a word, and returns its folders."""

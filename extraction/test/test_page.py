@@ -1,0 +1,122 @@
+"""The page that an extraction leaves, made from given files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from html.parser import HTMLParser
+
+from extraction import certificate, page, report
+from extraction.desc import ExtractionDesc
+from extraction.test.test_report import report as content_of
+from foundations import paths
+from foundations.errors import ConfigError
+from platforms import provenance
+from platforms.platform import get_platform
+from testing.test_case import TestCase
+
+HOSTILE = "</pre><script>alert('$title')</script>\"&.npz"
+PICTURES = ["student_losses", "dendrogram_1", "dendrogram_10", "dendrogram_2", "teacher_alignment_1", "weights_1"]
+
+
+class Reader(HTMLParser):
+    """All text of a page but its style, the tags that are in it, and the sources of its pictures."""
+
+    def __init__(self, page_text: str):
+        super().__init__()
+        self.texts, self.tags, self.sources, self.captions = [], [], [], []
+        self.feed(page_text)
+        self.text = " ".join(self.texts)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        values = dict(attributes)
+        if tag == "img":
+            self.sources.append(values["src"])
+            self.captions.append(values["alt"])
+        assert not {"href", "onload", "onerror"} & values.keys()
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] != "style":
+            self.texts.append(data)
+
+
+class TestPage(TestCase):
+    def setUp(self):
+        super().setUp()
+        desc = ExtractionDesc.default_for("students_digits_lenet")
+        self.students, self.location = self.root, os.path.join(self.root, "clustering")
+        get_platform().write(paths.hparams_dict(self.students), desc.to_json(seed=3))
+        changed = desc.extraction_hparams.to_dict() | {"gamma": 0.45}
+        get_platform().write(paths.hparams_dict(self.location, "extraction_"), json.dumps(changed))
+        for name in PICTURES:
+            get_platform().write(os.path.join(paths.plots(self.location), f"{name}.png"), name.encode())
+
+    def page(self, **changes) -> Reader:
+        content = content_of(**changes)
+        page.write(self.location, self.students, content)
+        with open(paths.page(self.location), encoding="utf-8") as file:
+            return Reader(file.read())
+
+    def test_it_begins_with_the_verdict(self):
+        found = self.page()
+        headline = found.texts.index("IDENTIFIED")
+        rest = report.verdict(content_of()).removeprefix("IDENTIFIED. ")
+        self.assertLess(headline, found.texts.index(rest))
+        self.assertLess(found.texts.index(rest), found.texts.index("Layer by layer"))
+
+    def test_it_has_the_table_of_the_layers(self):
+        found = self.page()
+        for cell in (cell for row in report.rows(content_of()) for cell in row):
+            self.assertIn(cell, found.texts)
+
+    def test_pictures_are_in_it_in_the_order_of_the_page_and_of_the_layers(self):
+        found = self.page()
+        names = [base64.b64decode(source.removeprefix("data:image/png;base64,")).decode() for source in found.sources]
+        order = ["weights_1", "student_losses", "dendrogram_1", "dendrogram_2", "dendrogram_10", "teacher_alignment_1"]
+        self.assertEqual(names, order)
+        self.assertTrue(found.captions[4].startswith("Hidden layer 10. "))
+        self.assertIn("partner in the teacher", found.captions[0])
+
+    def test_what_is_not_met_of_the_certificate_is_marked(self):
+        figures = content_of()["certificate"] | {"rank": 1209, "disagreement": None, "accepted": False}
+        text = self.page(certificate=figures).text
+        for said in ("✗ 1,209 of 1,210", "✗ not examined", "✓ 4.0e-14", "It is not accepted", "100%"):
+            self.assertIn(said, " ".join(text.split()))
+        self.assertNotIn("✗", self.page().text)
+
+    def test_every_requirement_of_the_certificate_is_explained(self):
+        self.assertEqual(certificate.met(content_of()["certificate"]).keys() - page.FIGURES.keys(), set())
+
+    def test_hyperparameters_that_were_chosen_come_before_those_at_their_defaults(self):
+        texts = self.page().texts
+        split = next(place for place, text in enumerate(texts) if text.endswith("at their defaults"))
+        for name, value, chosen in (("gamma", "0.45", True), ("model_name", "students_digits_lenet(10)_64", True), ("beta", "6.0", False)):
+            place = texts.index(name)
+            self.assertEqual((texts[place + 1], place < split), (value, chosen))
+
+    def test_the_command_is_shown_and_no_text_from_elsewhere_is_markup(self):
+        with provenance.asked(["extract", "--teacher_name", HOSTILE]):
+            provenance.note(self.location, 3)
+        with provenance.asked(["extract", "--gamma=0.5"]):
+            provenance.note(self.students, 3)
+        found = self.page(model_name=HOSTILE, seconds={HOSTILE: 1.0}, act_fun=HOSTILE)
+        self.assertIn(provenance.read(self.location)["command"], found.texts)
+        self.assertIn("python EC.py extract --gamma=0.5", found.texts)
+        self.assertIn(HOSTILE, found.texts)
+        self.assertNotIn("script", found.tags)
+
+    def test_a_run_from_before_provenance_was_kept_has_a_page_too(self):
+        self.assertIn("older than the records", self.page().text)
+
+    def test_without_the_teacher_and_its_pictures_it_says_what_is_not_known(self):
+        layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in content_of()["layers"]]
+        found = self.page(identified=None, max_relative_error=None, layers=layers)
+        self.assertIn("ACCEPTED", found.texts)
+        self.assertIn("Of the teacher only its answers are known", found.text)
+        self.assertNotIn("partner", found.captions[0])
+
+    def test_a_report_that_lacks_a_part_is_named(self):
+        with self.assertRaisesRegex(ConfigError, f"^{paths.report(self.location)} is damaged"):
+            self.page(certificate={"accepted": True})
