@@ -21,7 +21,12 @@ from platforms.platform import get_platform
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
 REMEDY = "delete it and run the same command again"
-BUNDLES = {"dataset_hparams": DatasetHparams, "model_hparams": ModelHparams, "training_hparams": TrainingHparams}
+BUNDLES = {
+    "dataset_hparams": DatasetHparams,
+    "model_hparams": ModelHparams,
+    "training_hparams": TrainingHparams,
+    "extraction_hparams": ExtractionHparams,
+}
 
 # The pictures in the order of the page, and what is to be seen in them; those of a layer have its number in their names.
 CAPTIONS = {
@@ -221,15 +226,18 @@ def _figure_of(found: Mapping[str, object], name: str) -> str:
 
 def _hyperparameters(location: str, students_location: str) -> str:
     """All hyperparameters, those that were chosen before those that are at their defaults."""
-    kept = files.read_json(paths.hparams_dict(students_location), REMEDY)
-    values = {kind: kept[name] for name, kind in BUNDLES.items()}
-    values[ExtractionHparams] = files.read_json(paths.hparams_dict(location, "extraction_"), REMEDY)
+    path, remedy = paths.hparams_dict(students_location), f"move {students_location} away to start anew"
+    own = files.read_json(paths.hparams_dict(location, "extraction_"), remedy)
+    try:
+        values = {**files.read_json(path, remedy), "extraction_hparams": own}
+        groups = [(kind, field, values[name]) for name, kind in BUNDLES.items() for field, _ in kind.hyperparameters()]
+        fields = [(kind, field, group.get(field.name, field.default)) for kind, field, group in groups]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise files.damaged(path, f"not all hyperparameters: {reason(error)}", remedy) from None
     chosen, left = [], []
-    for kind, bundle in values.items():
-        for field, _ in kind.hyperparameters():
-            value = bundle.get(field.name, field.default)
-            row = f"<tr><td><code>{field.name}</code></td>{_cell(value)}<td>{_escape(getattr(kind, f'_{field.name}', ''))}</td></tr>"
-            (left if value == field.default else chosen).append(row)
+    for kind, field, value in fields:
+        row = f"<tr><td><code>{field.name}</code></td>{_cell(value)}<td>{_escape(getattr(kind, f'_{field.name}', ''))}</td></tr>"
+        (left if value == field.default else chosen).append(row)
     tables = [f'<table class="explained"><tbody>{"".join(rows)}</tbody></table>' for rows in (chosen, left)]
     return f"{tables[0]}<details><summary>{len(left)} at their defaults</summary>{tables[1]}</details>"
 

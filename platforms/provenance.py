@@ -105,9 +105,10 @@ def _revision() -> tuple[str | None, bool | None]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the program's folder, which it leaves as it is; None where it cannot be asked."""
-    options = {"capture_output": True, "text": True, "timeout": ANSWER_SECONDS, "stdin": subprocess.DEVNULL}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"GIT_OPTIONAL_LOCKS": "0"}
+    options = {"capture_output": True, "text": True, "timeout": ANSWER_SECONDS, "stdin": subprocess.DEVNULL, "env": environment}
     try:
-        done = subprocess.run(["git", "-C", CHECKOUT, *arguments], env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"}, **options)
+        done = subprocess.run(["git", "-C", CHECKOUT, *arguments], **options)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     return None if done.returncode else done.stdout.strip()

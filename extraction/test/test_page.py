@@ -117,6 +117,17 @@ class TestPage(TestCase):
         self.assertIn("Of the teacher only its answers are known", found.text)
         self.assertNotIn("partner", found.captions[0])
 
+    def test_damaged_hyperparameters_are_named(self):
+        for path in (paths.hparams_dict(self.students), paths.hparams_dict(self.location, "extraction_")):
+            with open(path) as file:
+                whole = file.read()
+            for content in ("", "[]", "{}", whole[:-5]):
+                get_platform().write(path, content)
+                if content != "{}" or path == paths.hparams_dict(self.students):
+                    with self.assertRaisesRegex(ConfigError, "is damaged .*to start anew$"):
+                        self.page()
+            get_platform().write(path, whole)
+
     def test_a_report_that_lacks_a_part_is_named(self):
         with self.assertRaisesRegex(ConfigError, f"^{paths.report(self.location)} is damaged"):
             self.page(certificate={"accepted": True})

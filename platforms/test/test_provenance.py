@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import unittest
 from unittest import mock
 
 import torch
@@ -59,9 +61,10 @@ class TestProvenance(TestCase):
             get_platform().write(paths.provenance(self.root), content)
             self.assertEqual(self.noted("train")["command"], "python EC.py train")
 
+    @unittest.skipUnless(shutil.which("git"), "git is not installed")
     def test_the_revision_is_that_of_the_checkout_and_a_change_makes_it_dirty(self):
         def git(*arguments):
-            name = ("-c", "user.name=n", "-c", "user.email=e")
+            name = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
             return subprocess.run(["git", "-C", self.root, *name, *arguments], capture_output=True, text=True, check=True).stdout
 
         with mock.patch.object(provenance, "CHECKOUT", self.root):

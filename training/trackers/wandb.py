@@ -79,5 +79,5 @@ def _named() -> Iterator[None]:
         yield
     except (wandb.errors.Error, OSError, ValueError) as error:
         raise ConfigError(
-            f"--tracker wandb: {reason(error)}; `wandb login` makes you known to it, --tracker_mode offline needs no network"
+            f"--tracker wandb: {reason(error).rstrip(' .')}; `wandb login` makes you known to it, --tracker_mode offline needs no network"
         ) from error

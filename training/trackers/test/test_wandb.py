@@ -6,8 +6,8 @@ import glob
 import json
 import os
 import struct
-import sys
 from collections.abc import Iterator
+from unittest import mock
 
 from training.trackers.test.following import FollowingTestCase, Table
 
@@ -82,10 +82,21 @@ class TestWandB(FollowingTestCase):
         self.assertEqual(len({self.about(folder).run_id for folder in folders}), 2)
 
     def test_the_environment_can_say_that_it_is_offline(self):
-        code = (
-            "import os, sys; os.environ['WANDB_MODE'] = 'offline'; import EC;"
-            f"sys.exit(EC.main({['train', *self.digits, '--tracker=wandb']!r}))"
-        )
-        self.assertEqual(os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]), 0)
-        (folder,) = self.command("train", *self.digits, "--display_output_location")[1].splitlines()
+        import wandb
+
+        self.flags = ("--tracker=wandb",)
+        with mock.patch.dict(os.environ, WANDB_MODE="offline"):
+            wandb.teardown()  # it looks to the environment once
+            (folder,) = self.run_folders("train", *self.digits)
+            wandb.teardown()
         self.assertEqual(self.read(folder), self.logged(folder))
+
+    def test_who_is_not_known_to_the_service_is_refused_before_anything_is_written(self):
+        import wandb
+
+        unknown = mock.patch.object(wandb, "login", side_effect=wandb.errors.UsageError("No API key configured."))
+        with unknown, mock.patch.dict(os.environ):
+            os.environ.pop("WANDB_MODE", None)
+            status, out, err = self.command("train", *self.digits, "--tracker=wandb")
+        self.assertEqual((status, out, err.count("\n"), self.files()), (2, "", 1, []))
+        self.assertIn("--tracker wandb: No API key configured; `wandb login` makes you known to it", err)
