@@ -194,7 +194,7 @@ def _figure(location: str, name: str, caption: str) -> str:
 
 def _weights(location: str, pictures: Sequence[str], content: dict) -> str:
     """The pictures of the recovered weights; nothing where there are none."""
-    caption = "The incoming weights of each recovered neuron, as an image where the inputs are a square one."
+    caption = "The incoming weights of each recovered neuron, as an image where the inputs are one, else as bars."
     if content["layers"][0]["matched"] is not None:
         caption = f"{caption} Below it its partner in the teacher, after order, signs and scales are undone."
     shown = "".join(_figure(location, name, caption) for name in _of("weights", pictures))

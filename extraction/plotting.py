@@ -50,7 +50,7 @@ def draw(result: Reconstruction, teacher: FullyConnected | None, students_locati
             teacher_alignment(mine, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
     known = theirs if len(theirs) == len(ours) else [None] * len(ours)
     for depth, pair in enumerate(zip(ours[:-1], known, strict=False), start=1):
-        weights(*pair, symmetry, os.path.join(folder, f"weights_{depth}.png"))
+        weights(*pair, symmetry, os.path.join(folder, f"weights_{depth}.png"), images=depth == 1)
 
 
 def student_losses(logger: MetricLogger, path: str) -> None:
@@ -138,8 +138,8 @@ def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmet
     save(made, path)
 
 
-def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry, path: str) -> None:
-    """The recovered incoming weights, each as an image where the inputs are a square one, below them their partners in the teacher."""
+def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry, path: str, images: bool) -> None:
+    """The recovered incoming weights, below them their partners in the teacher; each is an image where that may be and is a square one."""
     labels = ["recovered"]
     rows = [ours]
     if theirs is not None:
@@ -150,7 +150,7 @@ def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry,
     count = min(SHOWN_NEURONS, max(map(len, rows)))
     columns = min(count, 16)
     side = math.isqrt(ours.shape[1] - 1)
-    square = side * side == ours.shape[1] - 1
+    square = images and side * side == ours.shape[1] - 1
     made, _ = figure(width=0.75 * columns + 0.6, height=(0.78 if square else 1.6) * len(rows) * math.ceil(count / columns) + 0.5)
     made.clear()
     grid = made.subplots(len(rows) * math.ceil(count / columns), columns, squeeze=False)
