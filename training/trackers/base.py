@@ -36,6 +36,7 @@ class Tracker(abc.ABC):
 
     package: ClassVar[str]  # what pip installs
     module: ClassVar[str]  # what of it is imported, which takes long
+    has_modes: ClassVar[bool] = False  # whether it can be online or offline
 
     @abc.abstractmethod
     def __init__(self, location: str, identity: Identity):

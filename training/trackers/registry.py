@@ -30,10 +30,11 @@ def get(names: str | None) -> list[type[Tracker]]:
 
 
 def check(names: str | None, mode: str | None) -> None:
-    """Raises a ConfigError where a tracker is not known or cannot be used, or where none has the mode."""
+    """Raises a ConfigError where a tracker is not known or cannot be used, or where none has modes and one is given."""
     chosen = get(names)
-    if mode is not None and wandb.WandB not in chosen:
-        raise ConfigError(f"--tracker_mode: {mode} goes with --tracker wandb only")
+    if mode is not None and not any(tracker.has_modes for tracker in chosen):
+        valid = ", ".join(name for name, tracker in registered_trackers.items() if tracker.has_modes)
+        raise ConfigError(f"--tracker_mode: {mode} goes with another --tracker; valid: {valid}")
     for tracker in chosen:
         tracker.check(mode)
 

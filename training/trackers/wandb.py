@@ -26,6 +26,7 @@ class WandB(base.Tracker):
 
     package = "wandb"
     module = "wandb"
+    has_modes = True
 
     def __init__(self, location: str, identity: base.Identity):
         import wandb
