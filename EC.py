@@ -43,17 +43,18 @@ def run(command: str, arguments: Sequence[str]) -> None:
     platform_name = parser.peek("platform", "local")
     platform_class = platforms.get(platform_name)
 
-    valid = ", ".join(platforms.registered_platforms)
-    parser.add_argument("--platform", default="local", metavar="STR", help=f"The platform (one of: {valid}; default: local).")
-    runner_class.add_args(parser)
-    platform_class.add_args(parser)
-    args = parser.parse()
+    with platform_class.together():
+        valid = ", ".join(platforms.registered_platforms)
+        parser.add_argument("--platform", default="local", metavar="STR", help=f"The platform (one of: {valid}; default: local).")
+        runner_class.add_args(parser)
+        platform_class.add_args(parser)
+        args = parser.parse()
 
-    def create(**changes: object) -> Runner:
-        return runner_class.create_from_args(argparse.Namespace(**vars(args) | changes))
+        def create(**changes: object) -> Runner:
+            return runner_class.create_from_args(argparse.Namespace(**vars(args) | changes))
 
-    passed_on = parser.without({"platform", *platform_class.own_flags()})
-    platform_class.create_from_args(args).launch(Job(command, passed_on, create, args.display_output_location))
+        passed_on = parser.without({"platform", *platform_class.own_flags()})
+        platform_class.create_from_args(args).launch(Job(command, passed_on, create, args.display_output_location))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ epoch, so that training can resume in the middle of an epoch.
 from __future__ import annotations
 
 import abc
+import copy
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,7 @@ class DataLoader:
     """
 
     is_stream = False  # whether examples are read as they are needed, rather than held in memory
+    part = (0, 1)  # which of how many parts each batch is cut down to
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
@@ -81,18 +83,36 @@ class DataLoader:
         """One pass in the order of the dataset."""
         return self.in_order(self.batch_size)
 
+    def divided(self, number: int, count: int) -> DataLoader:
+        """A loader of the same batches that gives only one of several parts of each, equal in size to within one example."""
+        loader = copy.copy(self)
+        loader.part = number, count
+        return loader
+
+    def share(self, it: int) -> float:
+        """The share of batch `it` of an epoch that the loader gives of it: 1 unless the batches are divided."""
+        number, count = self.part
+        whole = min(self.batch_size, len(self.dataset) - it * self.batch_size)
+        return (whole // count + (number < whole % count)) / whole
+
+    def _own(self, batch: torch.Tensor) -> torch.Tensor:
+        """The part of a batch that the loader gives."""
+        number, count = self.part
+        return batch if count == 1 else batch.tensor_split(count)[number]
+
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One pass in the order of the dataset, in batches of another size, for evaluation."""
-        return zip(self.examples.split(batch_size), self.labels.split(batch_size), strict=True)
+        for examples, labels in zip(self.examples.split(batch_size), self.labels.split(batch_size), strict=True):
+            yield self._own(examples), self._own(labels)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands, unless augmented."""
         augmentation = self.dataset.augmentation
         if augmentation is None and self.batch_size >= len(self.dataset):
-            yield from [(self.examples, self.labels)][start:]
+            yield from [(self._own(self.examples), self._own(self.labels))][start:]
             return
         images = functools.partial(self.examples.index_select, 0) if augmentation is None else augmentation.epoch(self.seed, epoch)
-        for indices in self.order(epoch).to(self.labels.device).split(self.batch_size)[start:]:
+        for indices in map(self._own, self.order(epoch).to(self.labels.device).split(self.batch_size)[start:]):
             yield images(indices).to(self.examples.dtype), self.labels[indices]
 
     def order(self, epoch: int) -> torch.Tensor:
@@ -168,6 +188,16 @@ def read_with_torchvision(name: str, train: bool) -> torch.utils.data.Dataset:
     Raises:
         ConfigError: torchvision does not fit the installed torch, or the files are neither there nor to be had.
     """
+    if get_platform().world_size > 1:
+        get_platform().on_primary(lambda: _has_been_read(name, train))  # the other processes find what it has downloaded
+    return _read(name, train)
+
+
+def _has_been_read(name: str, train: bool) -> bool:
+    return len(_read(name, train)) > 0
+
+
+def _read(name: str, train: bool) -> torch.utils.data.Dataset:
     root = get_platform().dataset_root
     try:
         return getattr(imports.torchvision().datasets, name)(root, train=train, download=True)

@@ -84,7 +84,7 @@ class DataLoader(base.DataLoader):
         return self._batches(self.order(epoch).split(self.batch_size)[start:], seed)
 
     def _batches(self, places: Sequence[torch.Tensor], seed: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for examples, labels in _stream(self.dataset, places, seed):
+        for examples, labels in _stream(self.dataset, list(map(self._own, places)), seed):
             yield examples.to(self.dtype), labels
 
 
@@ -132,7 +132,7 @@ class Decoder(torch.utils.data.Dataset):
     def __getitems__(self, places: list[int]) -> torch.Tensor | ConfigError:
         """A batch, or what is wrong with one of its files: raised here, it would come out of the worker with a traceback in its text."""
         try:
-            return torch.stack([self[place] for place in places])
+            return torch.stack([self[place] for place in places]) if places else torch.empty(0, 3, SIZE, SIZE, dtype=torch.uint8)
         except ConfigError as error:
             return error
 

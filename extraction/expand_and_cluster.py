@@ -99,9 +99,8 @@ def polish(
     def stop_when_exact(output_location, step, model, optimizer, logger):
         """Students that have found the solution are proofs; more of them prove no more."""
         if step.iteration % EXACTNESS_CHECK == 0:
-            with torch.no_grad():
-                losses = model.individual_losses(model(loader.examples), loader.labels)
-            optimizer.spent = optimizer.spent or int((losses <= enough).sum()) >= EXACT_STUDENTS
+            losses = evaluate(model, loader)["individual_losses"]
+            optimizer.spent = optimizer.spent or sum(loss <= enough for loss in losses) >= EXACT_STUDENTS
 
     if verbose:
         print("Polishing the students", flush=True)

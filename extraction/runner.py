@@ -24,6 +24,7 @@ from training import runner as training_runner
 if TYPE_CHECKING:
     from datasets.base import DataLoader
     from datasets.teacher_dataset import Teacher
+    from extraction.expand_and_cluster import Reconstruction
     from models.students import Model as Students
 
 
@@ -118,11 +119,17 @@ class ExtractionRunner(Runner):
 
     def _reconstruct(self, students: Students, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
         """Everything from trained students to the report."""
-        from extraction import certificate, evaluation, expand_and_cluster, plotting
+        from extraction import expand_and_cluster
 
         with watch("reconstruction"):
             self._record()
             result = expand_and_cluster.reconstruct(students, self.desc, *loaders, self.output_location, not self.job.quiet)
+        get_platform().on_primary(lambda: self._report(result, loaders, watch))
+
+    def _report(self, result: Reconstruction, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
+        """Judges a reconstruction, and writes what is to be said of it."""
+        from extraction import certificate, evaluation, plotting
+
         with watch("certificate"):
             certified = {"certificate": dataclasses.asdict(certificate.certify(result, *loaders))}
         with watch("comparison"):

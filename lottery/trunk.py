@@ -89,16 +89,17 @@ class Trunk:
 
     def _mask(self, level: int, before: PrunedModel | None) -> Mask:
         """What is left at a level; it is computed once, and then read."""
-        if Mask.exists(self.location(level)):
-            return Mask.load(self.location(level))
+        if not Mask.exists(self.location(level)):
+            get_platform().on_primary(lambda: self._pruned(before).save(self.location(level)))
+        return Mask.load(self.location(level))
+
+    def _pruned(self, before: PrunedModel | None) -> Mask:
+        """What pruning leaves of a level; everything, where there is none."""
         if before is None:
-            mask = Mask.ones_like(self.outline())
-        else:
-            strategy = pruning.get(self.desc.pruning_hparams)
-            judged = self.rewound().to(get_platform().torch_device) if strategy.untrained else before.model
-            mask = strategy.prune(self.desc.pruning_hparams, judged, before.mask, Shuffled(self.loaders[0]), self.seed)
-        mask.save(self.location(level))
-        return mask
+            return Mask.ones_like(self.outline())
+        strategy = pruning.get(self.desc.pruning_hparams)
+        judged = self.rewound().to(get_platform().torch_device) if strategy.untrained else before.model
+        return strategy.prune(self.desc.pruning_hparams, judged, before.mask, Shuffled(self.loaders[0]), self.seed)
 
     def outline(self) -> Model:
         """The network without weights."""

@@ -59,9 +59,15 @@ class Model(Perceptron):
 
     def select(self, i: int) -> Model:
         """Student i alone, as a stack of one with its own copy of the weights."""
-        student = Model(1, self.sizes, self.act_fun, lambda module: None).to(self.fc.weight)
-        student.load_state_dict({name: tensor[i : i + 1] for name, tensor in self.state_dict().items()})
-        return student
+        return self.part(i, i + 1)
+
+    def part(self, first: int, end: int) -> Model:
+        """The students from one up to another as a stack with its own copy of the weights; what is frozen is so there, too."""
+        students = Model(end - first, self.sizes, self.act_fun, lambda module: None).to(self.fc.weight)
+        students.load_state_dict({name: tensor[first:end] for name, tensor in self.state_dict().items()})
+        for ours, theirs in zip(self.parameters(), students.parameters(), strict=True):
+            theirs.requires_grad_(ours.requires_grad)
+        return students
 
     def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A state dict by this model's keys, also of the published Expand-and-Cluster code.

@@ -6,9 +6,9 @@ import abc
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
@@ -17,6 +17,8 @@ from platforms import lock, platform, process, stopping
 
 if TYPE_CHECKING:
     import torch
+
+Plain = TypeVar("Plain", None, bool, int, str, list[str])
 
 
 @dataclass
@@ -80,13 +82,42 @@ class Platform(Hparams, abc.ABC):
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Waits for the other processes of the job."""
-
     @property
     def is_stopping(self) -> bool:
-        """Whether the job has been asked to stop; processes that share it get the same answer at the same step."""
+        """Whether this process has been asked to stop."""
         return stopping.requested() is not None
+
+    # What the processes of a job do together; all of them have to call these, in the same order.
+
+    def on_primary(self, f: Callable[[], Plain]) -> Plain:
+        """Has the primary process do something by itself, and gives what came of it, result or error, to all.
+
+        It begins when all have come here. Within it the primary process is the only one that there is.
+
+        Args:
+            f: gives None, a truth value, a number, a text, or a list of them.
+        """
+        return f()
+
+    def noticed(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
+        """For each note whether any process has taken it; all get the same answer.
+
+        Args:
+            notes: of this process; it goes on taking them until the answer is yes.
+            at_once: whether the others have to be asked now; if not, the answer may be no until some steps later.
+        """
+        return notes
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over the processes, which replaces the values."""
+        return values
+
+    def broadcast(self, values: torch.Tensor, source: int = 0) -> None:
+        """Replaces the values by those of one process."""
+
+    def joint(self, network: torch.nn.Module) -> torch.nn.Module:
+        """A network in training of whose batches every process has a part: its gradients are the sum over the processes."""
+        return network
 
     @staticmethod
     def open(path: str, mode: str = "r") -> IO:
@@ -178,6 +209,12 @@ class Platform(Hparams, abc.ABC):
     def own_flags(cls) -> set[str]:
         """The flags that concern only how a job gets to where it runs, and are not passed on with it."""
         return set()
+
+    @classmethod
+    @contextlib.contextmanager
+    def together(cls) -> Iterator[None]:
+        """Surrounds a command, the reading of its flags included; what the processes of a job have to say is said once."""
+        yield
 
     def launch(self, job: Job) -> None:
         """Does what the command line asks for: here and now, unless a platform has others do it."""

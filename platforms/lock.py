@@ -48,9 +48,8 @@ def held(folder: str) -> Iterator[None]:
         ConfigError: no file can be made there.
     """
     path = paths.lock(folder)
-    taken = get_platform().is_primary_process and _acquire(path)
-    get_platform().barrier()
-    with _kept(path) if taken else contextlib.nullcontext():
+    taken = get_platform().on_primary(lambda: _acquire(path))
+    with _kept(path) if taken and get_platform().is_primary_process else contextlib.nullcontext():
         yield
 
 

@@ -1,10 +1,10 @@
 """The platforms that `--platform` offers."""
 
 from foundations.errors import unknown
-from platforms import local, slurm
+from platforms import distributed, local, slurm
 from platforms.base import Platform
 
-registered_platforms = {"local": local.Platform, "slurm": slurm.Platform}
+registered_platforms = {"local": local.Platform, "distributed": distributed.Platform, "slurm": slurm.Platform}
 
 
 def get(name: str) -> type[Platform]:

@@ -72,7 +72,11 @@ class Mask(Mapping[str, torch.Tensor]):
 
     def select(self, i: int) -> Mask:
         """The mask of student i alone, as that of a stack of one."""
-        return Mask({name: values[i : i + 1] for name, values in self.items()})
+        return self.part(i, i + 1)
+
+    def part(self, first: int, end: int) -> Mask:
+        """The mask of the students from one up to another."""
+        return Mask({name: values[first:end] for name, values in self.items()})
 
     def check_fits(self, model: base.Model) -> None:
         """Raises a ConfigError unless the mask has exactly the prunable layers of a model, in their shapes."""

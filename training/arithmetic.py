@@ -38,15 +38,20 @@ class MixedPrecision(nn.Module):
 class Arithmetic:
     """How the steps of a run compute.
 
+    Args:
+        training_hparams: how to train.
+        model: what to train, on the platform's device and in the precision asked for.
+        joint: whether all processes of the job train it together.
+
     Attributes:
         forward: the model's forward pass, in the number format asked for and on all devices of the platform.
         scaler: what scales the losses of fp16; for all other formats it does nothing.
     """
 
-    def __init__(self, training_hparams: TrainingHparams, model: Model):
-        check(training_hparams)
+    def __init__(self, training_hparams: TrainingHparams, model: Model, joint: bool = False):
         name = training_hparams.arithmetic
-        self.forward = spread(model, MixedPrecision(model, SIXTEEN_BITS[name]) if name in SIXTEEN_BITS else model)
+        forward = MixedPrecision(model, SIXTEEN_BITS[name]) if name in SIXTEEN_BITS else model
+        self.forward = get_platform().joint(forward) if joint else spread(model, forward)
         self.scaler = torch.amp.GradScaler(get_platform().torch_device.type, enabled=name == "fp16")
 
     def update(self, optimizer: torch.optim.Optimizer, objective) -> torch.Tensor:

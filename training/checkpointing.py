@@ -14,6 +14,7 @@ from models import base
 from platforms.platform import get_platform
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule
+from training.sharing import Share
 
 SHARE = 0.02  # of the time that a run takes, which its checkpoints may
 
@@ -55,7 +56,7 @@ def save(
     """Writes the checkpoint of a run, in one stroke; the one before is kept."""
     state = {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": model.whole(optimizer.state_dict()) if isinstance(model, Share) else optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "schedule": schedule.state_dict(),
         "logger": str(logger),
@@ -107,7 +108,7 @@ def _restore(
     state = base.read_state(path)
     try:
         model.load_state_dict(state["model"])
-        _restore_optimizer(optimizer, state["optimizer"])
+        _restore_optimizer(optimizer, model.own(state["optimizer"]) if isinstance(model, Share) else state["optimizer"])
         scaler.load_state_dict(state["scaler"] if scaler.is_enabled() else {})
         schedule.load_state_dict(state["schedule"])
         logger = MetricLogger.from_str(state["logger"])

@@ -6,7 +6,9 @@ import torch
 
 from datasets.base import DataLoader
 from models.base import Model
+from platforms.platform import get_platform
 from training.arithmetic import spread
+from training.sharing import Share
 
 LEAST_BATCH = 1024  # examples at a time, where training takes fewer
 
@@ -24,13 +26,28 @@ def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]
     forward = spread(model)
     totals: dict[str, torch.Tensor | float] = {}
     examples = 0
+    if get_platform().world_size > 1 and not isinstance(model, Share):
+        loader = loader.divided(get_platform().rank, get_platform().world_size)
     for inputs, labels in loader.in_order(_batch_size(model, loader, device)):
         inputs, labels = inputs.to(device), labels.to(device)
         outputs = forward(inputs)
         for name, value in _measure(model, outputs, labels).items():
-            totals[name] = totals.get(name, 0.0) + value.double() * len(labels)
+            total = value.double() * len(labels) if len(labels) else torch.zeros_like(value, dtype=torch.float64)  # the mean of nothing
+            totals[name] = totals.get(name, 0.0) + total
         examples += len(labels)
-    return {name: (total / examples).tolist() for name, total in totals.items()}
+    return {name: value.tolist() for name, value in _means(model, totals, examples).items()}
+
+
+def _means(model: Model, totals: dict[str, torch.Tensor], examples: int) -> dict[str, torch.Tensor]:
+    """The means of what all processes of the job have added up: on their examples, or of their networks on all examples."""
+    if isinstance(model, Share):
+        shares = {name: total / examples for name, total in totals.items()}
+        return {
+            name: model.gathered(value) if value.dim() else get_platform().total(value * model.fraction) for name, value in shares.items()
+        }
+    if get_platform().world_size > 1:
+        examples = get_platform().total(torch.tensor(examples))
+    return {name: get_platform().total(total) / examples for name, total in totals.items()}
 
 
 def _batch_size(model: Model, loader: DataLoader, device: torch.device) -> int:

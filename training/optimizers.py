@@ -10,6 +10,7 @@ import torch
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import DECAYS, PRECISIONS, TrainingHparams
 from foundations.step import Step
+from platforms.platform import get_platform
 from training.centring import Centring
 from training.second_order import LBFGS, LevenbergMarquardt
 
@@ -137,10 +138,10 @@ class Schedule:
         self._apply()
 
     def step(self, loss: torch.Tensor) -> None:
-        """To be called after every update with the loss of its batch."""
+        """To be called after every update with the loss of its batch, or what this process has to add to it."""
         self.iteration += 1
         if self.plateau:
-            self.epoch_loss = self.epoch_loss + loss.detach()
+            self.epoch_loss = self.epoch_loss + get_platform().total(loss.detach())
             if self.iteration % self.iterations_per_epoch == 0:
                 self.plateau.step(float(self.epoch_loss))
                 self.epoch_loss = 0.0

@@ -259,7 +259,7 @@ def settle_seed(location: str, global_seed: int) -> int:
     """
     path = paths.hparams_dict(location)
     if not get_platform().exists(path):
-        return draw() if global_seed == NOT_CHOSEN else global_seed
+        return get_platform().on_primary(draw) if global_seed == NOT_CHOSEN else global_seed
     remedy = f"move {os.path.dirname(path)} away to start anew"
     content = files.read_json(path, remedy)
     seed = content.get("seed") if isinstance(content, dict) else None

@@ -12,6 +12,7 @@ import torch
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 from foundations.errors import ConfigError
+from platforms.platform import get_platform
 
 DENSE_PARAMETERS = 4000  # up to here J'J is formed and factored; beyond, conjugate gradients use products with J alone
 CHUNK_VALUES = 2**23  # of J that are held at a time
@@ -58,11 +59,12 @@ class LBFGS(torch.optim.Optimizer):
         accepted, there, new_losses, new_gradients = self._search(closure, here, losses, gradients, direction, slopes, rates)
         self._write(group["params"], there)
         self._seen = closure.examples, new_losses, new_gradients
-        self.spent = self.spent or (not steps and not bool(accepted.any()))
+        (moved,) = get_platform().noticed(bool(accepted.any()))
+        self.spent = self.spent or (not steps and not moved)
         step, change = there - here, new_gradients - gradients
         keep = accepted[:, None]  # a network that found nothing forgets its history and begins again with its gradient
         curved = keep & ((step * change).sum(1) > CURVATURE * step.norm(dim=1) * change.norm(dim=1))[:, None]
-        if bool(accepted.any()):
+        if moved:
             state["steps"] = [*(old * keep for old in steps), step * curved][-group["history"] :]
             state["changes"] = [*(old * keep for old in changes), change * curved][-group["history"] :]
         else:
@@ -170,7 +172,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         here[moving], damping[moving] = _descend(problem, solve, here[moving], losses[moving], damping[moving], group["lr"])
         problem.scatter(here, group["params"])
         group["damping"] = damping.tolist()
-        self.spent = self.spent or not bool((moving & (damping <= MOST_DAMPING)).any())
+        (going_on,) = get_platform().noticed(bool((moving & (damping <= MOST_DAMPING)).any()))
+        self.spent = self.spent or not going_on
         return losses.sum()
 
 

@@ -16,9 +16,10 @@ from models.base import Model
 from platforms import memory
 from platforms.platform import get_platform
 from platforms.stopping import Stopped
-from training import arithmetic, checkpointing, standard_callbacks
+from training import arithmetic, checkpointing, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
+from training.sharing import Way
 from training.trackers import registry as trackers
 from training.trackers.base import Identity
 
@@ -32,16 +33,21 @@ class Objective:
     """The closure that an optimizer minimises: the loss of a model on one batch.
 
     Calling it computes the gradient, scaled where the arithmetic says so, and returns the loss. Second-order optimizers look at `examples`
-    and `labels` themselves.
+    and `labels` themselves. Where the examples are a `share` of a batch, gradient and loss are what they add to those of the batch.
     """
 
-    def __init__(self, model: Model, examples: torch.Tensor, labels: torch.Tensor, computed: arithmetic.Arithmetic | None = None):
-        self.model, self.examples, self.labels = model, examples, labels
+    def __init__(
+        self, model: Model, examples: torch.Tensor, labels: torch.Tensor, computed: arithmetic.Arithmetic | None = None, share: float = 1.0
+    ):
+        self.model, self.examples, self.labels, self.share = model, examples, labels, share
         self._forward, self._scale = (computed.forward, computed.scaler.scale) if computed else (model, lambda loss: loss)
 
     def __call__(self) -> torch.Tensor:
         self.model.zero_grad(set_to_none=True)
-        loss = self.model.loss_criterion(self._forward(self.examples), self.labels)
+        outputs = self._forward(self.examples)
+        loss = self.model.loss_criterion(outputs, self.labels) if self.share else outputs.sum()  # of nothing: 0
+        if self.share != 1:
+            loss = loss * self.share
         self._scale(loss).backward()
         return loss.detach()
 
@@ -73,9 +79,17 @@ def train(
         Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
     """
     memory.keep_freed()
-    iterations = len(train_loader)
-    computed = arithmetic.Arithmetic(training_hparams, model)
+    iterations, way, whole = len(train_loader), sharing.way_of(training_hparams, model), model
+    arithmetic.check(training_hparams)
     model.to(get_platform().torch_device, getattr(torch, training_hparams.stored_precision))
+    if way is Way.PRIMARY:
+        everything = training_hparams, model, train_loader, output_location, callbacks, start_step, end_step
+        return Step(sharing.on_primary(model, lambda: train(*everything).iteration), iterations, last=True)
+    if way is Way.NETWORKS:
+        model = sharing.Share(whole)
+    if way is Way.EXAMPLES:
+        train_loader = train_loader.divided(get_platform().rank, get_platform().world_size)
+    computed = arithmetic.Arithmetic(training_hparams, model, way is Way.EXAMPLES)
     optimizer = get_optimizer(training_hparams, model)
     planned = end_step or Step.from_str(training_hparams.training_steps, iterations)
     schedule = Schedule(training_hparams, optimizer, iterations, planned)
@@ -87,8 +101,9 @@ def train(
     with arithmetic.tf32(training_hparams.arithmetic == "tf32"):
         while True:
             step = Step(schedule.iteration, iterations, last=schedule.is_over())
-            stop = not step.last and get_platform().is_stopping
-            if stop or pace.is_due(step):
+            notes = not step.last and get_platform().is_stopping, pace.is_due(step)
+            stop, due = get_platform().noticed(*notes, at_once=step.it == 0 or step.last)
+            if stop or due:
                 checkpointing.save(output_location, model, optimizer, computed.scaler, schedule, logger)
                 pace.done()
             if stop:
@@ -97,11 +112,14 @@ def train(
                 callback(output_location, step, model, optimizer, logger)
             if step.last:
                 checkpointing.drop_previous(output_location)
+                if way is Way.NETWORKS:
+                    whole.load_state_dict(model.state_dict())
                 return step
             if batches is None or step.it == 0:
                 batches = train_loader.epoch(step.ep, step.it)
             model.train()
-            schedule.step(computed.update(optimizer, Objective(model, *next(batches), computed)))
+            objective = Objective(model, *next(batches), computed, train_loader.share(step.it))
+            schedule.step(computed.update(optimizer, objective))
 
 
 def standard_train(

@@ -1,0 +1,89 @@
+"""A model around another one, of which it changes a part of what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from models import base
+
+
+class Wrapper(base.Model):
+    """A model that does what another one does, under the same names of parameters and state-dict keys, so that files of weights fit either.
+
+    All attributes and methods that are not defined in the wrapper are the inner model's.
+
+    Args:
+        model: the inner one.
+    """
+
+    def __init__(self, model: base.Model):
+        super().__init__()
+        self.model = model
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(self.model, name)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+    def loss_criterion(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.model.loss_criterion(outputs, labels)
+
+    def named_parameters(self, *args, **options) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.model.named_parameters(*args, **options)
+
+    def named_buffers(self, *args, **options) -> Iterator[tuple[str, torch.Tensor]]:
+        return self.model.named_buffers(*args, **options)
+
+    def state_dict(self, *args, **options) -> dict[str, torch.Tensor]:
+        return self.model.state_dict(*args, **options)
+
+    def load_state_dict(self, *args, **options):
+        return self.model.load_state_dict(*args, **options)
+
+    @property
+    def input_size(self) -> int | None:
+        return self.model.input_size
+
+    @property
+    def channels(self) -> int | None:
+        return self.model.channels
+
+    @property
+    def prunable_layer_names(self) -> list[str]:
+        return self.model.prunable_layer_names
+
+    @property
+    def output_layer_names(self) -> list[str]:
+        return self.model.output_layer_names
+
+    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self.model.from_other_layouts(state)
+
+    @staticmethod
+    def is_valid_model_name(model_name: str) -> bool:
+        return False
+
+    @staticmethod
+    def name_rules() -> list[str]:
+        return []
+
+    @staticmethod
+    def default_members() -> dict[str, str]:
+        return {}
+
+    @staticmethod
+    def get_model_from_name(model_name, initializer, outputs=None, act_fun="relu"):
+        raise NotImplementedError("such a model is made from another")
+
+    @staticmethod
+    def default_hparams(model_name: str):
+        raise NotImplementedError("such a model has the hyperparameters of the inner one")

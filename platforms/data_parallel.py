@@ -1,0 +1,89 @@
+"""Networks of whose batches every process has a part, as if one process had the whole.
+
+torch looks at the annotations of a hook and wants no text there, which is what `from __future__ import annotations` would make of them.
+"""
+
+import warnings
+
+import torch
+from torch import distributed, nn
+
+AXES = (0, 2, 3)  # of all values of a channel in images [B, C, H, W]
+
+
+def joint(network: nn.Module) -> nn.Module:
+    """The forward pass of a network in training. After the backward pass gradients are the sum over the processes.
+
+    Every process must have the network on its device, in its final number format. In training BatchNorm sees whole batches from now on, so
+    that its statistics are the same everywhere, and need not be sent around.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = BatchNorm  # it remains the layer that the rest of the network and its optimizer know
+    with warnings.catch_warnings():  # torch is about to rename the argument
+        warnings.simplefilter("ignore", FutureWarning)
+        parallel = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+    parallel.register_comm_hook(None, _sum)
+    return parallel
+
+
+def _sum(state: None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The sum of gradients, where torch would take the mean."""
+    return distributed.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda future: future.value()[0])
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the parts `[b, C, H, W]` of a batch that all processes have, on CPUs as well as on GPUs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        y, mean, variance, count = _Normalised.apply(x, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), self.momentum)
+        return y
+
+
+class _Normalised(torch.autograd.Function):
+    """`weight * (x - mean) / sqrt(variance + eps) + bias` with the moments of whole batches, which are returned as well."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float):
+        exact = x.to(weight.dtype)  # more digits than x has in 16 bits
+        mean, variance, count = _moments(exact)
+        inverse = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, weight, mean, inverse, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        y = (exact - _spread(mean)) * _spread(inverse * weight) + _spread(bias)
+        return y.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor, *_):
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        slope = gradient.to(weight.dtype)
+        normal = (x.to(weight.dtype) - _spread(mean)) * _spread(inverse)
+        own = torch.stack([(slope * normal).sum(AXES), slope.sum(AXES)])
+        along, level = sums = own / count
+        distributed.all_reduce(sums)
+        back = _spread(inverse * weight) * (slope - _spread(level) - normal * _spread(along))
+        return back.to(x.dtype), *own, None
+
+
+def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean `[C]`, variance `[C]` and number of values `[1]` of all processes' parts (Chan, Golub & LeVeque 1979)."""
+    count = x.new_full((1,), x.numel() / x.shape[1])
+    mean = x.sum(AXES) / count.clamp_min(1)  # of nothing: 0
+    own = torch.cat([count, mean, (x - _spread(mean)).square().sum(AXES)])
+    parts = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, own)
+    counts, means, squares = torch.stack(parts).split([1, x.shape[1], x.shape[1]], 1)
+    whole = counts.sum(0)
+    mean = (counts * means).sum(0) / whole
+    return mean, (squares + counts * (means - mean).square()).sum(0) / whole, whole
+
+
+def _spread(values: torch.Tensor) -> torch.Tensor:
+    """A value for each channel as a factor of images."""
+    return values.view(-1, 1, 1)

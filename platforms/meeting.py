@@ -1,0 +1,127 @@
+"""How the processes of a job find each other, hear from each other, and leave together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
+
+from foundations.errors import ConfigError, reason
+
+if TYPE_CHECKING:
+    from platforms.distributed import Place
+
+ARRIVAL = timedelta(minutes=10)  # in which all processes have to come
+PATIENCE = timedelta(days=100)  # in which a process that waits for the others' work is not lost
+LOOK_SECONDS = 0.5  # between looks whether a process has left with an error
+GRACE_SECONDS = 5.0  # in which the others leave by themselves, after which they are made to
+LEFT, COUNT = "left with an error", "processes that know of it"
+
+_store: distributed.Store | None = None  # where the processes of the job leave notes
+_place: Place | None = None
+
+
+@contextlib.contextmanager
+def held(place: Place, device: torch.device) -> Iterator[None]:
+    """Meets the other processes, and after the block waits for them and parts.
+
+    A process that leaves the block with an error does not wait; those that are waiting for it are made to leave, too (`leave`).
+
+    Raises:
+        ConfigError: the others cannot be reached, or do not come.
+    """
+    global _store, _place
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        store = distributed.TCPStore(place.address, place.port, place.world_size, serves, ARRIVAL)
+        store = distributed.PrefixStore(f"expand-and-cluster {restart}", store)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
+        distributed.all_reduce(torch.zeros(1, device=device))
+    except (RuntimeError, ValueError) as error:
+        where = f"{place.address}:{place.port}"
+        raise ConfigError(f"--platform: {place.world_size} processes were to meet at {where}, and did not ({reason(error)})") from None
+    _store, _place, over = store, place, threading.Event()
+    watch = threading.Thread(target=_watch, args=(over,), daemon=True)
+    watch.start()
+    yield
+    over.set()
+    watch.join()
+    wait_for_all()
+    _store = None
+    distributed.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Waits until all processes have come here."""
+    distributed.all_reduce(torch.zeros(1))
+
+
+def told(message: object = None) -> object:
+    """What the primary process says, in JSON's terms; what the others say is not heard."""
+    text = bytearray(json.dumps(message).encode())
+    length = torch.tensor(len(text))
+    distributed.broadcast(length, 0)
+    content = torch.frombuffer(text, dtype=torch.uint8) if distributed.get_rank() == 0 else torch.empty(int(length), dtype=torch.uint8)
+    distributed.broadcast(content, 0)
+    return json.loads(content.numpy().tobytes())
+
+
+def least(*values: int) -> list[int]:
+    """Of each value the least of all processes'."""
+    found = torch.tensor(values, dtype=torch.int64)
+    distributed.all_reduce(found, distributed.ReduceOp.MIN)
+    return found.tolist()
+
+
+def leave(status: int, primary: bool) -> int | None:
+    """To be called by a process that has an error, before it leaves.
+
+    Args:
+        status: the exit status that the error leads to.
+        primary: whether this is the primary process.
+
+    Returns:
+        None if it is this process that has to say what is wrong; else the status to leave with, silently.
+    """
+    if _store is None:  # before they have met, processes have the errors of what they have in common
+        return None if primary else status
+    try:
+        mine = f"{_place.rank} {status}"
+        first = _store.compare_set(LEFT, "", mine).decode()
+        known = _store.add(COUNT, 1)
+        deadline = time.monotonic() + 2 * GRACE_SECONDS
+        while _place.rank == 0 and known < _place.world_size and time.monotonic() < deadline:  # it may be the one that keeps the notes
+            time.sleep(LOOK_SECONDS / 5)
+            known = _store.add(COUNT, 0)
+        return None if first == mine else int(first.split()[1])
+    except RuntimeError:  # nobody keeps the notes any more, so that somebody has left before
+        return status
+
+
+def _watch(over: threading.Event) -> None:
+    """Ends this process when another one has left with an error, for which it would wait forever."""
+    while not over.wait(LOOK_SECONDS):
+        try:
+            if not _store.check([LEFT]):
+                continue
+            status = int(_store.get(LEFT).decode().split()[1])
+        except RuntimeError:
+            status = 1
+        if not over.wait(GRACE_SECONDS):
+            with contextlib.suppress(RuntimeError):
+                _store.add(COUNT, 1)
+            sys.stdout.flush()
+            os._exit(status)
