@@ -100,7 +100,8 @@ class Platform(local.Platform):
     @contextlib.contextmanager
     def together(cls) -> Iterator[None]:
         """Silences all processes but the primary one, and of those that leave with an error lets the first one say so."""
-        primary = environ.get("RANK", environ.get("SLURM_PROCID", "0")) == "0"
+        rank = next((environ[name] for name in NUMBERS["rank"] if name in environ), "0")
+        primary = not rank.isdecimal() or int(rank) == 0
         with contextlib.ExitStack() as silence:
             if not primary:
                 silence.enter_context(contextlib.redirect_stdout(io.StringIO()))
