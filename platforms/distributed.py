@@ -8,12 +8,11 @@ counts only when all know of it.
 from __future__ import annotations
 
 import contextlib
-import io
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import environ
 from typing import TYPE_CHECKING
 
 from foundations.errors import Busy, ConfigError
@@ -88,7 +87,7 @@ def _first_host(nodes: str) -> str:
 class Platform(local.Platform):
     """One of several processes that share a job; it computes on a GPU of its own, or on the CPU."""
 
-    _description = f"Where the run reads and writes; {START}."
+    _description = f"The processes that share the run; {START}."
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,12 +99,13 @@ class Platform(local.Platform):
     @contextlib.contextmanager
     def together(cls) -> Iterator[None]:
         """Silences all processes but the primary one, and of those that leave with an error lets the first one say so."""
-        rank = next((environ[name] for name in NUMBERS["rank"] if name in environ), "0")
+        rank = next((os.environ[name] for name in NUMBERS["rank"] if name in os.environ), "0")
         primary = not rank.isdecimal() or int(rank) == 0
         with contextlib.ExitStack() as silence:
             if not primary:
-                silence.enter_context(contextlib.redirect_stdout(io.StringIO()))
-                silence.enter_context(contextlib.redirect_stderr(io.StringIO()))
+                nowhere = silence.enter_context(open(os.devnull, "w"))
+                silence.enter_context(contextlib.redirect_stdout(nowhere))
+                silence.enter_context(contextlib.redirect_stderr(nowhere))
             try:
                 yield
             except (Exception, stopping.Stopped, KeyboardInterrupt) as error:
@@ -124,7 +124,7 @@ class Platform(local.Platform):
         """
         from platforms import meeting
 
-        self._place = Place.of(environ)
+        self._place = Place.of(os.environ)
         with meeting.held(self._place, self.torch_device):
             super().launch(job)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,17 @@ LOOK_SECONDS = 0.5  # between looks whether a process has left with an error
 GRACE_SECONDS = 5.0  # in which the others leave by themselves, after which they are made to
 LEFT, COUNT = "left with an error", "processes that know of it"
 
-_store: distributed.Store | None = None  # where the processes of the job leave notes
-_place: Place | None = None
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a job leave notes, which of them this is, and the end of its listening to them."""
+
+    store: distributed.Store
+    place: Place
+    over: threading.Event
+
+
+_meeting: Meeting | None = None
 
 
 @contextlib.contextmanager
@@ -39,29 +49,34 @@ def held(place: Place, device: torch.device) -> Iterator[None]:
     Raises:
         ConfigError: the others cannot be reached, or do not come.
     """
-    global _store, _place
+    global _meeting
+    _meeting = Meeting(_met(place, device), place, threading.Event())
+    watch = threading.Thread(target=_watch, args=(_meeting,), daemon=True)
+    watch.start()
+    yield
+    _meeting.over.set()
+    watch.join()
+    wait_for_all()
+    _meeting = None
+    distributed.destroy_process_group()
+
+
+def _met(place: Place, device: torch.device) -> distributed.Store:
+    """Where the processes leave notes, once all of them have come; messages go by Gloo, and what is on GPUs by NCCL."""
+    backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        backend = "cpu:gloo,cuda:nccl"
     serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
         store = distributed.TCPStore(place.address, place.port, place.world_size, serves, ARRIVAL)
-        store = distributed.PrefixStore(f"expand-and-cluster {restart}", store)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
         distributed.all_reduce(torch.zeros(1, device=device))
     except (RuntimeError, ValueError) as error:
         where = f"{place.address}:{place.port}"
         raise ConfigError(f"--platform: {place.world_size} processes were to meet at {where}, and did not ({reason(error)})") from None
-    _store, _place, over = store, place, threading.Event()
-    watch = threading.Thread(target=_watch, args=(over,), daemon=True)
-    watch.start()
-    yield
-    over.set()
-    watch.join()
-    wait_for_all()
-    _store = None
-    distributed.destroy_process_group()
+    return store
 
 
 def wait_for_all() -> None:
@@ -96,32 +111,33 @@ def leave(status: int, primary: bool) -> int | None:
     Returns:
         None if it is this process that has to say what is wrong; else the status to leave with, silently.
     """
-    if _store is None:  # before they have met, processes have the errors of what they have in common
+    if _meeting is None:  # before they have met, processes have the errors of what they have in common
         return None if primary else status
+    _meeting.over.set()
+    store, place = _meeting.store, _meeting.place
     try:
-        mine = f"{_place.rank} {status}"
-        first = _store.compare_set(LEFT, "", mine).decode()
-        known = _store.add(COUNT, 1)
-        deadline = time.monotonic() + 2 * GRACE_SECONDS
-        while _place.rank == 0 and known < _place.world_size and time.monotonic() < deadline:  # it may be the one that keeps the notes
+        mine = f"{place.rank} {status}"
+        first = store.compare_set(LEFT, "", mine).decode()
+        known, deadline = store.add(COUNT, 1), time.monotonic() + 2 * GRACE_SECONDS
+        while place.rank == 0 and known < place.world_size and time.monotonic() < deadline:  # it may be the one that keeps the notes
             time.sleep(LOOK_SECONDS / 5)
-            known = _store.add(COUNT, 0)
+            known = store.add(COUNT, 0)
         return None if first == mine else int(first.split()[1])
     except RuntimeError:  # nobody keeps the notes any more, so that somebody has left before
         return status
 
 
-def _watch(over: threading.Event) -> None:
+def _watch(meeting: Meeting) -> None:
     """Ends this process when another one has left with an error, for which it would wait forever."""
-    while not over.wait(LOOK_SECONDS):
+    while not meeting.over.wait(LOOK_SECONDS):
         try:
-            if not _store.check([LEFT]):
+            if not meeting.store.check([LEFT]):
                 continue
-            status = int(_store.get(LEFT).decode().split()[1])
+            status = int(meeting.store.get(LEFT).decode().split()[1])
         except RuntimeError:
             status = 1
-        if not over.wait(GRACE_SECONDS):
+        if not meeting.over.wait(GRACE_SECONDS):
             with contextlib.suppress(RuntimeError):
-                _store.add(COUNT, 1)
+                meeting.store.add(COUNT, 1)
             sys.stdout.flush()
             os._exit(status)
