@@ -1,0 +1,65 @@
+"""What each process of a job does in training; that they arrive where one does is tested with real ones, in platforms/test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from foundations.hparams import TrainingHparams
+from platforms import platform
+from pruning.mask import Mask
+from pruning.pruned_model import PrunedModel
+from testing.test_case import CpuPlatform, TestCase
+from training.sharing import Share, Way, way_of
+from training.test.test_train import network
+
+
+@dataclass
+class OneOfThree(CpuPlatform):
+    """A process of a job without the others."""
+
+    rank = 1
+    world_size = 3
+
+
+class SharingTest(TestCase):
+    def test_networks_are_divided_and_batches_of_others_unless_neither_is_possible(self):
+        expected = [
+            ("mlp_4_5_2", {}, Way.EXAMPLES),
+            ("mlp_4_5_2", {"precision": "fp16"}, Way.EXAMPLES),
+            ("mlp_4_5_2", {"optimizer_name": "lbfgs"}, Way.PRIMARY),
+            ("students_mlp(3)_4_5_2", {}, Way.NETWORKS),
+            ("students_mlp(3)_4_5_2", {"optimizer_name": "levenberg_marquardt"}, Way.NETWORKS),
+            ("students_mlp(3)_4_5_2", {"precision": "fp16"}, Way.PRIMARY),
+            ("students_mlp(2)_4_5_2", {}, Way.PRIMARY),
+        ]
+        for name, changes, way in expected:
+            hparams = TrainingHparams(**{"optimizer_name": "sgd", "lr": 0.1, "training_steps": "1ep"} | changes)
+            with self.subTest(name=name, **changes):
+                self.assertIs(way_of(hparams, network(name)), Way.ALL)
+                with platform.installed(OneOfThree()):
+                    self.assertIs(way_of(hparams, network(name)), way)
+
+    def test_a_process_has_its_share_of_the_networks_as_they_are_in_the_stack(self):
+        stack = network("students_mlp(7)_4_5_2")
+        stack.fc.weight.requires_grad_(False)
+        mask = Mask({name: torch.rand(stack.state_dict()[name].shape) < 0.5 for name in stack.prunable_layer_names})
+        for whole in (stack, PrunedModel(network("students_mlp(7)_4_5_2"), mask)):
+            with platform.installed(OneOfThree()):
+                share = Share(whole)
+            self.assertEqual((share.first, share.end, share.networks), (2, 4, 2))
+            for name, values in share.model.state_dict().items():
+                self.assertTrue(torch.equal(values, whole.state_dict()[name][2:4]))
+            frozen = [[not parameter.requires_grad for parameter in model.parameters()] for model in (share, whole)]
+            self.assertEqual(*frozen)
+
+    def test_the_state_of_an_optimizer_is_cut_where_it_has_a_value_for_each_network(self):
+        with platform.installed(OneOfThree()):
+            share = Share(network("students_mlp(6)_4_5_2"))
+        values = torch.arange(6.0)
+        group = {"lr": 0.1, "betas": (0.9, 0.99), "params": [0, 1], "damping": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+        own = share.own({"state": {0: {"step": torch.tensor(3.0), "steps": [values[:, None]], "exp_avg": values}}, "param_groups": [group]})
+        self.assertEqual(own["param_groups"], [group | {"damping": [3.0, 4.0]}])
+        self.assertEqual(own["state"][0]["step"].item(), 3)
+        self.assertEqual((own["state"][0]["exp_avg"].tolist(), own["state"][0]["steps"][0].tolist()), ([2, 3], [[2], [3]]))
