@@ -1,8 +1,10 @@
 """How the processes of a job share a training run.
 
-The networks of a stack are divided among them, and train exactly as they would in one process. Of any other model every process sees a part
-of each batch, and the gradients are added up. What neither suits, the primary process trains by itself: plain networks with optimizers
-that look at curvature, and stacks with fewer networks than processes or with one loss scale for all (fp16).
+The networks of a stack are divided among them, and train as they would in one process: in the same bits but where torch's fused Adam treats
+the last few numbers of a tensor apart, and where it multiplies the matrices of a single network otherwise than those of several. Of any
+other model every process sees a part of each batch, and the gradients are added up. What neither suits, the primary process trains by
+itself: plain networks with optimizers that look at curvature, and stacks with fewer networks than processes or with one loss scale for
+all (fp16).
 """
 
 from __future__ import annotations
