@@ -126,11 +126,11 @@ class HoldingTest(LockTestCase):
     def test_only_the_primary_process_of_a_job_locks_and_the_others_wait_for_it(self):
         class Second(CpuPlatform):
             rank = 1
-            barrier = mock.Mock()
+            on_primary = mock.Mock(return_value=True)  # what the primary process has found
 
         with platform.installed(Second()), lock.held(self.folder):
             self.assertEqual(self.files(), [])
-        Second.barrier.assert_called_once()
+        Second.on_primary.assert_called_once()
 
 
 class WaitingTest(LockTestCase):
