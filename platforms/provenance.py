@@ -46,8 +46,10 @@ def note(location: str, seed: int) -> None:
 
     A file that is damaged is begun anew, for no result depends on it.
     """
-    if not get_platform().is_primary_process:
-        return
+    get_platform().on_primary(lambda: _note(location, seed))
+
+
+def _note(location: str, seed: int) -> None:
     command, time = _asked or (shlex.join(sys.orig_argv), _now())
     facts, first = {"command": command, "seed": seed} | _surroundings(), read(location)
     if first is None:
