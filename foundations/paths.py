@@ -22,6 +22,12 @@ def lock(location: str) -> str:
     return os.path.join(location, ".lock")
 
 
+def lock_of(path: str) -> str:
+    """Who is writing a file that several runs share."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.lock")
+
+
 def model(location: str, step: Step) -> str:
     """The weights of a model at a step."""
     return os.path.join(location, f"model_{step}.pth")

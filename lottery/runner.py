@@ -94,7 +94,8 @@ class LotteryRunner(Runner):
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
                 arithmetic.check(training_hparams)
             with lock.held(place):
-                self._train()
+                if not self.is_finished:
+                    self._train()
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
         picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):

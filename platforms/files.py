@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from foundations import paths
 from foundations.errors import ConfigError, reason
+from platforms import lock
 from platforms.platform import get_platform
 
 LONGEST_TEXT = 2**30  # characters
@@ -52,6 +54,22 @@ def parse_json(text: str) -> object:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def refresh(path: str, content: bytes) -> None:
+    """Writes a file unless it has that content already; of several processes that come to write it at once, one does."""
+    if get_platform().is_primary_process and not (_holds(path, content) and not get_platform().exists(paths.lock_of(path))):
+        with lock.held_for(path):
+            if not _holds(path, content):
+                get_platform().write(path, content)
+
+
+def _holds(path: str, content: bytes) -> bool:
+    """Whether a file has that content."""
+    if not get_platform().exists(path):
+        return False
+    with get_platform().open(path, "rb") as file:
+        return file.read(len(content) + 1) == content
 
 
 def damaged(path: str, why: str, remedy: str) -> ConfigError:

@@ -53,6 +53,14 @@ def held(folder: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def held_for(path: str) -> Iterator[None]:
+    """Keeps a single file for this process, which other processes of its job do not wait for; its errors are those of `held`."""
+    path = paths.lock_of(path)
+    with _kept(path) if _acquire(path) else contextlib.nullcontext():
+        yield
+
+
 def check() -> None:
     """To be called before anything is written.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from foundations import paths
-from platforms.platform import get_platform
+from platforms import files
 from training.metric_logger import MetricLogger
 
 
@@ -18,10 +18,10 @@ def figure(columns: int = 1, width: float = 5.0, height: float = 3.6):
 
 
 def save(made, path: str) -> None:
-    """Writes a figure as a PNG."""
+    """Writes a figure as a PNG, unless it is there."""
     buffer = io.BytesIO()
     made.savefig(buffer, format="png", dpi=110)
-    get_platform().write(path, buffer.getvalue())
+    files.refresh(path, buffer.getvalue())
 
 
 def curves(logger: MetricLogger, output_location: str) -> None:

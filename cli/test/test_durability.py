@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from foundations import paths
 from platforms import process
 from platforms.platform import get_platform
@@ -14,9 +16,19 @@ from testing import child
 from testing.test_case import TestCase
 
 TRAIN = ("train", "--default_hparams=digits_lenet_4", "--training_steps=3ep", "--momentum=0.9", "--global_seed=1")
+LOTTERY = ("lottery", "--default_hparams=digits_lenet_4", "--training_steps=1ep", "--levels=1", "--global_seed=1")
+BRANCH = ("lottery_branch", "randomly_prune", *LOTTERY[1:])
 ALWAYS = child.Checkpoints()
 CHECKPOINT = 13  # the write of the tenth checkpoint; three files and a model come before
 STARTED = ("checkpoint.pth", "provenance.json")
+
+
+def extract(folder: str) -> tuple[str, ...]:
+    """An extraction from a file of answers, which it makes."""
+    path, queries = os.path.join(folder, "answers.npz"), np.random.RandomState(0).randn(60, 3)
+    np.savez(path, X=queries, y=np.tanh(queries @ [[1.0, -0.5], [0.5, 1.0], [0.3, -0.8]]) @ [[1.0], [-0.7]])
+    small = ("--training_steps=300it", "--batch_size=30", "--finetune_training_steps=5it", "--gamma=0.5", "--global_seed=1")
+    return ("extract", "--default_hparams=students_mlp(4)_3_6_1", "--act_fun=tanh", f"--teacher_name={path}", *small)
 
 
 class DurabilityTest(TestCase):
@@ -45,16 +57,25 @@ class DurabilityTest(TestCase):
         (path,) = Path(self.sims).rglob("checkpoint.pth")
         return path
 
-    def test_of_eight_that_start_the_same_run_one_trains_and_all_report(self):
-        for arguments in (TRAIN, (*TRAIN[:-1], "--training_steps=2ep")):
-            log = os.path.join(self.root, "writes")
-            ended = [each.wait() for each in [self.start(ALWAYS, child.Writes(log), arguments=arguments) for _ in range(8)]]
-            self.assertEqual([status for status, _ in ended], [0] * 8)
-            self.assertEqual(len({output.splitlines()[-1] for _, output in ended}), 1)
-            self.assertRegex(ended[0][1].splitlines()[-1], "^Finished: test loss")
-            with open(log) as file:
-                self.assertEqual(len({line.split()[0] for line in file}), 1)
-            os.remove(log)
+    def test_of_eight_that_start_the_same_run_one_works_all_report_and_nothing_is_written_twice(self):
+        log = os.path.join(self.root, "writes")
+        for arguments, outcome in (
+            (TRAIN[:-1], "^Finished: test loss"),
+            (extract(self.root), "^Verdict: "),
+            (LOTTERY, "^Picture: .*levels_0-1.png"),
+            (BRANCH, "^Picture: .*comparison.png"),
+        ):
+            with self.subTest(arguments[0]):
+                ended = [each.wait() for each in [self.start(child.Writes(log), arguments=arguments) for _ in range(8)]]
+                self.assertEqual([status for status, _ in ended], [0] * 8, ended)
+                self.assertEqual(len({output.splitlines()[-1] for _, output in ended}), 1)
+                self.assertRegex(ended[0][1].splitlines()[-1], outcome)
+                with open(log) as file:
+                    notes = [line.split() for line in file]
+                written = [path for _, path in notes if not path.endswith("checkpoint.pth")]
+                self.assertEqual(sorted(written), sorted(set(written)))
+                self.assertEqual(len({process for process, path in notes if path.endswith("checkpoint.pth")}), 1)
+                os.remove(log)
         self.assertEqual([path for path in self.results() if os.path.basename(path).startswith(".")], [])
 
     def test_a_run_that_is_killed_in_a_write_ends_in_the_same_bits(self):

@@ -1,7 +1,9 @@
 """What is read from files that anybody may have written."""
 
 import os
+from unittest import mock
 
+from foundations import paths
 from foundations.errors import ConfigError
 from platforms import files
 from platforms.platform import get_platform
@@ -40,6 +42,21 @@ class FilesTest(TestCase):
 
     def test_a_number_of_very_many_digits_is_damaged(self):
         self.assert_refused("1" * 100_000, "digits")
+
+    def test_a_file_is_refreshed_where_it_has_other_content_and_is_locked_meanwhile(self):
+        seen, write = [], get_platform().write
+
+        def noted(path: str, content: bytes):
+            seen.append(os.path.exists(paths.lock_of(path)))
+            write(path, content)
+
+        with mock.patch.object(type(get_platform()), "write", staticmethod(noted)):
+            for content in (b"one", b"one", b"on", b"on"):
+                files.refresh(self.path, content)
+                with open(self.path, "rb") as file:
+                    self.assertEqual(file.read(), content)
+        self.assertEqual(seen, [True, True])
+        self.assertEqual(self.files(), ["record"])
 
     def test_what_cannot_be_read_is_named_with_the_reason(self):
         with self.assertRaisesRegex(ConfigError, f"^{self.path} cannot be read .No such file"):
