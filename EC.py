@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cli import arg_utils, runner_registry
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, one_line
 from foundations.runner import Job, Runner
 from platforms import provenance, stopping
 from platforms import registry as platforms
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         with stopping.watching(), provenance.asked(arguments):
             run(arguments[0], arguments[1:])
     except ConfigError as error:
-        print(f"EC.py {arguments[0]}: {error}".replace("\n", " "), file=sys.stderr)
+        print(one_line(f"EC.py {arguments[0]}: {error}"), file=sys.stderr)
         return error.exit_status
     except SystemExit as leave:  # argparse leaves like this after --help
         return leave.code or 0

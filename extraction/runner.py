@@ -75,6 +75,7 @@ class ExtractionRunner(Runner):
             self._extract()
         elif not get_platform().exists(paths.page(self.output_location)):
             self._show(report.read(self.output_location))
+        lock.tidy(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             print(report.table(report.read(self.output_location)))

@@ -33,6 +33,11 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def one_line(text: str) -> str:
+    """Some text without line breaks, and without characters that would do something to a terminal rather than be seen on it."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def did_you_mean(value: str, valid: Iterable[str]) -> str:
     """`, did you mean 'x'?` for the nearest of the valid values, or nothing where none is near."""
     nearest = difflib.get_close_matches(value, list(valid), n=1)

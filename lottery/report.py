@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -12,7 +13,8 @@ from foundations import paths
 from lottery.desc import LotteryDesc
 from platforms import files
 from platforms.platform import get_platform
-from training.metric_logger import MetricLogger
+from pruning.mask import Mask
+from training.metric_logger import MetricLogger, numbers
 from training.runner import is_finished
 
 TICKETS = "tickets"
@@ -56,11 +58,10 @@ def read(level: int, location: str) -> Outcome:
     """The outcome of a finished run of a pruned network."""
     logger = MetricLogger.load(location)
     metric, better = ("accuracy", max) if logger.get("test_accuracy") else ("loss", min)
-    points = logger.get(f"test_{metric}")
-    best = better(value for _, value in points)
-    reached = next(iteration for iteration, value in points if value == best)
-    weights = files.read_json(paths.sparsity_report(location), "delete it and its mask, and run the same command again")
-    return Outcome(level, weights["unpruned"], weights["total"], metric, points[-1][1], best, reached - points[0][0])
+    points = numbers(logger, f"test_{metric}", location)
+    best = better((value for _, value in points if not math.isnan(value)), default=math.nan)
+    reached = next((iteration for iteration, value in points if value == best), points[-1][0])
+    return Outcome(level, *Mask.counts(location), metric, points[-1][1], best, reached - points[0][0])
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -110,7 +111,11 @@ def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
 
 def _branch_arguments(location: str) -> dict[str, object]:
     """The arguments of a branch, those of its bundles of hyperparameters one by one."""
-    values = files.read_json(paths.hparams_dict(location), "delete the folder and run its command again")["branch_hparams"]
+    path, remedy = paths.hparams_dict(location), "delete the folder and run its command again"
+    content = files.read_json(path, remedy)
+    values = content.get("branch_hparams") if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise files.damaged(path, "it names no arguments of a branch", remedy)
     nested = {field: value for bundle in values.values() if isinstance(bundle, dict) for field, value in bundle.items()}
     return {name: value for name, value in values.items() if not isinstance(value, dict)} | nested
 

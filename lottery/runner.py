@@ -96,6 +96,7 @@ class LotteryRunner(Runner):
             with lock.held(place):
                 if not self.is_finished:
                     self._train()
+        lock.tidy(place)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
         picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):

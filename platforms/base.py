@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -121,7 +122,9 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def open(path: str, mode: str = "r") -> IO:
-        """Opens a file of text (UTF-8) or, with `b` in the mode, of bytes."""
+        """Opens a file of text (UTF-8) or, with `b` in the mode, of bytes; what would never end, such as a pipe, raises an OSError."""
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise OSError(errno.EINVAL, "no regular file", path)
         return open(path, mode, encoding=None if "b" in mode else "utf-8")
 
     @staticmethod

@@ -48,12 +48,20 @@ def parse_json(text: str) -> object:
     """What some JSON says.
 
     Raises:
-        ValueError: it says nothing, or is nested more deeply than anything is that belongs here.
+        ValueError: it says nothing, is nested more deeply than anything is that belongs here, or has text that would do something to a
+            terminal rather than be seen on it.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"{value[:20]!r} is no plain text")
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return content
 
 
 def refresh(path: str, content: bytes) -> None:

@@ -61,6 +61,15 @@ def held_for(path: str) -> Iterator[None]:
         yield
 
 
+def tidy(folder: str) -> None:
+    """Removes the lock of a finished run whose holder was killed after its last write; where nothing may be removed, it stays."""
+    path = paths.lock(folder)
+    with contextlib.suppress(OSError):
+        holder = _holder(path)
+        if holder is not None and holder.is_alive is False and _take(path, Watch()):
+            os.unlink(path)
+
+
 def check() -> None:
     """To be called before anything is written.
 

@@ -14,6 +14,8 @@ import sys
 import time
 import uuid
 
+from foundations.errors import one_line
+
 COMMAND_SHOWN = 300  # characters
 MOST_PID = 2**31 - 1
 
@@ -96,7 +98,7 @@ def _named(pid: int) -> Process:
         pid=pid,
         started=_start_of(pid) or "",
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        command="".join(each if each.isprintable() else " " for each in shlex.join(sys.argv))[:COMMAND_SHOWN],
+        command=one_line(shlex.join(sys.argv))[:COMMAND_SHOWN],
         job=job,
         restarts=int(restarts) if restarts.isdecimal() else 0,
     )

@@ -12,7 +12,10 @@ import torch
 from foundations import paths
 from foundations.errors import ConfigError, reason, unknown
 from models import base
+from platforms import files
 from platforms.platform import get_platform
+
+LARGEST = 2**63  # number of weights
 
 
 class Mask(Mapping[str, torch.Tensor]):
@@ -109,6 +112,20 @@ class Mask(Mapping[str, torch.Tensor]):
             return Mask({name: _unpack(**entry) for name, entry in state.items()})
         except (ConfigError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"{paths.mask(location)} is no mask ({reason(error)}); move it away and run the same command again") from None
+
+    @staticmethod
+    def counts(location: str) -> tuple[int, int]:
+        """How many weights are left in a run folder's mask, and how many there are, without reading the mask.
+
+        Raises:
+            ConfigError: the file that says so is missing or damaged.
+        """
+        path, remedy = paths.sparsity_report(location), "delete it and its mask, and run the same command again"
+        content = files.read_json(path, remedy)
+        found = [content.get(name) for name in ("unpruned", "total")] if isinstance(content, dict) else [None]
+        if any(type(count) is not int for count in found) or not 0 <= found[0] <= found[1] < LARGEST or not found[1]:
+            raise files.damaged(path, "it does not say how many weights are left of how many", remedy)
+        return tuple(found)
 
     @staticmethod
     def exists(location: str) -> bool:

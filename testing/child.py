@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from types import FrameType
 
 import matplotlib.figure  # noqa: F401  what commands import when they need it, they find imported
 import scipy.optimize  # noqa: F401
@@ -27,6 +28,8 @@ from tqdm import tqdm
 import EC
 from extraction import certificate, evaluation, expand_and_cluster, plotting  # noqa: F401
 from platforms import base
+from pruning import base as pruning
+from pruning.mask import Mask
 from training import checkpointing, train
 
 SECONDS = 300.0  # after which a command hangs
@@ -140,6 +143,44 @@ class DieInWrite:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         os.fsync, os.replace = fsync_and_die, replace_and_die
+
+
+@dataclass(frozen=True)
+class DieInPruning:
+    """Kills the process at a line of Python that pruning runs, the writing of masks included; how many it came to is noted in a file.
+
+    Lines are counted from 1; at 0 nothing is killed.
+    """
+
+    line: int
+    log: str
+
+    def __call__(self) -> None:
+        come_to = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> Callable:
+            nonlocal come_to
+            come_to += event == "line"
+            if come_to == self.line and event == "line":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        def traced(function: Callable) -> Callable:
+            def run(*args: object, **options: object) -> object:
+                before = sys.gettrace()
+                sys.settrace(trace)
+                try:
+                    return function(*args, **options)
+                finally:
+                    sys.settrace(before)
+                    with open(self.log, "w") as file:
+                        file.write(str(come_to))
+
+            return run
+
+        pruning.Strategy.prune = classmethod(traced(pruning.Strategy.prune.__func__))
+        pruning.prune_lowest = traced(pruning.prune_lowest)
+        Mask.save = traced(Mask.save)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from platforms import files
 from platforms.platform import get_platform
 
 REMEDY = "delete it and run the same command again, which rewrites it"
+LARGEST = 2**63  # of whole numbers; those beyond cannot be computed with
 
 
 class MetricLogger:
@@ -74,6 +75,8 @@ class MetricLogger:
         logger = MetricLogger()
         for line in text.splitlines():
             name, iteration, value = line.split("$")
+            if not 0 <= int(iteration) < LARGEST:
+                raise ValueError(f"{iteration[:20]!r} is no iteration")
             logger._values[name, int(iteration)] = _value(value)
         return logger
 
@@ -95,10 +98,22 @@ class MetricLogger:
             raise files.damaged(path, reason(error), REMEDY) from None
 
 
+def numbers(logger: MetricLogger, name: str, location: str) -> list[tuple[int, float]]:
+    """The iterations and values of a metric that is one number at a time, in the log of a finished run.
+
+    Raises:
+        ConfigError: the log, whose run folder is given for the error, has no such metric.
+    """
+    values = logger.get(name)
+    if not values or any(isinstance(value, list) for _, value in values):
+        raise files.damaged(paths.logger(location), f"it has no {name}", REMEDY)
+    return values
+
+
 def _value(text: str) -> float | list[float]:
     """The value of a record; a ValueError where it is neither a number nor a list of numbers."""
     value = files.parse_json(text)
     for number in value if isinstance(value, list) else [value]:
-        if type(number) not in (int, float):
+        if type(number) is not float and not (type(number) is int and abs(number) < LARGEST):
             raise ValueError(f"{text[:20]!r} is no number")
     return value

@@ -83,6 +83,7 @@ class TrainingRunner(Runner):
             with lock.held(self.output_location):
                 if not self.is_finished:
                     self._train()
+        lock.tidy(self.output_location)
         if not self.job.quiet:
             print(summary(self.output_location))
 
@@ -118,11 +119,10 @@ def summary(location: str) -> str:
     from training import metric_logger
 
     logger = metric_logger.MetricLogger.load(location)
-    if not isinstance(logger.latest("test_loss"), float):
-        raise files.damaged(paths.logger(location), "it has no test_loss", metric_logger.REMEDY)
-    accuracy = logger.latest("test_accuracy")
-    shown = "" if accuracy is None else f", accuracy {accuracy:.2%}"
-    return f"Finished: test loss {logger.latest('test_loss'):.4g}{shown}"
+    shown = [f"loss {metric_logger.numbers(logger, 'test_loss', location)[-1][1]:.4g}"]
+    if logger.get("test_accuracy"):
+        shown.append(f"accuracy {metric_logger.numbers(logger, 'test_accuracy', location)[-1][1]:.2%}")
+    return f"Finished: test {', '.join(shown)}"
 
 
 def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Teacher | None, Callable[[], None]]:

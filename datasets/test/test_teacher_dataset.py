@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import zipfile
 from unittest import mock
 
@@ -258,13 +259,44 @@ class FileTest(TestCase):
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr("X.npy", header.getvalue() + self.queries.tobytes())
                 archive.writestr("y.npy", header.getvalue() + self.answers.tobytes())
-            self.assert_refused(path, "does not have")
+            self.assert_refused(path, f"shape {shape}")
 
     def test_arrays_that_do_not_fit_into_memory_are_refused_before_they_are_unpacked(self):
         path = self.file(save=np.savez_compressed, X=np.zeros((1000, 1000)), y=self.answers)
         memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
-        with mock.patch("os.sysconf", memory.get), mock.patch("numpy.load", side_effect=AssertionError):
+        with mock.patch("os.sysconf", memory.get), mock.patch("numpy.lib.format.read_array", side_effect=AssertionError):
             self.assert_refused(path, "X of shape (1000, 1000) does not fit into memory")
+            os.truncate(path, 4096 * 1000 + 1)
+            self.assert_refused(path, "it does not fit into memory")
+
+    def test_an_array_that_hides_behind_another_is_not_read(self):
+        """numpy itself takes a member `X` for the array, where there is one, and not `X.npy`."""
+        path = self.file(X=self.queries, y=self.answers)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("X", b"\x93NUMPY")
+        _, queries, _ = teacher_dataset.read_answers(path)
+        self.assertEqual(queries.tolist(), self.queries.tolist())
+
+    def test_headers_that_are_no_headers_are_refused(self):
+        answers = io.BytesIO()
+        np.save(answers, self.answers)
+        code = b"{'descr': __import__('os').system('touch sprung')}"
+        for version, text in ((1, b"(" * 9999), (1, b"{'a':" * 999), (2, b"{'a':" * 999), (1, code), (3, b"{}")):
+            path = os.path.join(self.root, "header.npz")
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(
+                    "X.npy", b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
+                )
+                archive.writestr("y.npy", answers.getvalue())
+            self.assert_refused(path, "no .npz file of numbers")
+
+    def test_what_never_ends_is_refused(self):
+        path = os.path.join(self.root, "pipe.npz")
+        os.mkfifo(path)
+        self.assert_refused(path, "no regular file")
+        os.remove(path)
+        os.symlink("/dev/zero", path)
+        self.assert_refused(path, "no regular file")
 
     def test_kept_answers_that_have_changed_are_refused(self):
         teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))

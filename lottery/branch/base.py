@@ -227,6 +227,7 @@ class Branch(Runner, abc.ABC):
             if not self.is_complete(self.branch_root):
                 with lock.held(self.branch_root):
                     self._work()
+            lock.tidy(self.branch_root)
         self.report()
 
     def _work(self) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 import torch
 
 from foundations import paths
+from foundations.errors import reason
 from foundations.hparams import Hparams
 from lottery import plotting
 from lottery.branch import base
 from platforms import files
 from platforms.platform import get_platform
+from pruning.mask import Mask
 from training.evaluation import evaluate
 
 State = Mapping[str, torch.Tensor]
@@ -61,14 +63,30 @@ class Branch(base.Branch):
         return get_platform().exists(paths.barrier(location))
 
     def report(self) -> None:
-        found = {}
-        for level in self.levels:
-            found[level] = files.read_json(paths.barrier(self.location(level)), "delete it and run the same command again")
+        found = {level: read(self.location(level)) for level in self.levels}
         path = self.desc.report_path(get_platform().root, self.job.global_seed)
         plotting.barriers(found, barrier, path)
         if not self.job.quiet:
             print(table(found))
             print(f"Picture: {path}")
+
+
+def read(location: str) -> dict:
+    """What a branch has found at a level: `alpha`, the errors there on the sets `train` and `test`, and the numbers of weights.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    path, remedy = paths.barrier(location), "delete it and run the same command again"
+    content = files.read_json(path, remedy)
+    counts = dict(zip(("unpruned", "total"), Mask.counts(os.path.join(location, "copy_1")), strict=True))
+    try:
+        lines = {name: [float(value) for value in content[name]] for name in ("alpha", "train", "test")}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise files.damaged(path, f"not whole lines of errors: {reason(error)}", remedy) from None
+    if len({*map(len, lines.values())}) != 1 or len(lines["alpha"]) < 2:
+        raise files.damaged(path, "not whole lines of errors", remedy)
+    return lines | counts
 
 
 def between(first: State, second: State, alpha: float) -> dict[str, torch.Tensor]:

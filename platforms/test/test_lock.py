@@ -219,6 +219,17 @@ class InheritanceTest(LockTestCase):
         self.enter()
         self.assertEqual(self.files(), [])
 
+    def test_a_finished_run_keeps_the_lock_of_a_living_holder_and_loses_that_of_a_dead_one(self):
+        lock.tidy(self.folder)
+        self.leave_lock(pid=os.getppid(), started=process._start_of(os.getppid()))
+        lock.tidy(self.folder)
+        self.assertEqual(len(self.files()), 1)
+        self.leave_lock(started="long ago")
+        with mock.patch("os.unlink", side_effect=PermissionError):
+            lock.tidy(self.folder)
+        lock.tidy(self.folder)
+        self.assertEqual(self.files(), [])
+
     def test_what_a_killed_writer_had_half_written_is_removed_and_nothing_else(self):
         def die_writing():
             with lock.held(self.folder), mock.patch("os.fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL)):

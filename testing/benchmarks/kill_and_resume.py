@@ -4,12 +4,12 @@ Command: python -m testing.benchmarks.kill_and_resume --kills 100
 Hardware: 2 CPU cores, busy with other work; OMP_NUM_THREADS=1.
 Result: 24 kills, 24 resumed to the same bits.
 
-Small runs of every command, with checkpoints within epochs every few hundredths of a second. Every other kill comes at a moment drawn from
-the time that the run takes, the rest in the middle of a write that is drawn from all of its writes: with half of the file written, the
-whole of it, or, of checkpoints, between the moments when the old one loses and the new one takes its name. All are `kill -9`. The same
-command is then started again, and every file that it leaves is compared with those of the undisturbed run: weights, masks, logs, reports
-and records. Checkpoints, pictures, pages, when runs were started, and the seconds in reports are left out. No lock and no half-written
-file may be left.
+Small runs of every command, with checkpoints within epochs every few hundredths of a second. Kills come in turn at a moment drawn from the
+time that the run takes; in the middle of a write that is drawn from all of its writes, with half of the file written, the whole of it, or,
+of checkpoints, between the moments when the old one loses and the new one takes its name; and where there is pruning, at a line of Python
+drawn from those that it runs, masks' writing included. All are `kill -9`. The same command is then started again, and every file that it
+leaves is compared with those of the undisturbed run: weights, masks, logs, reports and records. Checkpoints, pictures, pages, when
+runs were started, and the seconds in reports are left out. No lock and no half-written file may be left.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from cli import runner_registry
 from testing import child
 
 FREQUENT = child.Checkpoints(between=0, within=0.03)
@@ -33,31 +35,57 @@ EXTRACT = (
     "extract", "--default_hparams=students_digits_lenet(3)_8", "--teacher_name=digits_lenet_4", "--teacher_seed=2", "--global_seed=1",
     "--training_steps=100it", "--datagen=digits+random:300", "--gamma=0.7", "--beta=1", "--finetune_training_steps=3it",
 )  # fmt: skip
-RUNS = {
-    "train": ("train", "--default_hparams=digits_lenet_8", "--training_steps=12ep", "--momentum=0.9", "--global_seed=1"),
-    "extract": EXTRACT,
-    "extract, polished": (*EXTRACT, "--polish_optimizer=levenberg_marquardt", "--polish_steps=3it"),
-    "lottery": ("lottery", "--default_hparams=digits_lenet_8", "--training_steps=4ep", "--levels=2", "--global_seed=1"),
-}
+LOTTERY = ("lottery", "--default_hparams=digits_lenet_8", "--training_steps=3ep", "--rewinding_steps=5it", "--global_seed=1", "--levels=2")
 STAGES = ("half", "whole", "between")
+MOMENT, WRITE, PRUNING = "at a moment", "in a write", "in pruning"
 TAKEN_FOR_OVER = 5  # kills in a row that came too late
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command, the one before it that it needs, and the ways to kill it, which take turns."""
+
+    arguments: tuple[str, ...]
+    before: tuple[str, ...] | None = None
+    ways: tuple[str, ...] = (MOMENT, WRITE)
+
+
+RUNS = {
+    "train": Run(("train", "--default_hparams=digits_lenet_8", "--training_steps=12ep", "--momentum=0.9", "--global_seed=1")),
+    "extract": Run(EXTRACT),
+    "extract, polished": Run((*EXTRACT, "--polish_optimizer=levenberg_marquardt", "--polish_steps=3it")),
+    "lottery": Run(LOTTERY, ways=(MOMENT, WRITE, PRUNING)),
+    "lottery, snip": Run((*LOTTERY, "--pruning_strategy=snip"), ways=(PRUNING, MOMENT, WRITE)),
+    "lottery_branch": Run(("lottery_branch", "randomly_prune", *LOTTERY[1:]), before=LOTTERY, ways=(MOMENT, WRITE, PRUNING)),
+}
 
 
 @dataclass
 class Reference:
-    """An undisturbed run: the content of its files, how long it took in seconds, and how many files it wrote."""
+    """An undisturbed run.
 
+    Attributes:
+        run: the command.
+        start: the folder that it starts from.
+        contents: of the files that it leaves.
+        seconds: that it takes.
+        writes: how many files it writes.
+        lines: of Python that its pruning runs.
+    """
+
+    run: Run
+    start: str
     contents: dict[str, bytes]
     seconds: float
     writes: int
+    lines: int
 
 
 @dataclass
 class Tally:
-    """What became of the killed runs of a command: how many were killed at a moment and in a write, and what was amiss afterwards."""
+    """What became of the killed runs of a command: how many were killed in each way, and what was amiss afterwards."""
 
-    moments: int = 0
-    writes: int = 0
+    killed: Counter[str] = field(default_factory=Counter)
     amiss: list[str] = field(default_factory=list)
 
 
@@ -84,57 +112,71 @@ def files(root: str) -> Iterator[str]:
         yield from (os.path.relpath(os.path.join(folder, name), root) for name in names)
 
 
-def undisturbed(arguments: tuple[str, ...]) -> Reference:
-    """Runs a command to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        root, log = os.path.join(folder, "root"), os.path.join(folder, "writes")
-        child.start(root, arguments, FREQUENT).wait()  # whatever the machine does only once
-        shutil.rmtree(root)
+def undisturbed(run: Run, folder: str) -> Reference:
+    """Runs a command to its end, from a folder that is kept as it is before."""
+    start, root, writes, lines = (os.path.join(folder, name) for name in ("start", "root", "writes", "lines"))
+    os.mkdir(start)
+    if run.before:
+        finish(start, run.before)
+    for _ in range(2):  # the first brings up what the machine does only once
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(start, root)
         begun = time.monotonic()
-        status, output = child.start(root, arguments, FREQUENT, child.Writes(log)).wait()
+        finish(root, run.arguments)
         seconds = time.monotonic() - begun
-        if status:
-            raise RuntimeError(output)
-        with open(log) as file:
-            return Reference(contents(root), seconds, len(file.readlines()))
+    found = contents(root)
+    shutil.rmtree(root)
+    shutil.copytree(start, root)
+    finish(root, run.arguments, child.Writes(writes), child.DieInPruning(0, lines))
+    counts = [len(Path(writes).read_text().splitlines()), int(Path(lines).read_text()) if os.path.exists(lines) else 0]
+    return Reference(run, start, found, seconds, *counts)
 
 
-def kill_at_a_moment(root: str, arguments: tuple[str, ...], reference: Reference, draw: random.Random) -> bool:
-    """Kills a run at a moment that is drawn; returns whether that came in time."""
-    run = child.start(root, arguments, FREQUENT)
-    time.sleep(draw.uniform(0, reference.seconds))
-    return run.kill()
-
-
-def kill_in_a_write(root: str, arguments: tuple[str, ...], reference: Reference, draw: random.Random) -> bool:
-    """Kills a run in a write that is drawn; returns whether it came to that."""
-    death = child.DieInWrite(draw.randint(1, reference.writes), draw.choice(STAGES))
-    status, _ = child.start(root, arguments, FREQUENT, death).wait()
-    return status == -9
-
-
-def resume(root: str, arguments: tuple[str, ...], reference: Reference) -> str | None:
-    """Starts a killed run again; returns what is amiss in the end."""
-    status, output = child.start(root, arguments, FREQUENT).wait()
+def finish(root: str, arguments: tuple[str, ...], *interferences: Callable[[], None]) -> None:
+    """Runs a command to its end; a RuntimeError where that is not a good one."""
+    status, output = child.start(root, arguments, FREQUENT, *interferences).wait()
     if status:
-        return f"it ended with {status}: {output[-500:]}"
+        raise RuntimeError(f"it ended with {status}: {output[-500:]}")
+
+
+def kill(way: str, root: str, reference: Reference, draw: random.Random) -> bool:
+    """Starts a run and kills it at a place that is drawn; returns whether it came to that."""
+    arguments = reference.run.arguments
+    if way == MOMENT:
+        started = child.start(root, arguments, FREQUENT)
+        time.sleep(draw.uniform(0, reference.seconds))
+        return started.kill()
+    if way == WRITE:
+        death = child.DieInWrite(draw.randint(1, reference.writes), draw.choice(STAGES))
+    else:
+        death = child.DieInPruning(draw.randint(1, reference.lines), f"{root}.lines")
+    status, _ = child.start(root, arguments, FREQUENT, death).wait()
+    return status == -signal.SIGKILL
+
+
+def resume(root: str, reference: Reference) -> str | None:
+    """Starts a killed run again; returns what is amiss in the end."""
+    try:
+        finish(root, reference.run.arguments)
+    except RuntimeError as error:
+        return str(error)
     left = [path for path in files(root) if os.path.basename(path).startswith(".")]
     found = contents(root)
     other = sorted(path for path in found.keys() | reference.contents.keys() if found.get(path) != reference.contents.get(path))
     return f"left behind: {left}" if left else f"other than undisturbed: {other}" if other else None
 
 
-def disturb(arguments: tuple[str, ...], reference: Reference, tally: Tally, in_write: bool, draw: random.Random) -> None:
-    """Kills a run, starts it again, and looks at it."""
-    kill = kill_in_a_write if in_write else kill_at_a_moment
+def disturb(reference: Reference, tally: Tally, draw: random.Random) -> None:
+    """Kills a run in the way whose turn it is, starts it again, and looks at it."""
+    way = reference.run.ways[tally.killed.total() % len(reference.run.ways)]
     for _ in range(TAKEN_FOR_OVER):
         with tempfile.TemporaryDirectory() as folder:
             root = os.path.join(folder, "root")
-            if kill(root, arguments, reference, draw):
-                tally.writes += in_write
-                tally.moments += not in_write
-                amiss = resume(root, arguments, reference)
-                tally.amiss += [amiss] if amiss else []
+            shutil.copytree(reference.start, root)
+            if kill(way, root, reference, draw):
+                tally.killed[way] += 1
+                amiss = resume(root, reference)
+                tally.amiss += [f"killed {way}: {amiss}"] if amiss else []
                 return
     raise RuntimeError("the run is over before it can be killed")
 
@@ -143,22 +185,24 @@ def main() -> int:
     """Runs the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description="Kills runs at random and compares what they come to with undisturbed ones.")
     parser.add_argument("--kills", type=int, default=100, help="of all commands together (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and writes (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of where runs are killed (default: 0)")
     args = parser.parse_args()
-    runs = {name: arguments for name, arguments in RUNS.items() if arguments[0] in runner_registry.registered_runners}
-    draw, tallies, references = random.Random(args.seed), {name: Tally() for name in runs}, {}
-    for name, arguments in runs.items():
-        references[name] = undisturbed(arguments)
-        print(f"{name}: {references[name].seconds:.1f} s and {references[name].writes} writes undisturbed", flush=True)
-    for number in range(args.kills):
-        name = list(runs)[number % len(runs)]
-        before = len(tallies[name].amiss)
-        disturb(runs[name], references[name], tallies[name], bool(number // len(runs) % 2), draw)
-        print("".join(f"{name}: {amiss}\n" for amiss in tallies[name].amiss[before:]), end="", flush=True)
-    print(f"\n{'':20}killed at a moment  killed in a write  resumed to the same bits")
+    draw, tallies, references = random.Random(args.seed), {name: Tally() for name in RUNS}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, run in RUNS.items():
+            os.mkdir(os.path.join(folder, name))
+            made = references[name] = undisturbed(run, os.path.join(folder, name))
+            print(f"{name}: {made.seconds:.1f} s, {made.writes} writes and {made.lines:,} lines of pruning undisturbed", flush=True)
+        for number in range(args.kills):
+            name = list(RUNS)[number % len(RUNS)]
+            before = len(tallies[name].amiss)
+            disturb(references[name], tallies[name], draw)
+            print("".join(f"{name}: {amiss}\n" for amiss in tallies[name].amiss[before:]), end="", flush=True)
+    print(f"\n{'killed':20}" + "".join(f"{way:>13}" for way in (MOMENT, WRITE, PRUNING)) + "   resumed to the same bits")
     for name, tally in tallies.items():
-        kills = tally.moments + tally.writes
-        print(f"{name:20}{tally.moments:18}{tally.writes:19}{kills - len(tally.amiss):19} of {kills}")
+        kills = tally.killed.total()
+        print(f"{name:20}" + "".join(f"{tally.killed[way]:13}" for way in (MOMENT, WRITE, PRUNING)), end="")
+        print(f"{kills - len(tally.amiss):17} of {kills}")
     return int(any(tally.amiss for tally in tallies.values()))
 
 
