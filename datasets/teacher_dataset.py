@@ -63,7 +63,10 @@ class Teacher:
         """
         if not get_platform().exists(paths.logger(self.location)):
             raise ConfigError(f"--teacher_name: the run in {self.location} has not finished; run its train command again")
-        model = models.load(models.last_file(self.location), self.model_hparams, self.outputs)
+        path = models.last_file(self.location)
+        model = models.load(path, self.model_hparams, self.outputs)
+        if not all(value.isfinite().all() for value in model.state_dict().values()):
+            raise ConfigError(f"--teacher_name: {path} holds weights that are not finite numbers; its training has diverged")
         return model.double().to(get_platform().torch_device).eval()
 
 

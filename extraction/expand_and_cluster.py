@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 
 import torch
@@ -356,6 +357,8 @@ def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, gener
         ConfigError: there are none.
     """
     h, students, location = desc.extraction_hparams, imitation.students, imitation.location
+    if sum(map(math.isfinite, imitation.losses)) < 2:
+        raise ConfigError(f"the students in {os.path.dirname(location)} have diverged; try a smaller --lr, or another --optimizer_name")
     layer, loader = students.fc_layers[0], imitation.asked[0]
     incoming = torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2)
     contribution = contributions(students, 1, loader.examples)

@@ -35,7 +35,7 @@ def read(location: str) -> dict:
     content = files.read_json(path, remedy)
     try:
         table(content), content["students"]["weights"]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise files.damaged(path, f"not a whole report: {reason(error)}", remedy) from None
     return content
 

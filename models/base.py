@@ -6,6 +6,7 @@ import abc
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from typing import IO
@@ -120,7 +121,9 @@ def read_state(path: str) -> dict:
     with file:
         try:
             _check_archive(file)
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what torch has deprecated, and uses itself for older files
+                state = torch.load(file, map_location="cpu", weights_only=True)
             _check_values(state)
         except pickle.UnpicklingError:
             raise ConfigError(f"{path} is damaged, or holds more than tensors and plain values, and is not opened; {remedy}") from None

@@ -10,6 +10,7 @@ from models.convolutional import CifarConvolutional
 
 LAYERS_OUTSIDE = 2  # the first convolution and the output layer
 LAYERS_PER_ROUND = 6  # three segments with a block more each, of two convolutions
+DEEPEST = 1202  # in the paper; who names more layers, perhaps in a file from elsewhere, is not to keep us busy building them
 
 
 class Block(nn.Module):
@@ -42,7 +43,7 @@ class Model(CifarConvolutional):
     """
 
     family, member = "cifar_resnet", "_20"
-    depths, width = "6n + 2: 8 | 14 | 20 | ...", 16
+    depths, width = "6n + 2: 8 | 14 | 20 | ... | 1202", 16
 
     def __init__(self, depth, width, act_fun, initializer, outputs):
         super().__init__(depth, width, act_fun, initializer, outputs)
@@ -57,7 +58,7 @@ class Model(CifarConvolutional):
 
     @staticmethod
     def has_depth(depth: int) -> bool:
-        return depth > LAYERS_OUTSIDE and (depth - LAYERS_OUTSIDE) % LAYERS_PER_ROUND == 0
+        return LAYERS_OUTSIDE < depth <= DEEPEST and (depth - LAYERS_OUTSIDE) % LAYERS_PER_ROUND == 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps images `[B, 3, H, W]` to `[B, outputs]`."""

@@ -42,6 +42,7 @@ registered_models: list[type[base.Model]] = [
     mlp.Model,
     students.Model,
 ]
+LONGEST_NAME = 1000  # characters
 
 
 def functions(module: types.ModuleType) -> dict[str, base.Initializer]:
@@ -65,6 +66,8 @@ def resolve(model_name: str, flag: str = "--model_name") -> str:
     Raises:
         ConfigError: no family has such a name. Where it begins like a family's, the error has that family's rule alone.
     """
+    if len(model_name) > LONGEST_NAME:
+        raise ConfigError(f"{flag}: {model_name[:20]!r}... is no model: it has {len(model_name):,} characters; valid: up to {LONGEST_NAME}")
     members = {bare: member for family in registered_models for bare, member in family.default_members().items()}
     name = members.get(model_name, model_name)
     if not any(family.is_valid_model_name(name) for family in registered_models):

@@ -5,15 +5,18 @@ The processes are forked off one that has imported everything, so that they star
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -73,6 +76,29 @@ def start(root: str, arguments: Sequence[str], *interferences: Callable[[], None
     process = CONTEXT.Process(target=_run, args=(root, list(arguments), output, interferences))
     process.start()
     return Child(process, output)
+
+
+def contents(root: str) -> dict[str, bytes]:
+    """What a finished run leaves, by path, but for checkpoints, pictures, pages, when it was started, and the seconds in reports."""
+    found = {}
+    for path in files(root):
+        name = os.path.basename(path)
+        if name.endswith((".png", ".html")) or name.startswith(("checkpoint", "provenance")):
+            continue
+        with open(os.path.join(root, path), "rb") as file:
+            content = file.read()
+        if name == "report.json":
+            report = json.loads(content)
+            del report["seconds"]
+            content = json.dumps(report).replace(root, "").encode()
+        found[path] = content
+    return found
+
+
+def files(root: str) -> Iterator[str]:
+    """The paths of all files, relative to the root."""
+    for folder, _, names in os.walk(root):
+        yield from (os.path.relpath(os.path.join(folder, name), root) for name in names)
 
 
 def _run(root: str, arguments: list[str], output: str, interferences: Sequence[Callable[[], None]]) -> None:
@@ -184,10 +210,40 @@ class DieInPruning:
 
 
 @dataclass(frozen=True)
-class FileSizeLimit:
-    """Lets no file grow beyond so many bytes, as a full disk would."""
+class DiskFull:
+    """Lets the disk be full in the middle of a write, counted from 1 among those of paths that a part of a path is in.
 
-    limit: int
+    What was there before is copied to `before`. The disk is filled up with a file `ballast`; without one, no file may grow to what it is to
+    be, which needs no disk of its own.
+    """
+
+    part: str
+    number: int
+    before: str
+    ballast: str | None = None
 
     def __call__(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, self.limit))
+        write, seen = base.Platform.write, 0
+
+        def write_where_there_is_no_room(path: str, content: str | bytes, keep: str | None = None) -> None:
+            nonlocal seen
+            seen += self.part in path
+            if seen == self.number and self.part in path:
+                if os.path.exists(path):
+                    shutil.copy(path, self.before)
+                room = len(content) // 2
+                if self.ballast:
+                    fill(self.ballast, room)
+                else:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+            write(path, content, keep)
+
+        base.Platform.write = staticmethod(write_where_there_is_no_room)
+
+
+def fill(ballast: str, room: int) -> None:
+    """Fills up a disk with a file, but for so many bytes, or a few less."""
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(resource.getpagesize())):
+            pass
+    os.truncate(ballast, max(0, os.path.getsize(ballast) - room))

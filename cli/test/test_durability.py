@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
+import shutil
+import subprocess
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -18,40 +20,34 @@ from testing.test_case import TestCase
 TRAIN = ("train", "--default_hparams=digits_lenet_4", "--training_steps=3ep", "--momentum=0.9", "--global_seed=1")
 LOTTERY = ("lottery", "--default_hparams=digits_lenet_4", "--training_steps=1ep", "--levels=1", "--global_seed=1")
 BRANCH = ("lottery_branch", "randomly_prune", *LOTTERY[1:])
+EXTRACT = (
+    "extract", "--default_hparams=students_mlp(4)_3_6_1", "--act_fun=tanh", "--training_steps=300it", "--batch_size=30",
+    "--finetune_training_steps=5it", "--gamma=0.5", "--global_seed=1", "--teacher_name=answers.npz",
+)  # fmt: skip
 ALWAYS = child.Checkpoints()
 CHECKPOINT = 13  # the write of the tenth checkpoint; three files and a model come before
-STARTED = ("checkpoint.pth", "provenance.json")
-
-
-def extract(folder: str) -> tuple[str, ...]:
-    """An extraction from a file of answers, which it makes."""
-    path, queries = os.path.join(folder, "answers.npz"), np.random.RandomState(0).randn(60, 3)
-    np.savez(path, X=queries, y=np.tanh(queries @ [[1.0, -0.5], [0.5, 1.0], [0.3, -0.8]]) @ [[1.0], [-0.7]])
-    small = ("--training_steps=300it", "--batch_size=30", "--finetune_training_steps=5it", "--gamma=0.5", "--global_seed=1")
-    return ("extract", "--default_hparams=students_mlp(4)_3_6_1", "--act_fun=tanh", f"--teacher_name={path}", *small)
 
 
 class DurabilityTest(TestCase):
     def setUp(self):
         super().setUp()
         self.sims = os.path.join(self.root, "sims")
+        queries = np.random.RandomState(0).randn(60, 3)
+        answers = np.tanh(queries @ [[1.0, -0.5], [0.5, 1.0], [0.3, -0.8]]) @ [[1.0], [-0.7]]
+        np.savez(os.path.join(self.root, "answers.npz"), X=queries, y=answers)
 
     def start(self, *interferences, arguments=TRAIN) -> child.Child:
+        arguments = [each.replace("answers.npz", os.path.join(self.root, "answers.npz")) for each in arguments]
         started = child.start(self.sims, arguments, *interferences)
         self.addCleanup(started.kill)
         return started
 
-    def results(self) -> dict[str, bytes]:
-        """The content of every file of the runs but pictures, checkpoints, and when they were started."""
-        found = {path: path.read_bytes() for path in Path(self.sims).rglob("*") if path.is_file()}
-        return {str(path): content for path, content in found.items() if path.suffix != ".png" and path.name not in STARTED}
-
-    def undisturbed(self) -> dict[str, bytes]:
-        """What the run leaves that nobody disturbs; afterwards its folder is gone."""
-        self.assertEqual(self.start().wait()[0], 0)
-        found = self.results()
-        os.rename(self.sims, tempfile.mkdtemp(dir=self.root))
-        return found
+    def undisturbed(self, arguments=TRAIN) -> dict[str, bytes]:
+        """What a run leaves that nobody disturbs, in another folder."""
+        with mock.patch.object(self, "sims", os.path.join(self.root, f"undisturbed {arguments[0]}")):
+            status, output = self.start(arguments=arguments).wait()
+            self.assertEqual(status, 0, output)
+            return child.contents(self.sims)
 
     def checkpoint(self) -> Path:
         (path,) = Path(self.sims).rglob("checkpoint.pth")
@@ -61,7 +57,7 @@ class DurabilityTest(TestCase):
         log = os.path.join(self.root, "writes")
         for arguments, outcome in (
             (TRAIN[:-1], "^Finished: test loss"),
-            (extract(self.root), "^Verdict: "),
+            (EXTRACT, "^Verdict: "),
             (LOTTERY, "^Picture: .*levels_0-1.png"),
             (BRANCH, "^Picture: .*comparison.png"),
         ):
@@ -76,29 +72,65 @@ class DurabilityTest(TestCase):
                 self.assertEqual(sorted(written), sorted(set(written)))
                 self.assertEqual(len({process for process, path in notes if path.endswith("checkpoint.pth")}), 1)
                 os.remove(log)
-        self.assertEqual([path for path in self.results() if os.path.basename(path).startswith(".")], [])
+        self.assertEqual([path for path in child.files(self.sims) if os.path.basename(path).startswith(".")], [])
 
     def test_a_run_that_is_killed_in_a_write_ends_in_the_same_bits(self):
         expected = self.undisturbed()
         for stage in ("half", "whole", "between"):
             self.assertEqual(self.start(ALWAYS, child.DieInWrite(CHECKPOINT, stage)).wait()[0], -9)
-            self.assertNotEqual(self.results(), expected)
+            self.assertNotEqual(child.contents(self.sims), expected)
             self.assertEqual(self.start().wait()[0], 0)
-            self.assertEqual(self.results(), expected)
-            os.rename(self.sims, tempfile.mkdtemp(dir=self.root))
+            self.assertEqual(child.contents(self.sims), expected)
+            self.clear()
+
+    def test_a_file_that_may_not_grow_is_named_in_one_line_and_costs_nothing(self):
+        self.run_out_of_room((TRAIN, "main/checkpoint.pth", 3))
 
     def test_a_full_disk_is_named_in_one_line_and_costs_nothing(self):
-        expected = self.undisturbed()
-        self.start(ALWAYS, child.DieInWrite(CHECKPOINT, "half")).wait()
-        before = self.checkpoint().read_bytes()
-        status, output = self.start(ALWAYS, child.FileSizeLimit(len(before) - 1)).wait()
-        self.assertEqual(status, 2)
-        self.assertRegex(output.splitlines()[-1], f"^EC.py train: {self.checkpoint()} cannot be written .File too large.*intact$")
-        self.assertNotIn("Traceback", output)
-        self.assertEqual(self.checkpoint().read_bytes(), before)
-        self.assertFalse([name for name in os.listdir(self.checkpoint().parent) if name.startswith(".")])
-        self.assertEqual(self.start().wait()[0], 0)
-        self.assertEqual(self.results(), expected)
+        os.mkdir(self.sims)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", self.sims], capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            self.skipTest(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+        self.addCleanup(subprocess.run, ["umount", "--lazy", self.sims], check=True)
+        self.run_out_of_room(
+            (TRAIN, "main/checkpoint.pth", 3),
+            (EXTRACT, "main/checkpoint.pth", 3),
+            (EXTRACT, "finetune_checkpoints", 2),
+            (LOTTERY, "level_1/main/mask.pth", 1),
+            ballast=os.path.join(self.sims, "ballast"),
+        )
+
+    def clear(self):
+        """Removes what runs have left; their folder stays, for it may be a disk."""
+        for each in Path(self.sims).iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+    def run_out_of_room(self, *cases: tuple[tuple[str, ...], str, int], ballast: str | None = None):
+        """Lets writes fail for want of room, counted among those of some paths, and runs go on when there is some again."""
+        expected, before = {}, Path(self.root, "before")
+        for arguments, part, number in cases:
+            with self.subTest(arguments[0], part=part):
+                expected[arguments] = expected.get(arguments) or self.undisturbed(arguments)
+                before.unlink(missing_ok=True)
+                full = child.DiskFull(part, number, str(before), ballast)
+                status, output = self.start(ALWAYS, full, arguments=arguments).wait()
+                self.assertEqual(status, 2, output)
+                error = "No space left on device" if ballast else "File too large"
+                line = output.splitlines()[-1]
+                self.assertRegex(line, rf"^EC.py {arguments[0]}: {self.sims}.*{part}.* cannot be written \({error}\); .* intact$")
+                self.assertNotIn("Traceback", output)
+                path = Path(line.split()[2])
+                self.assertEqual(path.exists() and path.read_bytes(), before.exists() and before.read_bytes())
+                left = set(child.files(self.sims))
+                self.assertEqual([name for name in left if os.path.basename(name).startswith(".")], [])
+                if ballast:
+                    status, output = self.start(arguments=arguments).wait()
+                    self.assertRegex(output.splitlines()[-1], f"^EC.py {arguments[0]}: {self.sims}.*cannot be written .{error}")
+                    self.assertEqual((status, set(child.files(self.sims))), (2, left), output)
+                    os.remove(ballast)
+                self.assertEqual(self.start(arguments=arguments).wait()[0], 0)
+                self.assertEqual(child.contents(self.sims), expected[arguments])
+                self.clear()
 
     def test_a_damaged_checkpoint_costs_no_more_than_what_came_after_the_one_before(self):
         expected = self.undisturbed()
@@ -107,7 +139,7 @@ class DurabilityTest(TestCase):
         status, output = self.start().wait()
         self.assertEqual(status, 0)
         self.assertRegex(output, rf"(?m)^{self.checkpoint()} is damaged .*going on from the checkpoint before it$")
-        self.assertEqual(self.results(), expected)
+        self.assertEqual(child.contents(self.sims), expected)
 
     def test_who_does_not_wait_for_a_run_leaves_with_a_status_of_its_own(self):
         _, out, _ = self.command(*TRAIN, "--display_output_location")

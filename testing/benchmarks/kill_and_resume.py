@@ -15,7 +15,6 @@ runs were started, and the seconds in reports are left out. No lock and no half-
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -24,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,29 +88,6 @@ class Tally:
     amiss: list[str] = field(default_factory=list)
 
 
-def contents(root: str) -> dict[str, bytes]:
-    """What a finished run leaves, by path, but for checkpoints, pictures, pages, when it was started, and the seconds in reports."""
-    found = {}
-    for path in files(root):
-        name = os.path.basename(path)
-        if name.endswith((".png", ".html")) or name.startswith(("checkpoint", "provenance")):
-            continue
-        with open(os.path.join(root, path), "rb") as file:
-            content = file.read()
-        if name == "report.json":
-            report = json.loads(content)
-            del report["seconds"]
-            content = json.dumps(report).replace(root, "").encode()
-        found[path] = content
-    return found
-
-
-def files(root: str) -> Iterator[str]:
-    """The paths of all files, relative to the root."""
-    for folder, _, names in os.walk(root):
-        yield from (os.path.relpath(os.path.join(folder, name), root) for name in names)
-
-
 def undisturbed(run: Run, folder: str) -> Reference:
     """Runs a command to its end, from a folder that is kept as it is before."""
     start, root, writes, lines = (os.path.join(folder, name) for name in ("start", "root", "writes", "lines"))
@@ -124,7 +100,7 @@ def undisturbed(run: Run, folder: str) -> Reference:
         begun = time.monotonic()
         finish(root, run.arguments)
         seconds = time.monotonic() - begun
-    found = contents(root)
+    found = child.contents(root)
     shutil.rmtree(root)
     shutil.copytree(start, root)
     finish(root, run.arguments, child.Writes(writes), child.DieInPruning(0, lines))
@@ -160,8 +136,8 @@ def resume(root: str, reference: Reference) -> str | None:
         finish(root, reference.run.arguments)
     except RuntimeError as error:
         return str(error)
-    left = [path for path in files(root) if os.path.basename(path).startswith(".")]
-    found = contents(root)
+    left = [path for path in child.files(root) if os.path.basename(path).startswith(".")]
+    found = child.contents(root)
     other = sorted(path for path in found.keys() | reference.contents.keys() if found.get(path) != reference.contents.get(path))
     return f"left behind: {left}" if left else f"other than undisturbed: {other}" if other else None
 
