@@ -117,6 +117,7 @@ class TestReport(TestCase):
         wrong += ["[]", "3", "[" * 100_000, json.dumps(report())]
         wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in whole]
         wrong += [json.dumps(whole | {"layers": [{}]}), json.dumps(whole | {"seconds": []}), json.dumps(whole | {"function": {"mse": "0"}})]
+        wrong += [json.dumps(whole | {"seconds": {"students": 10**400}}), json.dumps(whole | {"act_fun": "\x1b[2J"})]
         for content in wrong:
             get_platform().write(paths.report(self.root), content)
             with self.assertRaisesRegex(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from foundations import paths
+from foundations.errors import ConfigError
 from foundations.step import Step
 from lottery import plotting, report
 from lottery.desc import LotteryDesc
@@ -50,6 +51,14 @@ class TestOutcome(ReportTestCase):
         self.finished(self.root, 40, loss=[2.0, 1.0, 0.5, 0.7])
         self.assertEqual(report.read(2, self.root), report.Outcome(2, 40, 100, "loss", 0.7, 0.5, 20))
 
+    def test_a_network_that_has_diverged_is_best_before_it_did(self):
+        self.finished(self.root, 40, loss=[2.0, 1.0, float("nan")])
+        outcome = report.read(2, self.root)
+        self.assertEqual((outcome.best, outcome.steps, str(outcome.final)), (1.0, 10, "nan"))
+        self.finished(self.root, 40, loss=[float("nan")] * 3)
+        outcome = report.read(2, self.root)
+        self.assertEqual((str(outcome.best), outcome.steps), ("nan", 20))
+
     def test_the_table_has_a_line_for_each_level(self):
         outcomes = [report.Outcome(0, 1000, 1000, "accuracy", 0.9, 0.95, 120), report.Outcome(1, 800, 1000, "accuracy", 0.5, 0.5, 7)]
         lines = [line.split() for line in report.table(outcomes).splitlines()]
@@ -82,6 +91,14 @@ class TestExperiments(ReportTestCase):
             self.level(1, 0, 0.5, f"lottery_branch_retrain_{md5 * 32}", {"retrain_t": {"lr": lr, "momentum": 0.0}})
         names = ["tickets", "randomly_prune strategy=even", "randomly_prune strategy=global", "retrain lr=0.1", "retrain lr=0.2"]
         self.assertEqual(list(report.experiments(DESC)), names)
+
+    def test_a_branch_that_does_not_name_its_arguments_is_named(self):
+        self.level(1, 0, 0.9)
+        path = paths.hparams_dict(self.level(1, 0, 0.5, BRANCH.format("randomly_prune")))
+        for content in ("[]", "{}", "3", '{"branch_hparams": null}', '{"branch_hparams": ["seed"]}'):
+            get_platform().write(path, content)
+            with self.assertRaisesRegex(ConfigError, f"^{path} is damaged"):
+                report.experiments(DESC)
 
     def test_the_comparison_has_means_and_deviations(self):
         for seed, accuracy in ((1, 0.9), (2, 0.8), (3, 0.7)):

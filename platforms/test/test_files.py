@@ -43,6 +43,10 @@ class FilesTest(TestCase):
     def test_a_number_of_very_many_digits_is_damaged(self):
         self.assert_refused("1" * 100_000, "digits")
 
+    def test_text_that_a_terminal_would_obey_is_damaged(self):
+        for content in ('"\\u001b[2J"', '[[["\\u0007"]]]', '{"a\\u0000": 1}', '{"a": {"b": "\\r"}}'):
+            self.assert_refused(content, "no plain text")
+
     def test_a_file_is_refreshed_where_it_has_other_content_and_is_locked_meanwhile(self):
         seen, write = [], get_platform().write
 

@@ -75,6 +75,7 @@ class MetricLoggerTest(TestCase):
 
     def test_a_damaged_file_is_named(self):
         wrong = ["a$0$0.5\na$1", "a$0\n", "a$x$1.0\n", "a$0$[1.0,\n", "a$b$0$1.0\n", "\n", "hello", "a$0$0.5\na$1$0.12"]
+        wrong += ["a$-1$1.0\n", f"a${10**30}$1.0\n", f"a$0${10**30}\n"]
         wrong += [f"a$0${value}\n" for value in ('"x"', "true", "null", "{}", "[[1.0]]", '["x"]', "[" * 100_000, "1" * 10_000)]
         for content in wrong:
             get_platform().write(paths.logger(self.root), content)

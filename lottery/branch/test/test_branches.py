@@ -12,6 +12,7 @@ import torch
 
 from datasets import registry as datasets
 from foundations import paths
+from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams, TrainingHparams
 from foundations.step import Step
 from lottery.branch import linear_connectivity, registry
@@ -19,6 +20,7 @@ from lottery.branch.randomly_prune import _evenly
 from lottery.desc import LotteryDesc
 from lottery.test.test_runner import LotteryTestCase
 from models import registry as models
+from platforms.platform import get_platform
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from testing import toy_teacher
@@ -250,6 +252,19 @@ class TestLinearConnectivity(BranchTestCase):
     def test_the_barrier_is_the_highest_point_above_the_mean_of_the_ends(self):
         self.assertAlmostEqual(linear_connectivity.barrier([0.1, 0.5, 0.3, 0.2]), 0.35)
         self.assertEqual(linear_connectivity.barrier([0.2, 0.1, 0.2]), 0)
+
+    def test_what_is_no_line_of_errors_is_named(self):
+        Mask({"fc.weight": torch.ones(3, 4)}).save(os.path.join(self.root, "copy_1"))
+        path, line = paths.barrier(self.root), [0, 0.5, 1]
+        whole = {"alpha": line, "train": line, "test": line}
+        get_platform().write(path, json.dumps(whole))
+        self.assertEqual(linear_connectivity.read(self.root), whole | {"unpruned": 12, "total": 12})
+        wrong = [[], None, *({name: value for name, value in whole.items() if name != left_out} for left_out in whole)]
+        wrong += [whole | {"test": each} for each in (None, 3, "x", [0, 1], [0, None, 1], [0, [1], 1], [0, 10**400, 1])]
+        for content in (*wrong, dict.fromkeys(whole, line[:1])):
+            get_platform().write(path, json.dumps(content))
+            with self.assertRaisesRegex(ConfigError, f"^{path} is damaged"):
+                linear_connectivity.read(self.root)
 
     def test_counts_of_batches_are_not_interpolated(self):
         first, second = ({"weight": torch.tensor([value]), "count": torch.tensor(int(value))} for value in (1.0, 3.0))
