@@ -33,7 +33,6 @@ HELD_OUT = 10  # one pair in ten is for test
 CHUNK = 4096  # queries that a fully connected teacher is asked at a time
 CHUNK_PIXELS = 2**18  # of the images that a convolutional one is asked at a time
 SEED_FOLDERS = ("seed", "replicate")  # what the folders of a run's seeds begin with; the second is OpenLTH's
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}  # by format of `.npy` files
 TORCH_FILE = (b"PK", b"\x80\x02")  # what torch's files begin with, and our records do not
 
 
@@ -223,10 +222,9 @@ def _matrix(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """
     entry = archive.getinfo(f"{name}.npy")
     with archive.open(entry) as member:
-        header = HEADERS.get(np.lib.format.read_magic(member))
-        if header is None:
-            raise ValueError(f"{name} is in a format that is not known")
-        shape, _, kind = header(member)
+        if np.lib.format.read_magic(member) != (1, 0):  # later ones are for records of many fields, and may say that they begin with 4 GB
+            raise ValueError(f"{name} is no plain array")
+        shape, _, kind = np.lib.format.read_array_header_1_0(member)
         count = math.prod(shape)
         if kind.kind not in "fiub" or not count or not shape or min(shape) < 0:
             raise ValueError(f"{name} has shape {shape} and type {kind}")

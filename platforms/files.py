@@ -39,29 +39,33 @@ def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
 def read_json(path: str, remedy: str) -> object:
     """What a file of JSON holds; arguments and errors are those of `read_text`."""
     try:
-        return parse_json(read_text(path, remedy, LONGEST_JSON))
+        content = parse_json(read_text(path, remedy, LONGEST_JSON))
+        _check_text(content)
     except ValueError as error:
         raise damaged(path, reason(error), remedy) from None
+    return content
 
 
 def parse_json(text: str) -> object:
     """What some JSON says.
 
     Raises:
-        ValueError: it says nothing, is nested more deeply than anything is that belongs here, or has text that would do something to a
-            terminal rather than be seen on it.
+        ValueError: it says nothing, or is nested more deeply than anything is that belongs here.
     """
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _check_text(content: object) -> None:
+    """Raises a ValueError where some JSON has text that would do something to a terminal rather than be seen on it."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
         if isinstance(value, str) and not value.isprintable():
             raise ValueError(f"{value[:20]!r} is no plain text")
         waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return content
 
 
 def refresh(path: str, content: bytes) -> None:
@@ -73,11 +77,12 @@ def refresh(path: str, content: bytes) -> None:
 
 
 def _holds(path: str, content: bytes) -> bool:
-    """Whether a file has that content."""
-    if not get_platform().exists(path):
+    """Whether there is a file of that content."""
+    try:
+        with get_platform().open(path, "rb") as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
         return False
-    with get_platform().open(path, "rb") as file:
-        return file.read(len(content) + 1) == content
 
 
 def damaged(path: str, why: str, remedy: str) -> ConfigError:
