@@ -354,11 +354,11 @@ def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, gener
     """The neurons that the students' first hidden layers share; `first` says whether it is the network's first as well.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or the students have diverged.
     """
     h, students, location = desc.extraction_hparams, imitation.students, imitation.location
     if sum(map(math.isfinite, imitation.losses)) < 2:
-        raise ConfigError(f"the students in {os.path.dirname(location)} have diverged; try a smaller --lr, or another --optimizer_name")
+        raise ConfigError(f"fewer than two of the {students.networks} students have a finite loss; try a smaller --lr")
     layer, loader = students.fc_layers[0], imitation.asked[0]
     incoming = torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2)
     contribution = contributions(students, 1, loader.examples)

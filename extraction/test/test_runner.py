@@ -237,6 +237,11 @@ class TestErrors(ExtractionTestCase):
             with self.subTest(expected):
                 self.assert_refused(expected, *arguments)
 
+    def test_students_that_have_diverged_are_said_to_have(self):
+        status, _, err = self.run_toy("--optimizer_name=sgd", "--lr=1e30", "--training_steps=5it", "--quiet")
+        self.assertEqual((status, err.count("\n")), (2, 1), err)
+        self.assertIn("students have a finite loss; try a smaller --lr", err)
+
     def test_a_damaged_model_of_the_teacher_is_named(self):
         path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep1_it0.pth")
         with open(path, "r+b") as file:
