@@ -173,8 +173,8 @@ def main() -> int:
             name = list(RUNS)[number % len(RUNS)]
             before = len(tallies[name].amiss)
             disturb(references[name], tallies[name], draw)
-            print("".join(f"{name}: {amiss}\n" for amiss in tallies[name].amiss[before:]), end="", flush=True)
-    print(f"\n{'killed':20}" + "".join(f"{way:>13}" for way in (MOMENT, WRITE, PRUNING)) + "   resumed to the same bits")
+            print("".join(f"\n{name}: {amiss}\n" for amiss in tallies[name].amiss[before:]) or ".", end="", flush=True)
+    print(f"\n\n{'killed':20}" + "".join(f"{way:>13}" for way in (MOMENT, WRITE, PRUNING)) + "   resumed to the same bits")
     for name, tally in tallies.items():
         kills = tally.killed.total()
         print(f"{name:20}" + "".join(f"{tally.killed[way]:13}" for way in (MOMENT, WRITE, PRUNING)), end="")
