@@ -1,8 +1,8 @@
 """What checkpoints cost: their share of the time of an extraction with the defaults.
 
 Command: python -m testing.benchmarks.checkpoint_cost
-Hardware: 2 CPU cores, busy with other work; OMP_NUM_THREADS=1.
-Result: 28 checkpoints, 1.1% of the time; all writes 1.3% (n=1).
+Hardware: one CPU core, shared with four other jobs; OMP_NUM_THREADS=1.
+Result: 55 checkpoints, 1.1% of the time (n=1).
 
 `extract` runs as it does from the command line, its teacher's training included. Timed are the checkpoints (gathering the state, writing
 it, bringing it to the disk, renaming) and, apart, all writes together.
