@@ -225,7 +225,7 @@ class InheritanceTest(LockTestCase):
         lock.tidy(self.folder)
         self.assertEqual(len(self.files()), 1)
         self.leave_lock(started="long ago")
-        with mock.patch("os.unlink", side_effect=PermissionError):
+        with mock.patch("os.link", side_effect=PermissionError):
             lock.tidy(self.folder)
         lock.tidy(self.folder)
         self.assertEqual(self.files(), [])
