@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from cli import arg_utils, runner_registry
+from cli import runner_registry
 from foundations.errors import ConfigError, one_line
-from foundations.runner import Job, Runner
 from platforms import provenance, stopping
-from platforms import registry as platforms
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,23 +35,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Parses the arguments of a command and runs it on the platform that they name."""
-    runner_class = runner_registry.get(command)
-    parser = arg_utils.ArgumentParser(f"EC.py {command}", arguments, runner_class.description())
-    platform_name = parser.peek("platform", "local")
-    platform_class = platforms.get(platform_name)
-
-    with platform_class.together():
-        valid = ", ".join(platforms.registered_platforms)
-        parser.add_argument("--platform", default="local", metavar="STR", help=f"The platform (one of: {valid}; default: local).")
-        runner_class.add_args(parser)
-        platform_class.add_args(parser)
-        args = parser.parse()
-
-        def create(**changes: object) -> Runner:
-            return runner_class.create_from_args(argparse.Namespace(**vars(args) | changes))
-
-        passed_on = parser.without({"platform", *platform_class.own_flags()})
-        platform_class.create_from_args(args).launch(Job(command, passed_on, create, args.display_output_location))
+    with runner_registry.platform_class(arguments).together():
+        platform, job = runner_registry.parse(command, arguments)
+        platform.launch(job)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ def lock_of(path: str) -> str:
     return os.path.join(folder, f".{name}.lock")
 
 
+def failure(location: str) -> str:
+    """Why the last start of the run ended in an error; the next start removes it."""
+    return os.path.join(location, ".failure.json")
+
+
 def model(location: str, step: Step) -> str:
     """The weights of a model at a step."""
     return os.path.join(location, f"model_{step}.pth")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import threading
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 
 from foundations import paths
-from foundations.errors import Busy, ConfigError
+from foundations.errors import Busy, ConfigError, reason
 from platforms import process, stopping
 from platforms.platform import get_platform
 from platforms.process import Process
@@ -192,12 +193,21 @@ class Watch:
 
 @contextlib.contextmanager
 def _kept(path: str) -> Iterator[None]:
-    """Touches a lock for as long as the block takes, and gives it back."""
+    """Touches a lock for as long as the block takes, and gives it back; a block that ends in an error leaves a note of it."""
+    folder = os.path.dirname(path)
+    with contextlib.suppress(OSError):
+        os.unlink(paths.failure(folder))
     over = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, over), daemon=True)
     heart.start()
     try:
         yield
+    except Busy:
+        raise
+    except Exception as error:
+        with contextlib.suppress(ConfigError):
+            get_platform().write(paths.failure(folder), json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
+        raise
     finally:
         over.set()
         heart.join()

@@ -1,0 +1,175 @@
+"""Rows of runs as text: a table that fits the terminal, CSV, or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+
+from cli.runs.index import Names, Run
+from cli.runs.query import METRICS, Row, differing
+
+FORMATS = ("table", "csv", "json")
+HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
+MOST_SIZES = 1000  # rows; to add up the files of more takes longer than all the rest
+WIDEST_TEXT, NARROWEST_TEXT = 44, 16  # characters of a cell where room is scarce
+SHARES = ("accuracy", "weights_left")  # what the names of metrics end in that are shown in per cent
+GAP = "  "
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """What is shown of rows unless columns are named: what tells them apart, and what came of them."""
+    runs = [run for row in rows for run in row.runs]
+    known = {name for run in runs for name in run.metrics}
+    told = [name for name in METRICS if name in known and name in ("test_accuracy", "identified", "accepted", "max_relative_error")]
+    if any("test_loss" in run.metrics and "test_accuracy" not in run.metrics for run in runs):
+        told.append("test_loss")
+    told += [name for name in ("level", "weights_left", "barrier") if name in known]
+    return [*HEAD, *differing(runs), *told, *(FOOT if len(rows) <= MOST_SIZES else FOOT[:1])]
+
+
+def render(rows: Sequence[Row], shown: Sequence[str], form: str, names: Names) -> str:
+    """Rows in one of FORMATS."""
+    if form == "table":
+        return aligned(rows, shown, names, terminal_width())
+    records = [_record(row, shown, names) for row in rows]
+    if form == "json":
+        return json.dumps(records, indent=2)
+    keys = list(dict.fromkeys(key for name in shown for key in (name, f"{name}_spread") if any(key in record for record in records)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys or list(shown), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: " ".join(map(str, have)) if isinstance(have, list) else have for key, have in each.items()} for each in records)
+    return text.getvalue().rstrip("\n")
+
+
+def terminal_width() -> int | None:
+    """The width that a table may have; None where it goes to a file, which has all the room there is."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _record(row: Row, shown: Sequence[str], names: Names) -> dict[str, object]:
+    """A row as data: values as they are, numbers over seeds as mean and spread."""
+    found: dict[str, object] = {}
+    for name in shown:
+        if name == "hash":
+            found[name] = names.full(row.runs[0])
+        elif name == "seeds":
+            found[name] = [run.seed for run in row.runs if run.seed is not None]
+        else:
+            found[name] = row.value(name)
+            spread = None if name in ("seed", "size") else row.spread(name)
+            if spread is not None:
+                found[f"{name}_spread"] = spread
+    return found
+
+
+def aligned(rows: Sequence[Row], shown: Sequence[str], names: Names, width: int | None = None) -> str:
+    """A table with a line for each row. Where it is too wide, long texts are cut, and then columns of hyperparameters left out."""
+    cells = {name: [cell(row, name, names) for row in rows] for name in shown}
+    numeric = {name for name in shown if any(isinstance(have, (int, float)) for row in rows for have in row.values(name))} - {"hash"}
+    widths = {name: max(map(len, [name, *cells[name]])) for name in shown}
+    left_out: list[str] = []
+    if width is not None:
+        for most in (WIDEST_TEXT, NARROWEST_TEXT):
+            if _total(widths) > width:
+                widths = {name: min(size, max(most, len(name))) for name, size in widths.items()}
+        spare = [name for name in shown if name not in (*HEAD, *METRICS, *FOOT)]
+        while spare and _total(widths) > width:
+            left_out.insert(0, spare.pop())
+            del widths[left_out[0]]
+    lines = [GAP.join(_placed(name, size, name in numeric) for name, size in widths.items())]
+    for place in range(len(rows)):
+        lines.append(GAP.join(_placed(cells[name][place], size, name in numeric) for name, size in widths.items()))
+    if left_out:
+        lines.append(f"No room for: {', '.join(left_out)}. --columns says what to show, and a file has room for all.")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _total(widths: dict[str, int]) -> int:
+    return sum(widths.values()) + len(GAP) * (len(widths) - 1)
+
+
+def _placed(text: str, size: int, right: bool) -> str:
+    if len(text) > size:
+        text = text[: size - 1] + "…"
+    return text.rjust(size) if right else text.ljust(size)
+
+
+def cell(row: Row, name: str, names: Names) -> str:
+    """What a row has in a column, as it is shown."""
+    if name == "hash":
+        return names.short(row.runs[0])
+    if name == "seeds":
+        return seeds([run.seed for run in row.runs if run.seed is not None])
+    if name == "state":
+        return state(row.runs)
+    have = row.value(name)
+    if name == "size" and have is not None:
+        return size(have)
+    if name == "date" and have is not None:
+        return have[:16]
+    found = [each for each in row.values(name) if each is not None]
+    if found and all(isinstance(each, bool) for each in found) and len(set(found)) > 1:
+        return f"{sum(found)} of {len(found)}"
+    if name == "seed" or isinstance(have, bool) or not isinstance(have, (int, float)):
+        return plain(have, names)
+    return number(name, have, row.spread(name))
+
+
+def state(runs: Sequence[Run]) -> str:
+    """The state of runs: of one with what there is to say of it, of several how many are in which."""
+    states = [run.state for run in runs]
+    if len(runs) > 1:
+        found = dict.fromkeys(states)
+        return states[0] if len(found) == 1 else ", ".join(f"{states.count(each)} {each}" for each in found)
+    note = runs[0].note
+    if not note:
+        return states[0]
+    return f"{states[0]} at {note}" if note.startswith(("step", "level")) else f"{states[0]} ({note})"
+
+
+def plain(have: object, names: Names) -> str:
+    """A value as it is shown: as a flag takes it, long hashes shortened."""
+    if isinstance(have, bool):
+        return "yes" if have else "no"
+    if have is None:
+        return "-"
+    return names.shorten(have) if isinstance(have, str) else str(have)
+
+
+def number(name: str, mean: float, spread: float | None = None) -> str:
+    """A number, with its spread over seeds where there is one."""
+    if name.endswith(SHARES):
+        return f"{mean:.2%}" if not spread else f"{100 * mean:.2f} ± {100 * spread:.2f}%"
+    if isinstance(mean, int):
+        return str(mean)
+    return f"{mean:.4g}" if not spread else f"{mean:.3g} ± {spread:.1g}"
+
+
+def size(count: float) -> str:
+    """Bytes in three digits or so."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, "TB"
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """Seeds as numbers and ranges, such as `0-4,7`; -1, of which there is no other, comes first."""
+    parts: list[str] = []
+    ordered = sorted(set(numbers))
+    start = 0
+    for place in range(1, len(ordered) + 1):
+        if place == len(ordered) or ordered[place] != ordered[place - 1] + 1 or ordered[place - 1] < 0:
+            first, last = ordered[start], ordered[place - 1]
+            parts.append(str(first) if first == last else f"{first}-{last}")
+            start = place
+    return ",".join(parts) or "-"
