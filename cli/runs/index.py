@@ -34,6 +34,7 @@ EXPERIMENT = re.compile(r"(train|extract|lottery)_([0-9a-f]{32})")
 SEED = re.compile(r"(?:seed|replicate)_(-?\d+)")
 PART = re.compile(r"(clustering|lottery_branch_\w+)_([0-9a-f]{32})")
 LONGEST_RECORD, TAIL = 2**20, 2**14  # bytes of a record that are no sign of damage, and of the end of a log that are read
+PIECE = 2**13  # bytes; most files are shorter, and room for more takes time to make
 SHORTEST_HASH = 6  # digits
 SILENT_SECONDS = 120.0  # after which the holder of a lock on another machine counts as dead, as far as a listing goes
 
@@ -45,6 +46,7 @@ class Run:
     """One seed of an experiment, or of a part of it that has hyperparameters of its own.
 
     Attributes:
+        kind: what made it, one of KINDS.
         name: the folder of the experiment, below the root.
         part: `clustering_<md5>` of an extraction, `lottery_branch_<name>_<md5>` of a branch, else empty.
         seed: the number in the name of the seed's folder, -1 where it was drawn; None where there is no such folder.
@@ -56,6 +58,7 @@ class Run:
         students: of a clustering, the folder of its students.
     """
 
+    kind: str
     name: str
     part: str
     seed: int | None
@@ -65,14 +68,6 @@ class Run:
     foreign: bool = False
     defect: str = ""
     students: Folder | None = None
-
-    @property
-    def kind(self) -> str:
-        """What made it: one of KINDS."""
-        match = EXPERIMENT.fullmatch(self.name)
-        if match is None:
-            return "other"
-        return "branch" if self.part.startswith("lottery_branch_") else match[1]
 
     @property
     def state(self) -> str:
@@ -99,17 +94,20 @@ class Run:
 
     @functools.cached_property
     def date(self) -> str:
-        """When its newest result was written, as `2025-01-31 12:00:00` in local time."""
-        stamps = [_stamp(folder, name) for folder, names in self.folders[-1:] for name in _RESULTS if name in names]
-        newest = max(stamps, default=0) or _stamp(self.folders[-1][0] if self.folders else self.location)
+        """When its result was written, as `2025-01-31 12:00:00` in local time."""
+        folder, names = self.folders[-1] if self.folders else (self.location, frozenset())
+        newest = _stamp(folder, next((name for name in _RESULTS if name in names), ""))
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(newest))
 
     @functools.cached_property
     def size(self) -> int:
-        """The bytes of its files; those of a clustering or a branch are also among those of its experiment's folder."""
+        """The bytes of its files; those of a clustering's students and of the branches of a lottery ticket experiment count as well."""
         if self.kind in ("lottery", "other") or not self.folders:
             return size_of(self.location)
-        return sum(size_of(folder) for folder, _ in self.folders)
+        own = sum(size_of(folder) for folder, _ in self.folders)
+        if self.students is None:
+            return own
+        return own + sum(size_of(f"{self.students[0]}/{name}") for name in self.students[1] if not name.startswith("clustering_"))
 
     @functools.cached_property
     def _outcome(self) -> tuple[str, str, Mapping[str, float | bool]]:
@@ -143,7 +141,10 @@ _LOCK, _FAILURE, _LOGGER = (os.path.basename(path("")) for path in (paths.lock, 
 _RECORD, _LOG, _REPORT = (os.path.basename(path("")) for path in (paths.hparams_dict, paths.hparams_log, paths.report))
 _SPARSITY, _BARRIER, _CHECKPOINT = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.checkpoint))
 _PROVENANCE = "provenance.json"
-_RESULTS = (_LOGGER, _REPORT, _BARRIER, _CHECKPOINT)
+_RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, _RECORD)  # the first that there is tells the date of a run
+
+
+_DECODER = json.JSONDecoder()
 
 
 class _Damaged(Exception):
@@ -161,14 +162,22 @@ def scan(root: str, leave_out: Iterable[str] = ()) -> list[Run]:
         leave_out: folders that hold no runs, such as those of the datasets.
     """
     others = {os.path.abspath(path) for path in leave_out}
-    collecting = gc.isenabled()
-    gc.disable()  # there is no garbage yet, and to look for it among so many records takes as long as to read them
-    try:
-        runs: list[Run] = []
+    runs: list[Run] = []
+    here = os.path.abspath(root)
+    with uncollected():
         for name in sorted(_folders(root)):
-            if name not in NO_RUNS and not name.startswith(".") and os.path.join(os.path.abspath(root), name) not in others:
+            if name not in NO_RUNS and not name.startswith(".") and f"{here}/{name}" not in others:
                 runs += _experiment(root, name)
-        return runs
+    return runs
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Leaves garbage alone for a while: to look for it among many records takes as long as to read them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
@@ -191,7 +200,7 @@ def _folders(path: str) -> list[str]:
 
 
 def _names(path: str) -> frozenset[str]:
-    """The names in a folder; none where it cannot be read."""
+    """The names in a folder; none where there is no folder that can be read."""
     try:
         return frozenset(os.listdir(path))
     except OSError:
@@ -199,17 +208,17 @@ def _names(path: str) -> frozenset[str]:
 
 
 def _experiment(root: str, name: str) -> Iterator[Run]:
-    location, match = os.path.join(root, name), EXPERIMENT.fullmatch(name)
+    location, match = f"{root}/{name}", EXPERIMENT.fullmatch(name)
     if match is None:
-        yield Run(name, "", None, location, (), {}, foreign=True, defect="no name of a run")
+        yield Run("other", name, "", None, location, (), {}, foreign=True, defect="no name of a run")
         return
     seeds, known = [(SEED.fullmatch(folder), folder) for folder in sorted(_names(location))], {}
     if not any(seed for seed, _ in seeds):
-        yield Run(name, "", None, location, (), {}, defect=_why_empty(location))
+        yield Run(match[1], name, "", None, location, (), {}, defect=_why_empty(location))
     reader = _lottery if match[1] == "lottery" else _trained
     for seed, folder in seeds:
         if seed:
-            yield from reader(name, int(seed[1]), os.path.join(location, folder), known)
+            yield from reader(name, int(seed[1]), f"{location}/{folder}", known)
 
 
 def _why_empty(location: str) -> str:
@@ -221,17 +230,17 @@ def _why_empty(location: str) -> str:
 
 def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
     """The run of one seed of `train` or `extract`, the latter once for each clustering; `known` is of the seeds before."""
-    main = os.path.join(location, "main")
+    kind, main = name.partition("_")[0], f"{location}/main"
     files = _names(main)
     hparams, foreign, defect = _hparams(main, files, known)
     clusterings = [part for part in sorted(files) if part.startswith("clustering_") and PART.fullmatch(part)]
-    if name.startswith("train_") or not clusterings:
-        yield Run(name, "", seed, location, ((main, files),), hparams, foreign, defect)
+    if kind == "train" or not clusterings:
+        yield Run(kind, name, "", seed, location, ((main, files),), hparams, foreign, defect)
         return
     for part in clusterings:
         folder = os.path.join(main, part)
         own, damage = _extraction(folder)
-        yield Run(name, part, seed, location, ((folder, _names(folder)),), hparams | own, foreign, defect or damage, (main, files))
+        yield Run(kind, name, part, seed, location, ((folder, _names(folder)),), hparams | own, foreign, defect or damage, (main, files))
 
 
 def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
@@ -245,11 +254,11 @@ def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> I
                 parts.setdefault(part, []).append((folder, _names(folder)))
     trunk = parts.pop("main", [])
     hparams, foreign, defect = _hparams(*trunk[0], known) if trunk else ({}, False, "it has no level")
-    yield Run(name, "", seed, location, tuple(trunk), hparams, foreign, defect)
+    yield Run("lottery", name, "", seed, location, tuple(trunk), hparams, foreign, defect)
     for part, folders in parts.items():
         hparams, foreign, defect = _hparams(*folders[0], {})
         branch = {"branch": part.removeprefix("lottery_branch_").rpartition("_")[0]}
-        yield Run(name, part, seed, location, tuple(folders), branch | hparams, foreign, defect)
+        yield Run("branch", name, part, seed, location, tuple(folders), branch | hparams, foreign, defect)
 
 
 # Reading what is in a folder.
@@ -264,7 +273,9 @@ def _read(path: str, longest: int, end: bool = False) -> bytes:
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
-            content = os.read(file, longest + 1)
+            content = os.read(file, PIECE)
+            if len(content) == PIECE:
+                content += os.read(file, longest + 1 - PIECE)
             if len(content) > longest and end:
                 os.lseek(file, -longest, os.SEEK_END)
                 content = os.read(file, longest).partition(b"\n")[2]
@@ -284,7 +295,7 @@ def _json(path: str) -> dict:
         _Damaged: it does not hold a whole object.
     """
     try:
-        content = json.loads(_read(path, LONGEST_RECORD))
+        content = _DECODER.decode(_read(path, LONGEST_RECORD).decode())
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
@@ -299,9 +310,9 @@ def _hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tu
     """
     if _RECORD in files:
         try:
-            if known and _read(os.path.join(folder, _RECORD), LONGEST_RECORD).endswith(b"}\n"):
+            if known and _read(f"{folder}/{_RECORD}", LONGEST_RECORD).endswith(b"}\n"):
                 return known, False, ""
-            known.update(flatten(_json(os.path.join(folder, _RECORD))))
+            known.update(flatten(_json(f"{folder}/{_RECORD}")))
             return known, False, ""
         except _Damaged as error:
             if _LOG not in files or not _is_torch_file(os.path.join(folder, _RECORD)):
@@ -345,14 +356,22 @@ def flatten(record: Mapping[str, object]) -> dict[str, object]:
     """
     found: dict[str, object] = {}
     for name, values in record.items():
-        if isinstance(values, dict) and name.endswith("_hparams"):
-            prefix, _, bundle = name.removesuffix("_hparams").rpartition("_")
-            if bundle in BUNDLES:
-                values = values | {field: default for field, default in defaults(bundle).items() if field not in values}
-            if prefix or bundle == "branch":
-                values = _prefixed(values, f"{prefix}_" if prefix else "")
+        if not isinstance(values, dict):
+            continue
+        if name in _COMPLETE and len(values) == _COMPLETE[name]:
             found.update(values)
+        elif name.endswith("_hparams"):
+            prefix, _, bundle = name.removesuffix("_hparams").rpartition("_")
+            known = {**values, **_missing(defaults(bundle), values)} if bundle in BUNDLES else values
+            found.update(_prefixed(known, f"{prefix}_" if prefix else ""))
     return found
+
+
+_COMPLETE = {f"{name}_hparams": len(fields(bundle)) for name, bundle in BUNDLES.items()}
+
+
+def _missing(known: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
+    return {name: default for name, default in known.items() if name not in values}
 
 
 def _prefixed(values: Mapping[str, object], prefix: str) -> dict[str, object]:
@@ -412,7 +431,7 @@ def _logged(folder: str) -> dict[str, float]:
 
 
 def _is_trained(files: frozenset[str]) -> bool:
-    return _LOGGER in files and paths.latest_model(files) is not None
+    return _LOGGER in files and paths.latest_model(name for name in files if name.startswith("model_ep")) is not None
 
 
 def _training(run: Run) -> tuple[bool, dict[str, float]]:
@@ -573,9 +592,11 @@ class Names:
     def _shorten(self, within: str, names: Sequence[str], pattern: re.Pattern) -> None:
         hashes = sorted((match[2], name) for match, name in ((pattern.fullmatch(name), name) for name in names) if match)
         for place, (digits, name) in enumerate(hashes):
-            beside = (other for other, _ in hashes[max(0, place - 1) : place] + hashes[place + 1 : place + 2] if other != digits)
-            shared = max((len(os.path.commonprefix([digits, other])) for other in beside), default=0)
-            self._short[within, name] = digits[: max(SHORTEST_HASH, shared + 1)]
+            length = SHORTEST_HASH
+            for other, _ in hashes[max(0, place - 1) : place] + hashes[place + 1 : place + 2]:
+                while digits[:length] == other[:length] and digits != other:
+                    length += 1
+            self._short[within, name] = digits[:length]
 
     def short(self, run: Run) -> str:
         """The short hash of a run's experiment, and after a slash that of its part; of a foreign run its name."""

@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cli.runs import index
 from cli.runs.index import Run
@@ -50,12 +50,8 @@ def value(run: Run, name: str) -> object:
 
 def names(runs: Iterable[Run]) -> set[str]:
     """Every name that means something: those that are always there, and those of the given runs."""
-    found = set(OWN) | set(METRICS)
-    for bundle in index.BUNDLES:
-        found.update(index.defaults(bundle))
-    for run in runs:
-        found.update(run.hparams)
-    return found
+    bundles = (name for bundle in index.BUNDLES.values() for name in (field.name for field in fields(bundle)))
+    return {*OWN, *METRICS, *bundles, *(name for hparams in {id(run.hparams): run.hparams for run in runs}.values() for name in hparams)}
 
 
 def check_name(name: str, runs: Sequence[Run], flag: str) -> str:
@@ -210,6 +206,8 @@ class Row:
 
     def value(self, name: str) -> object:
         """What the runs have by a name: the same value, of numbers that differ the mean, of other values the list of those there are."""
+        if len(self.runs) == 1:
+            return value(self.runs[0], name)
         found = [have for have in self.values(name) if have is not None]
         if not found:
             return None
@@ -229,6 +227,8 @@ class Row:
 
     def spread(self, name: str) -> float | None:
         """The standard deviation of a metric over the seeds; None of fewer than two numbers."""
+        if len(self.runs) == 1 or name in OWN or name in self.runs[0].hparams:
+            return None
         numbers = [have for have in self.values(name) if isinstance(have, (int, float)) and not isinstance(have, bool)]
         return mean_and_spread(numbers)[1] if len(numbers) > 1 else None
 

@@ -114,7 +114,8 @@ class RunsRunner(Runner):
 
     def run(self) -> None:
         try:
-            ACTIONS[self.action](self)
+            with index.uncollected():
+                ACTIONS[self.action](self)
             sys.stdout.flush()
         except BrokenPipeError:  # whoever reads has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -200,8 +201,8 @@ def _show_files(runs: Sequence[Run]) -> None:
     """What is in the folders of a run, the seeds taken together."""
     sizes: dict[str, list[int]] = {}
     for run in runs:
-        for folder, names in run.folders:
-            for name in names:
+        for folder, names in (*run.folders, *filter(None, [run.students])):
+            for name in (name for name in names if not name.startswith("clustering_")):
                 path = os.path.join(folder, name)
                 sizes.setdefault(os.path.relpath(path, run.location), []).append(index.size_of(path))
     print("\nFiles" if len(runs) == 1 else "\nFiles of all seeds together")
@@ -244,7 +245,7 @@ def _why(runner: RunsRunner) -> None:
     if extraction:
         hparams |= index.flatten({"extraction_hparams": extraction.to_dict()})
     print(f"{name}/{part}" if part else name)
-    kind = next(run.kind for run in [Run(name, part, None, "", (), {})])
+    kind = "branch" if part.startswith("lottery_branch_") else name.partition("_")[0]
     alike = query.group(run for run in runner.runs if run.kind == kind and bool(run.part) == bool(part) and run.hparams)
     same = next((row for row in alike if (row.runs[0].name, row.runs[0].part) == (name, part)), None)
     if same:

@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from cli.runs.index import Names, Run
-from cli.runs.query import METRICS, Row, differing
+from cli.runs.query import METRICS, Row, differing, value
 
 FORMATS = ("table", "csv", "json")
 HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
 MOST_SIZES = 1000  # rows; to add up the files of more takes longer than all the rest
-WIDEST_TEXT, NARROWEST_TEXT = 44, 16  # characters of a cell where room is scarce
+WIDEST_TEXTS = (44, 28, 16)  # characters of a cell where room is scarce, and where it is scarcer
+TELLING = ("training_steps", "batch_size", "optimizer_name", "dataset_name", "act_fun", "lr", "model_name")  # the last stays longest
 SHARES = ("accuracy", "weights_left")  # what the names of metrics end in that are shown in per cent
 GAP = "  "
 
@@ -64,7 +65,7 @@ def _record(row: Row, shown: Sequence[str], names: Names) -> dict[str, object]:
             found[name] = [run.seed for run in row.runs if run.seed is not None]
         else:
             found[name] = row.value(name)
-            spread = None if name in ("seed", "size") else row.spread(name)
+            spread = row.spread(name)
             if spread is not None:
                 found[f"{name}_spread"] = spread
     return found
@@ -73,17 +74,18 @@ def _record(row: Row, shown: Sequence[str], names: Names) -> dict[str, object]:
 def aligned(rows: Sequence[Row], shown: Sequence[str], names: Names, width: int | None = None) -> str:
     """A table with a line for each row. Where it is too wide, long texts are cut, and then columns of hyperparameters left out."""
     cells = {name: [cell(row, name, names) for row in rows] for name in shown}
-    numeric = {name for name in shown if any(isinstance(have, (int, float)) for row in rows for have in row.values(name))} - {"hash"}
+    numeric = {name for name in shown if any(type(value(row.runs[0], name)) in (int, float) for row in rows)}
     widths = {name: max(map(len, [name, *cells[name]])) for name in shown}
     left_out: list[str] = []
     if width is not None:
-        for most in (WIDEST_TEXT, NARROWEST_TEXT):
+        for most in WIDEST_TEXTS:
             if _total(widths) > width:
                 widths = {name: min(size, max(most, len(name))) for name, size in widths.items()}
-        spare = [name for name in shown if name not in (*HEAD, *METRICS, *FOOT)]
-        while spare and _total(widths) > width:
-            left_out.insert(0, spare.pop())
-            del widths[left_out[0]]
+        spare = [name for name in reversed(shown) if name not in (*HEAD, *METRICS, *FOOT)]
+        for name in sorted(spare, key=lambda name: TELLING.index(name) if name in TELLING else -1):
+            if _total(widths) > width:
+                left_out.append(name)
+                del widths[name]
     lines = [GAP.join(_placed(name, size, name in numeric) for name, size in widths.items())]
     for place in range(len(rows)):
         lines.append(GAP.join(_placed(cells[name][place], size, name in numeric) for name, size in widths.items()))
@@ -111,16 +113,18 @@ def cell(row: Row, name: str, names: Names) -> str:
     if name == "state":
         return state(row.runs)
     have = row.value(name)
-    if name == "size" and have is not None:
+    if have is None:
+        return "-" if name in row.runs[0].hparams else ""
+    if name == "size":
         return size(have)
-    if name == "date" and have is not None:
+    if name == "date":
         return have[:16]
-    found = [each for each in row.values(name) if each is not None]
-    if found and all(isinstance(each, bool) for each in found) and len(set(found)) > 1:
-        return f"{sum(found)} of {len(found)}"
-    if name == "seed" or isinstance(have, bool) or not isinstance(have, (int, float)):
+    if isinstance(have, bool) or not isinstance(have, (int, float)):
         return plain(have, names)
-    return number(name, have, row.spread(name))
+    found = row.values(name) if len(row.runs) > 1 else []
+    if any(isinstance(each, bool) for each in found):
+        return f"{found.count(True)} of {len(found)}"
+    return str(have) if name in row.runs[0].hparams else number(name, have, row.spread(name))
 
 
 def state(runs: Sequence[Run]) -> str:
