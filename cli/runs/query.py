@@ -92,7 +92,10 @@ class _Parser:
         self.text, self.runs, self.place = text, runs, 0
 
     def whole(self) -> Predicate:
-        found = self._any()
+        try:
+            found = self._any()
+        except RecursionError:
+            raise ConfigError("--where: it is nested too deeply") from None
         if self.text[self.place :].strip():
             raise self._error("`and`, `or` or the end")
         return found
@@ -115,10 +118,7 @@ class _Parser:
             return lambda run: not fits(run)
         if not self._match(re.compile(r"\s*\(")):
             return self._comparison()
-        try:
-            inner = self._any()
-        except RecursionError:
-            raise ConfigError("--where: it is nested too deeply") from None
+        inner = self._any()
         if not self._match(re.compile(r"\s*\)")):
             raise self._error("`)`")
         return inner

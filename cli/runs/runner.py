@@ -60,13 +60,13 @@ class ListingArgs(Hparams):
 
     columns: str | None = None
     format: str = "table"
-    seeds: bool = False
+    each_seed: bool = False
 
     _name = "Listing"
     _description = "How the runs are shown. Accuracies and losses are mean and standard deviation over the seeds."
     _columns = "What to show of each, joined by commas (when left out, what tells them apart and what came of them)."
     _format = "How."
-    _seeds = "A row for each seed rather than for each experiment."
+    _each_seed = "A row for each seed rather than for each experiment."
 
     def __post_init__(self):
         if self.format not in table.FORMATS:
@@ -89,6 +89,8 @@ class RunsRunner(Runner):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
+        if parser.peek("platform", "local") != "local":
+            raise ConfigError(f"--platform: {parser.peek('platform')} has no part in this; valid: local")
         first = next(iter(parser.arguments), "-")
         action = LIST if first.startswith("-") else first
         if action not in ACTIONS:
@@ -103,8 +105,6 @@ class RunsRunner(Runner):
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> RunsRunner:
-        if args.platform != "local":
-            raise ConfigError(f"--platform: {args.platform} has no part in this; valid: local")
         return RunsRunner(args.action, args)
 
     @property
@@ -162,7 +162,7 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
 def _list(runner: RunsRunner) -> None:
     """List the runs, one row for each experiment."""
     selection, listing = SelectionArgs.create_from_args(runner.args), ListingArgs.create_from_args(runner.args)
-    rows = selection.select(runner.runs, listing.seeds)
+    rows = selection.select(runner.runs, listing.each_seed)
     wanted = [name.strip() for name in listing.columns.split(",")] if listing.columns else table.columns(rows)
     shown = [query.check_name(name, runner.runs, "--columns") for name in wanted]
     if rows or listing.format != "table":

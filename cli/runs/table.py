@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cli.runs.index import Names, Run
 from cli.runs.query import METRICS, Row, differing, value
@@ -17,7 +17,20 @@ FORMATS = ("table", "csv", "json")
 HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
 MOST_SIZES = 1000  # rows; to add up the files of more takes longer than all the rest
 WIDEST_TEXTS = (44, 28, 16)  # characters of a cell where room is scarce, and where it is scarcer
-TELLING = ("training_steps", "batch_size", "optimizer_name", "dataset_name", "act_fun", "lr", "model_name")  # the last stays longest
+# What goes first where there is no room, after the other hyperparameters.
+SPARE = (
+    "training_steps",
+    "batch_size",
+    "optimizer_name",
+    "dataset_name",
+    "size",
+    "accepted",
+    "level",
+    "date",
+    "act_fun",
+    "lr",
+    "model_name",
+)
 SHARES = ("accuracy", "weights_left")  # what the names of metrics end in that are shown in per cent
 GAP = "  "
 
@@ -30,7 +43,8 @@ def columns(rows: Sequence[Row]) -> list[str]:
     if any("test_loss" in run.metrics and "test_accuracy" not in run.metrics for run in runs):
         told.append("test_loss")
     told += [name for name in ("level", "weights_left", "barrier") if name in known]
-    return [*HEAD, *differing(runs), *told, *(FOOT if len(rows) <= MOST_SIZES else FOOT[:1])]
+    own = ["branch"] if any(run.kind == "branch" for run in runs) else []
+    return list(dict.fromkeys([*HEAD, *own, *differing(runs), *told, *(FOOT if len(rows) <= MOST_SIZES else FOOT[:1])]))
 
 
 def render(rows: Sequence[Row], shown: Sequence[str], form: str, names: Names) -> str:
@@ -72,29 +86,51 @@ def _record(row: Row, shown: Sequence[str], names: Names) -> dict[str, object]:
 
 
 def aligned(rows: Sequence[Row], shown: Sequence[str], names: Names, width: int | None = None) -> str:
-    """A table with a line for each row. Where it is too wide, long texts are cut, and then columns of hyperparameters left out."""
+    """A table with a line for each row. Where it is too wide, headings are broken, then long texts cut, then columns left out."""
     cells = {name: [cell(row, name, names) for row in rows] for name in shown}
-    numeric = {name for name in shown if any(type(value(row.runs[0], name)) in (int, float) for row in rows)}
     widths = {name: max(map(len, [name, *cells[name]])) for name in shown}
-    left_out: list[str] = []
-    if width is not None:
-        for most in WIDEST_TEXTS:
-            if _total(widths) > width:
-                widths = {name: min(size, max(most, len(name))) for name, size in widths.items()}
-        spare = [name for name in reversed(shown) if name not in (*HEAD, *METRICS, *FOOT)]
-        for name in sorted(spare, key=lambda name: TELLING.index(name) if name in TELLING else -1):
-            if _total(widths) > width:
-                left_out.append(name)
-                del widths[name]
-    lines = [GAP.join(_placed(name, size, name in numeric) for name, size in widths.items())]
-    for place in range(len(rows)):
-        lines.append(GAP.join(_placed(cells[name][place], size, name in numeric) for name, size in widths.items()))
+    headings, left_out = {name: [name] for name in shown}, []
+    if width is not None and _total(widths) > width:
+        widths, headings, left_out = _fitted(cells, width)
+    numeric = {name for name in shown if any(type(value(row.runs[0], name)) in (int, float) for row in rows)}
+    height = max(len(heading) for heading in headings.values())
+    tops = [[""] * (height - len(headings[name])) + headings[name] for name in widths]
+    table = [*zip(*tops, strict=True), *zip(*(cells[name] for name in widths), strict=True)]
+    sizes = [(size, name in numeric) for name, size in widths.items()]
+    texts = [GAP.join([_placed(text, *size) for text, size in zip(line, sizes, strict=True)]).rstrip() for line in table]
     if left_out:
-        lines.append(f"No room for: {', '.join(left_out)}. --columns says what to show, and a file has room for all.")
-    return "\n".join(line.rstrip() for line in lines)
+        texts.append(f"No room for: {', '.join(left_out)}. --columns says what to show, and a file has room for all.")
+    return "\n".join(texts)
 
 
-def _total(widths: dict[str, int]) -> int:
+def _fitted(cells: Mapping[str, Sequence[str]], width: int) -> tuple[dict[str, int], dict[str, list[str]], list[str]]:
+    """The widths of the columns that fit, the lines of their headings, and the names of the others."""
+    content = {name: max(map(len, column), default=0) for name, column in cells.items()}
+    headings = {name: _broken(name, content[name]) for name in cells}
+    for most in WIDEST_TEXTS:
+        widths = {name: max(min(content[name], most), *map(len, headings[name])) for name in cells}
+        if _total(widths) <= width:
+            break
+    order = [*SPARE, *METRICS]
+    left_out = []
+    for name in sorted((name for name in reversed(cells) if name not in HEAD), key=lambda name: order.index(name) if name in order else -1):
+        if _total(widths) > width:
+            left_out.append(name)
+            del widths[name]
+    return widths, headings, left_out
+
+
+def _broken(name: str, room: int) -> list[str]:
+    """A heading in lines of as many words as there is room for."""
+    lines = [""]
+    for word in name.replace("_", "_ ").split():
+        if lines[-1] and len(lines[-1] + word) > room:
+            lines.append("")
+        lines[-1] += word
+    return lines
+
+
+def _total(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + len(GAP) * (len(widths) - 1)
 
 
@@ -168,6 +204,8 @@ def size(count: float) -> str:
 
 def seeds(numbers: Sequence[int]) -> str:
     """Seeds as numbers and ranges, such as `0-4,7`; -1, of which there is no other, comes first."""
+    if len(numbers) == 1:
+        return str(numbers[0])
     parts: list[str] = []
     ordered = sorted(set(numbers))
     start = 0

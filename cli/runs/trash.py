@@ -78,9 +78,10 @@ def needless(runs: Sequence[Run], checkpoints: bool) -> Iterator[Removal]:
 
 def _needless(run: Run, checkpoints: bool) -> Iterator[Removal]:
     locks = tuple(run.lock_folders)
-    if run.state == DAMAGED and not any(_has_weights(names) for _, names in run.folders):
-        if run.seed is not None or not os.listdir(run.location):
-            yield Removal(run.folders[0][0] if run.part else run.location, f"nothing in it can be used: {run.note}", locks)
+    if run.state == DAMAGED:
+        path = run.folders[0][0] if run.part and run.folders else run.location
+        if _age(path) > ABANDONED_SECONDS and _is_worthless(path):
+            yield Removal(path, f"nothing in it can be used: {run.note}", locks)
         return
     folders = [*run.folders, *filter(None, [run.students])]
     for folder, names in folders:
@@ -92,17 +93,27 @@ def _needless(run: Run, checkpoints: bool) -> Iterator[Removal]:
     for folder, names in folders:
         for name in CHECKPOINTS:
             if name in names:
-                yield Removal(os.path.join(folder, name), "finished; only --further_training needs it", locks)
+                yield Removal(os.path.join(folder, name), f"finished; {_USE.get(run.kind, 'nothing needs it')}", locks)
     if run.kind == "extract":
         (folder, _), inner = run.folders[0], "finished; the recovered network is there"
         spent = [paths.finetune_checkpoints(folder), *(os.path.join(paths.reconstructed_model(folder), name) for name in CHECKPOINTS)]
         yield from (Removal(path, inner, locks) for path in spent if os.path.exists(path))
 
 
-def _has_weights(names: frozenset[str]) -> bool:
-    """Whether there is something in a folder that took work."""
-    worth = {*CHECKPOINTS, os.path.basename(paths.barrier("")), os.path.basename(paths.reconstructed_model(""))}
-    return bool(worth & names) or paths.latest_model(names) is not None
+_USE = dict.fromkeys(("train", "extract"), "only --further_training needs it")
+
+
+def _is_worthless(path: str) -> bool:
+    """Whether it is certain that nothing in a folder and below took work; of what cannot be read it is not."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    worth = {*CHECKPOINTS, os.path.basename(paths.barrier("")), os.path.basename(paths.logger("")), os.path.basename(paths.report(""))}
+    try:
+        return not any(worth & set(names) or paths.latest_model(names) for _, _, names in os.walk(path, onerror=refuse))
+    except OSError:
+        return False
 
 
 def _age(path: str) -> float:

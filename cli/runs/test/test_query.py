@@ -1,0 +1,101 @@
+"""The language of selections."""
+
+from __future__ import annotations
+
+from cli.runs import index, query
+from foundations.errors import ConfigError
+from testing import run_folders
+from testing.test_case import TestCase
+
+
+class TestQuery(TestCase):
+    def setUp(self):
+        super().setUp()
+        rows = ((0.01, "relu", 0, 0.9), (0.01, "tanh", 1, 0.8), (0.1, "tanh", 2, 0.95), (1.0, "relu", 3, 0.2))
+        for lr, act_fun, seed, accuracy in rows:
+            run_folders.train_run(self.root, run_folders.training(lr, act_fun), seed, accuracy)
+        run_folders.extract_run(self.root, run_folders.extraction(run_folders.training().hashname), 4)
+        self.runs = index.scan(self.root)
+
+    def seeds(self, where: str) -> list[int]:
+        return sorted(run.seed for run in query.select(self.runs, where))
+
+    def test_expressions_mean_what_they_say(self):
+        expected = {
+            "lr<0.1": [0, 1, 4],
+            "lr <= 1e-1 and act_fun=tanh": [1, 2],
+            "act_fun=tanh or lr=1": [1, 2, 3],
+            "act_fun=tanh and lr=0.1 or seed=0": [0, 2],
+            "act_fun=tanh and (lr=0.1 or seed=1)": [1, 2],
+            "not act_fun=tanh and not (seed>=3)": [0],
+            "NOT lr=1 AND kind=train": [0, 1, 2],
+            "test_accuracy>=0.9": [0, 2],
+            "kind != train": [4],
+            "identified=true": [4],
+            "identified!=true": [0, 1, 2, 3],
+            "teacher_name=none": [0, 1, 2, 3],
+            "model_name~STUDENTS": [4],
+            "model_name=students_digits_lenet(10)_64": [4],
+            '(model_name="students_digits_lenet(10)_64")': [4],
+            "act_fun='tanh'": [1, 2],
+            "state=finished and date>2000-01-01": [0, 1, 2, 3, 4],
+            "date<2000": [],
+            "gamma=0.7": [4],
+            "do_not_augment=false": [0, 1, 2, 3, 4],
+            "size>0 and size<1e9": [0, 1, 2, 3, 4],
+        }
+        for where, seeds in expected.items():
+            with self.subTest(where=where):
+                self.assertEqual(self.seeds(where), seeds)
+
+    def test_students_have_another_rate(self):
+        self.assertEqual(self.seeds("lr=0.02"), [4])
+
+    def test_a_hash_equals_its_prefixes(self):
+        digits = next(run for run in self.runs if run.seed == 2).name.removeprefix("train_")
+        self.assertEqual(self.seeds(f"hash={digits[:8]}"), [2])
+        self.assertEqual(self.seeds(f"hash!={digits}"), [0, 1, 3, 4])
+
+    def test_errors_are_one_line_that_says_what_is_wrong(self):
+        errors = {
+            "lrr<1": "'lrr' is no hyperparameter.*did you mean 'lr'",
+            "test_acuracy>1": "did you mean 'test_accuracy'",
+            "lr": "one of = != < <= > >= ~ is expected at the end",
+            "lr<": "a value is expected at the end",
+            "lr<<1": "a value is expected where '<1' stands",
+            "lr<fast": "'fast' is no number",
+            "lr=1 and": "a name is expected at the end",
+            "(lr=1": r"`\)` is expected at the end",
+            "lr=1)": "the end is expected where '\\)' stands",
+            "lr=1 lr=2": "`and`, `or` or the end is expected where 'lr=2' stands",
+            "state=finish": "'finish' is not known, did you mean 'finished'",
+            "kind=trian": "did you mean 'train'",
+            "(" * 10_000: "nested too deeply",
+            "not " * 10_000: "nested too deeply",
+            "__import__('os')": "is no hyperparameter",
+        }
+        for where, message in errors.items():
+            with self.subTest(where=where[:30]), self.assertRaisesRegex(ConfigError, f"^--where: .*{message}") as caught:
+                query.parse(where, self.runs)
+            self.assertNotIn("\n", str(caught.exception))
+
+    def test_rows_are_sorted_and_those_without_a_value_come_last(self):
+        rows = query.group(self.runs)
+        accuracy = [row.value("seed") for row in query.ordered(rows, "test_accuracy", self.runs) if row.value("test_accuracy") is not None]
+        self.assertEqual(accuracy, [3, 1, 0, 2])
+        falling = [row.value("seed") for row in query.ordered(rows, "test_accuracy:desc", self.runs)]
+        self.assertEqual(falling, [2, 0, 1, 3, 4])
+        self.assertEqual([row.value("seed") for row in query.ordered(rows, "-test_accuracy", self.runs)], falling)
+        self.assertEqual([row.value("seed") for row in query.ordered(rows, "lr,test_accuracy", self.runs)], [1, 0, 4, 2, 3])
+        self.assertEqual(query.ordered(rows, "max_relative_error", self.runs)[0].value("seed"), 4)
+        with self.assertRaisesRegex(ConfigError, "--sort: .*did you mean 'lr'"):
+            query.ordered(rows, "lrr", self.runs)
+        with self.assertRaisesRegex(ConfigError, "--sort: 'down' is not known"):
+            query.ordered(rows, "lr:down", self.runs)
+
+    def test_what_differs_is_what_distinguishes(self):
+        trained = [run for run in self.runs if run.kind == "train"]
+        self.assertEqual(query.differing(trained), ["act_fun", "lr"])
+        self.assertEqual(query.differing(trained[:1]), [])
+        one, other = ({"lr": 1, "samples": 3, "act_fun": "g"}, {"lr": 2, "samples": 4, "act_fun": "g"})
+        self.assertEqual(query.apart(one, other), ["lr"])

@@ -1,0 +1,96 @@
+"""The command `runs` on 10,000 run folders: listed, filtered, sorted and compared.
+
+Command: python -m testing.benchmarks.runs_index
+Hardware: HARDWARE
+Result: RESULT
+
+Imports are timed in a fresh process each, and must bring neither torch nor numpy. Beside the time of each question stands that of reading
+the same records and logs with nothing else, which is what the disk and the JSON parser take: the ratio says what `runs` adds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from unittest import mock
+
+import EC
+from foundations import paths
+from testing import run_folders
+
+RUNS, SEEDS, REPEATS = 10_000, 1, 3
+MOST_SECONDS, MOST_IMPORT_SECONDS = 1.0, 0.5
+QUESTIONS = {
+    "list": [],
+    "filter": ["--where", "lr<0.2 and (act_fun=tanh or test_accuracy>0.8)"],
+    "sort": ["--sort", "test_accuracy:desc"],
+    "json": ["--format", "json"],
+}
+IMPORT = (
+    "import time; begun = time.perf_counter(); import EC; "
+    "print(time.perf_counter() - begun); import sys; assert not {'torch', 'numpy'} & set(sys.modules)"
+)
+
+
+def make(root: str, seeds: int) -> list[str]:
+    """Makes the runs, so many seeds an experiment; returns their folders."""
+    descs = (run_folders.training(0.0001 * (1 + number), ("relu", "tanh")[number % 2]) for number in range(RUNS // seeds))
+    return [run_folders.train_run(root, desc, seed, 0.5 + seed / 100) for desc in descs for seed in range(seeds)]
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """The median time of a few calls."""
+    times = []
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def ask(*arguments: str) -> None:
+    """Asks `runs` a question, and passes over the answer."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = EC.main(["runs", *arguments])
+    assert status == 0, arguments
+
+
+def read_alone(folders: list[str]) -> None:
+    """Reads the names in all folders, the records and the logs."""
+    for folder in folders:
+        os.listdir(folder)
+        with open(paths.hparams_dict(folder), "rb") as record, open(paths.logger(folder), "rb") as log:
+            json.loads(record.read()), log.read()
+
+
+def main() -> int:
+    """Runs the benchmark; returns the exit status."""
+    checkout = os.path.dirname(os.path.abspath(EC.__file__))
+    found = [subprocess.run([sys.executable, "-c", IMPORT], cwd=checkout, capture_output=True, check=True) for _ in range(REPEATS)]
+    imports = statistics.median(float(each.stdout) for each in found)
+    print(f"imports   {imports:.2f} s")
+    worst = 0.0
+    for seeds in (SEEDS, 5):
+        with tempfile.TemporaryDirectory(dir=".") as root, mock.patch.dict(os.environ, EC_ROOT=root):
+            begun = time.perf_counter()
+            folders = make(root, seeds)
+            print(f"{len(folders):,} folders, {seeds} a hash, made in {time.perf_counter() - begun:.1f} s")
+            baseline = seconds(lambda folders=folders: read_alone(folders))
+            hashes = [os.path.relpath(folder, root).split(os.sep)[0] for folder in (folders[0], folders[-1])]
+            for name, question in {**QUESTIONS, "diff": ["diff", *hashes]}.items():
+                took = seconds(lambda question=question: ask(*question))
+                worst = max(worst, took)
+                print(f"{name:9} {took:.2f} s, {took / baseline:.1f} times the reading alone")
+    return int(imports > MOST_IMPORT_SECONDS or worst > MOST_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
