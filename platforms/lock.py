@@ -193,7 +193,7 @@ class Watch:
 
 @contextlib.contextmanager
 def _kept(path: str) -> Iterator[None]:
-    """Touches a lock for as long as the block takes, and gives it back; a block that ends in an error leaves a note of it."""
+    """Touches a lock for as long as the block takes, and gives it back; a block that has begun something and ends in an error leaves a note."""
     folder = os.path.dirname(path)
     with contextlib.suppress(OSError):
         os.unlink(paths.failure(folder))
@@ -205,8 +205,7 @@ def _kept(path: str) -> Iterator[None]:
     except Busy:
         raise
     except Exception as error:
-        with contextlib.suppress(ConfigError):
-            get_platform().write(paths.failure(folder), json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
+        _note(folder, error)
         raise
     finally:
         over.set()
@@ -215,6 +214,13 @@ def _kept(path: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if _holder(path) == process.this():
                 os.unlink(path)
+
+
+def _note(folder: str, error: Exception) -> None:
+    """Writes down why the work in a folder has failed, where there is any and it can be written."""
+    with contextlib.suppress(OSError, ConfigError):
+        if any(not name.startswith(os.path.basename(paths.lock(""))) for name in os.listdir(folder)):
+            get_platform().write(paths.failure(folder), json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
 
 
 def _beat(path: str, over: threading.Event) -> None:
