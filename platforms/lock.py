@@ -193,7 +193,7 @@ class Watch:
 
 @contextlib.contextmanager
 def _kept(path: str) -> Iterator[None]:
-    """Touches a lock for as long as the block takes, and gives it back; a block that has begun something and ends in an error leaves a note."""
+    """Touches a lock for as long as the block takes, and gives it back; a block that a defect ends leaves a note of it."""
     folder = os.path.dirname(path)
     with contextlib.suppress(OSError):
         os.unlink(paths.failure(folder))
@@ -202,7 +202,7 @@ def _kept(path: str) -> Iterator[None]:
     heart.start()
     try:
         yield
-    except Busy:
+    except ConfigError:  # who refuses to go on leaves everything as it is
         raise
     except Exception as error:
         _note(folder, error)
@@ -217,7 +217,7 @@ def _kept(path: str) -> Iterator[None]:
 
 
 def _note(folder: str, error: Exception) -> None:
-    """Writes down why the work in a folder has failed, where there is any and it can be written."""
+    """Writes down why the work in a folder has failed, where some was done and it can be written."""
     with contextlib.suppress(OSError, ConfigError):
         if any(not name.startswith(os.path.basename(paths.lock(""))) for name in os.listdir(folder)):
             get_platform().write(paths.failure(folder), json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")

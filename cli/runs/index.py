@@ -118,9 +118,9 @@ class Run:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
             return FOREIGN, self.defect, metrics
-        holder = self._holder(is_finished)
-        if holder:
-            return RUNNING, holder.display, metrics
+        who = self._holder(is_finished)
+        if who:
+            return RUNNING, who.display, metrics
         if damage:
             return DAMAGED, damage, metrics
         if is_finished:
@@ -142,8 +142,6 @@ _RECORD, _LOG, _REPORT = (os.path.basename(path("")) for path in (paths.hparams_
 _SPARSITY, _BARRIER, _CHECKPOINT = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.checkpoint))
 _PROVENANCE = "provenance.json"
 _RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, _RECORD)  # the first that there is tells the date of a run
-
-
 _DECODER = json.JSONDecoder()
 
 
@@ -181,11 +179,6 @@ def uncollected() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def read(root: str, name: str) -> list[Run]:
-    """The runs of one experiment."""
-    return list(_experiment(root, name))
 
 
 def _folders(path: str) -> list[str]:

@@ -98,7 +98,7 @@ class RunsRunner(Runner):
         if first == action:
             parser.add_argument("action", metavar=action, help=inspect.getdoc(ACTIONS[action]).splitlines()[0])
         else:
-            others = "; ".join(f"{name}: {inspect.getdoc(ACTIONS[name]).splitlines()[0]}" for name in ACTIONS)
+            others = "; ".join(f"{name}: {inspect.getdoc(ACTIONS[name]).splitlines()[0].rstrip('.')}" for name in ACTIONS)
             parser.epilog = f"EC.py runs ACTION --help tells of each action. {others}"
         parser.set_defaults(action=action, display_output_location=False)
         _add_own_args(parser, action)
