@@ -242,6 +242,8 @@ def _why(runner: RunsRunner) -> None:
     name, part = path[0], next(filter(index.PART.fullmatch, path), "")
     hparams = index.flatten(json.loads(wanted.desc.to_json()))
     extraction = getattr(wanted.desc, "extraction_hparams", None)
+    if hasattr(wanted.desc, "branch_name"):
+        hparams["branch"] = wanted.desc.branch_name
     if extraction:
         hparams |= index.flatten({"extraction_hparams": extraction.to_dict()})
     print(f"{name}/{part}" if part else name)
@@ -274,11 +276,9 @@ def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apa
 
 def _rm(runner: RunsRunner) -> None:
     """Move runs to the trash."""
-    runs = list(
-        {(run.name, run.part, run.seed): run for text in runner.args.hashes for run in runner.names.find(text, whole=True)}.values()
-    )
-    removals = trash.of_runs(runs)
-    gone = {run.name for run in runs if not run.part}
+    found = [(text, run) for text in dict.fromkeys(runner.args.hashes) for run in runner.names.find(text, whole=True)]
+    gone = {run.name for text, run in found if "/" not in text.strip("/")}
+    removals = trash.of_runs([run for _, run in found], gone)
     for row in query.group(run for run in runner.runs if run.hparams.get("teacher_name") in gone and run.name not in gone):
         print(f"Note: {row.runs[0].kind} {runner.names.short(row.runs[0])} asks {runner.names.shorten(row.value('teacher_name'))}.")
     _clear(runner, removals)

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from cli.runs import index
@@ -41,8 +41,8 @@ class Removal:
         return index.size_of(self.path)
 
 
-def of_runs(runs: Sequence[Run]) -> list[Removal]:
-    """The folders of some runs, those within others left out.
+def of_runs(runs: Sequence[Run], whole: Container[str]) -> list[Removal]:
+    """The folders of some runs, those within others left out; of experiments with certain names the whole folders of their seeds.
 
     Raises:
         Busy: one of them is running.
@@ -51,7 +51,7 @@ def of_runs(runs: Sequence[Run]) -> list[Removal]:
     for run in runs:
         if run.state == RUNNING:
             raise Busy(f"{run.location} is being worked on by {run.note}; nothing has been moved")
-        for path in [folder for folder, _ in run.folders] if run.part else [run.location]:
+        for path in [folder for folder, _ in run.folders] if run.part and run.name not in whole else [run.location]:
             locks.setdefault(path, set()).update(run.lock_folders)
     found = []
     for path in sorted(locks):

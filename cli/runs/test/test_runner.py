@@ -171,6 +171,15 @@ class TestClearing(RunsTestCase):
         self.assertEqual(self.content(), before)
         self.assertFalse(os.path.exists(os.path.join(self.root, index.TRASH)))
 
+    def test_an_extraction_goes_with_its_students_and_a_clustering_alone(self):
+        for gamma in (0.7, 0.8):
+            folder = run_folders.extract_run(self.root, run_folders.extraction(self.desc.hashname, gamma))
+        experiment, part = os.path.relpath(folder, self.root).split(os.sep)[0], os.path.basename(folder)
+        self.ask("rm", f"{experiment}/{part}", "--yes")
+        self.assertEqual([os.path.exists(path) for path in (folder, paths.logger(os.path.dirname(folder)))], [False, True])
+        self.ask("rm", experiment, "--yes")
+        self.assertFalse(os.path.exists(os.path.join(self.root, experiment)))
+
     def test_nothing_is_put_back_over_something_else(self):
         self.ask("rm", self.short, "--yes")
         run_folders.train_run(self.root, self.desc, 0, 0.1)
@@ -190,7 +199,7 @@ class TestClearing(RunsTestCase):
         self.assertEqual(self.everything(), before)
 
     def test_a_run_that_starts_after_the_look_is_left(self):
-        removals = trash.of_runs(index.scan(self.root))
+        removals = trash.of_runs(index.scan(self.root), ())
         with mock.patch.object(lock, "_acquire", side_effect=lock.Busy("somebody has it")):
             _, left = trash.move(removals, self.root, "rm")
         self.assertEqual(left, [f"{self.desc.hashname}/seed_0 is left: somebody has it"])
