@@ -53,7 +53,7 @@ def render(rows: Sequence[Row], shown: Sequence[str], form: str, names: Names) -
         return aligned(rows, shown, names, terminal_width())
     records = [_record(row, shown, names) for row in rows]
     if form == "json":
-        return json.dumps(records, indent=2)
+        return "[\n{}\n]".format(",\n".join(map(json.dumps, records))) if records else "[]"
     keys = list(dict.fromkeys(key for name in shown for key in (name, f"{name}_spread") if any(key in record for record in records)))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys or list(shown), restval="", lineterminator="\n")

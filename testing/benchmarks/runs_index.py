@@ -2,8 +2,8 @@
 
 Command: python -m testing.benchmarks.runs_index
 Hardware: one of 2 CPU cores, shared with about eight other processes; what counts is the time of the processor.
-Result, one seed a hash (the processor's seconds, shortest of 3): list 1.15, filter 0.73, sort 1.18, JSON 1.56, diff 0.73; reading alone 0.38.
-    On the clock, with the core shared, three times as long; imports 0.4 to 0.9 s there.
+Result: one seed a hash, the processor's seconds, shortest of 3: list 1.15, filter 0.73, sort 1.18, diff 0.73; reading alone 0.38. On the
+    clock, with the core shared, three times as long; imports 0.4 to 0.9 s there.
 
 Imports are timed in a fresh process each, and must bring neither torch nor numpy. Beside the time of each question stands that of reading
 the same records and logs with nothing else, which is what the disk and the JSON parser take: the ratio says what `runs` adds.
