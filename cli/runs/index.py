@@ -13,7 +13,6 @@ import gc
 import json
 import os
 import re
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -140,7 +139,7 @@ class Run:
 _LOCK, _FAILURE, _LOGGER = (os.path.basename(path("")) for path in (paths.lock, paths.failure, paths.logger))
 _RECORD, _LOG, _REPORT = (os.path.basename(path("")) for path in (paths.hparams_dict, paths.hparams_log, paths.report))
 _SPARSITY, _BARRIER, _CHECKPOINT = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.checkpoint))
-_PROVENANCE = "provenance.json"
+_PROVENANCE = os.path.basename(paths.provenance(""))
 _RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, _RECORD)  # the first that there is tells the date of a run
 _DECODER = json.JSONDecoder()
 
@@ -557,7 +556,7 @@ def command(run: Run) -> str | None:
     for folder in (folder for folder, names in run.folders if _PROVENANCE in names):
         with contextlib.suppress(_Damaged):
             found = _json(os.path.join(folder, _PROVENANCE)).get("command")
-            return shlex.join(map(str, found)) if isinstance(found, list) else found and str(found)
+            return found and str(found)
     return None
 
 
