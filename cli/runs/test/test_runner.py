@@ -97,7 +97,7 @@ class TestLooking(RunsTestCase):
 
     def test_a_run_is_shown_with_its_seeds_its_hyperparameters_and_its_files(self):
         folder = self.descs[0].run_path(self.root, 0)
-        write(os.path.join(folder, "provenance.json"), json.dumps({"command": ["python", "EC.py", "train", "--lr", "0.1"]}))
+        write(os.path.join(folder, "provenance.json"), json.dumps({"command": "python EC.py train --lr 0.1"}))
         text = self.ask("show", self.short[0])
         for pattern in (r"\n +0 +finished", r"\n +test_accuracy +85\.00 ± 7\.07%", r"\n  \* lr +0\.1\n", r"\n    patience +100\n"):
             self.assertRegex(text, pattern)
