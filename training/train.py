@@ -101,13 +101,7 @@ def train(
     with arithmetic.tf32(training_hparams.arithmetic == "tf32"):
         while True:
             step = Step(schedule.iteration, iterations, last=schedule.is_over())
-            notes = not step.last and get_platform().is_stopping, pace.is_due(step)
-            stop, due = get_platform().noticed(*notes, at_once=step.it == 0 or step.last)
-            if stop or due:
-                checkpointing.save(output_location, model, optimizer, computed.scaler, schedule, logger)
-                pace.done()
-            if stop:
-                raise Stopped(f"{output_location} has stopped at {step}")
+            _save_or_stop(output_location, step, pace, (model, optimizer, computed.scaler, schedule, logger))
             for callback in callbacks:
                 callback(output_location, step, model, optimizer, logger)
             if step.last:
@@ -120,6 +114,17 @@ def train(
             model.train()
             objective = Objective(model, *next(batches), computed, train_loader.share(step.it))
             schedule.step(computed.update(optimizer, objective))
+
+
+def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: tuple) -> None:
+    """Writes a checkpoint where one is due, or where the run is to stop; then it raises Stopped."""
+    notes = not step.last and get_platform().is_stopping, pace.is_due(step)
+    stop, due = get_platform().noticed(*notes, at_once=step.it == 0 or step.last)
+    if stop or due:
+        checkpointing.save(output_location, *state)
+        pace.done()
+    if stop:
+        raise Stopped(f"{output_location} has stopped at {step}")
 
 
 def standard_train(

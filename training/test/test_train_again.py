@@ -1,0 +1,271 @@
+"""The loop when it is interrupted and goes on, and when a finished run is trained further."""
+
+from __future__ import annotations
+
+import os
+import signal
+from unittest import mock
+
+import torch
+
+from datasets import teacher_dataset
+from datasets.base import DataLoader
+from foundations.errors import ConfigError
+from foundations.hparams import TrainingHparams
+from models import base, registry
+from platforms import stopping
+from platforms.stopping import Stopped
+from training import train as train_module
+from training.metric_logger import MetricLogger
+from training.standard_callbacks import create_eval_callback, run_at_last_step, run_every_epoch, save_logger, save_model
+from training.test.test_train import BATCHES, TrainTestCase, hparams, network, regression_loader, weights
+from training.train import standard_train, train
+
+
+class Killed(Exception):
+    """What stops a run here, as a power cut would."""
+
+
+class ResumeTest(TrainTestCase):
+    """A run that is stopped and started again ends bit for bit like the run that was not."""
+
+    def setUp(self):
+        super().setUp()
+        patch = mock.patch.object(train_module, "CHECKPOINT_SECONDS", 0)
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.loader = regression_loader()
+
+    def start(
+        self, training_hparams: TrainingHparams, model_name: str, folder: str, stop: int | None = None, first: bool = False
+    ) -> list[int]:
+        """Starts a run as a new process would, and stops it at an iteration, before or after what else happens there.
+
+        Returns:
+            The iterations that it came by.
+        """
+        seen = []
+
+        def stopper(location, step, model, optimizer, logger):
+            seen.append(step.iteration)
+            if step.iteration == stop:
+                raise Killed
+
+        evaluation = run_every_epoch(create_eval_callback("train", self.loader))
+        callbacks = [evaluation, run_at_last_step(save_model), run_at_last_step(save_logger)]
+        try:
+            train(training_hparams, network(model_name), self.loader, folder, [stopper, *callbacks] if first else [*callbacks, stopper])
+        except Killed:
+            self.assertEqual(seen[-1], stop)
+        else:
+            self.assertIsNone(stop, "it ended before it was stopped")
+        return seen
+
+    def result(self, folder: str) -> tuple[dict[str, list], str]:
+        """The final weights, digit for digit, and the text of the log."""
+        state = base.read_state(registry.last_file(folder))
+        with open(os.path.join(folder, "logger")) as file:
+            return {name: value.tolist() for name, value in state.items()}, file.read()
+
+    def assert_resumes(self, training_hparams: TrainingHparams, model_name: str = "mlp_4_5_2", stops=(1, 3, 7, 11), within: bool = False):
+        whole, parts = self.folder(), self.folder()
+        self.start(training_hparams, model_name, whole)
+        for stop in stops:
+            self.start(training_hparams, model_name, parts, stop)
+        seen = self.start(training_hparams, model_name, parts)
+        last = stops[-1] if within else stops[-1] // len(self.loader) * len(self.loader)
+        self.assertEqual(seen[0], last, "it did not go on from the last checkpoint")
+        self.assertEqual(self.result(parts), self.result(whole))
+
+    def test_sgd_with_momentum(self):
+        self.assert_resumes(hparams("5ep", momentum=0.9, weight_decay=1e-3))
+
+    def test_a_schedule_with_warmup_milestones_and_cosine(self):
+        self.assert_resumes(hparams("5ep", nesterov_momentum=0.9, warmup_steps="4it", milestone_steps="2ep,4ep", lr_decay="cosine"))
+
+    def test_adam_with_students(self):
+        self.assert_resumes(hparams("5ep", "adam", 0.02, lr_decay="cosine"), "students_mlp(3)_4_5_2")
+
+    def test_a_plateau_schedule(self):
+        plateau = hparams("40ep", lr=1.0, momentum=0.9, plateau_opt=True, patience=1, cooldown=1, delta=0.3)
+        self.assert_resumes(plateau, stops=(4, 30, 64, 100))
+
+    def test_in_the_middle_of_an_epoch(self):
+        with mock.patch.object(train_module, "CHECKPOINT_SECONDS_WITHIN", 0):
+            self.assert_resumes(hparams("5ep", momentum=0.9, plateau_opt=True, patience=1), stops=(1, 4, 10, 11), within=True)
+            self.assert_resumes(hparams("5ep", "adam", 0.02, lr_decay="cosine"), "students_mlp(3)_4_5_2", stops=(2, 7), within=True)
+            self.assert_resumes(hparams("5ep", "lbfgs", 1.0), stops=(2, 8), within=True)
+
+    def test_levenberg_marquardt(self):
+        self.assert_resumes(hparams("5ep", "levenberg_marquardt", 1.0), "mlp_4_1_2")
+
+    def test_lbfgs(self):
+        self.assert_resumes(hparams("5ep", "lbfgs", 1.0))
+
+    def test_lbfgs_on_all_examples_at_once(self):
+        self.loader = DataLoader(self.loader.dataset, 22, dtype=torch.float64)
+        self.assert_resumes(hparams("9it", "lbfgs", 1.0), stops=(2, 3, 7))
+
+    def test_lbfgs_with_students(self):
+        self.assert_resumes(hparams("5ep", "lbfgs", 1.0), "students_mlp(3)_4_5_2")
+
+    def test_nesterov_adam(self):
+        self.assert_resumes(hparams("5ep", "adam", 0.02, nesterov_momentum=0.9))
+
+    def test_single_precision(self):
+        self.loader = DataLoader(self.loader.dataset, 8)
+        self.assert_resumes(hparams("5ep", "adam", 0.02, precision="float32"))
+
+    def test_sixteen_bits_with_scaled_losses(self):
+        values = regression_loader()
+        self.loader = DataLoader(teacher_dataset.Dataset(values.examples, values.labels * 1000), 8)  # the scale falls from where it begins
+        for changes in ({"precision": "fp16"}, {"apex_fp16": True, "precision": "float32", "momentum": 0.9}, {"precision": "bf16"}):
+            self.assert_resumes(hparams("5ep", "sgd", 1e-5, **changes))
+        self.assert_resumes(hparams("5ep", "adam", 0.02, precision="fp16"), "students_mlp(3)_4_5_2")
+
+    def test_a_run_stopped_before_its_first_checkpoint_begins_anew(self):
+        self.assert_resumes(hparams("3ep", momentum=0.9), stops=(0, 2))
+
+    def test_a_run_stopped_at_any_iteration(self):
+        training_hparams = hparams("2ep", "adam", 0.02)
+        self.start(training_hparams, "mlp_4_5_2", whole := self.folder())
+        for stop in range(2 * BATCHES + 1):
+            for first in (True, False):
+                self.start(training_hparams, "mlp_4_5_2", parts := self.folder(), stop, first)
+                self.start(training_hparams, "mlp_4_5_2", parts)
+                self.assertEqual(self.result(parts), self.result(whole))
+
+    def test_a_run_stopped_again_and_again_at_the_same_place(self):
+        self.assert_resumes(hparams("4ep", momentum=0.9), stops=(8, 8, 8, 10, 10))
+
+    def test_what_callbacks_draw_at_random_is_drawn_again(self):
+        drawn = {True: {}, False: {}}
+        for stopped in drawn:
+
+            def draw(location, step, *_, stopped=stopped):
+                drawn[stopped][step.iteration] = torch.rand(()).item()
+                if stopped and step.iteration == 7 and 8 not in drawn[stopped]:
+                    drawn[stopped][8] = None
+                    raise Killed
+
+            folder = self.folder()
+            for _ in range(2):
+                try:
+                    train(hparams("4ep"), network(), regression_loader(), folder, [draw])
+                except Killed:
+                    continue
+                break
+        self.assertEqual(drawn[True], drawn[False])
+
+
+class StopTest(TrainTestCase):
+    """A run that a signal asks to stop does so before its next update."""
+
+    def stopped(self, folder: str, at: int, *callbacks) -> list[int]:
+        """Starts a run, asks it to stop at an iteration, and returns the iterations that it came by."""
+        seen = []
+
+        def ask(location, step, model, optimizer, logger):
+            seen.append(step.iteration)
+            if step.iteration == at:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        with stopping.watching():
+            train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, [ask, *callbacks])
+        return seen
+
+    def test_it_leaves_before_the_next_update_with_a_checkpoint_of_there(self):
+        for at in range(3 * BATCHES - 1):
+            folder, seen = self.folder(), []
+            with self.assertRaisesRegex(Stopped, f"^{folder} .*ep{(at + 1) // BATCHES}_it{(at + 1) % BATCHES}$"):
+                self.stopped(folder, at)
+            model = network()
+            train(
+                hparams("3ep", momentum=0.9), model, regression_loader(), folder, [lambda *call, seen=seen: seen.append(call[1].iteration)]
+            )
+            self.assertEqual(seen, list(range(at + 1, 3 * BATCHES + 1)))
+            self.assertTrue(torch.equal(weights(model), self.trained(hparams("3ep", momentum=0.9))))
+
+    def test_a_run_that_is_at_its_end_anyway_ends(self):
+        self.assertEqual(self.stopped(self.folder(), 3 * BATCHES - 1)[-1], 3 * BATCHES)
+
+    def test_a_run_that_is_asked_before_it_starts_takes_no_step(self):
+        folder = self.folder()
+        with stopping.watching():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with self.assertRaises(Stopped):
+                train(hparams(), network(), regression_loader(), folder)
+        self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
+
+
+class CheckpointTest(TrainTestCase):
+    def test_epochs_shorter_than_a_second_share_a_checkpoint(self):
+        folder, seen = self.folder(), []
+        train(hparams("3ep"), network(), regression_loader(), folder, [lambda location, *_: seen.append(os.listdir(location))])
+        self.assertEqual(seen, [[]] * (3 * BATCHES) + [["checkpoint.pth"]])
+
+    def test_a_finished_run_keeps_one_checkpoint(self):
+        folder = self.folder()
+        with mock.patch.object(train_module, "CHECKPOINT_SECONDS", 0):
+            train(hparams("3ep"), network(), regression_loader(), folder)
+        self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
+
+    def test_a_checkpoint_cut_short_is_named_and_left_as_it_is(self):
+        folder = self.folder()
+        train(hparams("2ep"), network(), regression_loader(), folder)
+        path = os.path.join(folder, "checkpoint.pth")
+        os.truncate(path, 1000)
+        with open(path, "rb") as file:
+            content = file.read()
+        with self.assertRaisesRegex(ConfigError, path):
+            train(hparams("2ep"), network(), regression_loader(), folder)
+        self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), content)
+
+
+class FurtherTrainingTest(TrainTestCase):
+    def standard(self, folder: str, training_hparams: TrainingHparams) -> torch.Tensor:
+        model, loader = network(), regression_loader()
+        standard_train(training_hparams, model, loader, loader, folder, verbose=False)
+        return weights(model)
+
+    def test_a_finished_run_is_prolonged_as_if_it_had_been_longer_from_the_start(self):
+        folder = self.folder()
+        self.standard(folder, hparams("3ep", momentum=0.9))
+        prolonged = self.standard(folder, hparams("3ep", momentum=0.9, further_training="2ep"))
+        self.assertTrue(torch.equal(prolonged, self.trained(hparams("5ep", momentum=0.9))))
+        self.assertEqual([iteration for iteration, _ in MetricLogger.load(folder).get("test_loss")], [0, 3, 6, 9, 12, 15])
+        self.assertIn("model_ep5_it0.pth", os.listdir(folder))
+
+    def test_asking_again_trains_no_more(self):
+        folder = self.folder()
+        self.standard(folder, hparams("3ep"))
+        once = self.standard(folder, hparams("3ep", further_training="2ep"))
+        again = self.standard(folder, hparams("3ep", further_training="2ep"))
+        self.assertTrue(torch.equal(once, again))
+
+    def test_a_prolonged_run_gives_its_latest_weights_without_the_flag(self):
+        folder = self.folder()
+        self.standard(folder, hparams("3ep"))
+        prolonged = self.standard(folder, hparams("3ep", further_training="2ep"))
+        self.assertTrue(torch.equal(self.standard(folder, hparams("3ep")), prolonged))
+
+    def test_a_new_run_may_be_prolonged_at_once(self):
+        prolonged = self.trained(hparams("3ep", further_training="2it"))
+        self.assertTrue(torch.equal(prolonged, self.trained(hparams("11it"))))
+
+    def test_a_cosine_begins_again_at_the_full_rate_and_falls_to_nothing(self):
+        rates = []
+        self.trained(hparams("6it", lr_decay="cosine", further_training="4it"), lambda *call: rates.append(call[3].param_groups[0]["lr"]))
+        expected = [0.1 * (1 + torch.tensor(torch.pi * k / 4, dtype=torch.float64).cos().item()) / 2 for k in range(5)]
+        self.assert_close(torch.tensor(rates[6:]), torch.tensor(expected))
+
+    def test_a_finished_run_only_gives_its_weights(self):
+        folder = self.folder()
+        first = self.standard(folder, hparams("3ep"))
+        before = {name: os.stat(os.path.join(folder, name)).st_mtime_ns for name in os.listdir(folder)}
+        with mock.patch.object(train_module, "train") as loop:
+            self.assertTrue(torch.equal(self.standard(folder, hparams("3ep")), first))
+        loop.assert_not_called()
+        self.assertEqual({name: os.stat(os.path.join(folder, name)).st_mtime_ns for name in os.listdir(folder)}, before)
