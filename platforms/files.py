@@ -70,10 +70,15 @@ def _check_text(content: object) -> None:
 
 def refresh(path: str, content: bytes) -> None:
     """Writes a file unless it has that content already; of several processes that come to write it at once, one does."""
-    if get_platform().is_primary_process and not (_holds(path, content) and not get_platform().exists(paths.lock_of(path))):
-        with lock.held_for(path):
-            if not _holds(path, content):
-                get_platform().write(path, content)
+    get_platform().on_primary(lambda: _refresh(path, content))
+
+
+def _refresh(path: str, content: bytes) -> None:
+    if _holds(path, content) and not get_platform().exists(paths.lock_of(path)):
+        return
+    with lock.held_for(path):
+        if not _holds(path, content):
+            get_platform().write(path, content)
 
 
 def _holds(path: str, content: bytes) -> bool:

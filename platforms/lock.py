@@ -64,7 +64,10 @@ def held_for(path: str) -> Iterator[None]:
 
 def tidy(folder: str) -> None:
     """Removes the lock of a finished run whose holder was killed after its last write; where nothing may be removed, it stays."""
-    path = paths.lock(folder)
+    get_platform().on_primary(lambda: _tidy(paths.lock(folder)))
+
+
+def _tidy(path: str) -> None:
     with contextlib.suppress(OSError):
         holder = _holder(path)
         if holder is not None and holder.is_alive is False and _take(path, Watch()):
@@ -218,9 +221,10 @@ def _kept(path: str) -> Iterator[None]:
 
 def _note(folder: str, error: Exception) -> None:
     """Writes down why the work in a folder has failed, where some was done and it can be written."""
-    with contextlib.suppress(OSError, ConfigError):
+    with contextlib.suppress(OSError):
         if any(not name.startswith(os.path.basename(paths.lock(""))) for name in os.listdir(folder)):
-            get_platform().write(paths.failure(folder), json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
+            with open(paths.failure(folder), "w", encoding="utf-8") as file:
+                file.write(json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
 
 
 def _beat(path: str, over: threading.Event) -> None:

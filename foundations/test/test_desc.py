@@ -43,6 +43,7 @@ OTHER_VALUES = {
         "delta": 0.1,
         "warmup_steps": "1ep",
         "weight_decay": 0.0,
+        "centred": True,
         "lr_decay": "cosine",
         "plateau_opt": True,
         "patience": 1,

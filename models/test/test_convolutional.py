@@ -40,10 +40,10 @@ PARAMETERS = {
 NOT_THERE = {
     "cifar_vgg_12": "cifar_vgg_D (D = 11 | 13 | 16 | 19)",
     "cifar_vgg_16_32": "cifar_vgg_D (D = 11 | 13 | 16 | 19)",
-    "cifar_resnet_21": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ...)",
-    "cifar_resnet_2": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ...)",
-    "cifar_resnet_20_0": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ...)",
-    "cifar_resnet_20_16_16": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ...)",
+    "cifar_resnet_21": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ... | 1202)",
+    "cifar_resnet_2": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ... | 1202)",
+    "cifar_resnet_20_0": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ... | 1202)",
+    "cifar_resnet_20_16_16": "cifar_resnet_D[_W] (D = 6n + 2: 8 | 14 | 20 | ... | 1202)",
     "imagenet_resnet_20": "imagenet_resnet_D[_W] (D = 18 | 34 | 50 | 101 | 152 | 200)",
 }
 

@@ -228,7 +228,7 @@ class TestErrors(DistributedTest):
 
     def test_what_only_one_process_sees_ends_all(self):
         for rank, reason in ((0, "cannot be written"), (1, "no --precision of this")):
-            fault = child.FileSizeLimit(5000) if rank == 0 else Refuse()
+            fault = child.DiskFull("model_", 1, "nothing is there before") if rank == 0 else Refuse()
             with self.subTest(rank=rank), self.subfolder(str(rank)):
                 self.assert_one_line(self.together("shared", TRAIN, interferences=[(rank, fault)]), reason)
 
