@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from foundations.errors import ConfigError, did_you_mean
 
@@ -14,11 +14,12 @@ class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser whose errors are ConfigErrors.
 
     It knows its arguments from the start, because some of them (`--default_hparams`, `--platform`) decide which other flags there are.
+    `examples` are commands, without `python EC.py`, that help opens with.
     """
 
-    def __init__(self, prog: str, arguments: Sequence[str], description: str = ""):
-        formatter = lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=_help_width())  # noqa: E731
-        super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False)
+    def __init__(self, prog: str, arguments: Sequence[str], description: str = "", examples: Sequence[str] = ()):
+        super().__init__(prog=prog, description=description, formatter_class=_Formatter, allow_abbrev=False)
+        self.examples = examples
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse knows no -1e-3
         self.arguments = list(arguments)
 
@@ -53,9 +54,36 @@ class ArgumentParser(argparse.ArgumentParser):
                 reader._add_action(action)
         return reader.parse_known_args(self.arguments)[1]
 
+    def format_help(self) -> str:
+        """What `--help` prints: the examples stand between the description and the flags."""
+        head, options, flags = super().format_help().partition("positional arguments:\n" if self._has_places() else "options:\n")
+        shown = "".join(f"  python EC.py {example}\n" for example in self.examples)
+        return f"{head}examples:\n{shown}\n{options}{flags}" if shown else head + options + flags
+
     def error(self, message: str):
         """Raises what argparse would print together with its usage."""
         raise ConfigError(message.removeprefix("argument "))
+
+    def _has_places(self) -> bool:
+        return any(not action.option_strings for action in self._actions)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal, with a short usage, and with `--no-` beside those switches only that are on."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=_help_width())
+
+    def add_usage(self, usage: str | None, actions: Iterable[argparse.Action], groups: Iterable, prefix: str | None = None) -> None:
+        places = [action for action in actions if not action.option_strings]
+        if all(action.nargs != argparse.REMAINDER for action in places):
+            places.append(argparse.Action([], "flags", metavar="[--FLAG VALUE ...]"))
+        super().add_usage(usage, places, [], prefix)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction) and action.default is False:
+            return action.option_strings[0]
+        return super()._format_action_invocation(action)
 
 
 def _help_width() -> int:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 from foundations.desc import fingerprint
-from foundations.hparams import ExtractionHparams, Hparams
+from foundations.hparams import LINKAGES, ExtractionHparams, Hparams
 from foundations.seeds import NOT_CHOSEN
 from training.desc import TrainingDesc
 
@@ -40,10 +40,11 @@ class ExtractionDesc(TrainingDesc):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser, defaults: ExtractionDesc | None = None) -> None:
+        from datasets.image_registry import registered_images
         from training import optimizers
 
         TrainingDesc.add_args(parser, defaults)
-        choices = {"finetune_optimizer": optimizers.OPTIMIZERS}
+        choices = {"finetune_optimizer": optimizers.OPTIMIZERS, "linkage": LINKAGES, "boruta": list(registered_images)}
         ExtractionHparams.add_args(parser, defaults and defaults.extraction_hparams, choices=choices)
 
     @staticmethod

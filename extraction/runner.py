@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ class ExtractionRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        JobArgs.add_args(parser)
+        training_runner.add_job_args(parser)
         name = parser.peek("default_hparams")
         ExtractionDesc.add_args(parser, ExtractionDesc.default_for(name) if name else None)
 
@@ -52,6 +52,11 @@ class ExtractionRunner(Runner):
         desc, job = ExtractionDesc.create_from_args(args), JobArgs.create_from_args(args)
         desc, teacher, prepare = check(desc, job)
         return ExtractionRunner(desc, job, teacher, prepare)
+
+    @staticmethod
+    def examples() -> Sequence[str]:
+        students = "extract --default_hparams=students_digits_lenet"
+        return students, f"{students} --teacher_name digits_lenet_16 --act_fun tanh --datagen digits+random:4000"
 
     @property
     def students_location(self) -> str:

@@ -39,6 +39,13 @@ def one_line(text: str) -> str:
 
 
 def did_you_mean(value: str, valid: Iterable[str]) -> str:
-    """`, did you mean 'x'?` for the nearest of the valid values, or nothing where none is near."""
-    nearest = difflib.get_close_matches(value, list(valid), n=1)
-    return f", did you mean {nearest[0]!r}?" if nearest else ""
+    """`, did you mean 'x'?` for the nearest of the valid values or the first that begins like it, or nothing where none is near."""
+    known = {_plain(each): each for each in valid}
+    begun = [name for name in known if name.strip("_").startswith(_plain(value).strip("_") or " ")]
+    nearest = difflib.get_close_matches(_plain(value), known, n=1) or begun
+    return f", did you mean {known[nearest[0]]!r}?" if nearest else ""
+
+
+def _plain(name: str) -> str:
+    """A name without what is easily mixed up: capitals, and hyphens for underscores."""
+    return name.lower().replace("-", "_")

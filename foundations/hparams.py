@@ -66,7 +66,8 @@ class Hparams:
             parser: where the flags go.
             defaults: values that stand in for the class's own defaults.
             prefix: makes `--prefix_field` of `--field`.
-            choices: for fields with a closed list of values, the list that help shows.
+            choices: for fields with a closed list of values, bundles within bundles included, the list that help shows and that shells
+                complete (`values` of the flag).
         """
         title = cls._name if prefix is None else f"{cls._name} ({prefix})"
         group = parser.add_argument_group(title, cls._description)
@@ -74,14 +75,16 @@ class Hparams:
             default = _default(field) if defaults is None else getattr(defaults, field.name)
             name = field.name if prefix is None else f"{prefix}_{field.name}"
             if isinstance(kind, type) and issubclass(kind, Hparams):
-                kind.add_args(parser, None if default is dataclasses.MISSING else default, name)
+                kind.add_args(parser, None if default is dataclasses.MISSING else default, name, choices)
                 continue
-            text = _help(getattr(cls, f"_{field.name}", ""), default, (choices or {}).get(field.name))
+            values = (choices or {}).get(field.name, ())
+            text = _help(getattr(cls, f"_{field.name}", ""), default, values)
             default = None if default is dataclasses.MISSING else default
             if kind is bool:
                 group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text)
             else:
-                group.add_argument(f"--{name}", type=_PARSERS[kind], default=default, help=text, metavar=kind.__name__.upper())
+                flag = group.add_argument(f"--{name}", type=_PARSERS[kind], default=default, help=text, metavar=kind.__name__.upper())
+                flag.values = values
 
     @classmethod
     def create_from_args(cls, args: argparse.Namespace, prefix: str | None = None) -> Hparams:
@@ -169,11 +172,11 @@ def _default(field: dataclasses.Field) -> object:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _help(text: str, default: object, choices: Sequence[str] | None) -> str:
+def _help(text: str, default: object, choices: Sequence[str]) -> str:
     notes = [f"one of: {', '.join(choices)}"] if choices else []
     if default is dataclasses.MISSING:
         notes.append("required")
-    elif default is not None:
+    elif default is not None and default is not False:
         notes.append(f"default: {default}")
     return f"{text} ({'; '.join(notes)})".replace("%", "%%") if notes else text.replace("%", "%%")
 

@@ -6,19 +6,32 @@ import abc
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 class Runner(abc.ABC):
-    """A workflow: its flags, and what happens when it runs.
+    """A workflow: its flags, and what happens when it runs. `computes` says whether it takes a platform, and its flags.
 
     The module of a runner imports nothing heavy at its top (torch, scipy, matplotlib), for the welcome lists them all;
     what `run` needs, `run` imports.
     """
 
+    computes: ClassVar[bool] = True
+
     @staticmethod
     @abc.abstractmethod
     def description() -> str:
         """One line for the list of commands."""
+
+    @staticmethod
+    def examples() -> Sequence[str]:
+        """Two commands that show what it is for, without `python EC.py`; they work as they are written, in their order."""
+        return ()
+
+    @staticmethod
+    def subcommands() -> Sequence[str]:
+        """The words that may stand before its flags, and decide which there are."""
+        return ()
 
     @staticmethod
     @abc.abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cli.shared_args import JobArgs
@@ -53,7 +53,7 @@ class LotteryRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        JobArgs.add_args(parser)
+        training_runner.add_job_args(parser)
         LevelArgs.add_args(parser)
         name = parser.peek("default_hparams")
         LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
@@ -63,6 +63,11 @@ class LotteryRunner(Runner):
         levels, job = LevelArgs.create_from_args(args).levels, JobArgs.create_from_args(args)
         desc, *found = check(LotteryDesc.create_from_args(args), job)
         return LotteryRunner(desc, job, levels, *found)
+
+    @staticmethod
+    def examples() -> Sequence[str]:
+        experiment = "lottery --default_hparams=digits_lenet_300_100 --levels=3"
+        return experiment, f"{experiment} --rewinding_steps=100it --pruning_strategy=snip"
 
     def location(self, level: int) -> str:
         """The folder of a level."""

@@ -60,6 +60,11 @@ def choices() -> dict[str, list[str]]:
     }
 
 
+def default_members() -> dict[str, str]:
+    """The model that the bare name of each family stands for."""
+    return {bare: member for family in registered_models for bare, member in family.default_members().items()}
+
+
 def resolve(model_name: str, flag: str = "--model_name") -> str:
     """The full name of a model: a bare family name becomes the family's default member.
 
@@ -68,7 +73,7 @@ def resolve(model_name: str, flag: str = "--model_name") -> str:
     """
     if len(model_name) > LONGEST_NAME:
         raise ConfigError(f"{flag}: {model_name[:20]!r}... is no model: it has {len(model_name):,} characters; valid: up to {LONGEST_NAME}")
-    members = {bare: member for family in registered_models for bare, member in family.default_members().items()}
+    members = default_members()
     name = members.get(model_name, model_name)
     if not any(family.is_valid_model_name(name) for family in registered_models):
         meant = [family for family in registered_models if re.match(rf"({'|'.join(family.default_members())})[_(]", model_name)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cli.shared_args import JobArgs
+from cli.shared_args import TRACKER_MODES, JobArgs
 from foundations import paths
 from foundations.desc import Desc
 from foundations.errors import ConfigError
@@ -45,13 +45,18 @@ class TrainingRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        JobArgs.add_args(parser)
+        add_job_args(parser)
         name = parser.peek("default_hparams")
         TrainingDesc.add_args(parser, TrainingDesc.default_for(name) if name else None)
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> TrainingRunner:
         return TrainingRunner.create(TrainingDesc.create_from_args(args), JobArgs.create_from_args(args))
+
+    @staticmethod
+    def examples() -> Sequence[str]:
+        model = "train --default_hparams=digits_lenet_16"
+        return model, f"{model} --act_fun tanh --lr 0.05 --training_steps 60ep --warmup_steps 5ep"
 
     @staticmethod
     def create(desc: TrainingDesc, job: JobArgs) -> TrainingRunner:
@@ -107,6 +112,13 @@ class TrainingRunner(Runner):
             evaluate_only_at_end=self.job.evaluate_only_at_end,
             identity=identity(self.desc, seed, self.job),
         )
+
+
+def add_job_args(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that every command has which trains."""
+    from training.trackers import registry as trackers
+
+    JobArgs.add_args(parser, choices={"tracker": list(trackers.registered_trackers), "tracker_mode": TRACKER_MODES})
 
 
 def is_finished(location: str) -> bool:

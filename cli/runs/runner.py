@@ -23,6 +23,16 @@ from platforms.platform import get_platform
 
 NEAREST_SHOWN, FIELDS_SHOWN, LISTED = 3, 12, 20
 LIST = "list"  # what is done where no action is named
+TRAIN, TRAINED = "train --default_hparams=digits_lenet_16", "1f9aac2d"  # a command, and the hash of its run
+EXAMPLES = {
+    LIST: (TRAIN, "runs --where \"lr<0.2 and act_fun=relu\" --sort test_accuracy:desc"),
+    "show": (TRAIN, f"runs show {TRAINED}"),
+    "diff": (TRAIN, f"{TRAIN} --act_fun tanh", f"runs diff {TRAINED} edb24fcd"),
+    "why": (f"runs why {TRAIN} --lr 0.3", "runs why lottery --default_hparams=digits_lenet_16 --levels=3"),
+    "rm": (f"runs rm {TRAINED}", f"runs rm {TRAINED} --yes"),
+    "gc": ("runs gc", "runs gc --no-checkpoints --yes"),
+    "restore": ("runs restore",),
+}
 
 
 @dataclass
@@ -34,7 +44,7 @@ class SelectionArgs(Hparams):
     limit: int = 0
 
     _name = "Selection"
-    _description = "Which runs, by the names of hyperparameters, metrics, and kind, hash, seed, state, date, size."
+    _description = f"Which runs, by the names of hyperparameters, metrics, and {', '.join(query.OWN)}."
     _where = "Only runs that fit, such as 'lr<0.1 and (act_fun=tanh or not state=finished)'. Operators: = != < <= > >= ~ (contains)."
     _sort = "By what to sort, such as test_accuracy:desc,lr. Runs without it come last."
     _limit = "Show so many rows (all when 0)."
@@ -64,8 +74,8 @@ class ListingArgs(Hparams):
 
     _name = "Listing"
     _description = "How the runs are shown. Accuracies and losses are mean and standard deviation over the seeds."
-    _columns = "What to show of each, joined by commas (when left out, what tells them apart and what came of them)."
-    _format = "How."
+    _columns = "What to show of each, by the names of --where and joined by commas (left out: what tells runs apart and came of them)."
+    _format = "The form of the list."
     _each_seed = "A row for each seed rather than for each experiment."
 
     def __post_init__(self):
@@ -80,18 +90,28 @@ Action = Callable[["RunsRunner"], None]
 class RunsRunner(Runner):
     """One question about the runs, or one removal."""
 
+    computes = False
+
     action: str
     args: argparse.Namespace
 
     @staticmethod
     def description() -> str:
-        return "List, find and compare runs, and clear up: list, show, diff, why, rm, gc, restore."
+        return f"List, find and compare runs, and clear up: {', '.join(ACTIONS)}."
+
+    @staticmethod
+    def examples() -> Sequence[str]:
+        return EXAMPLES[LIST]
+
+    @staticmethod
+    def subcommands() -> Sequence[str]:
+        return list(ACTIONS)
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        if parser.peek("platform", "local") != "local":
-            raise ConfigError(f"--platform: {parser.peek('platform')} has no part in this; valid: local")
         first = next(iter(parser.arguments), "-")
+        if not first.startswith("-"):
+            parser.examples = EXAMPLES.get(first, ())
         action = LIST if first.startswith("-") else first
         if action not in ACTIONS:
             raise unknown("runs", action, ACTIONS)
@@ -100,7 +120,7 @@ class RunsRunner(Runner):
         else:
             others = "; ".join(f"{name}: {inspect.getdoc(ACTIONS[name]).splitlines()[0].rstrip('.')}" for name in ACTIONS)
             parser.epilog = f"EC.py runs ACTION --help tells of each action. {others}"
-        parser.set_defaults(action=action, display_output_location=False)
+            parser.set_defaults(action=action)
         _add_own_args(parser, action)
 
     @staticmethod
@@ -145,13 +165,13 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
         text = "A hash, or a unique prefix of one, with or without the kind in front; after a slash that of a clustering or branch."
         parser.add_argument("hashes", metavar="HASH", nargs=hashes[action], help=text)
     if action == "why":
-        parser.add_argument("command", help="A command that trains: train, extract, lottery or lottery_branch.")
+        parser.add_argument("command", metavar="COMMAND", help="A command that trains: train, extract, lottery or lottery_branch.")
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="Its arguments.")
     if action == "gc":
         text = "Also the checkpoints of what is finished, which --further_training alone would need."
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)
     if action == "restore":
-        parser.add_argument("batch", nargs="?", help="Which share of the trash; without it, what there is is listed.")
+        parser.add_argument("batch", metavar="BATCH", nargs="?", help="Which share of the trash; without it, what there is is listed.")
     if action in ("rm", "gc"):
         parser.add_argument("--yes", action="store_true", help="Move without asking. Without it and without a terminal, only list.")
 

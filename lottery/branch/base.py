@@ -36,6 +36,7 @@ from platforms import lock, provenance
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
+from training import optimizers
 from training import runner as training_runner
 from training.desc import TrainingDesc
 from training.train import standard_train
@@ -169,11 +170,12 @@ class Branch(Runner, abc.ABC):
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
-        JobArgs.add_args(parser)
+        training_runner.add_job_args(parser)
         LevelRangeArgs.add_args(parser)
         fields = cls.Arguments.hyperparameters()
         defaults = {field.name: left_out(kind) if kind in INHERITED else field.default for field, kind in fields}
-        cls.Arguments.add_args(parser, types.SimpleNamespace(**defaults), choices=cls.Arguments.choices)
+        choices = datasets.choices() | optimizers.choices() | cls.Arguments.choices
+        cls.Arguments.add_args(parser, types.SimpleNamespace(**defaults), choices=choices)
         name = parser.peek("default_hparams")
         LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
         parser.set_defaults(trunk_command=trunk_command(parser.arguments[1:], [field.name for field, _ in fields]))

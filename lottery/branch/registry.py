@@ -1,5 +1,7 @@
 """Every branch. A new one is a file beside this and a line here."""
 
+from collections.abc import Sequence
+
 from foundations.errors import unknown
 from lottery.branch import linear_connectivity, randomly_prune, randomly_reinitialize, retrain
 from lottery.branch.base import Branch
@@ -23,8 +25,9 @@ def get(name: str) -> type[Branch]:
     return registered_branches[name]
 
 
-def welcome() -> str:
-    """What is printed when no branch is named."""
+def welcome(examples: Sequence[str]) -> str:
+    """What is printed when no branch is named; the examples are commands without `python EC.py`."""
     rule = "=" * 80
     lines = [f"    * EC.py lottery_branch {name} [...] => {branch.description()}" for name, branch in registered_branches.items()]
-    return "\n".join([rule, "Choose a branch to run:", *lines, rule])
+    last = ["Flags of a branch: python EC.py lottery_branch <branch> --help", "examples:", *(f"  python EC.py {each}" for each in examples)]
+    return "\n".join([rule, "Choose a branch to run:", *lines, rule, *last])

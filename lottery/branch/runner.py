@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from foundations.errors import ConfigError
 from foundations.runner import Runner
@@ -16,16 +17,26 @@ class LotteryBranchRunner(Runner):
         return "Run a branch of a pruning experiment: an ablation of its tickets."
 
     @staticmethod
+    def examples() -> Sequence[str]:
+        return _examples("randomly_reinitialize")
+
+    @staticmethod
+    def subcommands() -> Sequence[str]:
+        from lottery.branch import registry
+
+        return list(registry.registered_branches)
+
+    @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
         from lottery.branch import registry
 
         name = next(iter(parser.arguments), "--help")
         if name in ("--help", "-h"):
-            print(registry.welcome())
+            print(registry.welcome(parser.examples))
             raise SystemExit(0)
         if name.startswith("-"):
             raise ConfigError(f"the name of a branch comes first, before {name}; valid: {', '.join(registry.registered_branches)}")
-        branch = registry.get(name)
+        branch, parser.examples = registry.get(name), _examples(name)
         parser.add_argument("branch", metavar=name, help=branch.description())
         branch.add_args(parser)
 
@@ -34,3 +45,9 @@ class LotteryBranchRunner(Runner):
         from lottery.branch import registry
 
         return registry.get(args.branch).create_from_args(args)
+
+
+def _examples(name: str) -> Sequence[str]:
+    """An experiment, and a branch of it."""
+    model = "--default_hparams=digits_lenet_300_100"
+    return f"lottery {model} --levels=3", f"lottery_branch {name} {model} --levels=0-3"

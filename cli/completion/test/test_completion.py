@@ -1,0 +1,166 @@
+"""Completion, as the shells themselves carry it out."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import time
+
+from cli import runner_registry
+from cli.completion.script import script
+from datasets.datagen import registry as datagen
+from lottery.branch import registry as branches
+from models import activation_functions
+from pruning import registry as pruning
+from testing.test_case import TestCase, need
+
+TRAINED, OTHER = "train_1f9aac2d81228685d9c62001e9758edb", "extract_0123456789abcdef0123456789abcdef"
+SLOWEST = 0.3  # seconds
+
+# What calls the function as a shell does when TAB is pressed at the end of some words, and prints the candidates.
+DRIVERS = {
+    "bash": """source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ec_bash "$1"; printf '%s\\n' "${COMPREPLY[@]}" """,
+    "zsh": """compdef() { }; source "$0"; _default() { print other.py }; _ec_python=0; compset() { }; compadd() { shift; print -l -- "$@" }
+        words=("$@"); CURRENT=$#; PREFIX=${words[-1]}; _ec_zsh""",
+}
+STARTS = {"bash": ["bash", "--norc", "--noprofile"], "zsh": ["zsh", "-f"]}
+made = functools.cache(script)
+
+
+def as_bash_splits(words: list[str]) -> list[str]:
+    """Words of a line as bash hands them over: `=` and `:` are words of their own."""
+    return [part for word in words for part in re.findall("[=:]|[^=:]+", word) or [""]]
+
+
+class Completing:
+    """What both shells have to find."""
+
+    shell: str
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        need(None if shutil.which(cls.shell) else f"there is no {cls.shell}", f"EC_REQUIRE_{cls.shell.upper()}")
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.root, "script")
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write(made(self.shell))
+
+    def candidates(self, line: str, before: str = "") -> list[str]:
+        """What TAB offers at the end of a line; `before` is what the shell has run by then."""
+        words = line.split(" ")
+        words = as_bash_splits(words) if self.shell == "bash" else words
+        code = f"cd {self.root}; {before}{DRIVERS[self.shell]}"
+        done = subprocess.run([*STARTS[self.shell], "-c", code, self.path, *words], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.stderr, "")
+        return [each for each in done.stdout.splitlines() if each]
+
+    def test_commands_are_found(self):
+        self.assertEqual(self.candidates("python EC.py tr"), ["train"])
+        self.assertLessEqual(set(runner_registry.registered_runners), set(self.candidates("python3 /some/where/EC.py ")))
+        self.assertEqual(self.candidates("python EC.py xyz"), [])
+
+    def test_words_that_come_after_a_command_are_found(self):
+        self.assertEqual(self.candidates("python EC.py runs di"), ["diff"])
+        self.assertLessEqual(set(branches.registered_branches), set(self.candidates("python EC.py lottery_branch ")))
+        self.assertEqual(self.candidates("python EC.py completion z"), ["zsh"])
+
+    def test_flags_of_the_command_are_found_and_no_others(self):
+        self.assertEqual(self.candidates("python EC.py extract --gam"), ["--gamma"])
+        self.assertEqual(self.candidates("python EC.py train --gam"), [])
+        self.assertEqual(self.candidates("python EC.py train --act_fun tanh --quiet --warm"), ["--warmup_steps"])
+        self.assertEqual(self.candidates("python EC.py lottery_branch retrain --retrain_t_l"), ["--retrain_t_lr", "--retrain_t_lr_decay"])
+        self.assertEqual(self.candidates("python EC.py lottery_branch randomly_prune --retrain"), [])
+        self.assertEqual(self.candidates("python EC.py runs gc --ch"), ["--checkpoints"])
+        self.assertEqual(self.candidates("python EC.py train --no-qu"), ["--no-quiet"])
+        self.assertIn("--lr", self.candidates("python EC.py train "))
+
+    def test_flags_that_other_flags_bring_with_them_are_found(self):
+        for flag in ("--pruning_strategy=fc19", "--pruning_strategy fc19"):
+            self.assertEqual(self.candidates(f"python EC.py lottery {flag} --pruning_conv"), ["--pruning_conv_fraction"])
+        self.assertEqual(self.candidates("python EC.py lottery --pruning_conv"), [])
+        self.assertEqual(self.candidates("python EC.py train --platform slurm --at"), ["--at_once"])
+        self.assertEqual(self.candidates("python EC.py train --at"), [])
+        self.assertEqual(self.candidates("python EC.py lottery --pretrain --pretrain_lr"), ["--pretrain_lr", "--pretrain_lr_decay"])
+
+    def test_values_of_closed_lists_are_found_after_a_blank_and_after_an_equals_sign(self):
+        for flag, valid in (("act_fun", activation_functions.activation_functions), ("pruning_strategy", pruning.registered_strategies)):
+            for sign in " =":
+                with self.subTest(flag=flag, sign=sign):
+                    self.assertEqual(set(self.candidates(f"python EC.py lottery --{flag}{sign}")), set(valid))
+        self.assertEqual(self.candidates("python EC.py train --act_fun=ta"), ["tanh"])
+        self.assertEqual(self.candidates("python EC.py lottery_branch randomly_prune --strategy l"), ["layerwise"])
+        self.assertEqual(self.candidates("python EC.py runs --format j"), ["json"])
+        self.assertEqual(self.candidates("python EC.py train --platform s"), ["slurm"])
+        self.assertIn("digits_lenet", self.candidates("python EC.py train --default_hparams=digits"))
+        self.assertEqual(self.candidates("python EC.py lottery_branch retrain --retrain_d_dataset_name fa"), ["fashion_mnist"])
+        self.assertEqual(self.candidates("python EC.py train --lr 0"), [])
+
+    def test_the_last_of_several_values_is_completed(self):
+        self.assertEqual(self.candidates("python EC.py extract --datagen digits+ra"), ["digits+random"])
+        self.assertEqual(len(self.candidates("python EC.py extract --datagen=digits+")), len(datagen.registered_policies))
+        self.assertEqual(self.candidates("python EC.py runs --columns hash,test_acc"), ["hash,test_accuracy"])
+
+    def test_hashes_and_files_of_answers_are_found(self):
+        for name in (TRAINED, OTHER, "slurm"):
+            os.mkdir(os.path.join(self.root, name))
+        open(os.path.join(self.root, "answers.npz"), "w").close()
+        self.assertEqual(self.candidates("python EC.py runs show tr"), [TRAINED])
+        self.assertEqual(self.candidates(f"python EC.py runs diff {TRAINED} 01"), [OTHER.partition("_")[2]])
+        self.assertEqual(self.candidates("python EC.py runs rm --yes 1f"), [TRAINED.partition("_")[2]])
+        self.assertEqual(self.candidates("python EC.py extract --teacher_name 1f"), [TRAINED.partition("_")[2]])
+        self.assertEqual(self.candidates("python EC.py extract --teacher_name=ans"), ["answers.npz"])
+        self.assertEqual(self.candidates("python EC.py extract --teacher_name 01"), [])
+
+    def test_a_command_within_another_has_its_flags(self):
+        self.assertEqual(self.candidates("python EC.py runs why train --warm"), ["--warmup_steps"])
+        self.assertEqual(self.candidates("python EC.py runs why ext"), ["extract"])
+
+    def test_other_programs_are_completed_as_before(self):
+        self.assertEqual(self.candidates("python o", "_python() { COMPREPLY=(other.py); }; complete -F _python python;"), ["other.py"])
+
+    def test_it_takes_no_time(self):
+        for number in range(200):
+            os.mkdir(os.path.join(self.root, f"train_{number:032x}"))
+        took = []
+        for _ in range(3):
+            started = time.perf_counter()
+            self.assertEqual(len(self.candidates("python EC.py runs show train_")), 200)
+            took.append(time.perf_counter() - started)
+        self.assertLess(min(took), SLOWEST)
+
+
+class TestBash(Completing, TestCase):
+    shell = "bash"
+
+    def test_what_bash_would_load_for_python_is_loaded(self):
+        loader = "_completion_loader() { _python() { COMPREPLY=(late.py); }; complete -F _python python; };"
+        self.assertEqual(self.candidates("python o", loader), ["late.py"])
+        self.assertEqual(self.candidates("python o"), [])
+
+    def test_the_script_can_be_read_twice(self):
+        before = "_python() { COMPREPLY=(other.py); }; complete -F _python python; source $0;"
+        self.assertEqual(self.candidates("python o", before), ["other.py"])
+        self.assertEqual(self.candidates("python EC.py tr", before), ["train"])
+
+
+class TestZsh(Completing, TestCase):
+    shell = "zsh"
+
+    def test_other_programs_are_completed_as_before(self):
+        self.assertEqual(self.candidates("python o"), ["other.py"])
+
+
+class TestCommand(TestCase):
+    def test_the_command_prints_the_script(self):
+        self.assertEqual(self.command("completion", "bash"), (0, made("bash") + "\n", ""))
+
+    def test_an_unknown_shell_is_named_with_the_nearest(self):
+        status, out, err = self.command("completion", "bsh")
+        self.assertEqual((status, out, err.count("\n")), (2, "", 1))
+        self.assertIn("did you mean 'bash'", err)
