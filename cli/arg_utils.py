@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
 from foundations.errors import ConfigError, did_you_mean
@@ -55,17 +56,22 @@ class ArgumentParser(argparse.ArgumentParser):
         return reader.parse_known_args(self.arguments)[1]
 
     def format_help(self) -> str:
-        """What `--help` prints: the examples stand between the description and the flags."""
-        head, options, flags = super().format_help().partition("positional arguments:\n" if self._has_places() else "options:\n")
-        shown = "".join(f"  python EC.py {example}\n" for example in self.examples)
-        return f"{head}examples:\n{shown}\n{options}{flags}" if shown else head + options + flags
+        """What `--help` prints: usage, description and examples, then the flags group by group."""
+        head, flags = self._get_formatter(), self._get_formatter()
+        head.add_usage(self.usage, self._actions, [])
+        head.add_text(self.description)
+        for group in self._action_groups:
+            flags.start_section(group.title)
+            flags.add_text(group.description)
+            flags.add_arguments(group._group_actions)
+            flags.end_section()
+        flags.add_text(self.epilog)
+        examples = "".join(f"  python EC.py {example}\n" for example in self.examples)
+        return "\n".join(filter(None, [head.format_help(), examples and f"examples:\n{examples}", flags.format_help()]))
 
     def error(self, message: str):
         """Raises what argparse would print together with its usage."""
         raise ConfigError(message.removeprefix("argument "))
-
-    def _has_places(self) -> bool:
-        return any(not action.option_strings for action in self._actions)
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -78,7 +84,16 @@ class _Formatter(argparse.HelpFormatter):
         places = [action for action in actions if not action.option_strings]
         if all(action.nargs != argparse.REMAINDER for action in places):
             places.append(argparse.Action([], "flags", metavar="[--FLAG VALUE ...]"))
-        super().add_usage(usage, places, [], prefix)
+        shown = [place if place.help != argparse.SUPPRESS else argparse.Action([], place.dest, metavar=place.metavar) for place in places]
+        super().add_usage(usage, shown, [], prefix)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Fills line by line; what is indented goes on below its second column."""
+        filled = []
+        for line in text.splitlines():
+            first = re.match(r"( +\S+ +)?", line)[0]
+            filled.append(textwrap.fill(line[len(first) :], width, initial_indent=indent + first, subsequent_indent=indent + " " * len(first)))
+        return "\n".join(filled)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, argparse.BooleanOptionalAction) and action.default is False:

@@ -56,7 +56,7 @@ class ExtractionRunner(Runner):
     @staticmethod
     def examples() -> Sequence[str]:
         students = "extract --default_hparams=students_digits_lenet"
-        return students, f"{students} --teacher_name digits_lenet_16 --act_fun tanh --datagen digits+random:4000"
+        return students, f"{students} --act_fun tanh --datagen digits+random:4000"
 
     @property
     def students_location(self) -> str:

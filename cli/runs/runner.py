@@ -110,16 +110,15 @@ class RunsRunner(Runner):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         first = next(iter(parser.arguments), "-")
-        if not first.startswith("-"):
-            parser.examples = EXAMPLES.get(first, ())
         action = LIST if first.startswith("-") else first
         if action not in ACTIONS:
             raise unknown("runs", action, ACTIONS)
         if first == action:
-            parser.add_argument("action", metavar=action, help=inspect.getdoc(ACTIONS[action]).splitlines()[0])
+            parser.add_argument("action", metavar=action, help=argparse.SUPPRESS)
+            parser.description, parser.examples = _help(action), EXAMPLES[action]
         else:
-            others = "; ".join(f"{name}: {inspect.getdoc(ACTIONS[name]).splitlines()[0].rstrip('.')}" for name in ACTIONS)
-            parser.epilog = f"EC.py runs ACTION --help tells of each action. {others}"
+            others = "".join(f"\n  {name:<10}{_help(name)}" for name in ACTIONS)
+            parser.epilog = f"actions (EC.py runs ACTION --help tells more):{others}"
             parser.set_defaults(action=action)
         _add_own_args(parser, action)
 
@@ -154,6 +153,10 @@ class RunsRunner(Runner):
     def relative(self, path: str) -> str:
         """A path below the root."""
         return os.path.relpath(path, get_platform().root)
+
+
+def _help(action: str) -> str:
+    return inspect.getdoc(ACTIONS[action]).splitlines()[0]
 
 
 def _add_own_args(parser: ArgumentParser, action: str) -> None:
@@ -251,7 +254,7 @@ def _diff(runner: RunsRunner) -> None:
 
 
 def _why(runner: RunsRunner) -> None:
-    """Tell whether a run exists, and what keeps the nearest apart from it; its command and arguments follow."""
+    """Tell whether the run of a command exists, and what keeps the nearest ones apart from it."""
     from cli import runner_registry
 
     command, arguments = runner.args.command, runner.args.arguments
@@ -305,7 +308,7 @@ def _rm(runner: RunsRunner) -> None:
 
 
 def _gc(runner: RunsRunner) -> None:
-    """Move to the trash what no run needs: temporary files of dead processes, folders without a result, checkpoints of what is finished."""
+    """Move to the trash what no run needs: files of dead processes, folders without a result, checkpoints of what is finished."""
     _clear(runner, list(trash.needless(runner.runs, runner.args.checkpoints)))
 
 

@@ -8,13 +8,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
+from typing import ClassVar
 from unittest import mock
 
 import EC
 from cli import runner_registry
+from cli.completion.runner import CompletionRunner
+from cli.runs import query
+from cli.runs.runner import RunsRunner
+from cli.runs.table import FORMATS
 from cli.shared_args import JobArgs
 from extraction.desc import ExtractionDesc
 from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from lottery.branch.runner import LotteryBranchRunner
 from lottery.desc import LotteryDesc, PretrainingArgs
 from lottery.runner import LevelArgs
 from platforms import slurm, stopping
@@ -145,6 +152,102 @@ class TestHelp(TestCase):
         out = in_new_process(code)
         self.assertIn("--gamma", out)
         self.assertEqual(out.splitlines()[-1], "[]")
+
+
+    def test_help_opens_with_two_examples(self):
+        for name, runner in runner_registry.registered_runners.items():
+            with self.subTest(command=name):
+                text = self.help(name)
+                self.assertEqual(len(runner.examples()), 2)
+                self.assertIn("examples:\n" + "".join(f"  python EC.py {line}\n" for line in runner.examples()), text)
+                self.assertEqual(text.count("examples:"), 1)
+                self.assertNotIn("--", text.partition("examples:")[0].replace("[--FLAG VALUE ...]", ""))
+
+    def test_help_fits_the_terminal(self):
+        for columns in (80, 120):
+            with mock.patch.dict(os.environ, COLUMNS=str(columns)):
+                for arguments in (("extract",), ("lottery_branch", "retrain"), ("runs",), ("runs", "diff"), ("completion",)):
+                    lines = [line for line in self.help(*arguments).splitlines() if not line.startswith("  python EC.py ")]
+                    self.assertLessEqual(max(map(len, lines)), columns, arguments)
+
+    def test_help_of_a_word_after_the_command_is_its_own(self):
+        self.assertIn("\nRetrain the model with different hyperparameters.\n", self.help("lottery_branch", "retrain"))
+        text = self.help("runs", "diff")
+        self.assertRegex(text, r"^usage: EC\.py runs diff HASH HASH")
+        self.assertIn("\nShow the hyperparameters in which two runs differ.\n", text)
+
+    def test_switches_that_are_off_are_shown_once_and_those_that_are_on_with_how_to_turn_them_off(self):
+        text = self.help("train")
+        self.assertNotIn("--no-quiet", text)
+        self.assertIn("--wait, --no-wait", text)
+        self.assertEqual(self.command(*TRAIN, "--no-quiet", "--display_output_location")[0], 0)
+
+    def test_commands_that_train_nothing_have_no_platform(self):
+        for command in ("runs", "completion"):
+            self.assertNotIn("--platform", self.help(command))
+
+
+class TestMistypes(TestCase):
+    """Every closed list of values, each value mistyped in several ways."""
+
+    TRUNK = ("--default_hparams=digits_lenet_16", "--levels=1")
+    PLACES = (  # arguments before the value, and the values
+        ((), runner_registry.registered_runners),
+        (("runs",), RunsRunner.subcommands()),
+        (("lottery_branch",), LotteryBranchRunner.subcommands()),
+        (("completion",), CompletionRunner.subcommands()),
+        (("runs", "--format"), FORMATS),
+        (("runs", "--columns"), [*query.METRICS, *query.OWN]),
+        (("runs", "--sort"), [*query.METRICS, *query.OWN]),
+        (("lottery_branch", "randomly_prune", *TRUNK, "--strategy"), ("layerwise", "global", "even", "identity")),
+    )
+
+    def wrong(self, value: str) -> set[str]:
+        """A value in capitals, with a letter left out, with two in the wrong order, and the beginning of it."""
+        middle = len(value) // 2
+        swapped = value[: middle - 1] + value[middle] + value[middle - 1] + value[middle + 1 :]
+        shorter = {value[:middle] + value[middle + 1 :], swapped, value[: max(4, middle)]} if len(value) > 4 else set()
+        return {value.upper(), *shorter} - {value}
+
+    def refused(self, *arguments: str, valid: Iterable[str]) -> None:
+        status, out, err = self.command(*arguments)
+        suggested = re.search(r"did you mean '([^']+)'", err)
+        self.assertEqual((status, out, err.count("\n")), (2, "", 1), arguments)
+        self.assertIsNotNone(suggested, f"{arguments}: {err}")
+        self.assertIn(suggested[1], valid)
+
+    def test_words_and_names_get_the_nearest(self):
+        for before, valid in self.PLACES:
+            for wrong in {wrong for value in valid for wrong in self.wrong(value)} - set(valid):
+                with self.subTest(before=before, wrong=wrong):
+                    self.refused(*before, wrong, valid=[*valid, *query.names(())] if before[:1] == ("runs",) else valid)
+
+    def test_values_of_every_flag_with_a_closed_list_get_the_nearest(self):
+        seen = set()
+        for command, start in (("train", ()), ("extract", ()), ("lottery", ("--levels=1",)), ("lottery_branch", ("retrain", "--levels=1"))):
+            model = "students_digits_lenet" if command == "extract" else "digits_lenet_16"
+            arguments = [*start, f"--default_hparams={model}"]
+            for action in runner_registry.parser(command, arguments)._actions:
+                valid = [value for value in getattr(action, "values", ()) if value.isidentifier()]
+                if not valid or action.dest in seen:
+                    continue
+                seen.add(action.dest)
+                for wrong in sorted({wrong for value in valid for wrong in self.wrong(value)} - set(valid)):
+                    with self.subTest(command=command, flag=action.dest, wrong=wrong):
+                        self.refused(command, *arguments, *self.NEEDED.get(action.dest, ()), f"--{action.dest}={wrong}", valid=valid)
+        self.assertLessEqual({"act_fun", "linkage", "boruta", "tracker", "tracker_mode", "platform", "pruning_strategy"}, seen)
+
+    def test_flags_get_the_nearest(self):
+        for command in ("train", "extract"):
+            parser = runner_registry.parser(command, [])
+            flags = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+            for flag in flags:
+                for wrong in (flag.upper().replace("_", "-"), flag[:4] + flag[5:]):
+                    if wrong not in flags and len(flag) > 6:
+                        with self.subTest(command=command, wrong=wrong):
+                            self.refused(command, f"{wrong}=1", valid=flags)
+
+    NEEDED: ClassVar = {"datagen": ("--dataset_name=teacher", "--teacher_name=digits_lenet_16")}
 
 
 class TestErrors(TestCase):

@@ -36,8 +36,9 @@ class LotteryBranchRunner(Runner):
             raise SystemExit(0)
         if name.startswith("-"):
             raise ConfigError(f"the name of a branch comes first, before {name}; valid: {', '.join(registry.registered_branches)}")
-        branch, parser.examples = registry.get(name), _examples(name)
-        parser.add_argument("branch", metavar=name, help=branch.description())
+        branch = registry.get(name)
+        parser.description, parser.examples = branch.description(), _examples(name)
+        parser.add_argument("branch", metavar=name, help=argparse.SUPPRESS)
         branch.add_args(parser)
 
     @staticmethod

@@ -10,6 +10,7 @@ it, bringing it to the disk, renaming) and, apart, all writes together.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -42,6 +43,7 @@ class Timed:
 
 def main() -> int:
     """Runs the benchmark; returns the exit status."""
+    argparse.ArgumentParser(description="Times the checkpoints of an extraction with the defaults.").parse_args()
     save, write = Timed(checkpointing.save), Timed(base.Platform.write)
     with (
         tempfile.TemporaryDirectory(dir=".") as folder,
