@@ -92,7 +92,8 @@ class _Formatter(argparse.HelpFormatter):
         filled = []
         for line in text.splitlines():
             first = re.match(r"( +\S+ +)?", line)[0]
-            filled.append(textwrap.fill(line[len(first) :], width, initial_indent=indent + first, subsequent_indent=indent + " " * len(first)))
+            hanging = indent + " " * len(first)
+            filled.append(textwrap.fill(line[len(first) :], width, initial_indent=indent + first, subsequent_indent=hanging))
         return "\n".join(filled)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:

@@ -184,6 +184,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         ConfigError: something cannot be run.
     """
     from datasets import boruta
+    from datasets import registry as datasets
     from models import registry as models
     from models.students import Model as Students
     from training import optimizers
@@ -191,6 +192,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     name, h = desc.model_hparams.model_name, desc.extraction_hparams
     if not Students.is_valid_model_name(name):
         raise ConfigError(f"--model_name: {name} is not a stack of students; valid: {', '.join(Students.name_rules())}")
+    datasets.check(desc.dataset_hparams)
     if desc.dataset_hparams.dataset_name != "teacher":
         raise ConfigError(f"--dataset_name: {desc.dataset_hparams.dataset_name} has no teacher to extract; valid: teacher")
     _, students, _ = Students.parse(name)

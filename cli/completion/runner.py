@@ -41,7 +41,7 @@ class CompletionRunner(Runner):
         parser.add_argument("shell", metavar="SHELL", help=f"One of: {', '.join(SHELLS)}.")
         parser.epilog = (
             "`source` that file in the start file of the shell (~/.bashrc or ~/.zshrc), and write it anew when there are new commands or "
-            "flags. For one session only: eval \"$(python EC.py completion bash)\"."
+            'flags. For one session only: eval "$(python EC.py completion bash)".'
         )
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""Scripts that complete `python EC.py ...` in a shell: tables of words, made from the parsers of all commands, and a few lines to read them.
+"""Scripts that complete `python EC.py ...` in a shell: tables of words, from the parsers of all commands, and a few lines to read them.
 
-All that a shell needs stands in the script, so that no Python starts when somebody presses TAB. Runs are looked up in the folder of results.
+All that a shell needs stands in the script, so that no Python starts when somebody presses TAB. Runs it looks up in the folder of results.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ NEAREST_SHOWN, FIELDS_SHOWN, LISTED = 3, 12, 20
 LIST = "list"  # what is done where no action is named
 TRAIN, TRAINED = "train --default_hparams=digits_lenet_16", "1f9aac2d"  # a command, and the hash of its run
 EXAMPLES = {
-    LIST: (TRAIN, "runs --where \"lr<0.2 and act_fun=relu\" --sort test_accuracy:desc"),
+    LIST: (TRAIN, 'runs --where "lr<0.2 and act_fun=relu" --sort test_accuracy:desc'),
     "show": (TRAIN, f"runs show {TRAINED}"),
     "diff": (TRAIN, f"{TRAIN} --act_fun tanh", f"runs diff {TRAINED} edb24fcd"),
     "why": (f"runs why {TRAIN} --lr 0.3", "runs why lottery --default_hparams=digits_lenet_16 --levels=3"),

@@ -125,7 +125,7 @@ class TestShownCommands(Executing):
                     self.execute(line)
 
     def test_a_command_that_does_not_work_is_found_out(self):
-        for line in ("python EC.py trian", "python EC.py train --default_hparams=digits_lenet_16 --lrr 1", "python -m json.decoder", "make"):
+        for line in ("python EC.py trian", "python EC.py train --default_hparams=digits_lenet --lrr 1", "python -m json.decoder", "make"):
             with self.subTest(line=line), self.assertRaises(AssertionError):
                 self.execute(line)
 

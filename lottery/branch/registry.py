@@ -29,5 +29,10 @@ def welcome(examples: Sequence[str]) -> str:
     """What is printed when no branch is named; the examples are commands without `python EC.py`."""
     rule = "=" * 80
     lines = [f"    * EC.py lottery_branch {name} [...] => {branch.description()}" for name, branch in registered_branches.items()]
-    last = ["Flags of a branch: python EC.py lottery_branch <branch> --help", "examples:", *(f"  python EC.py {each}" for each in examples)]
-    return "\n".join([rule, "Choose a branch to run:", *lines, rule, *last])
+    shown = [
+        "examples:",
+        *(f"  python EC.py {example}" for example in examples),
+        "",
+        "`lottery_branch NAME --help` lists the flags of each.",
+    ]
+    return "\n".join([rule, "Choose a branch to run:", *lines, rule, *shown])
