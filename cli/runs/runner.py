@@ -112,7 +112,7 @@ class RunsRunner(Runner):
         first = next(iter(parser.arguments), "-")
         action = LIST if first.startswith("-") else first
         if action not in ACTIONS:
-            raise unknown("runs", action, ACTIONS)
+            raise unknown("action", action, ACTIONS)
         if first == action:
             parser.add_argument("action", metavar=action, help=argparse.SUPPRESS)
             parser.description, parser.examples = _help(action), EXAMPLES[action]

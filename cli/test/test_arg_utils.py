@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
+from unittest import mock
 
 from cli.arg_utils import ArgumentParser
 from foundations.errors import ConfigError
@@ -113,3 +115,24 @@ class TestParse(TestCase):
     def test_negative_numbers_are_values(self):
         made = Knobs.create_from_args(parse("--rounds", "-3", "--learning_rate", "-0.5"))
         self.assertEqual((made.rounds, made.learning_rate), (-3, -0.5))
+
+
+class TestHelp(TestCase):
+    def help(self) -> str:
+        parser = ArgumentParser("EC.py test", [], "What it does.", ["test --title a", "test --rounds 2"])
+        parser.add_argument("place", metavar="PLACE")
+        Knobs.add_args(parser)
+        parser.epilog = "words:\n  one       " + "what it means " * 12
+        with mock.patch.dict(os.environ, COLUMNS="80"):
+            return parser.format_help()
+
+    def test_examples_stand_between_the_description_and_the_flags(self):
+        head = "usage: EC.py test PLACE [--FLAG VALUE ...]\n\nWhat it does.\n\nexamples:\n"
+        examples = "  python EC.py test --title a\n  python EC.py test --rounds 2\n\npositional arguments:\n  PLACE\n"
+        self.assertTrue(self.help().startswith(head + examples), self.help())
+
+    def test_long_lines_go_on_below_their_second_column(self):
+        lines = self.help().splitlines()
+        first = next(number for number, line in enumerate(lines) if line.startswith("  one       what it"))
+        self.assertRegex(lines[first + 1], r"^ {12}\S")
+        self.assertLessEqual(max(map(len, lines)), 80)

@@ -25,3 +25,8 @@ class TestRunnerRegistry(TestCase):
         for name, runner in runner_registry.registered_runners.items():
             with self.subTest(command=name):
                 self.assertEqual(len([line for line in lines if f"EC.py {name} " in line and line.endswith(runner.description())]), 1)
+
+    def test_the_welcome_says_how_to_go_on(self):
+        last = runner_registry.welcome().splitlines()[-2:]
+        self.assertTrue(last[0].endswith("python EC.py extract --default_hparams=students_digits_lenet"))
+        self.assertTrue(last[1].endswith("python EC.py extract --help"))

@@ -26,3 +26,11 @@ class TestErrors(TestCase):
 
     def test_the_nearest_of_several_is_suggested(self):
         self.assertEqual(did_you_mean("--lrr", ["--lr_decay", "--lr", "--l"]), ", did you mean '--lr'?")
+
+    def test_capitals_and_hyphens_are_no_distance(self):
+        self.assertEqual(did_you_mean("LEAKY-ReLU", ["relu", "leaky_relu"]), ", did you mean 'leaky_relu'?")
+        self.assertEqual(did_you_mean("--default-hparams", ["--default_hparams"]), ", did you mean '--default_hparams'?")
+
+    def test_a_beginning_stands_for_the_first_that_has_it(self):
+        self.assertEqual(did_you_mean("leven", ["lbfgs", "levenberg_marquardt"]), ", did you mean 'levenberg_marquardt'?")
+        self.assertEqual(did_you_mean("", ["lbfgs"]), "")

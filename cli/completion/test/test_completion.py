@@ -8,10 +8,15 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
+from unittest import mock
 
 from cli import runner_registry
+from cli.arg_utils import ArgumentParser
+from cli.completion.runner import CompletionRunner
 from cli.completion.script import script
 from datasets.datagen import registry as datagen
+from foundations.errors import ConfigError
 from lottery.branch import registry as branches
 from models import activation_functions
 from pruning import registry as pruning
@@ -135,6 +140,18 @@ class Completing:
         self.assertLess(min(took), SLOWEST)
 
 
+class Again(CompletionRunner):
+    """A command whose flags are those of the command that it is given."""
+
+    @staticmethod
+    def subcommands() -> Sequence[str]:
+        return ()
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        raise ConfigError("again: a command is required")
+
+
 class TestBash(Completing, TestCase):
     shell = "bash"
 
@@ -142,6 +159,15 @@ class TestBash(Completing, TestCase):
         loader = "_completion_loader() { _python() { COMPREPLY=(late.py); }; complete -F _python python; };"
         self.assertEqual(self.candidates("python o", loader), ["late.py"])
         self.assertEqual(self.candidates("python o"), [])
+
+    def test_a_command_that_takes_another_needs_no_words_of_its_own(self):
+        with mock.patch.dict(runner_registry.registered_runners, {"again": Again}):
+            text = script("bash")
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write(text)
+        self.assertEqual(self.candidates("python EC.py ag"), ["again"])
+        self.assertEqual(self.candidates("python EC.py again train --act_fun tanh,re"), ["tanh,relu"])
+        self.assertEqual(self.candidates("python EC.py again lottery --warm"), ["--warmup_steps"])
 
     def test_the_script_can_be_read_twice(self):
         before = "_python() { COMPREPLY=(other.py); }; complete -F _python python; source $0;"
