@@ -23,7 +23,7 @@ from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
 from foundations import paths
 from foundations.desc import parse_shown
-from foundations.errors import ConfigError, reason
+from foundations.errors import ConfigError, did_you_mean, reason
 from foundations.hparams import DatasetHparams, ModelHparams
 from models import registry as models
 from platforms import files
@@ -86,7 +86,8 @@ def find(name: str, seed: int) -> Teacher:
     runs = [run for run in get_platform().listdir(root) if run.startswith(prefix)]
     if len(runs) != 1 or prefix == "train_":
         found = f"{len(runs)} runs under {root} begin with it: {', '.join(runs)}" if runs else f"no train run under {root} begins with it"
-        raise ConfigError(f"--teacher_name: {name!r} names no teacher ({found}); valid: a hash, a model's name or a .npz file")
+        hint = did_you_mean(name, [model for pair in models.default_members().items() for model in pair])
+        raise ConfigError(f"--teacher_name: {name!r} names no teacher ({found}){hint}; valid: a hash, a model's name or a .npz file")
     location = location_of(runs[0], seed)
     if not any(get_platform().exists(record(location)) for record in (paths.hparams_dict, paths.hparams_log)):
         folders = (folder.partition("_") for folder in get_platform().listdir(os.path.join(root, runs[0])))

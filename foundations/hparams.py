@@ -101,7 +101,8 @@ class Hparams:
                 continue
             values[field.name] = getattr(args, name)
             if values[field.name] is None and field.default is dataclasses.MISSING:
-                raise ConfigError(f"--{name} is required; give it, or start from --default_hparams=NAME")
+                elsewhere = "" if getattr(args, "default_hparams", None) else ", or start from --default_hparams=NAME"
+                raise ConfigError(f"--{name} is required; give it{elsewhere}")
         try:
             return cls(**values)
         except ConfigError as error:

@@ -18,7 +18,7 @@ _ec_values() { # of a flag, or of what stands for one; and what is written of it
     case $1 in
 @values
     HASH) _ec_hashes '*' "$2" ;;
-    BATCH) _ec_names "${EC_ROOT:-@root}/trash/*" ;;
+    BATCH) _ec_batches ;;
     esac
     case $1 in
     --*teacher_name) _ec_hashes train "$2" && _ec_answers "$2" ;;
@@ -37,9 +37,9 @@ _ec_hashes() { # of experiments of a kind; digits alone where something is writt
     done
 }
 
-_ec_names() { # of what is in a folder
+_ec_batches() { # of the trash
     local each
-    for each in $1; do
+    for each in "${EC_ROOT:-@root}"/trash/*; do
         [ ! -e "$each" ] || printf '%s\n' "${each##*/}"
     done
 }

@@ -47,7 +47,7 @@ class CompletionRunner(Runner):
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> CompletionRunner:
         if args.shell not in SHELLS:
-            raise unknown("completion", args.shell, SHELLS)
+            raise unknown("shell", args.shell, SHELLS)
         return CompletionRunner(args.shell)
 
     @property

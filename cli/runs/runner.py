@@ -169,7 +169,7 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
         parser.add_argument("hashes", metavar="HASH", nargs=hashes[action], help=text)
     if action == "why":
         parser.add_argument("command", metavar="COMMAND", help="A command that trains: train, extract, lottery or lottery_branch.")
-        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="Its arguments.")
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="Its arguments.").required = False
     if action == "gc":
         text = "Also the checkpoints of what is finished, which --further_training alone would need."
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)

@@ -121,6 +121,8 @@ class Completing:
         self.assertEqual(self.candidates("python EC.py extract --teacher_name 1f"), [TRAINED.partition("_")[2]])
         self.assertEqual(self.candidates("python EC.py extract --teacher_name=ans"), ["answers.npz"])
         self.assertEqual(self.candidates("python EC.py extract --teacher_name 01"), [])
+        os.makedirs(os.path.join(self.root, "trash", "2026-01-02_03-04-05"))
+        self.assertEqual(self.candidates("python EC.py runs restore 20"), ["2026-01-02_03-04-05"])
 
     def test_a_command_within_another_has_its_flags(self):
         self.assertEqual(self.candidates("python EC.py runs why train --warm"), ["--warmup_steps"])
