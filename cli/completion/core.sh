@@ -17,23 +17,29 @@ _ec_is_switch() {
 _ec_values() { # of a flag, or of what stands for one; and what is written of it
     case $1 in
 @values
-    HASH) _ec_hashes '*' "$2" ;;
+    HASH) _ec_hashes 'train extract lottery' "$2" ;;
     BATCH) _ec_batches ;;
     esac
     case $1 in
-    --*teacher_name) _ec_hashes train "$2" && _ec_answers "$2" ;;
+    --*teacher_name)
+        _ec_hashes train "$2"
+        _ec_answers "$2"
+        ;;
     esac
 }
 
-_ec_hashes() { # of experiments of a kind; digits alone where something is written
-    local folder
-    for folder in "${EC_ROOT:-@root}"/$1_*; do
-        case ${folder##*/} in
-        train_* | extract_* | lottery_*)
-            printf '%s\n' "${folder##*/}"
-            [ -z "$2" ] || printf '%s\n' "${folder##*_}"
-            ;;
-        esac
+_ec_hashes() { # of experiments of some kinds, by the beginning of the name or, where there is any, of its digits
+    local kind folder root="${EC_ROOT:-@root}"
+    for kind in $1; do
+        for folder in "$root/$2"*; do
+            case ${folder##*/} in
+            "$kind"_*) [ ! -d "$folder" ] || printf '%s\n' "${folder##*/}" ;;
+            esac
+        done
+        [ -n "$2" ] || continue
+        for folder in "$root/${kind}_$2"*; do
+            [ ! -d "$folder" ] || printf '%s\n' "${folder##*_}"
+        done
     done
 }
 
