@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from cli import arg_utils
 from cli.completion.runner import CompletionRunner
+from cli.plot.runner import PlotRunner
 from cli.runs.runner import RunsRunner
+from cli.sweep.runner import SweepRunner
 from extraction.runner import ExtractionRunner
 from foundations.errors import unknown
 from foundations.runner import Job, Runner
@@ -21,7 +23,9 @@ registered_runners: dict[str, type[Runner]] = {
     "extract": ExtractionRunner,
     "lottery": LotteryRunner,
     "lottery_branch": LotteryBranchRunner,
+    "sweep": SweepRunner,
     "runs": RunsRunner,
+    "plot": PlotRunner,
     "completion": CompletionRunner,
 }
 

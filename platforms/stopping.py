@@ -40,6 +40,25 @@ def watching() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Takes a Ctrl-C for being asked to stop, too, for as long as the block takes; a second one interrupts at once."""
+
+    def note(number: int, frame: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        _note(number, frame)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a shell lets a background job ignore it
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _note(number: int, frame: object) -> None:
     global _received
     _received = signal.Signals(number).name

@@ -1,0 +1,267 @@
+"""The command `sweep`: every combination of some values of flags, each a run of its own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cli.arg_utils import ArgumentParser
+from cli.runs import index, query, table
+from cli.sweep import grid, plan, work
+from cli.sweep.plan import Planned
+from cli.sweep.work import Outcome, Task
+from foundations.errors import Busy, ConfigError, unknown
+from foundations.hparams import Hparams
+from foundations.runner import Runner
+from foundations.seeds import NOT_CHOSEN
+from platforms import stopping
+from platforms.platform import get_platform
+
+COMMANDS = ("train", "extract", "lottery", "lottery_branch")
+EPILOG = (
+    "Every flag of the command may have several values: joined by commas (--lr 0.05,0.1), as whole numbers from one to another "
+    "(--global_seed 0-4, or 0-8:2 for every second one), or by giving the flag again (--lr=0.05 --lr=0.1, which a shell also makes of "
+    "--lr={0.05,0.1}). The last way alone goes for flags whose single value may have commas or ranges in it, whose names end in "
+    f"{', '.join(grid.LISTS)}. A switch is tried both ways by --centred --no-centred. All combinations are run, the last flag changing "
+    "fastest. On a cluster (--platform slurm) the seeds of an experiment are an array of jobs."
+)
+
+
+class Failed(ConfigError):
+    """Some runs of a sweep have failed. `EC.py` exits with 1."""
+
+    exit_status = 1
+
+
+@dataclass
+class SweepArgs(Hparams):
+    """How the runs of a sweep are run."""
+
+    parallel: int = 1
+    dry_run: bool = False
+    retry_failed: bool = False
+
+    _name = "Sweep"
+    _description = "How the runs are run. Finished ones are not run again, and interrupted ones go on."
+    _parallel = "How many to run side by side, each in a process with its share of the cores, and one of the GPUs where there are several."
+    _dry_run = "Show what would be run, and leave."
+    _retry_failed = "Also run what an error has ended before."
+
+    def __post_init__(self):
+        self.require("parallel", self.parallel >= 1, "1 or more")
+
+
+@dataclass
+class SweepRunner(Runner):
+    """The runs of one sweep; `words` are the flags of the command."""
+
+    command: str
+    words: Sequence[grid.Word]
+    options: SweepArgs
+
+    on_platform = False
+
+    @staticmethod
+    def description() -> str:
+        return "Run all combinations of several values of flags, such as --lr 0.05,0.1 --global_seed 0-4."
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        command = next(iter(parser.arguments), "--help")
+        if not command.startswith("-") and command not in COMMANDS:
+            raise unknown("sweep", command, COMMANDS)
+        if command.startswith("-") and command not in ("-h", "--help"):
+            raise ConfigError(f"the command to sweep comes first, before {command}; valid: {', '.join(COMMANDS)}")
+        own = {field.name for field in dataclasses.fields(SweepArgs)} | {"help"}
+        words = grid.read(["--help" if word == "-h" else word for word in parser.arguments[1:]])
+        parser.arguments = [command, *(word for each in words if each.name in own for word in each.arguments)]
+        parser.epilog = EPILOG
+        parser.add_argument("command", help=f"What to run: {', '.join(COMMANDS)}. Its flags follow.")
+        parser.set_defaults(words=[word for word in words if word.name not in own], display_output_location=False)
+        SweepArgs.add_args(parser)
+
+    @staticmethod
+    def create_from_args(args: argparse.Namespace) -> SweepRunner:
+        return SweepRunner(args.command, args.words, SweepArgs.create_from_args(args))
+
+    @property
+    def output_location(self) -> str:
+        """The folder of all results."""
+        return get_platform().root
+
+    def run(self) -> None:
+        """Plans the sweep, shows the plan, and carries it out.
+
+        Raises:
+            ConfigError: a combination cannot be run; then nothing has been. Or some runs have failed, or were left to others.
+            Stopped: somebody has asked to stop, and what was running has written its checkpoint.
+        """
+        existing = _existing()
+        on_cluster = self._on_cluster()
+        planned = plan.make(self.command, self._combinations(), existing, _queue() if on_cluster else {})
+        names = plan.names_of(planned, existing)
+        print(plan.show(self.command, planned, names), flush=True)
+        failed = [each for each in planned if each.state == plan.FAILED]
+        if failed and not self.options.retry_failed:
+            print("What has failed before is left alone; --retry_failed runs it again.", flush=True)
+        if self.options.dry_run:
+            return
+        todo = [each for each in planned if each.state != plan.FINISHED and (each.state != plan.FAILED or self.options.retry_failed)]
+        if on_cluster:
+            _submit(self.command, todo)
+            return
+        outcomes = self._work(todo, names) if todo else {}
+        _show_results(planned)
+        left = {each.run.location: Outcome(work.FAILED, each.note) for each in failed} | outcomes
+        _conclude(len(planned), [(each, left[each.run.location]) for each in planned if each.run.location in left], names)
+
+    def _combinations(self) -> list[grid.Combination]:
+        single = {field.name for field in dataclasses.fields(self._platform)} | {"platform"}
+        return grid.combinations(self.words, single)
+
+    @property
+    def _platform(self) -> type[Hparams]:
+        from cli import runner_registry
+
+        return runner_registry.platform_class([argument for word in self.words for argument in word.arguments])
+
+    def _on_cluster(self) -> bool:
+        """Whether the runs are jobs of a cluster.
+
+        Raises:
+            ConfigError: they are to be run on a platform that a sweep does not go with, or in a way that does not go with it.
+        """
+        from platforms import registry
+
+        names = {word.name for word in self.words}
+        if self._platform is registry.get("distributed"):
+            raise ConfigError("--platform: distributed shares one run among processes; valid for a sweep: local, slurm")
+        on_cluster = self._platform is registry.get("slurm")
+        if on_cluster and self.options.parallel > 1:
+            raise ConfigError("--parallel: on a cluster jobs run side by side anyway; --at_once says how many of an array")
+        if on_cluster and "seeds" in names:
+            raise ConfigError("--seeds: a sweep takes --global_seed 0-4, and makes arrays of it")
+        if "display_output_location" in names:
+            raise ConfigError("--display_output_location: goes with a single run; --dry_run shows what a sweep would run")
+        return on_cluster
+
+    def _work(self, todo: Sequence[Planned], names: index.Names) -> dict[str, Outcome]:
+        """Runs what is to be run, what others are at work on last; gives what came of each run by its folder.
+
+        Raises:
+            Stopped, KeyboardInterrupt: somebody has asked to stop.
+        """
+        outcomes: dict[str, Outcome] = {}
+        with stopping.interruptible(), _progress(len(todo), self.options.parallel > 1) as told:
+            for wait in (False, True):
+                left = [each for each in todo if each.run.location not in outcomes or outcomes[each.run.location].state == work.BUSY]
+                outcomes |= self._round(left, wait, names, told)
+            asked = stopping.requested()
+        if asked:
+            done = [outcome for outcome in outcomes.values() if outcome.state in (work.FINISHED, work.FAILED)]
+            stopped = f"The sweep has stopped, {len(done)} of {len(todo)} runs are done"
+            if asked != "SIGINT":
+                raise stopping.Stopped(stopped)
+            print(f"\n{stopped}.", file=sys.stderr)
+            raise KeyboardInterrupt
+        return outcomes
+
+    def _round(self, todo: Sequence[Planned], wait: bool, names: index.Names, told: Callable[[str, bool], None]) -> dict[str, Outcome]:
+        """Runs each once, and tells how it goes."""
+        outcomes: dict[str, Outcome] = {}
+        if not todo or stopping.requested():
+            return outcomes
+        tasks = [Task(self.command, tuple(each.combination.arguments), wait) for each in todo]
+        titles = [_title(each, names) for each in todo]
+        if self.options.parallel > 1:
+            found = work.side_by_side(tasks, self.options.parallel)
+        else:
+            found = work.one_by_one(tasks, lambda place: told(f"now {titles[place]}", False))
+        for place, outcome in found:
+            outcomes[todo[place].run.location] = outcome
+            why = f" ({outcome.why})" if outcome.why else ""
+            told(f"{outcome.state}: {titles[place]}{why}", wait or outcome.state != work.BUSY)
+        return outcomes
+
+
+@contextlib.contextmanager
+def _progress(total: int, bar: bool) -> Iterator[Callable[[str, bool], None]]:
+    """A function that shows a line, and whether that is the end of a run; beside it a bar where one is wanted and there is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="run", disable=not (bar and sys.stderr.isatty())) as shown:
+        done = 0
+
+        def tell(text: str, ended: bool) -> None:
+            nonlocal done
+            done += ended
+            shown.write(f"[{done}/{total}] {text}")
+            sys.stdout.flush()
+            shown.update(ended)
+
+        yield tell
+
+
+def _title(planned: Planned, names: index.Names) -> str:
+    """A run in a few words."""
+    differs = planned.combination.show(plan.SEED)
+    return f"{planned.run.kind} {names.short(planned.run)} {plan.seeds_text([planned.run.seed])}{f', {differs}' if differs else ''}"
+
+
+def _existing() -> list[index.Run]:
+    """Every run under the root."""
+    here = get_platform()
+    return index.scan(here.root, [here.dataset_root, here.imagenet_root, here.boruta_root])
+
+
+def _queue() -> dict[str, str]:
+    """The runs that are in the queue of a cluster; none where there is no cluster to be asked, as for a look at the plan."""
+    from platforms import slurm
+
+    return slurm.queue() if shutil.which("squeue") else {}
+
+
+def _submit(command: str, todo: Sequence[Planned]) -> None:
+    """Submits runs to a cluster, those that differ in their seed alone as an array of jobs."""
+    from cli import runner_registry
+    from platforms import slurm
+
+    arrays: dict[tuple[str, ...], list[int]] = {}
+    for each in todo:
+        arrays.setdefault(tuple(each.combination.without(plan.SEED)), []).append(each.run.seed)
+    for arguments, seeds in arrays.items():
+        chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={slurm.format_seeds(sorted(seeds))}"]
+        platform, job = runner_registry.parse(command, [*arguments, *chosen])
+        platform.launch(job)
+
+
+def _show_results(planned: Sequence[Planned]) -> None:
+    """Shows what there is now of the runs of a sweep, over their seeds, in its order."""
+    existing = _existing()
+    there = {plan.key_of(run): run for run in existing}
+    rows = query.group(there[key] for key in map(plan.key_of, (each.run for each in planned)) if key in there)
+    if rows:
+        print(f"\n{table.render(rows, table.columns(rows), 'table', index.Names(existing))}")
+
+
+def _conclude(total: int, outcomes: Sequence[tuple[Planned, Outcome]], names: index.Names) -> None:
+    """Lists those of so many runs that are not finished, and why.
+
+    Raises:
+        Failed: some of them have failed.
+        Busy: others are at work on them.
+    """
+    left = [(each, outcome) for each, outcome in outcomes if outcome.state != work.FINISHED]
+    if left:
+        print(
+            "\nNot finished:", *(f"  {_title(each, names)}: {outcome.state}, {outcome.why}" for each, outcome in left), sep="\n", flush=True
+        )
+        error = Busy if all(outcome.state == work.BUSY for _, outcome in left) else Failed
+        raise error(
+            f"{len(left)} of the runs {'is' if len(left) == 1 else 'are'} not finished: {plan.tally([each.state for _, each in left])}"
+        )
