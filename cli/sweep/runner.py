@@ -258,10 +258,7 @@ def _conclude(total: int, outcomes: Sequence[tuple[Planned, Outcome]], names: in
     """
     left = [(each, outcome) for each, outcome in outcomes if outcome.state != work.FINISHED]
     if left:
-        print(
-            "\nNot finished:", *(f"  {_title(each, names)}: {outcome.state}, {outcome.why}" for each, outcome in left), sep="\n", flush=True
-        )
+        lines = [f"  {_title(each, names)}: {outcome.state}, {outcome.why}" for each, outcome in left]
+        print("\n".join(["\nNot finished:", *lines]), flush=True)
         error = Busy if all(outcome.state == work.BUSY for _, outcome in left) else Failed
-        raise error(
-            f"{len(left)} of the runs {'is' if len(left) == 1 else 'are'} not finished: {plan.tally([each.state for _, each in left])}"
-        )
+        raise error(f"{len(left)} of {total} runs not finished: {plan.tally([outcome.state for _, outcome in left])}")
