@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lottery.report import Experiment, Outcome, spread
-from training.plotting import figure, save
+from lottery.report import Experiment, Outcome
+from training.plotting import band, figure, save
 
 
 def tickets(outcomes: Sequence[Outcome], path: str) -> None:
@@ -32,21 +32,11 @@ def comparison(found: Mapping[str, Experiment], path: str) -> None:
         for axis, value in ((axes[0], lambda each: _scaled(each, each.final)), (axes[1], lambda each: each.steps)):
             values = [[value(each) for each in outcomes] for outcomes in levels.values()]
             label = f"{name} ({seeds} seed{'s' if seeds > 1 else ''})"
-            _band(axis, weights, values, label)
+            band(axis, weights, values, label)
     everything = [100 * outcomes[0].density for levels in found.values() for outcomes in levels.values()]
     _label(axes, first.metric, everything)
     axes[0].legend(fontsize=8)
     save(made, path)
-
-
-def _band(axis, weights: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
-    """The mean of the values at each number of weights as a line, in a band of a standard deviation to either side."""
-    means, deviations = zip(*map(spread, values), strict=True)
-    (line,) = axis.plot(weights, means, label=label, linewidth=1.6)
-    low, high = ([mean + sign * deviation for mean, deviation in zip(means, deviations, strict=True)] for sign in (-1, 1))
-    axis.fill_between(weights, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    dots = [(weight, value) for weight, several in zip(weights, values, strict=True) for value in several]
-    axis.plot(*zip(*dots, strict=True), color=line.get_color(), marker=".", markersize=3, linestyle="", alpha=0.6)
 
 
 def _scaled(outcome: Outcome, value: float) -> float:

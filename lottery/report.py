@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from platforms import files
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from training.metric_logger import MetricLogger, numbers
+from training.plotting import spread
 from training.runner import is_finished
 
 TICKETS = "tickets"
@@ -129,11 +129,6 @@ def _labels(arguments: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
         differing = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in alike)]
         labels[folder] = " ".join([names[folder], *differing])
     return labels
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation; 0 for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def comparison(found: Mapping[str, Experiment]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
+import statistics
+from collections.abc import Sequence
 
 from foundations import paths
 from platforms import files
@@ -18,10 +21,32 @@ def figure(columns: int = 1, width: float = 5.0, height: float = 3.6):
 
 
 def save(made, path: str) -> None:
-    """Writes a figure as a PNG, unless it is there."""
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=110)
+    """Writes a figure as a PNG or a PDF, as its name says, unless it is there; the same figure gives the same bytes."""
+    form, buffer = path.rpartition(".")[2], io.BytesIO()
+    made.savefig(buffer, format=form, dpi=110, metadata={"CreationDate": None} if form == "pdf" else None)
     files.refresh(path, buffer.getvalue())
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation; 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def band(
+    axis, places: Sequence[float], values: Sequence[Sequence[float]], label: str, dots: bool = True, log: bool = False, **look: object
+) -> None:
+    """The mean of the values at each place as a line, in a band of a standard deviation to either side, and every value as a dot.
+
+    With `log` both are those of the logarithms, which are what a logarithmic axis shows; `look` is that of the line.
+    """
+    there, back = (math.log, math.exp) if log else (float, float)
+    means, deviations = zip(*(spread([there(value) for value in several]) for several in values), strict=True)
+    (line,) = axis.plot(places, [back(mean) for mean in means], label=label, linewidth=1.6, **look)
+    low, high = ([back(mean + sign * deviation) for mean, deviation in zip(means, deviations, strict=True)] for sign in (-1, 1))
+    axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if dots:
+        points = [(place, value) for place, several in zip(places, values, strict=True) for value in several]
+        axis.plot(*zip(*points, strict=True), color=line.get_color(), marker=".", markersize=3, linestyle="", alpha=0.6)
 
 
 def curves(logger: MetricLogger, output_location: str) -> None:

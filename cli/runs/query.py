@@ -269,12 +269,12 @@ def ordered(rows: Sequence[Row], by: str | None, runs: Sequence[Run]) -> list[Ro
         name = check_name(plain.removeprefix("-"), runs, "--sort")
         keyed = [(row, row.value(name)) for row in rows]
         there = [pair for pair in keyed if pair[1] is not None]
-        there.sort(key=lambda pair: _rank(pair[1]), reverse=falling)
+        there.sort(key=lambda pair: rank(pair[1]), reverse=falling)
         rows = [row for row, _ in there] + [row for row, have in keyed if have is None]
     return rows
 
 
-def _rank(have: object) -> tuple[bool, float, str]:
+def rank(have: object) -> tuple[bool, float, str]:
     """A key by which numbers come in order, and texts after them; what is no number but `nan` comes last of the numbers."""
     if isinstance(have, (int, float)):
         return (False, math.inf if have != have else have, "")

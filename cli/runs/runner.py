@@ -83,6 +83,12 @@ class ListingArgs(Hparams):
             raise unknown("--format", self.format, table.FORMATS)
 
 
+def existing() -> list[Run]:
+    """Every run under the root of the platform."""
+    here = get_platform()
+    return index.scan(here.root, [here.dataset_root, here.imagenet_root, here.boruta_root])
+
+
 Action = Callable[["RunsRunner"], None]
 
 
@@ -142,8 +148,7 @@ class RunsRunner(Runner):
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Every run under the root."""
-        here = get_platform()
-        return index.scan(here.root, [here.dataset_root, here.imagenet_root, here.boruta_root])
+        return existing()
 
     @functools.cached_property
     def names(self) -> Names:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cli.arg_utils import ArgumentParser
 from cli.runs import index, query, table
+from cli.runs.runner import existing
 from cli.sweep import grid, plan, work
 from cli.sweep.plan import Planned
 from cli.sweep.work import Outcome, Task
@@ -101,10 +102,10 @@ class SweepRunner(Runner):
             ConfigError: a combination cannot be run; then nothing has been. Or some runs have failed, or were left to others.
             Stopped: somebody has asked to stop, and what was running has written its checkpoint.
         """
-        existing = _existing()
+        there = existing()
         on_cluster = self._on_cluster()
-        planned = plan.make(self.command, self._combinations(), existing, _queue() if on_cluster else {})
-        names = plan.names_of(planned, existing)
+        planned = plan.make(self.command, self._combinations(), there, _queue() if on_cluster else {})
+        names = plan.names_of(planned, there)
         print(plan.show(self.command, planned, names), flush=True)
         failed = [each for each in planned if each.state == plan.FAILED]
         if failed and not self.options.retry_failed:
@@ -213,12 +214,6 @@ def _title(planned: Planned, names: index.Names) -> str:
     return f"{planned.run.kind} {names.short(planned.run)} {plan.seeds_text([planned.run.seed])}{f', {differs}' if differs else ''}"
 
 
-def _existing() -> list[index.Run]:
-    """Every run under the root."""
-    here = get_platform()
-    return index.scan(here.root, [here.dataset_root, here.imagenet_root, here.boruta_root])
-
-
 def _queue() -> dict[str, str]:
     """The runs that are in the queue of a cluster; none where there is no cluster to be asked, as for a look at the plan."""
     from platforms import slurm
@@ -242,11 +237,11 @@ def _submit(command: str, todo: Sequence[Planned]) -> None:
 
 def _show_results(planned: Sequence[Planned]) -> None:
     """Shows what there is now of the runs of a sweep, over their seeds, in its order."""
-    existing = _existing()
-    there = {plan.key_of(run): run for run in existing}
+    runs = existing()
+    there = {plan.key_of(run): run for run in runs}
     rows = query.group(there[key] for key in map(plan.key_of, (each.run for each in planned)) if key in there)
     if rows:
-        print(f"\n{table.render(rows, table.columns(rows), 'table', index.Names(existing))}")
+        print(f"\n{table.render(rows, table.columns(rows), 'table', index.Names(runs))}")
 
 
 def _conclude(total: int, outcomes: Sequence[tuple[Planned, Outcome]], names: index.Names) -> None:

@@ -17,7 +17,7 @@ from foundations import paths
 from platforms import process
 from testing import child, run_folders
 from testing.test_case import TestCase
-from training.runner import TrainingRunner
+from training.train import standard_train
 
 TRAIN = ("train", "--default_hparams=digits_lenet_4", "--training_steps=1ep")
 PATIENCE = 60.0
@@ -110,15 +110,13 @@ class TestPlan(SweepTestCase):
 
 class TestSweep(SweepTestCase):
     def test_failures_do_not_stop_the_rest_and_run_again_on_request(self):
-        train = TrainingRunner._train
-
-        def fail_once(runner: TrainingRunner) -> None:
-            train(runner) if runner.job.global_seed != 1 else run_folders.write(paths.hparams_log(runner.output_location))
-            if runner.job.global_seed == 1:
+        def fail_once(*arguments: object, **options: object) -> None:
+            if "seed_1" in arguments[4]:
                 raise ZeroDivisionError("by zero")
+            standard_train(*arguments, **options)
 
         command = (*TRAIN, "--global_seed=0-2", "--quiet")
-        with mock.patch.object(TrainingRunner, "_train", fail_once):
+        with mock.patch("training.train.standard_train", fail_once):
             out = self.sweep(*command, status=1)
         self.assertRegex(out, r"Not finished:\n  train \w+ seed 1: failed, ZeroDivisionError: by zero\n")
         self.assertRegex(out.splitlines()[-1], "^EC.py sweep: 1 of 3 runs not finished: 1 failed$")
