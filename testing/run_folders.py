@@ -77,7 +77,7 @@ def lottery_run(root: str, desc: LotteryDesc, seed: int = 0, levels: int = 2) ->
     """A finished run of `lottery`, which keeps four fifths of the weights at each level; returns the folder of its levels."""
     for level in range(levels + 1):
         folder = finish(desc.run_path(root, seed, level), 0.9 - level / 100)
-        write(paths.sparsity_report(folder), json.dumps({"unpruned": 1000 * 0.8**level, "total": 1000}))
+        write(paths.sparsity_report(folder), json.dumps({"unpruned": round(1000 * 0.8**level), "total": 1000}))
     record(desc.run_path(root, seed), desc, seed)
     write(paths.levels(desc.seed_path(root, seed), levels))
     return desc.seed_path(root, seed)

@@ -9,8 +9,8 @@ from cli.runs.table import SHARES
 from foundations.errors import ConfigError
 
 MOST_COLOURS, MOST_LABELS, MOST_TICKS = 10, 24, 10
-LOGARITHMIC = ("loss", "losses", "error", "seconds")  # what the names of metrics end in whose powers of ten are of interest
-WIDE = 20.0  # the ratio of the largest to the smallest of some hyperparameters from which on theirs are
+LOGARITHMIC = ("loss", "losses", "error", "seconds")  # what the names of metrics end in that may have a logarithmic axis
+WIDE = 10.0  # the ratio of the largest to the smallest from which on they, and hyperparameters, have one
 
 
 def panels(groups: Sequence[Group], metrics: Sequence[str], x: str, log: str | None):
@@ -68,11 +68,15 @@ def _axes(points: Sequence[Points], metric: str, x: str, log: str | None) -> str
     """The logarithmic axes: those asked for, or those on which it helps; only where all is positive."""
     places = [place for each in points for place in each]
     values = [value for each in points for several in each.values() for value in several]
-    numeric = all(isinstance(place, (int, float)) for place in places)
-    wide = x not in LOGGED and numeric and bool(places) and min(places) > 0 and max(places) / min(places) >= WIDE
-    wanted = ("x" if wide else "") + ("y" if metric.endswith(LOGARITHMIC) else "") if log is None else log
-    possible = {"x": numeric and all(place > 0 for place in places), "y": all(value > 0 for value in values)}
-    return "".join(axis for axis in wanted if possible[axis])
+    wanted = ("" if x in LOGGED else "x") + ("y" if metric.endswith(LOGARITHMIC) else "") if log is None else log
+    least_ratio = WIDE if log is None else 1.0
+    return "".join(name for name, shown in (("x", places), ("y", values)) if name in wanted and _spans(shown, least_ratio))
+
+
+def _spans(values: Sequence[object], ratio: float) -> bool:
+    """Whether some values are positive numbers of which the largest is so many times the smallest."""
+    positive = bool(values) and all(isinstance(value, (int, float)) and value > 0 for value in values)
+    return positive and max(values) >= ratio * min(values)
 
 
 def _panel(axis, points: Sequence[Points], groups: Sequence[Group], colours: Sequence[object], x: str, log: str) -> None:
@@ -98,7 +102,7 @@ def _panel(axis, points: Sequence[Points], groups: Sequence[Group], colours: Seq
         axis.set_xscale("log")
     if x not in LOGGED and (not numeric or len(places) <= MOST_TICKS):
         axis.set_xticks([*where.values()], [f"{place:g}" if numeric else str(place) for place in places])
-        axis.minorticks_off()
+        axis.set_xticks([], minor=True)
 
 
 def _legend(made, axes) -> None:

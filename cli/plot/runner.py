@@ -21,7 +21,7 @@ from platforms.platform import get_platform
 FORMATS = ("png", "pdf")
 LOGS = ("none", "x", "y", "xy")
 PREFERRED = ("test_accuracy", "test_loss", "train_loss")
-OF_EXTRACTIONS = ("max_relative_error", "seconds")
+OF_EXTRACTIONS = ("max_relative_error", "max_abs_error", "seconds")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """From runs to what is drawn of them: for each group of runs the values of a metric at every place of an axis.
 
 A place is an iteration or an epoch, and the values those of the log; or it is what runs have of a hyperparameter, or how many weights are
-left at a level of a pruning experiment, and the values are the last ones. What a run has not got, is not finite, or cannot be read is left out.
+left at a level of a pruning experiment, and the values are the last ones. What a run has not got, or is not finite, is left out.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class Group:
 
     @property
     def seeds(self) -> int:
-        """How many runs there are."""
-        return len({(source.run.name, source.run.part, source.run.seed) for source in self.sources})
+        """How many seeds there are."""
+        return len({source.run.seed for source in self.sources})
 
     @property
     def title(self) -> str:
-        """The label with the number of runs."""
+        """The label with the number of seeds."""
         return f"{self.label} ({self.seeds} seeds)" if self.seeds > 1 else self.label
 
     def points(self, metric: str, x: str) -> Points:
@@ -102,7 +102,7 @@ def _last(source: Source, metric: str, x: str) -> Iterable[tuple[object, float]]
 
 
 def read(runs: Iterable[Run], every_level: bool) -> tuple[list[Source], int]:
-    """The logs of some runs, of pruning experiments those of every level or of the last one; and how many runs have none that can be read."""
+    """The logs of some runs, of pruning experiments those of every level or of the last; and how many runs have none that can be read."""
     found, left_out = [], 0
     for run in runs:
         own = [source for folder in _folders(run) if (source := _source(run, *folder))]
@@ -136,7 +136,7 @@ def groups(found: Sequence[Source], by: Sequence[str], names: Names) -> list[Gro
     for source in found:
         key = _kind(source.run), *(query.rank(source.value(name)) for name in by)
         members.setdefault(key, []).append(source)
-    return [Group(_label(members[key][0], by, len(kinds) > 1, names), tuple(members[key])) for key in sorted(members, key=_kind_first)]
+    return [Group(_label(members[key], by, len(kinds) > 1, names), tuple(members[key])) for key in sorted(members, key=_kind_first)]
 
 
 def _kind(run: Run) -> str:
@@ -149,8 +149,10 @@ def _kind_first(key: tuple) -> tuple:
     return key[0] != TICKETS, *key
 
 
-def _label(source: Source, by: Sequence[str], with_kind: bool, names: Names) -> str:
-    """What a group is called: its kind where there are several, and its hyperparameters; or else its hash."""
-    parts = [_kind(source.run)] if with_kind else []
-    parts += [f"{name}={table.plain(source.value(name), names)}" for name in by if source.value(name) is not None]
-    return ", ".join(parts) or f"{source.run.kind} {names.short(source.run)}"
+def _label(members: Sequence[Source], by: Sequence[str], with_kind: bool, names: Names) -> str:
+    """What a group is called: its kind where there are several, and its hyperparameters; or else its hash, where it has but one."""
+    first = members[0]
+    parts = [_kind(first.run)] if with_kind else []
+    parts += [f"{name}={table.plain(first.value(name), names)}" for name in by if first.value(name) is not None]
+    alone = len({(source.run.name, source.run.part) for source in members}) == 1
+    return ", ".join(parts) or (f"{first.run.kind} {names.short(first.run)}" if alone else _kind(first.run))
