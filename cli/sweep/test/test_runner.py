@@ -13,6 +13,7 @@ from collections.abc import Callable
 from unittest import mock
 
 from cli.sweep import work
+from cli.sweep.plan import STATES
 from foundations import paths
 from platforms import process
 from testing import child, run_folders
@@ -33,7 +34,7 @@ class Deadly:
 def planned(output: str) -> dict[tuple[str, int], str]:
     """The state of every run in a plan that was printed, by short hash and seed."""
     found = {}
-    for state, short, seeds in re.findall(r"^  (\w+) +(\w+) +seeds? ([\d,-]+)", output, re.MULTILINE):
+    for state, short, seeds in re.findall(rf"^  ({'|'.join(STATES)}) +(\w+) +seeds? ([\d,-]+)", output, re.MULTILINE):
         for part in seeds.split(","):
             first, _, last = part.partition("-")
             found |= {(short, seed): state for seed in range(int(first), int(last or first) + 1)}
