@@ -6,6 +6,7 @@ Schedulers send such signals before the time of a job is up and when they need i
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def interruptible() -> Iterator[None]:
 
     def note(number: int, frame: object) -> None:
         signal.signal(number, signal.default_int_handler)
+        os.write(2, b"\nStopping as soon as checkpoints are written. Another Ctrl-C interrupts at once.\n")  # print may be at work
         _note(number, frame)
 
     main = threading.current_thread() is threading.main_thread()

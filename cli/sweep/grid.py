@@ -101,8 +101,6 @@ def combinations(words: Sequence[Word], single: Collection[str] = ()) -> list[Co
         for value in values:
             shown = value if value is not None else "no" if word.arguments[0].startswith("--no-") else "yes"
             found.setdefault(shown, word if len(values) == 1 and value == word.value else _with_value(word, value))
-        if len(found) > MOST:
-            break
     count = math.prod(map(len, choices.values()))
     if count > MOST:
         raise ConfigError(f"the sweep has {count:,} runs or more; valid: at most {MOST:,}")

@@ -10,9 +10,8 @@ from cli.runs import index, table
 from cli.runs.index import Names, Run
 from cli.sweep.grid import Combination
 from foundations.errors import ConfigError
-from foundations.runner import Job, Runner
+from foundations.runner import Runner
 from platforms import platform
-from platforms.base import Platform
 
 FINISHED, RUNNING, RESUMES, FAILED, QUEUED, NEW = STATES = "finished", "running", "resumes", "failed", "queued", "new"
 SEED = "global_seed"
@@ -25,15 +24,12 @@ class Planned:
 
     Attributes:
         combination: the flags that make it.
-        platform, job: what the command line makes of these.
         run: where its results are or will be, without what is there.
         state: one of STATES.
         note: what there is to say of the state.
     """
 
     combination: Combination
-    platform: Platform
-    job: Job
     run: Run
     state: str = NEW
     note: str = ""
@@ -60,11 +56,11 @@ def make(command: str, combinations: Sequence[Combination], existing: Sequence[R
             where, job = runner_registry.parse(command, combination.arguments)
             with platform.installed(where):
                 runner = job.create()
-                planned = Planned(combination, where, job, _run_of(runner, where.root), *_state(runner, where.root, known, queue))
+                run = _run_of(runner, where.root)
+                found.setdefault(run.location, Planned(combination, run, *_state(runner, run, known, queue)))
         except ConfigError as error:
             shown = combination.show()
             raise ConfigError(f"{shown}: {error}" if shown else str(error)) from None
-        found.setdefault(runner.output_location, planned)
     return [*found.values()]
 
 
@@ -81,9 +77,8 @@ def _run_of(runner: Runner, root: str) -> Run:
     return Run(kind, path[0], part, int(index.SEED.fullmatch(path[1])[1]), runner.output_location, (), {})
 
 
-def _state(runner: Runner, root: str, known: Mapping[Key, Run], queue: Mapping[str, str]) -> tuple[str, str]:
+def _state(runner: Runner, run: Run, known: Mapping[Key, Run], queue: Mapping[str, str]) -> tuple[str, str]:
     """How things stand with a run, and what there is to say of it."""
-    run = _run_of(runner, root)
     there = known.get(key_of(run))
     if there is None and run.kind == "extract":
         there = known.get((run.name, "", run.seed))  # its students
@@ -91,8 +86,8 @@ def _state(runner: Runner, root: str, known: Mapping[Key, Run], queue: Mapping[s
         return FINISHED, ""
     if there is not None and there.state == index.RUNNING:
         return RUNNING, there.note
-    if runner.output_location in queue:
-        return QUEUED, queue[runner.output_location]
+    if run.location in queue:
+        return QUEUED, queue[run.location]
     if there is None:
         return NEW, ""
     if there.state == index.FAILED:

@@ -82,7 +82,7 @@ class SweepRunner(Runner):
         words = grid.read(["--help" if word == "-h" else word for word in parser.arguments[1:]])
         parser.arguments = [command, *(word for each in words if each.name in own for word in each.arguments)]
         parser.epilog = EPILOG
-        parser.add_argument("command", help=f"What to run: {', '.join(COMMANDS)}. Its flags follow.")
+        parser.add_argument("command", metavar="COMMAND ...", help=f"What to run: {', '.join(COMMANDS)}. Its flags follow.")
         parser.set_defaults(words=[word for word in words if word.name not in own], display_output_location=False)
         SweepArgs.add_args(parser)
 
@@ -152,41 +152,29 @@ class SweepRunner(Runner):
         return on_cluster
 
     def _work(self, todo: Sequence[Planned], names: index.Names) -> dict[str, Outcome]:
-        """Runs what is to be run, what others are at work on last; gives what came of each run by its folder.
+        """Runs what is to be run, and tells how it goes; gives what came of each run by its folder.
 
         Raises:
             Stopped, KeyboardInterrupt: somebody has asked to stop.
         """
+        tasks = [Task(self.command, tuple(each.combination.arguments)) for each in todo]
+        titles = [_title(each, names) for each in todo]
         outcomes: dict[str, Outcome] = {}
-        with stopping.interruptible(), _progress(len(todo), self.options.parallel > 1) as told:
-            for wait in (False, True):
-                left = [each for each in todo if each.run.location not in outcomes or outcomes[each.run.location].state == work.BUSY]
-                outcomes |= self._round(left, wait, names, told)
+        with stopping.interruptible(), _progress(len(todo), self.options.parallel > 1) as tell:
+            if self.options.parallel > 1:
+                found = work.side_by_side(tasks, self.options.parallel)
+            else:
+                found = work.one_by_one(tasks, lambda place: tell(f"now {titles[place]}", False))
+            for place, outcome in found:
+                outcomes[todo[place].run.location] = outcome
+                tell(f"{outcome.state}: {titles[place]}{f' ({outcome.why})' if outcome.why else ''}", outcome.is_over)
             asked = stopping.requested()
         if asked:
-            done = [outcome for outcome in outcomes.values() if outcome.state in (work.FINISHED, work.FAILED)]
-            stopped = f"The sweep has stopped, {len(done)} of {len(todo)} runs are done"
+            stopped = f"The sweep has stopped, {sum(outcome.is_over for outcome in outcomes.values())} of {len(todo)} runs are done"
             if asked != "SIGINT":
                 raise stopping.Stopped(stopped)
-            print(f"\n{stopped}.", file=sys.stderr)
+            print(f"{stopped}.", file=sys.stderr)
             raise KeyboardInterrupt
-        return outcomes
-
-    def _round(self, todo: Sequence[Planned], wait: bool, names: index.Names, told: Callable[[str, bool], None]) -> dict[str, Outcome]:
-        """Runs each once, and tells how it goes."""
-        outcomes: dict[str, Outcome] = {}
-        if not todo or stopping.requested():
-            return outcomes
-        tasks = [Task(self.command, tuple(each.combination.arguments), wait) for each in todo]
-        titles = [_title(each, names) for each in todo]
-        if self.options.parallel > 1:
-            found = work.side_by_side(tasks, self.options.parallel)
-        else:
-            found = work.one_by_one(tasks, lambda place: told(f"now {titles[place]}", False))
-        for place, outcome in found:
-            outcomes[todo[place].run.location] = outcome
-            why = f" ({outcome.why})" if outcome.why else ""
-            told(f"{outcome.state}: {titles[place]}{why}", wait or outcome.state != work.BUSY)
         return outcomes
 
 

@@ -27,11 +27,11 @@ GLANCE_SECONDS = 0.2  # between looks whether somebody has asked to stop
 
 @dataclass(frozen=True)
 class Task:
-    """A command to run; it waits for others who are at work on the same run, or leaves it to them."""
+    """A command to run; where others are at work on the same run, it waits for them or is put off."""
 
     command: str
     arguments: tuple[str, ...]
-    wait: bool
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Outcome:
 
     state: str
     why: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether that is all that can be done about it now."""
+        return self.state in (FINISHED, FAILED)
 
 
 def run(task: Task, **changes: object) -> Outcome:
@@ -62,13 +67,35 @@ def run(task: Task, **changes: object) -> Outcome:
     return Outcome(FINISHED)
 
 
+class _Queue:
+    """Tasks in their order, with their places; those that others are at work on come again at the end, and wait then."""
+
+    def __init__(self, tasks: Sequence[Task]):
+        self._tasks, self._waiting = [*tasks], collections.deque(range(len(tasks)))
+
+    def next(self) -> tuple[int, Task] | None:
+        """The next one; None where there is none, or somebody has asked to stop."""
+        if stopping.requested() or not self._waiting:
+            return None
+        place = self._waiting.popleft()
+        return place, self._tasks[place]
+
+    def note(self, place: int, outcome: Outcome) -> None:
+        """Takes a task back that has been put off."""
+        if outcome.state == BUSY and not self._tasks[place].wait:
+            self._tasks[place] = dataclasses.replace(self._tasks[place], wait=True)
+            self._waiting.append(place)
+
+
 def one_by_one(tasks: Sequence[Task], begin: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
     """Runs tasks here, telling the place of each before; gives the place of each and what came of it, until somebody asks to stop."""
-    for place, task in enumerate(tasks):
-        if stopping.requested():
-            return
+    queue = _Queue(tasks)
+    while (found := queue.next()) is not None:
+        place, task = found
         begin(place)
-        yield place, run(task)
+        outcome = run(task)
+        queue.note(place, outcome)
+        yield place, outcome
 
 
 class _Worker:
@@ -109,16 +136,15 @@ class _Worker:
 
 def side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, Outcome]]:
     """Runs tasks in several processes, quietly; gives the place of each and what came of it, as they end, until somebody asks to stop."""
-    waiting, at_once = collections.deque(enumerate(tasks)), True
-    places = surroundings(min(processes, len(tasks)))
+    queue, places, at_once = _Queue(tasks), surroundings(min(processes, len(tasks))), True
     workers: dict[int, _Worker] = {}
     try:
         while True:
             for number in range(len(places)):
-                if waiting and not stopping.requested() and (number not in workers or workers[number].place is None):
+                if (number not in workers or workers[number].place is None) and (found := queue.next()) is not None:
                     if number not in workers:
                         workers[number] = _Worker(*places[number])
-                    workers[number].give(*waiting.popleft())
+                    workers[number].give(*found)
             busy = {worker.connection: number for number, worker in workers.items() if worker.place is not None}
             if not busy:
                 break
@@ -128,6 +154,7 @@ def side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, O
                 outcome, place, worker.place = worker.take(), worker.place, None
                 if outcome.state == STOPPED or not worker.process.is_alive():
                     workers.pop(busy[ready]).end(at_once=False)  # where there is more to do, another one does it
+                queue.note(place, outcome)
                 yield place, outcome
         at_once = False
     finally:

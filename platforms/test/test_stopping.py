@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from unittest import mock
 
 from platforms import stopping
 from platforms.local import Platform
@@ -34,6 +35,14 @@ class TestStopping(TestCase):
             raise ZeroDivisionError
         self.assertIsNone(stopping.requested())
         self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
+
+    def test_a_ctrl_c_is_noted_too_where_it_is_wanted_and_a_second_one_interrupts(self):
+        before = signal.getsignal(signal.SIGINT)
+        with self.assertRaises(KeyboardInterrupt), stopping.watching(), stopping.interruptible(), mock.patch("os.write"):
+            os.kill(os.getpid(), signal.SIGINT)
+            self.assertEqual(stopping.requested(), "SIGINT")
+            os.kill(os.getpid(), signal.SIGINT)
+        self.assertEqual((signal.getsignal(signal.SIGINT), stopping.requested()), (before, None))
 
     def test_outside_the_main_thread_signals_are_left_alone(self):
         before, seen = signal.getsignal(signal.SIGTERM), []

@@ -205,12 +205,12 @@ class TestStopping(SweepTestCase):
         self.assertEqual(self.start(*command).wait()[0], 0)
         self.assertEqual(self.starts(), after)
 
-    def test_side_by_side_they_stop_go_on_and_end_in_the_same_bits(self):
+    def test_side_by_side_they_stop_and_one_by_one_they_end_in_the_same_bits(self):
         command = ("--lr=0.1,0.2", "--global_seed=0-1", "--quiet")
         status, output = self.interrupt(self.start(*command, "--parallel=2"), signal.SIGTERM, lambda: len(self.loggers()) >= 1)
         self.assertEqual((status, "Traceback" in output), (75, False), output)
         self.assertEqual([path for path in child.files(self.sims) if os.path.basename(path).startswith(".")], [])
-        status, output = self.start(*command, "--parallel=2").wait()
+        status, output = self.start(*command).wait()
         self.assertEqual((status, len(self.loggers())), (0, 4), output)
         found = child.contents(self.sims)
         with mock.patch.object(self, "sims", os.path.join(self.root, "one by one")):
@@ -218,7 +218,7 @@ class TestStopping(SweepTestCase):
             self.assertEqual(child.contents(self.sims), found)
 
     def test_a_process_that_dies_fails_its_run_alone(self):
-        tasks = [Deadly(), work.Task(TRAIN[0], (*TRAIN[1:], "--global_seed=0"), wait=True)]
+        tasks = [Deadly(), work.Task(TRAIN[0], (*TRAIN[1:], "--global_seed=0"))]
         found = dict(work.side_by_side(tasks, 1))
         self.assertEqual(found, {0: work.Outcome("failed", "its process was killed by SIGKILL"), 1: work.Outcome("finished")})
 
