@@ -169,8 +169,9 @@ class SweepRunner(Runner):
                 outcomes[todo[place].run.location] = outcome
                 tell(f"{outcome.state}: {titles[place]}{f' ({outcome.why})' if outcome.why else ''}", outcome.is_over)
             asked = stopping.requested()
-        if asked:
-            stopped = f"The sweep has stopped, {sum(outcome.is_over for outcome in outcomes.values())} of {len(todo)} runs are done"
+        done = sum(outcome.is_over for outcome in outcomes.values())
+        if asked and done < len(todo):
+            stopped = f"The sweep has stopped, {done} of {len(todo)} runs are done"
             if asked != "SIGINT":
                 raise stopping.Stopped(stopped)
             print(f"{stopped}.", file=sys.stderr)
