@@ -33,17 +33,36 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def band(
-    axis, places: Sequence[float], values: Sequence[Sequence[float]], label: str, dots: bool = True, log: bool = False, **look: object
+    axis,
+    places: Sequence[float],
+    values: Sequence[Sequence[float]],
+    label: str,
+    dots: bool = True,
+    log: bool = False,
+    joined: bool = True,
+    **look: object,
 ) -> None:
     """The mean of the values at each place as a line, in a band of a standard deviation to either side, and every value as a dot.
 
-    With `log` both are those of the logarithms, which are what a logarithmic axis shows; `look` is that of the line.
+    Args:
+        axis: where to draw.
+        places: along the x-axis.
+        values: those at each place.
+        label: for the legend.
+        dots: whether there are dots.
+        log: whether mean and deviation are those of the logarithms, which are what a logarithmic axis shows.
+        joined: whether there is anything between two places; if not, means are points on upright lines.
+        look: of the line, as matplotlib takes it.
     """
     there, back = (math.log, math.exp) if log else (float, float)
     means, deviations = zip(*(spread([there(value) for value in several]) for several in values), strict=True)
-    (line,) = axis.plot(places, [back(mean) for mean in means], label=label, linewidth=1.6, **look)
+    style = {"linewidth": 1.6} if joined else {"linestyle": "", "marker": "o"}
+    (line,) = axis.plot(places, [back(mean) for mean in means], label=label, **style, **look)
     low, high = ([back(mean + sign * deviation) for mean, deviation in zip(means, deviations, strict=True)] for sign in (-1, 1))
-    axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if joined:
+        axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    else:
+        axis.vlines(places, low, high, color=line.get_color(), alpha=0.5)
     if dots:
         points = [(place, value) for place, several in zip(places, values, strict=True) for value in several]
         axis.plot(*zip(*points, strict=True), color=line.get_color(), marker=".", markersize=3, linestyle="", alpha=0.6)

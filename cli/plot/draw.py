@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from cli.plot.series import LOGGED, WEIGHTS, Group, Points
@@ -21,14 +22,19 @@ def panels(groups: Sequence[Group], metrics: Sequence[str], x: str, log: str | N
         metrics: by name.
         x: iteration, epoch, weights_left, or a hyperparameter.
         log: the axes that are logarithmic, some of `x` and `y`; chosen by what is drawn where it is None.
+
+    Raises:
+        ConfigError: there is nothing to draw.
     """
     from lottery.plotting import colormap
     from training.plotting import figure
 
-    made, axes = figure(len(metrics), width=5.4, height=4.2)
+    made, axes = figure(len(metrics), width=5.4, height=4.0)
     colours = [f"C{number}" for number in range(len(groups))] if len(groups) <= MOST_COLOURS else colormap(len(groups))
     for axis, metric in zip(axes, metrics, strict=True):
         points = [group.points(metric, x) for group in groups]
+        if not any(points):
+            raise ConfigError(f"--x: none of the runs has both {x} and a finite {metric}")
         scale = 100 if metric.endswith(SHARES) or metric in ("identified", "accepted") else 1
         points = [{_place(place, x): [scale * value for value in values] for place, values in each.items()} for each in points]
         _panel(axis, points, groups, colours, x, _axes(points, metric, x, log))
@@ -75,8 +81,12 @@ def _axes(points: Sequence[Points], metric: str, x: str, log: str | None) -> str
 
 def _spans(values: Sequence[object], ratio: float) -> bool:
     """Whether some values are positive numbers of which the largest is so many times the smallest."""
-    positive = bool(values) and all(isinstance(value, (int, float)) and value > 0 for value in values)
+    positive = bool(values) and all(_is_number(value) and value > 0 for value in values)
     return positive and max(values) >= ratio * min(values)
+
+
+def _is_number(place: object) -> bool:
+    return isinstance(place, (int, float)) and not isinstance(place, bool)
 
 
 def _panel(axis, points: Sequence[Points], groups: Sequence[Group], colours: Sequence[object], x: str, log: str) -> None:
@@ -85,13 +95,13 @@ def _panel(axis, points: Sequence[Points], groups: Sequence[Group], colours: Seq
     from training.plotting import band
 
     places = list(dict.fromkeys(place for each in points for place in each))
-    numeric = all(isinstance(place, (int, float)) for place in places)
+    numeric = all(map(_is_number, places))
     where = {place: place if numeric else number for number, place in enumerate(places)}
     few = x not in LOGGED or max(map(len, points)) < 3
     for each, group, colour in zip(points, groups, colours, strict=True):
         if each:
-            look = {"color": colour, "marker": "o" if few else None, "markersize": 4, "linestyle": "-" if numeric else ""}
-            band(axis, [where[place] for place in each], [*each.values()], group.title, few, "y" in log, **look)
+            look = {"color": colour, "markersize": 4} | ({"marker": "o"} if few and numeric else {})
+            band(axis, [where[place] for place in each], [*each.values()], group.title, few, "y" in log, numeric, **look)
     if "y" in log:
         axis.set_yscale("log")
     axis.set_xlabel(x.replace("_", " "))
@@ -103,12 +113,14 @@ def _panel(axis, points: Sequence[Points], groups: Sequence[Group], colours: Seq
     if x not in LOGGED and (not numeric or len(places) <= MOST_TICKS):
         axis.set_xticks([*where.values()], [f"{place:g}" if numeric else str(place) for place in places])
         axis.set_xticks([], minor=True)
+        axis.margins(x=0.05 if numeric else 0.2)
 
 
 def _legend(made, axes) -> None:
-    """One legend for all pictures, below them."""
+    """One legend for all pictures, below them, for which the figure grows."""
     entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     shown = dict([*entries.items()][:MOST_LABELS])
     title = f"{len(entries) - MOST_LABELS} more are not named" if len(entries) > MOST_LABELS else None
-    columns = 2 * len(axes) if max(map(len, shown), default=0) < 30 else len(axes)
+    columns = max(1, int(made.get_figwidth() / (0.07 * max(map(len, shown)) + 0.5)))  # inches
+    made.set_figheight(made.get_figheight() + 0.19 * math.ceil(len(shown) / columns))
     made.legend(shown.values(), shown.keys(), loc="outside lower center", fontsize=8, ncols=columns, title=title, title_fontsize=8)

@@ -43,7 +43,7 @@ class PlotArgs(Hparams):
         "experiment, with its branches beside it (chosen by the runs when left out)."
     )
     _by = "The hyperparameters that make lines of their own, joined by commas; level as well (when left out, all that differ)."
-    _log = "Which axes are logarithmic (when left out, those on which it helps)."
+    _log = "Which axes are logarithmic, where mean and deviation are those of the logarithms (when left out, those on which it helps)."
     _output = "The file, such as lr.png; two formats are two files (when left out, named after what is drawn, in the folder at hand)."
     _format = "png, pdf or both, joined by a comma (when left out, that of --output, or png)."
 

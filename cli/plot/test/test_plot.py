@@ -77,6 +77,8 @@ class TestCurves(PlotTestCase):
         (axis,), _ = self.draw("--metric=test_accuracy", "--x=act_fun", "--where=lr=0.1")
         self.check(self.lines(axis)["train (2 seeds)"], [(0, 85), (1, 70)])
         self.assertEqual([label.get_text() for label in axis.get_xticklabels()], ["relu", "tanh"])
+        half = 100 * np.std(ACCURACIES[0.1], ddof=1)
+        np.testing.assert_allclose(axis.collections[0].get_segments(), [[(0, 85 - half), (0, 85 + half)], [(1, 70), (1, 70)]])
 
     def test_what_differs_within_a_line_is_said_and_what_has_no_log_is_left_out(self):
         desc = run_folders.training(0.1, "tanh")
@@ -108,6 +110,7 @@ class TestCurves(PlotTestCase):
             (("--x=lrr",), ("--x:", "'lrr'", "did you mean 'lr'")),
             (("--by=act",), ("--by:", "'act'")),
             (("--x=weights_left",), ("--x:", "pruning experiments only")),
+            (("--x=weights_left", "--metric=test_loss"), ("--x:", "weights_left", "test_loss")),
             (("--format=gif",), ("--format:", "'gif'", "pdf, png")),
             (("--output=a.jpg",), ("--output:", "'jpg'", "pdf, png")),
             (("--log=z",), ("--log:", "'z'", "none, x, xy, y")),
