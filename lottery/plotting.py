@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from lottery.report import Experiment, Outcome
-from training.plotting import band, figure, save
+from training.plotting import band, figure, legend_below, save
 
 
 def tickets(outcomes: Sequence[Outcome], path: str) -> None:
@@ -35,7 +35,7 @@ def comparison(found: Mapping[str, Experiment], path: str) -> None:
             band(axis, weights, values, label)
     everything = [100 * outcomes[0].density for levels in found.values() for outcomes in levels.values()]
     _label(axes, first.metric, everything)
-    axes[0].legend(fontsize=8)
+    legend_below(made, axes)
     save(made, path)
 
 

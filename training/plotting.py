@@ -11,6 +11,8 @@ from foundations import paths
 from platforms import files
 from training.metric_logger import MetricLogger
 
+MOST_LABELS = 24  # in a legend
+
 
 def figure(columns: int = 1, width: float = 5.0, height: float = 3.6):
     """A matplotlib figure with a row of axes, drawn without a screen; matplotlib is imported only here."""
@@ -18,6 +20,16 @@ def figure(columns: int = 1, width: float = 5.0, height: float = 3.6):
 
     made = Figure(figsize=(width * columns, height), layout="constrained")
     return made, made.subplots(1, columns, squeeze=False)[0]
+
+
+def legend_below(made, axes) -> None:
+    """One legend for all pictures, below them, for which the figure grows."""
+    entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    shown = dict([*entries.items()][:MOST_LABELS])
+    title = f"{len(entries) - MOST_LABELS} more are not named" if len(entries) > MOST_LABELS else None
+    columns = max(1, int(made.get_figwidth() / (0.07 * max(map(len, shown)) + 0.5)))  # inches
+    made.set_figheight(made.get_figheight() + 0.19 * math.ceil(len(shown) / columns))
+    made.legend(shown.values(), shown.keys(), loc="outside lower center", fontsize=8, ncols=columns, title=title, title_fontsize=8)
 
 
 def save(made, path: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from cli.plot.series import LOGGED, WEIGHTS, Group, Points
 from cli.runs.table import SHARES
 from foundations.errors import ConfigError
 
-MOST_COLOURS, MOST_LABELS, MOST_TICKS = 10, 24, 10
+MOST_COLOURS, MOST_TICKS = 10, 10
 LOGARITHMIC = ("loss", "losses", "error", "seconds")  # what the names of metrics end in that may have a logarithmic axis
 WIDE = 10.0  # the ratio of the largest to the smallest from which on they, and hyperparameters, have one
 
@@ -27,7 +26,7 @@ def panels(groups: Sequence[Group], metrics: Sequence[str], x: str, log: str | N
         ConfigError: there is nothing to draw.
     """
     from lottery.plotting import colormap
-    from training.plotting import figure
+    from training.plotting import figure, legend_below
 
     made, axes = figure(len(metrics), width=5.4, height=4.0)
     colours = [f"C{number}" for number in range(len(groups))] if len(groups) <= MOST_COLOURS else colormap(len(groups))
@@ -39,7 +38,7 @@ def panels(groups: Sequence[Group], metrics: Sequence[str], x: str, log: str | N
         points = [{_place(place, x): [scale * value for value in values] for place, values in each.items()} for each in points]
         _panel(axis, points, groups, colours, x, _axes(points, metric, x, log))
         axis.set_ylabel(f"{metric.replace('_', ' ')}{' (%)' if scale > 1 else ''}")
-    _legend(made, axes)
+    legend_below(made, axes)
     return made
 
 
@@ -114,13 +113,3 @@ def _panel(axis, points: Sequence[Points], groups: Sequence[Group], colours: Seq
         axis.set_xticks([*where.values()], [f"{place:g}" if numeric else str(place) for place in places])
         axis.set_xticks([], minor=True)
         axis.margins(x=0.05 if numeric else 0.2)
-
-
-def _legend(made, axes) -> None:
-    """One legend for all pictures, below them, for which the figure grows."""
-    entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    shown = dict([*entries.items()][:MOST_LABELS])
-    title = f"{len(entries) - MOST_LABELS} more are not named" if len(entries) > MOST_LABELS else None
-    columns = max(1, int(made.get_figwidth() / (0.07 * max(map(len, shown)) + 0.5)))  # inches
-    made.set_figheight(made.get_figheight() + 0.19 * math.ceil(len(shown) / columns))
-    made.legend(shown.values(), shown.keys(), loc="outside lower center", fontsize=8, ncols=columns, title=title, title_fontsize=8)

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cli.arg_utils import ArgumentParser
 from cli.plot import draw, series
@@ -75,18 +76,24 @@ class PlotRunner(Runner):
     selection: SelectionArgs
     options: PlotArgs
 
+    computes: ClassVar[bool] = False
+
     @staticmethod
     def description() -> str:
         return "Draw metrics of runs: curves, or last values against a hyperparameter or the weights left."
 
     @staticmethod
+    def examples() -> Sequence[str]:
+        return (
+            'plot --where "kind=train and model_name=digits_lenet_16" --metric test_accuracy,test_loss --by lr',
+            'plot --where "kind=lottery or kind=branch" --format png,pdf --output tickets.png',
+        )
+
+    @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        if parser.peek("platform", "local") != "local":
-            raise ConfigError(f"--platform: {parser.peek('platform')} has no part in this; valid: local")
         parser.add_argument("hashes", metavar="HASH", nargs="*", help="The runs, by hash or a unique prefix of it (all when left out).")
         SelectionArgs.add_args(parser)
         PlotArgs.add_args(parser, choices={"log": LOGS})
-        parser.set_defaults(display_output_location=False)
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> PlotRunner:

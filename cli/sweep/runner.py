@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cli.arg_utils import ArgumentParser
 from cli.runs import index, query, table
@@ -65,11 +66,18 @@ class SweepRunner(Runner):
     words: Sequence[grid.Word]
     options: SweepArgs
 
-    on_platform = False
+    computes: ClassVar[bool] = False  # the runs do, each on the platform that its flags name
 
     @staticmethod
     def description() -> str:
-        return "Run all combinations of several values of flags, such as --lr 0.05,0.1 --global_seed 0-4."
+        return "Run a command with all combinations of several values of its flags."
+
+    @staticmethod
+    def examples() -> Sequence[str]:
+        return (
+            "sweep train --default_hparams=digits_lenet_16 --lr 0.05,0.1,0.2 --global_seed 0-4",
+            "sweep extract --default_hparams=students_digits_lenet --act_fun relu,tanh --global_seed 0-4 --dry_run",
+        )
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
@@ -83,7 +91,7 @@ class SweepRunner(Runner):
         parser.arguments = [command, *(word for each in words if each.name in own for word in each.arguments)]
         parser.epilog = EPILOG
         parser.add_argument("command", metavar="COMMAND ...", help=f"What to run: {', '.join(COMMANDS)}. Its flags follow.")
-        parser.set_defaults(words=[word for word in words if word.name not in own], display_output_location=False)
+        parser.set_defaults(words=[word for word in words if word.name not in own])
         SweepArgs.add_args(parser)
 
     @staticmethod

@@ -136,7 +136,7 @@ class TestPictures(ReportTestCase):
         np.testing.assert_allclose(band.get_datalim(left.transData).intervaly, [60, 80 + deviation])
         self.assertEqual(sorted(left.lines[1].get_ydata()), [60, 70, 90])
         self.assertEqual(right.lines[0].get_ydata().tolist(), [30, 10])
-        self.assertEqual([text.get_text() for text in left.get_legend().get_texts()], ["tickets (2 seeds)"])
+        self.assertEqual([text.get_text() for text in left.figure.legends[0].get_texts()], ["tickets (2 seeds)"])
 
     def test_barriers_are_drawn_against_weights_and_errors_along_the_line(self):
         line = {"alpha": [0, 0.5, 1], "total": 100}
