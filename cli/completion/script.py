@@ -5,6 +5,7 @@ All that a shell needs stands in the script, so that no Python starts when someb
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
@@ -65,10 +66,11 @@ def _paths() -> Iterator[list[str]]:
 
 def _parser(path: Sequence[str]) -> ArgumentParser:
     """The parser of a command; one without flags where the command needs more to know them."""
-    try:
-        return runner_registry.parser(path[0], [*path[1:], MODEL])
-    except ConfigError:
-        return ArgumentParser(path[0], [])
+    without = [] if runner_registry.get(path[0]).computes else [path[1:]]
+    for arguments in ([*path[1:], MODEL], *without):
+        with contextlib.suppress(ConfigError):
+            return runner_registry.parser(path[0], arguments)
+    return ArgumentParser(path[0], [])
 
 
 def _deciding(parser: ArgumentParser) -> Iterator[tuple[str, list[str]]]:
@@ -83,7 +85,7 @@ def _words(parser: ArgumentParser) -> list[str]:
     """Flags, and what stands for positional arguments that a shell can look up."""
     places = [action.metavar for action in parser._actions if not action.option_strings and action.metavar in STOOD_FOR]
     computing = [name for name, runner in runner_registry.registered_runners.items() if runner.computes]
-    commands = [name for action in parser._actions if action.metavar == "COMMAND" for name in computing]
+    commands = [name for action in parser._actions if str(action.metavar).startswith("COMMAND") for name in computing]
     flags = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     return list(dict.fromkeys([*places, *commands, *flags]))
 
