@@ -12,7 +12,8 @@ from cli.arg_utils import ArgumentParser
 from cli.plot import draw, series
 from cli.plot.series import EPOCH, ITERATION, LEVEL, LOGGED, WEIGHTS, Group, Source
 from cli.runs import query
-from cli.runs.index import Names, Run
+from cli.runs.index import Run
+from cli.runs.names import Names
 from cli.runs.runner import SelectionArgs, existing
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams

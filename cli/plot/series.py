@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.runs import query, table
-from cli.runs.index import Names, Run
+from cli.runs.index import Run
+from cli.runs.names import Names
 from foundations import paths
 from foundations.errors import ConfigError
 from platforms import files

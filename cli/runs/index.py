@@ -10,31 +10,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from cli.runs import checkpoint
+from cli.runs import checkpoint, records
 from foundations import paths
-from foundations.desc import parse_shown
-from foundations.errors import ConfigError, did_you_mean
-from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
 from platforms import process
 
 FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", "running", "interrupted", "failed", "damaged", "foreign"
 KINDS = ("train", "extract", "lottery", "branch", "other")
-BUNDLES = {"dataset": DatasetHparams, "model": ModelHparams, "training": TrainingHparams, "extraction": ExtractionHparams}
 TRASH = "trash"  # the folder under the root that `runs rm` moves to
 NO_RUNS = {TRASH, "slurm"}
 EXPERIMENT = re.compile(r"(train|extract|lottery)_([0-9a-f]{32})")
 SEED = re.compile(r"(?:seed|replicate)_(-?\d+)")
 PART = re.compile(r"(clustering|lottery_branch_\w+)_([0-9a-f]{32})")
-LONGEST_RECORD, TAIL = 2**20, 2**14  # bytes of a record that are no sign of damage, and of the end of a log that are read
-PIECE = 2**13  # bytes; most files are shorter, and room for more takes time to make
-SHORTEST_HASH = 6  # digits
+TAIL = 2**14  # bytes of the end of a log that are read
 SILENT_SECONDS = 120.0  # after which the holder of a lock on another machine counts as dead, as far as a listing goes
 
 Folder = tuple[str, frozenset[str]]  # a path, and the names in it
@@ -113,7 +106,7 @@ class Run:
         """The state, what there is to say of it at once, and the metrics."""
         try:
             is_finished, metrics, damage = *_METRICS[self.kind](self), self.defect
-        except _Damaged as error:
+        except records.Damaged as error:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
             return FOREIGN, self.defect, metrics
@@ -137,15 +130,10 @@ class Run:
 
 
 _LOCK, _FAILURE, _LOGGER = (os.path.basename(path("")) for path in (paths.lock, paths.failure, paths.logger))
-_RECORD, _LOG, _REPORT = (os.path.basename(path("")) for path in (paths.hparams_dict, paths.hparams_log, paths.report))
+_REPORT = os.path.basename(paths.report(""))
 _SPARSITY, _BARRIER, _CHECKPOINT = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.checkpoint))
 _PROVENANCE = os.path.basename(paths.provenance(""))
-_RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, _RECORD)  # the first that there is tells the date of a run
-_DECODER = json.JSONDecoder()
-
-
-class _Damaged(Exception):
-    """A file is there and not whole; the text says which and why."""
+_RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, records.RECORD)  # the first that there is tells the date of a run
 
 
 # Finding runs.
@@ -224,14 +212,14 @@ def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> I
     """The run of one seed of `train` or `extract`, the latter once for each clustering; `known` is of the seeds before."""
     kind, main = name.partition("_")[0], f"{location}/main"
     files = _names(main)
-    hparams, foreign, defect = _hparams(main, files, known)
+    hparams, foreign, defect = records.hparams(main, files, known)
     clusterings = [part for part in sorted(files) if part.startswith("clustering_") and PART.fullmatch(part)]
     if kind == "train" or not clusterings:
         yield Run(kind, name, "", seed, location, ((main, files),), hparams, foreign, defect)
         return
     for part in clusterings:
         folder = os.path.join(main, part)
-        own, damage = _extraction(folder)
+        own, damage = records.extraction(folder)
         yield Run(kind, name, part, seed, location, ((folder, _names(folder)),), hparams | own, foreign, defect or damage, (main, files))
 
 
@@ -245,152 +233,12 @@ def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> I
                 folder = os.path.join(location, level, part)
                 parts.setdefault(part, []).append((folder, _names(folder)))
     trunk = parts.pop("main", [])
-    hparams, foreign, defect = _hparams(*trunk[0], known) if trunk else ({}, False, "it has no level")
+    hparams, foreign, defect = records.hparams(*trunk[0], known) if trunk else ({}, False, "it has no level")
     yield Run("lottery", name, "", seed, location, tuple(trunk), hparams, foreign, defect)
     for part, folders in parts.items():
-        hparams, foreign, defect = _hparams(*folders[0], {})
+        hparams, foreign, defect = records.hparams(*folders[0], {})
         branch = {"branch": part.removeprefix("lottery_branch_").rpartition("_")[0]}
         yield Run("branch", name, part, seed, location, tuple(folders), branch | hparams, foreign, defect)
-
-
-# Reading what is in a folder.
-
-
-def _read(path: str, longest: int, end: bool = False) -> bytes:
-    """The bytes of a file, or where it is longer and that will do, the lines at its end; what is a pipe is not waited for.
-
-    Raises:
-        _Damaged: it cannot be read, or is longer.
-    """
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            content = os.read(file, PIECE)
-            if len(content) == PIECE:
-                content += os.read(file, longest + 1 - PIECE)
-            if len(content) > longest and end:
-                os.lseek(file, -longest, os.SEEK_END)
-                content = os.read(file, longest).partition(b"\n")[2]
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise _Damaged(f"{os.path.basename(path)} cannot be read ({error.strerror})") from None
-    if len(content) > longest:
-        raise _Damaged(f"{os.path.basename(path)} has more than {longest:,} bytes")
-    return content
-
-
-def _json(path: str) -> dict:
-    """What a file of JSON holds.
-
-    Raises:
-        _Damaged: it does not hold a whole object.
-    """
-    try:
-        content = _DECODER.decode(_read(path, LONGEST_RECORD).decode())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise _Damaged(f"{os.path.basename(path)} is not whole")
-    return content
-
-
-def _hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tuple[dict[str, object], bool, str]:
-    """The hyperparameters of a run folder, whether it is foreign, and what is wrong with it.
-
-    Seeds of an experiment have them in common: of those but the first it is only looked at whether the record ends as it should.
-    """
-    if _RECORD in files:
-        try:
-            if known and _read(f"{folder}/{_RECORD}", LONGEST_RECORD).endswith(b"}\n"):
-                return known, False, ""
-            known.update(flatten(_json(f"{folder}/{_RECORD}")))
-            return known, False, ""
-        except _Damaged as error:
-            if _LOG not in files or not _is_torch_file(os.path.join(folder, _RECORD)):
-                return known, False, str(error)
-    if _LOG in files:
-        try:
-            groups = parse_shown(_read(os.path.join(folder, _LOG), LONGEST_RECORD).decode(errors="replace"))
-        except _Damaged as error:
-            return {}, True, str(error)
-        return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework's"
-    return known, False, "it has no hparams_dict" if files else "it is empty or cannot be read"
-
-
-def _is_torch_file(path: str) -> bool:
-    """Whether a file begins as torch's do; the records of the published Expand-and-Cluster code are such files."""
-    try:
-        return _read(path, os.stat(path).st_size)[:2] in (b"PK", b"\x80\x02")
-    except (OSError, _Damaged):
-        return False
-
-
-def _extraction(folder: str) -> tuple[dict[str, object], str]:
-    """The hyperparameters of a clustering, and what is wrong with their record."""
-    try:
-        return flatten({"extraction_hparams": _json(paths.hparams_dict(folder, "extraction_"))}), ""
-    except _Damaged as error:
-        return {}, str(error)
-
-
-@functools.cache
-def defaults(bundle: str) -> dict[str, object]:
-    """The defaults of the hyperparameters that need not be in an older record."""
-    return {field.name: field.default for field in fields(BUNDLES[bundle]) if field.default is not MISSING}
-
-
-def flatten(record: Mapping[str, object]) -> dict[str, object]:
-    """The hyperparameters of a record by the names of their flags, those that it does not know of with their defaults.
-
-    A bundle `dataset_hparams` gives `batch_size`, `pretrain_dataset_hparams` gives `pretrain_batch_size`, and a bundle among the arguments
-    of a branch is prefixed with the argument's name. A branch's `seed` is `branch_seed`, for a run has a seed as well.
-    """
-    found: dict[str, object] = {}
-    for name, values in record.items():
-        if not isinstance(values, dict):
-            continue
-        if name in _COMPLETE and len(values) == _COMPLETE[name]:
-            found.update(values)
-        elif name.endswith("_hparams"):
-            prefix, _, bundle = name.removesuffix("_hparams").rpartition("_")
-            known = {**values, **_missing(defaults(bundle), values)} if bundle in BUNDLES else values
-            found.update(_prefixed(known, f"{prefix}_" if prefix else ""))
-    return found
-
-
-_COMPLETE = {f"{name}_hparams": len(fields(bundle)) for name, bundle in BUNDLES.items()}
-
-
-def _missing(known: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
-    return {name: default for name, default in known.items() if name not in values}
-
-
-def _prefixed(values: Mapping[str, object], prefix: str) -> dict[str, object]:
-    """Hyperparameters under the names of their flags, those of nested bundles one by one."""
-    found: dict[str, object] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found |= _prefixed(value, f"{prefix}{name}_")
-        else:
-            found["branch_seed" if prefix + name == "seed" else prefix + name] = value
-    return found
-
-
-def unhashed() -> set[str]:
-    """The hyperparameters that do not name a run."""
-    bundles = (field for bundle in BUNDLES.values() for field in fields(bundle))
-    return {field.name for field in bundles if not field.metadata.get("hashed", True)}
-
-
-def _value(text: str) -> object:
-    """A value that OpenLTH has shown as text."""
-    words = {"True": True, "False": False, "None": None}
-    if text in words:
-        return words[text]
-    with contextlib.suppress(ValueError):
-        return float(text) if "." in text or "e" in text else int(text)
-    return text
 
 
 # Metrics: functions from a run to whether it is finished, and its metrics.
@@ -400,11 +248,11 @@ def _logged(folder: str) -> dict[str, float]:
     """The last value of each number in a log; read from its end until a name comes again, for then a round of evaluation has been seen.
 
     Raises:
-        _Damaged: a line is no record.
+        records.Damaged: a line is no record.
     """
-    text = _read(paths.logger(folder), TAIL, end=True).decode(errors="replace")
+    text = records.read(paths.logger(folder), TAIL, end=True).decode(errors="replace")
     if text and not text.endswith("\n"):
-        raise _Damaged("logger is cut short")
+        raise records.Damaged("logger is cut short")
     separator = "$" if "$" in text else ","  # the second is OpenLTH's
     found: dict[str, float] = {}
     seen: set[str] = set()
@@ -418,7 +266,7 @@ def _logged(folder: str) -> dict[str, float]:
             try:
                 found[name] = float(value)
             except ValueError:
-                raise _Damaged("logger has a line that is no record") from None
+                raise records.Damaged("logger has a line that is no record") from None
     return found
 
 
@@ -437,7 +285,7 @@ def _extracting(run: Run) -> tuple[bool, dict[str, float | bool]]:
         return False, _training(run)[1]
     if _REPORT not in files:
         return False, {}
-    report = _json(paths.report(folder))
+    report = records.read_json(paths.report(folder))
     try:
         found = {
             "identified": report["identified"],
@@ -449,7 +297,7 @@ def _extracting(run: Run) -> tuple[bool, dict[str, float | bool]]:
         if any(type(value) not in (bool, int, float, type(None)) for value in found.values()):
             raise TypeError
     except (KeyError, TypeError, AttributeError):
-        raise _Damaged("report.json is not whole") from None
+        raise records.Damaged("report.json is not whole") from None
     return True, {name: value for name, value in found.items() if value is not None}
 
 
@@ -463,13 +311,13 @@ def _levels(run: Run) -> tuple[bool, dict[str, float]]:
     found = {"level": level} | (_logged(folder) if _LOGGER in files else {})
     try:
         if _SPARSITY in files or _BARRIER in files:
-            weights = _json((paths.sparsity_report if _SPARSITY in files else paths.barrier)(folder))
+            weights = records.read_json((paths.sparsity_report if _SPARSITY in files else paths.barrier)(folder))
             found["weights_left"] = weights["unpruned"] / weights["total"]
         if _BARRIER in files:
             errors = weights["test"]
             found["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
-        raise _Damaged(f"what is in {os.path.basename(folder)} of level {level} is not whole") from None
+        raise records.Damaged(f"what is in {os.path.basename(folder)} of level {level} is not whole") from None
     drawn = run.part or os.path.exists(paths.levels(run.location, level))
     return len(done) == len(run.folders) and bool(drawn), found
 
@@ -487,8 +335,8 @@ _METRICS = {"train": _training, "extract": _extracting, "lottery": _levels, "bra
 def holder(folder: str) -> process.Process | None:
     """The living process that holds the lock of a folder; one on another machine lives for as long as it touches the lock."""
     try:
-        found = process.Process.from_json(_read(paths.lock(folder), LONGEST_RECORD).decode(errors="replace"))
-    except _Damaged:
+        found = process.Process.from_json(records.read(paths.lock(folder), records.LONGEST_RECORD).decode(errors="replace"))
+    except records.Damaged:
         return None
     alive = found.is_alive
     if alive is None:
@@ -499,8 +347,8 @@ def holder(folder: str) -> process.Process | None:
 def _failure(folder: str) -> str:
     """Why the last start of a run failed; empty where that is not known."""
     try:
-        return str(_json(paths.failure(folder))["error"])
-    except (_Damaged, KeyError):
+        return str(records.read_json(paths.failure(folder))["error"])
+    except (records.Damaged, KeyError):
         return ""
 
 
@@ -554,104 +402,7 @@ def _step(folder: Folder, hparams: Mapping[str, object]) -> str:
 def command(run: Run) -> str | None:
     """The command that made a run, from its record of provenance; None where there is none."""
     for folder in (folder for folder, names in run.folders if _PROVENANCE in names):
-        with contextlib.suppress(_Damaged):
-            found = _json(os.path.join(folder, _PROVENANCE)).get("command")
+        with contextlib.suppress(records.Damaged):
+            found = records.read_json(os.path.join(folder, _PROVENANCE)).get("command")
             return found and str(found)
     return None
-
-
-# Names of runs.
-
-
-class Names:
-    """The shortest hashes that tell the experiments under a root, and their parts, from each other; at least SHORTEST_HASH digits.
-
-    Args:
-        runs: all runs under the root, not only those that are shown.
-    """
-
-    def __init__(self, runs: Sequence[Run]):
-        self._runs = runs
-        self._short: dict[tuple[str, str], str] = {}
-        self._shorten("", sorted({run.name for run in runs}), EXPERIMENT)
-        parts: dict[str, set[str]] = {}
-        for run in runs:
-            if run.part:
-                parts.setdefault(run.name, set()).add(run.part)
-        for name, found in parts.items():
-            self._shorten(name, sorted(found), PART)
-
-    def _shorten(self, within: str, names: Sequence[str], pattern: re.Pattern) -> None:
-        hashes = sorted((match[2], name) for match, name in ((pattern.fullmatch(name), name) for name in names) if match)
-        for place, (digits, name) in enumerate(hashes):
-            length = SHORTEST_HASH
-            for other, _ in hashes[max(0, place - 1) : place] + hashes[place + 1 : place + 2]:
-                while digits[:length] == other[:length] and digits != other:
-                    length += 1
-            self._short[within, name] = digits[:length]
-
-    def short(self, run: Run) -> str:
-        """The short hash of a run's experiment, and after a slash that of its part; of a foreign run its name."""
-        name = self._short.get(("", run.name), run.name)
-        return f"{name}/{self._short[run.name, run.part]}" if run.part else name
-
-    @staticmethod
-    def full(run: Run) -> str:
-        """The same with all digits."""
-        return "/".join(name.rpartition("_")[2] or name for name in (run.name, run.part) if name) if run.kind != "other" else run.name
-
-    def shorten(self, text: str) -> str:
-        """A text in which the full name of an experiment is cut short."""
-        short = self._short.get(("", text))
-        return text if short is None else f"{text.partition('_')[0]}_{short}"
-
-    def find(self, text: str, whole: bool = False) -> list[Run]:
-        """All seeds of the run that a unique prefix of a hash stands for, with or without the kind in front, with or without a part.
-
-        Args:
-            text: such as `71bc92`, `train_71bc92`, `72f755/7b9979` or, for branches, `d9c60d/retrain`.
-            whole: whether without a part everything of the experiment is meant, rather than what is no part where there is such.
-
-        Raises:
-            ConfigError: no run or several begin like this.
-        """
-        head, _, tail = text.strip("/").partition("/")
-        names = sorted({run.name for run in self._runs})
-        name = _only(text, head, names, EXPERIMENT, self)
-        runs = [run for run in self._runs if run.name == name]
-        if not tail and (whole or any(not run.part for run in runs)):
-            return [run for run in runs if whole or not run.part]
-        parts = sorted({run.part for run in runs if run.part})
-        part = _only(text, tail, parts, PART, self, f"{head}/")
-        return [run for run in runs if run.part == part]
-
-
-def _only(text: str, prefix: str, names: Sequence[str], pattern: re.Pattern, known: Names, within: str = "") -> str:
-    """The one name that begins with a prefix, or whose hash does.
-
-    Raises:
-        ConfigError: there is none, or there are several.
-    """
-    if prefix in names:
-        return prefix
-    matches = {name: pattern.fullmatch(name) for name in names}
-    fits = [name for name, match in matches.items() if name.startswith(prefix) or (match and _begins(match, prefix))]
-    if len(fits) == 1:
-        return fits[0]
-    if not fits:
-        hashes = [match[2][: len(prefix)] for match in matches.values() if match]
-        raise ConfigError(f"{text!r}: no run begins with it{did_you_mean(prefix, [*names, *hashes])}; EC.py runs lists them all")
-    shown = [f"{within}{_abridged(name, pattern, len(prefix))}" for name in fits[:8]]
-    more = f" and {len(fits) - 8:,} more" if len(fits) > 8 else ""
-    raise ConfigError(f"{text!r}: {len(fits):,} runs begin with it; valid: {', '.join(shown)}{more}")
-
-
-def _begins(match: re.Match, prefix: str) -> bool:
-    """Whether the hash in a name begins with a prefix, or the name of a branch does."""
-    return match[2].startswith(prefix) or match[1].removeprefix("lottery_branch_").startswith(prefix)
-
-
-def _abridged(name: str, pattern: re.Pattern, digits: int) -> str:
-    """A name with a few more digits of its hash than were given."""
-    match = pattern.fullmatch(name)
-    return f"{match[1]}_{match[2][: max(10, digits + 2)]}" if match else name

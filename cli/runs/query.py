@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from cli.runs import index
+from cli.runs import index, records
 from cli.runs.index import Run
 from foundations.errors import ConfigError, did_you_mean, unknown
 
@@ -50,7 +50,7 @@ def value(run: Run, name: str) -> object:
 
 def names(runs: Iterable[Run]) -> set[str]:
     """Every name that means something: those that are always there, and those of the given runs."""
-    bundles = (name for bundle in index.BUNDLES.values() for name in (field.name for field in fields(bundle)))
+    bundles = (name for bundle in records.BUNDLES.values() for name in (field.name for field in fields(bundle)))
     return {*OWN, *METRICS, *bundles, *(name for hparams in {id(run.hparams): run.hparams for run in runs}.values() for name in hparams)}
 
 
@@ -296,5 +296,5 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 def apart(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     """The hyperparameters that name runs and in which two of them differ; what one has not got differs from what the other has."""
-    ignored = index.unhashed()
+    ignored = records.unhashed()
     return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name) and name not in ignored]

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cli.arg_utils import ArgumentParser
-from cli.runs import index, query, table, trash
-from cli.runs.index import Names, Run
+from cli.runs import index, query, records, table, trash
+from cli.runs.index import Run
+from cli.runs.names import Names
 from cli.runs.query import Row
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
@@ -218,7 +219,7 @@ def _show(runner: RunsRunner) -> None:
 
 def _show_hparams(run: Run, names: Names) -> None:
     """Every hyperparameter; those with a star are required or differ from the default."""
-    defaults = {name: value for bundle in index.BUNDLES for name, value in index.defaults(bundle).items()}
+    defaults = {name: value for bundle in records.BUNDLES for name, value in records.defaults(bundle).items()}
     print("\nHyperparameters (* required, or not the default)")
     for name, value in run.hparams.items():
         mark = " " if name in defaults and defaults[name] == value else "*"
@@ -268,12 +269,12 @@ def _why(runner: RunsRunner) -> None:
         raise ConfigError(f"why: {command} makes no runs; valid: train, extract, lottery or lottery_branch")
     path = runner.relative(wanted.output_location).split(os.sep)
     name, part = path[0], next(filter(index.PART.fullmatch, path), "")
-    hparams = index.flatten(json.loads(wanted.desc.to_json()))
+    hparams = records.flatten(json.loads(wanted.desc.to_json()))
     extraction = getattr(wanted.desc, "extraction_hparams", None)
     if hasattr(wanted.desc, "branch_name"):
         hparams["branch"] = wanted.desc.branch_name
     if extraction:
-        hparams |= index.flatten({"extraction_hparams": extraction.to_dict()})
+        hparams |= records.flatten({"extraction_hparams": extraction.to_dict()})
     print(f"{name}/{part}" if part else name)
     kind = "branch" if part.startswith("lottery_branch_") else name.partition("_")[0]
     alike = query.group(run for run in runner.runs if run.kind == kind and bool(run.part) == bool(part) and run.hparams)

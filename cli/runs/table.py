@@ -10,7 +10,8 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from cli.runs.index import Names, Run
+from cli.runs.index import Run
+from cli.runs.names import Names
 from cli.runs.query import METRICS, Row, differing, value
 
 FORMATS = ("table", "csv", "json")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.runs import index, table
-from cli.runs.index import Names, Run
+from cli.runs.index import Run
+from cli.runs.names import Names
 from cli.sweep.grid import Combination
 from foundations.errors import ConfigError
 from foundations.runner import Runner

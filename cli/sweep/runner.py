@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cli.arg_utils import ArgumentParser
-from cli.runs import index, query, table
+from cli.runs import query, table
+from cli.runs.names import Names
 from cli.runs.runner import existing
 from cli.sweep import grid, plan, work
 from cli.sweep.plan import Planned
@@ -159,7 +160,7 @@ class SweepRunner(Runner):
             raise ConfigError("--display_output_location: goes with a single run; --dry_run shows what a sweep would run")
         return on_cluster
 
-    def _work(self, todo: Sequence[Planned], names: index.Names) -> dict[str, Outcome]:
+    def _work(self, todo: Sequence[Planned], names: Names) -> dict[str, Outcome]:
         """Runs what is to be run, and tells how it goes; gives what came of each run by its folder.
 
         Raises:
@@ -205,7 +206,7 @@ def _progress(total: int, bar: bool) -> Iterator[Callable[[str, bool], None]]:
         yield tell
 
 
-def _title(planned: Planned, names: index.Names) -> str:
+def _title(planned: Planned, names: Names) -> str:
     """A run in a few words."""
     differs = planned.combination.show(plan.SEED)
     return f"{planned.run.kind} {names.short(planned.run)} {plan.seeds_text([planned.run.seed])}{f', {differs}' if differs else ''}"
@@ -238,10 +239,10 @@ def _show_results(planned: Sequence[Planned]) -> None:
     there = {plan.key_of(run): run for run in runs}
     rows = query.group(there[key] for key in map(plan.key_of, (each.run for each in planned)) if key in there)
     if rows:
-        print(f"\n{table.render(rows, table.columns(rows), 'table', index.Names(runs))}")
+        print(f"\n{table.render(rows, table.columns(rows), 'table', Names(runs))}")
 
 
-def _conclude(total: int, outcomes: Sequence[tuple[Planned, Outcome]], names: index.Names) -> None:
+def _conclude(total: int, outcomes: Sequence[tuple[Planned, Outcome]], names: Names) -> None:
     """Lists those of so many runs that are not finished, and why.
 
     Raises:

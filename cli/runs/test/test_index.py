@@ -8,8 +8,9 @@ from unittest import mock
 
 import torch
 
-from cli.runs import index, query
-from cli.runs.index import Names, Run
+from cli.runs import index, query, records
+from cli.runs.index import Run
+from cli.runs.names import Names
 from foundations import paths
 from foundations.errors import ConfigError
 from platforms import lock, process
@@ -63,8 +64,8 @@ class TestFinished(TestIndex):
         self.assertEqual([retrained.hparams[name] for name in names], ["retrain", 7.0, 3, 0.1])
 
     def test_a_hyperparameter_that_an_older_record_does_not_know_has_its_default(self):
-        self.assertEqual(index.flatten({"training_hparams": {"lr": 1.0}})["patience"], 100)
-        self.assertEqual(index.flatten({"pretrain_training_hparams": {"lr": 1.0}})["pretrain_lr"], 1.0)
+        self.assertEqual(records.flatten({"training_hparams": {"lr": 1.0}})["patience"], 100)
+        self.assertEqual(records.flatten({"pretrain_training_hparams": {"lr": 1.0}})["pretrain_lr"], 1.0)
 
     def test_only_the_end_of_a_long_log_is_read(self):
         folder = run_folders.train_run(self.root, run_folders.training(), 0, 0.75)
@@ -144,7 +145,7 @@ class TestAnything(TestIndex):
             "logger": ("test_accuracy$1$0.5\nrubbish\n", "logger"),
             "logger ": ("test_accuracy$1$0.5\ntest_acc", "cut short"),
             "hparams_dict ": ("[" * 100_000, "hparams_dict"),
-            "hparams_dict  ": ("x" * (index.LONGEST_RECORD + 1), "more than"),
+            "hparams_dict  ": ("x" * (records.LONGEST_RECORD + 1), "more than"),
         }
         for name, (content, said) in damages.items():
             with self.subTest(name=name, said=said):

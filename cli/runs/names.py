@@ -1,0 +1,105 @@
+"""The shortest names of runs, and the runs that a shortened name means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cli.runs.index import EXPERIMENT, PART, Run
+from foundations.errors import ConfigError, did_you_mean
+
+SHORTEST_HASH = 6  # digits
+
+
+class Names:
+    """The shortest hashes that tell the experiments under a root, and their parts, from each other; at least SHORTEST_HASH digits.
+
+    Args:
+        runs: all runs under the root, not only those that are shown.
+    """
+
+    def __init__(self, runs: Sequence[Run]):
+        self._runs = runs
+        self._short: dict[tuple[str, str], str] = {}
+        self._shorten("", sorted({run.name for run in runs}), EXPERIMENT)
+        parts: dict[str, set[str]] = {}
+        for run in runs:
+            if run.part:
+                parts.setdefault(run.name, set()).add(run.part)
+        for name, found in parts.items():
+            self._shorten(name, sorted(found), PART)
+
+    def _shorten(self, within: str, names: Sequence[str], pattern: re.Pattern) -> None:
+        hashes = sorted((match[2], name) for match, name in ((pattern.fullmatch(name), name) for name in names) if match)
+        for place, (digits, name) in enumerate(hashes):
+            length = SHORTEST_HASH
+            for other, _ in hashes[max(0, place - 1) : place] + hashes[place + 1 : place + 2]:
+                while digits[:length] == other[:length] and digits != other:
+                    length += 1
+            self._short[within, name] = digits[:length]
+
+    def short(self, run: Run) -> str:
+        """The short hash of a run's experiment, and after a slash that of its part; of a foreign run its name."""
+        name = self._short.get(("", run.name), run.name)
+        return f"{name}/{self._short[run.name, run.part]}" if run.part else name
+
+    @staticmethod
+    def full(run: Run) -> str:
+        """The same with all digits."""
+        return "/".join(name.rpartition("_")[2] or name for name in (run.name, run.part) if name) if run.kind != "other" else run.name
+
+    def shorten(self, text: str) -> str:
+        """A text in which the full name of an experiment is cut short."""
+        short = self._short.get(("", text))
+        return text if short is None else f"{text.partition('_')[0]}_{short}"
+
+    def find(self, text: str, whole: bool = False) -> list[Run]:
+        """All seeds of the run that a unique prefix of a hash stands for, with or without the kind in front, with or without a part.
+
+        Args:
+            text: such as `71bc92`, `train_71bc92`, `72f755/7b9979` or, for branches, `d9c60d/retrain`.
+            whole: whether without a part everything of the experiment is meant, rather than what is no part where there is such.
+
+        Raises:
+            ConfigError: no run or several begin like this.
+        """
+        head, _, tail = text.strip("/").partition("/")
+        names = sorted({run.name for run in self._runs})
+        name = _only(text, head, names, EXPERIMENT, self)
+        runs = [run for run in self._runs if run.name == name]
+        if not tail and (whole or any(not run.part for run in runs)):
+            return [run for run in runs if whole or not run.part]
+        parts = sorted({run.part for run in runs if run.part})
+        part = _only(text, tail, parts, PART, self, f"{head}/")
+        return [run for run in runs if run.part == part]
+
+
+def _only(text: str, prefix: str, names: Sequence[str], pattern: re.Pattern, known: Names, within: str = "") -> str:
+    """The one name that begins with a prefix, or whose hash does.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    if prefix in names:
+        return prefix
+    matches = {name: pattern.fullmatch(name) for name in names}
+    fits = [name for name, match in matches.items() if name.startswith(prefix) or (match and _begins(match, prefix))]
+    if len(fits) == 1:
+        return fits[0]
+    if not fits:
+        hashes = [match[2][: len(prefix)] for match in matches.values() if match]
+        raise ConfigError(f"{text!r}: no run begins with it{did_you_mean(prefix, [*names, *hashes])}; EC.py runs lists them all")
+    shown = [f"{within}{_abridged(name, pattern, len(prefix))}" for name in fits[:8]]
+    more = f" and {len(fits) - 8:,} more" if len(fits) > 8 else ""
+    raise ConfigError(f"{text!r}: {len(fits):,} runs begin with it; valid: {', '.join(shown)}{more}")
+
+
+def _begins(match: re.Match, prefix: str) -> bool:
+    """Whether the hash in a name begins with a prefix, or the name of a branch does."""
+    return match[2].startswith(prefix) or match[1].removeprefix("lottery_branch_").startswith(prefix)
+
+
+def _abridged(name: str, pattern: re.Pattern, digits: int) -> str:
+    """A name with a few more digits of its hash than were given."""
+    match = pattern.fullmatch(name)
+    return f"{match[1]}_{match[2][: max(10, digits + 2)]}" if match else name
