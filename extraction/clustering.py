@@ -17,7 +17,6 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import cdist, squareform
 
 NEAR_MOST = 0.5  # a cut must leave at least this share of the largest number of clusters seen below the angle that beta allows
-DOUBTFUL = 0.5  # clusters that are added in doubt, at most, for each one that counts; of all that there may be most are torn copies
 LEAST_HEIGHT = 1e-12  # heights below are all rounding
 BLOCK = 256  # rows of the matrix of pairs that are computed at a time
 CANCELS = 1e-6  # of squared distances below this share of the squared length the product formula leaves fewer than ten digits
@@ -128,7 +127,7 @@ def cluster(
     beta: float,
     up_to_sign: bool,
     linkage: str = "average",
-    generous: bool = False,
+    doubtful: float = 0.0,
 ) -> Clustering | None:
     """Clusters the neurons of one layer.
 
@@ -141,6 +140,8 @@ def cluster(
         up_to_sign: whether opposite vectors are the same neuron.
         linkage: how the distance of two clusters follows from those of their members: average, complete, single or weighted. With all
             of them heights only grow along the tree.
+        doubtful: how many clusters are added that are in doubt, at most, for each one that counts: the smallest that half as many students
+            share. Most of all that there may be are torn copies.
 
     Returns:
         The clusters; None where there are none.
@@ -162,9 +163,9 @@ def cluster(
         if len(np.unique(student[members])) >= gamma * students and is_narrow(vectors[members], math.pi / beta, up_to_sign):
             labels[members] = clusters
             clusters += 1
-    late = late_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if generous else []
+    late = late_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if doubtful else []
     late.sort(key=lambda members: -len(np.unique(student[members])))  # those of most students first, of these the tightest
-    for members in late[: math.ceil(DOUBTFUL * clusters)]:
+    for members in late[: math.ceil(doubtful * clusters)]:
         labels[members] = clusters
         clusters += 1
     return Clustering(condensed, tree, cut, labels, student) if clusters else None

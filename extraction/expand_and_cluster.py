@@ -38,6 +38,7 @@ RETRIES = {
     "generous": "The answers are not met exactly: adding neurons that were in doubt, to take away again what is not needed",
     "sharpened": "The answers are not met exactly: recovering deeper layers from students that are trained more exactly",
 }
+DOUBTFUL = (0.0, 0.5, 1.0)  # clusters added in doubt for each that counts, one after the other while a layer lacks a neuron
 LACKING = 100.0  # times the loss of students, at least, what those above a recovered layer have that lacks a neuron
 FASTER = 2.0  # the learning rate of shallower students, as a multiple of that of the students before
 AS_GOOD = 2.0  # times the least loss, at most, of a network that gives the answers as well
@@ -197,7 +198,7 @@ def peel(
 
     Shallower students do about as well as those before, unless the layer below them lacks a neuron: with three layers of ten, on one of
     which nine were found, their loss was some thousands of times as large, else 80 times at most. The doubtful clusters then join that
-    layer.
+    layer, half as many as count and at last as many, which found the tenth neuron of g in the second of three layers, and six in excess.
 
     Args:
         students: trained.
@@ -219,19 +220,23 @@ def peel(
     here = Imitation(students, losses, loaders, (torch.zeros_like(queries[0]), torch.ones_like(queries[0])), location)
     recovered, below, depth, surplus = [], [], len(students.fc_layers), attempt != ""
     for number in range(1, depth):
-        for generous in (True,) if attempt and below else (False, True):  # the first of several layers is the easiest
-            layer = recover_layer(here, desc, not below, generous)
+        layer = None
+        for doubtful in DOUBTFUL[1 if attempt and below else 0 :]:  # the first of several layers is the easiest
+            found = recover_layer(here, desc, not below, doubtful)
+            if layer is not None and len(found.incoming) == len(layer.incoming):
+                break  # nothing else is in doubt
+            layer = found
             vectors = stacked(below, layer.incoming, here.scale, symmetry)
-            folder = f"{here.location}_layer_{number + 1}{'_generous' if generous else ''}"
+            folder = f"{here.location}_layer_{number + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
             above = imitate_above(vectors, here.students, desc, loaders, folder, verbose)
             if min(above.losses) <= LACKING * min(here.losses):
                 break
-            if verbose and not generous:
+            if verbose and doubtful < DOUBTFUL[-1]:
                 print(f"Hidden layer {number} seems to lack a neuron: adding those that were in doubt", flush=True)
         if attempt == "sharpened":
             vectors, above = sharpen(vectors, above, desc, loaders, verbose)
-        recovered, below, here, surplus = [*recovered, layer], vectors, above, surplus or generous
-    recovered.append(recover_layer(here, desc, not below, generous=attempt != ""))
+        recovered, below, here, surplus = [*recovered, layer], vectors, above, surplus or doubtful > 0
+    recovered.append(recover_layer(here, desc, not below, DOUBTFUL[1] if attempt else 0.0))
     *below, last = stacked(below, recovered[-1].incoming, here.scale, symmetry)
     known = activations_of(queries, below, act_fun)
     last, _ = layers.resolve_signs(last, act_fun, symmetry, known, loaders[0].labels)
@@ -352,7 +357,7 @@ def sharpen(
     return vectors, Imitation(above.students, losses, asked, above.scale, location)
 
 
-def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, generous: bool) -> layers.RecoveredLayer:
+def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, doubtful: float) -> layers.RecoveredLayer:
     """The neurons that the students' first hidden layers share; `first` says whether it is the network's first as well.
 
     Raises:
@@ -367,7 +372,7 @@ def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, gener
     residual = (torch.tensor(imitation.losses, dtype=torch.float64) * loader.labels.shape[1]).sqrt()
     neurons = layers.Neurons(incoming.cpu(), contribution.cpu(), residual)
     informative = boruta.mask(h.boruta) if h.boruta and first else None
-    recovered = layers.recover(neurons, symmetries[students.act_fun], h.gamma, h.beta, h.linkage, informative, generous)
+    recovered = layers.recover(neurons, symmetries[students.act_fun], h.gamma, h.beta, h.linkage, informative, doubtful)
     if recovered is None:
         raise ConfigError(
             f"no cluster holds neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; the students "

@@ -78,7 +78,7 @@ def recover(
     beta: float,
     linkage: str = "average",
     informative: torch.Tensor | None = None,
-    generous: bool = False,
+    doubtful: float = 0.0,
 ) -> RecoveredLayer | None:
     """Clusters the neurons of all students and collapses each cluster to one; None where no cluster is found.
 
@@ -91,17 +91,17 @@ def recover(
         beta: the median angle within a cluster is at most pi / beta.
         linkage: how clusters merge.
         informative: the inputs, `[D - 1]`, by which neurons are told apart; all of them when left out.
-        generous: whether to take doubtful neurons and clusters as well, see `clustering.cluster`.
+        doubtful: how many clusters in doubt to take as well, see `clustering.cluster`; then neurons that contribute little count, too.
     """
     voters = neurons.residual <= OUTVOTED * neurons.residual.kthvalue(min(2, len(neurons.residual))).values
     students = int(voters.sum())
-    kept = ~is_surplus(neurons, DOUBT if generous else NOISE) & voters[:, None]
+    kept = ~is_surplus(neurons, DOUBT if doubtful else NOISE) & voters[:, None]
     student = (torch.cumsum(voters, 0) - 1)[:, None].expand_as(kept)[kept].numpy()
     incoming = neurons.incoming[kept]
     seen = incoming if informative is None else incoming[:, torch.cat([informative, informative.new_ones(1)])]
     seen, factors = canonical(seen, symmetry)
     share = max(gamma, min(1.0, 2 / students))
-    clustering = cluster(seen, student, students, share, beta, symmetry.opposite_looks_alike, linkage, generous)
+    clustering = cluster(seen, student, students, share, beta, symmetry.opposite_looks_alike, linkage, doubtful)
     if clustering is None:
         return None
     collapsed = collapse(incoming, seen, clustering, neurons.contribution[kept], neurons.residual[voters], symmetry)

@@ -209,7 +209,7 @@ class TestCluster(unittest.TestCase):
         vectors[label == 4] += torch.from_numpy(late)  # a loose cluster
         kept = (label != 5) | (student < 3)  # one that half of the students have
         vectors, student, label = vectors[kept], student[kept], label[kept]
-        strict, generous = (cluster(vectors, student, 6, 0.7, 6, up_to_sign=False, generous=doubt) for doubt in (False, True))
+        strict, generous = (cluster(vectors, student, 6, 0.7, 6, up_to_sign=False, doubtful=share) for share in (0.0, 0.5))
         self.assertEqual(partition(strict.labels), {frozenset(np.flatnonzero(label == one)) for one in range(4)})
         self.assertTrue(partition(strict.labels) < partition(generous.labels))
         self.assertEqual(partition(generous.labels) - partition(strict.labels), self.smallest(vectors, student, label, least=3))

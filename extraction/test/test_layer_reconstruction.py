@@ -126,7 +126,7 @@ class TestRecover(unittest.TestCase):
         neurons = students_of(self.truth, self.outgoing, copies=1, surplus=0)
         neurons.contribution[:, 4] = 5 * neurons.residual[0]
         self.assertEqual(len(recover(neurons, symmetries["tanh"], 0.7, 6).incoming), 4)
-        found = recover(neurons, symmetries["tanh"], 0.7, 6, generous=True)
+        found = recover(neurons, symmetries["tanh"], 0.7, 6, doubtful=0.5)
         self.assertLess(self.gaps(found).max().item(), 1e-2)
 
     def test_takes_the_student_with_the_lowest_loss(self):
