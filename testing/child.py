@@ -107,6 +107,7 @@ def _run(root: str, arguments: list[str], output: str, interferences: Sequence[C
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, whatever the tests run in
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own would outlive processes that are killed
     sys.argv = ["EC.py", *arguments]

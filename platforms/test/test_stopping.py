@@ -37,7 +37,8 @@ class TestStopping(TestCase):
         self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
 
     def test_a_ctrl_c_is_noted_too_where_it_is_wanted_and_a_second_one_interrupts(self):
-        before = signal.getsignal(signal.SIGINT)
+        before = signal.default_int_handler
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, before))
         with self.assertRaises(KeyboardInterrupt), stopping.watching(), stopping.interruptible(), mock.patch("os.write"):
             os.kill(os.getpid(), signal.SIGINT)
             self.assertEqual(stopping.requested(), "SIGINT")
