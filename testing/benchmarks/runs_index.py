@@ -1,9 +1,9 @@
 """The command `runs` on 10,000 run folders: listed, filtered, sorted and compared.
 
 Command: python -m testing.benchmarks.runs_index
-Hardware: one of 2 CPU cores, shared with about eight other processes; what counts is the time of the processor.
-Result: one seed a hash, the processor's seconds, shortest of 3: list 1.15, filter 0.73, sort 1.18, diff 0.73; reading alone 0.38. On the
-    clock, with the core shared, three times as long; imports 0.4 to 0.9 s there.
+Hardware: one of 2 CPU cores, with nothing else at work.
+Result: imports 0.24 s. With one seed a hash list 1.01 s, filter 0.65, sort 1.02, json 0.93, diff 0.47; with five list 0.61, filter 0.68,
+sort 0.63, json 0.82, diff 0.31 (shortest of 3); reading alone takes a third of a second.
 
 Imports are timed in a fresh process each, and must bring neither torch nor numpy. Beside the time of each question stands that of reading
 the same records and logs with nothing else, which is what the disk and the JSON parser take: the ratio says what `runs` adds.
