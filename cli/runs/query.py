@@ -51,7 +51,7 @@ def value(run: Run, name: str) -> object:
 def names(runs: Iterable[Run]) -> set[str]:
     """Every name that means something: those that are always there, and those of the given runs."""
     bundles = (name for bundle in records.BUNDLES.values() for name in (field.name for field in fields(bundle)))
-    return {*OWN, *METRICS, *bundles, *(name for hparams in {id(run.hparams): run.hparams for run in runs}.values() for name in hparams)}
+    return {*OWN, *METRICS, *bundles}.union(*{id(run.hparams): run.hparams for run in runs}.values())
 
 
 def check_name(name: str, runs: Sequence[Run], flag: str) -> str:
