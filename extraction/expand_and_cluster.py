@@ -40,7 +40,7 @@ RETRIES = {
 }
 DOUBTFUL = (0.0, 0.5, 1.0)  # clusters added in doubt for each that counts, one after the other while a layer lacks a neuron
 LACKING = 100.0  # times the loss of students, at least, what those above a recovered layer have that lacks a neuron
-FASTER = 2.0  # the learning rate of shallower students, as a multiple of that of the students before, unless signs are open and matter
+FASTER = 2.0  # the learning rate of shallower students, as a multiple of that of the students before
 AS_GOOD = 2.0  # times the least loss, at most, of a network that gives the answers as well
 
 
@@ -300,8 +300,9 @@ def imitate_above(
 
     Their problem is easier than that of the students before, and they take twice the learning rate: of the second of three layers of g they
     then had all ten neurons and one in excess, rather than seven in excess and one missing, and sigmoid students a third of the loss. With
-    five times the rate some students of g diverged. Where signs are open and matter, there are twice as many inputs, which is the same as
-    larger steps: softplus and silu, twelve and twelve, were lost at twice the rate, and softplus identified at the rate of the others.
+    five times the rate some students of g diverged. Smooth functions whose signs are open and matter, for which there are twice as many
+    inputs, do not bear it: softplus and silu, twelve and twelve, were lost at twice the rate and identified at the rate of the others,
+    while relu was lost at that and identified at twice the rate.
 
     Args:
         vectors: of the recovered layers, `[width, D]`.
@@ -314,7 +315,8 @@ def imitate_above(
     asked, scale = standardised(loaders, vectors, students, desc)
     sizes = [asked[0].examples.shape[1], *students.sizes[2:]]
     name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
-    rate = desc.training_hparams.lr * (FASTER if symmetries[students.act_fun].slope == 0 else 1.0)
+    symmetry = symmetries[students.act_fun]
+    rate = desc.training_hparams.lr * (FASTER if symmetry.slope == 0 or symmetry.positive_scaling else 1.0)
     h = dataclasses.replace(desc.training_hparams, lr=rate, further_training=None)
     shallower = models.get(
         dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, "layers left", len(sizes))
