@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 
 import torch
 
@@ -219,20 +220,9 @@ def peel(
     symmetry, act_fun, queries = symmetries[students.act_fun], students.activation, loaders[0].examples
     here = Imitation(students, losses, loaders, (torch.zeros_like(queries[0]), torch.ones_like(queries[0])), location)
     recovered, below, depth, surplus = [], [], len(students.fc_layers), attempt != ""
-    for number in range(1, depth):
-        layer = None
-        for doubtful in DOUBTFUL[1 if attempt and below else 0 :]:  # the first of several layers is the easiest
-            found = recover_layer(here, desc, not below, doubtful)
-            if layer is not None and len(found.incoming) == len(layer.incoming):
-                break  # nothing else is in doubt
-            layer = found
-            vectors = stacked(below, layer.incoming, here.scale, symmetry)
-            folder = f"{here.location}_layer_{number + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
-            above = imitate_above(vectors, here.students, desc, loaders, folder, verbose)
-            if min(above.losses) <= LACKING * min(here.losses):
-                break
-            if verbose and doubtful < DOUBTFUL[-1]:
-                print(f"Hidden layer {number} seems to lack a neuron: adding those that were in doubt", flush=True)
+    for _ in range(1, depth):
+        shares = DOUBTFUL[1 if attempt and below else 0 :]  # the first of several layers is the easiest
+        layer, vectors, above, doubtful = recover_until_imitated(here, below, desc, loaders, shares, verbose)
         if attempt == "sharpened":
             vectors, above = sharpen(vectors, above, desc, loaders, verbose)
         recovered, below, here, surplus = [*recovered, layer], vectors, above, surplus or doubtful > 0
@@ -242,6 +232,46 @@ def peel(
     last, _ = layers.resolve_signs(last, act_fun, symmetry, known, loaders[0].labels)
     outputs = layers.fit_outputs(activations_of(known, [last], act_fun), loaders[0].labels)
     return recovered, [*below, last, outputs.T], surplus
+
+
+def recover_until_imitated(
+    here: Imitation,
+    below: list[torch.Tensor],
+    desc: ExtractionDesc,
+    loaders: tuple[DataLoader, DataLoader],
+    shares: Sequence[float],
+    verbose: bool,
+) -> tuple[layers.RecoveredLayer, list[torch.Tensor], Imitation, float]:
+    """The next hidden layer, with ever more clusters in doubt until students above it do about as well as those before.
+
+    Args:
+        here: the students before.
+        below: the recovered layers, `[width, D]` each.
+        desc: the hyperparameters.
+        loaders: the queries and answers for training, and others for test.
+        shares: of clusters in doubt, for each that counts, to try in turn.
+        verbose: whether to show how it goes.
+
+    Returns:
+        The layer, the vectors of all layers up to it, the students above it, and the last share that was tried.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    number, layer = len(below) + 1, None
+    for doubtful in shares:
+        found = recover_layer(here, desc, not below, doubtful)
+        if layer is not None and len(found.incoming) == len(layer.incoming):
+            break  # nothing else is in doubt
+        layer = found
+        vectors = stacked(below, layer.incoming, here.scale, symmetries[here.students.act_fun])
+        folder = f"{here.location}_layer_{number + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
+        above = imitate_above(vectors, here.students, desc, loaders, folder, verbose)
+        if min(above.losses) <= LACKING * min(here.losses):
+            break
+        if verbose and doubtful < shares[-1]:
+            print(f"Hidden layer {number} seems to lack a neuron: adding those that were in doubt", flush=True)
+    return layer, vectors, above, doubtful
 
 
 def stacked(

@@ -114,7 +114,8 @@ class PlotRunner(Runner):
         from training.plotting import save
 
         everything = existing()
-        runs, names = self._selected(everything), Names(everything)
+        names = Names(everything)
+        runs = self._selected(everything, names)
         by, x = self._lines_and_axis(runs)
         sources, left_out = series.read(runs, every_level=x == WEIGHTS or LEVEL in by)
         groups = series.groups(sources, by, names)
@@ -129,9 +130,8 @@ class PlotRunner(Runner):
         _remark(groups, [*by, x], left_out)
         print("\n".join(f"Picture: {path}" for path in files))
 
-    def _selected(self, everything: Sequence[Run]) -> list[Run]:
-        """The runs that are to be drawn."""
-        names = Names(everything)
+    def _selected(self, everything: Sequence[Run], names: Names) -> list[Run]:
+        """The runs that are to be drawn, of all that there are, whose hashes are `names`."""
         chosen = [run for text in dict.fromkeys(self.hashes) for run in names.find(text, whole=True)] if self.hashes else everything
         runs = [run for row in self.selection.select(chosen, each_seed=False) for run in row.runs if run.folders]
         if not runs:

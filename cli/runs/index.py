@@ -136,6 +136,13 @@ _PROVENANCE = os.path.basename(paths.provenance(""))
 _RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, records.RECORD)  # the first that there is tells the date of a run
 
 
+def place_of(path: str) -> tuple[str, str, str]:
+    """Kind, name and part of the run whose results go to a folder, given below the root."""
+    name, *inner = path.split(os.sep)
+    part = next(filter(PART.fullmatch, inner), "")
+    return "branch" if part.startswith("lottery_branch_") else name.partition("_")[0], name, part
+
+
 # Finding runs.
 
 

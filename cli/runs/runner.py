@@ -267,8 +267,7 @@ def _why(runner: RunsRunner) -> None:
     wanted = runner_registry.parse(command, arguments)[1].create(display_output_location=True)
     if not hasattr(wanted, "desc"):
         raise ConfigError(f"why: {command} makes no runs; valid: train, extract, lottery or lottery_branch")
-    path = runner.relative(wanted.output_location).split(os.sep)
-    name, part = path[0], next(filter(index.PART.fullmatch, path), "")
+    kind, name, part = index.place_of(runner.relative(wanted.output_location))
     hparams = records.flatten(json.loads(wanted.desc.to_json()))
     extraction = getattr(wanted.desc, "extraction_hparams", None)
     if hasattr(wanted.desc, "branch_name"):
@@ -276,7 +275,6 @@ def _why(runner: RunsRunner) -> None:
     if extraction:
         hparams |= records.flatten({"extraction_hparams": extraction.to_dict()})
     print(f"{name}/{part}" if part else name)
-    kind = "branch" if part.startswith("lottery_branch_") else name.partition("_")[0]
     alike = query.group(run for run in runner.runs if run.kind == kind and bool(run.part) == bool(part) and run.hparams)
     same = next((row for row in alike if (row.runs[0].name, row.runs[0].part) == (name, part)), None)
     if same:

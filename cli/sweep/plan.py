@@ -72,10 +72,8 @@ def key_of(run: Run) -> Key:
 
 def _run_of(runner: Runner, root: str) -> Run:
     """The name, part and seed of a run, with nothing of what is in its folder."""
-    path = os.path.relpath(runner.output_location, root).split(os.sep)
-    part = next(filter(index.PART.fullmatch, path), "")
-    kind = "branch" if part.startswith("lottery_branch_") else path[0].partition("_")[0]
-    return Run(kind, path[0], part, int(index.SEED.fullmatch(path[1])[1]), runner.output_location, (), {})
+    path = os.path.relpath(runner.output_location, root)
+    return Run(*index.place_of(path), int(index.SEED.fullmatch(path.split(os.sep)[1])[1]), runner.output_location, (), {})
 
 
 def _state(runner: Runner, run: Run, known: Mapping[Key, Run], queue: Mapping[str, str]) -> tuple[str, str]:
