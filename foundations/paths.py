@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from foundations.step import Step
 
+MODEL = re.compile(r"model_ep(\d+)_it(\d+)\.pth")
+
 
 def checkpoint(location: str) -> str:
     """Everything that resuming needs: model, optimizer, schedule, random states, step and log."""
@@ -40,7 +42,7 @@ def model(location: str, step: Step) -> str:
 
 def latest_model(files: Iterable[str]) -> str | None:
     """The name of the latest weights of a trained network among some files; None where there are none."""
-    matches = (re.fullmatch(r"model_ep(\d+)_it(\d+)\.pth", name) for name in files)
+    matches = map(MODEL.fullmatch, files)
     found = [((int(match[1]), int(match[2])), match[0]) for match in matches if match]
     return max((entry for entry in found if entry[0] != (0, 0)), default=(None, None))[1]
 

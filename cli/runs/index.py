@@ -278,7 +278,7 @@ def _logged(folder: str) -> dict[str, float]:
 
 
 def _is_trained(files: frozenset[str]) -> bool:
-    return _LOGGER in files and paths.latest_model(name for name in files if name.startswith("model_ep")) is not None
+    return _LOGGER in files and paths.latest_model(files) is not None
 
 
 def _training(run: Run) -> tuple[bool, dict[str, float]]:

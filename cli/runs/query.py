@@ -284,13 +284,8 @@ def rank(have: object) -> tuple[bool, float, str]:
 def differing(runs: Sequence[Run]) -> list[str]:
     """The hyperparameters that are not the same in all runs which have them, in the order of their groups."""
     first: dict[str, object] = {}
-    found: dict[str, None] = {}
-    for hparams in {id(run.hparams): run.hparams for run in runs}.values():
-        for name, have in hparams.items():
-            if name not in first:
-                first[name] = have
-            elif first[name] != have:
-                found[name] = None
+    bundles = {id(run.hparams): run.hparams for run in runs}.values()
+    found = {name for hparams in bundles for name, have in hparams.items() if first.setdefault(name, have) != have}
     return [name for name in first if name in found]
 
 
