@@ -49,11 +49,12 @@ def is_current(location: str, students_location: str) -> bool:
 
 
 def rows(report: dict) -> list[list[str]]:
-    """The table of the layers, its titles first."""
+    """The table of the layers, its titles first; without a teacher's weights there is nothing but widths."""
     layers = report["layers"]
+    columns = {name: title for name, title in _COLUMNS.items() if name == "recovered_width" or report["identified"] is not None}
     names = [f"hidden {depth} ({report['act_fun']})" for depth in range(1, len(layers))] + ["output"]
-    body = [[name, *(_cell(layer[column]) for column in _COLUMNS)] for name, layer in zip(names, layers, strict=True)]
-    return [["layer", *_COLUMNS.values()], *body]
+    body = [[name, *(_cell(layer[column]) for column in columns)] for name, layer in zip(names, layers, strict=True)]
+    return [["layer", *columns.values()], *body]
 
 
 def table(report: dict) -> str:

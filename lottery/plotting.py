@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from lottery.report import Experiment, Outcome
 from training.plotting import band, figure, legend_below, save
 
+TICK_RATIO = 1.15  # of two weights at least, for both to have a tick
+
 
 def tickets(outcomes: Sequence[Outcome], path: str) -> None:
     """The levels of one experiment."""
@@ -56,9 +58,21 @@ def _label(axes, metric: str, weights: Sequence[float]) -> None:
 def weights_axis(axis, weights: Sequence[float]) -> None:
     """Makes an x-axis of weights that are left, in per cent, from many to few."""
     axis.set(xscale="log", xlabel="weights left (%)", xlim=(1.1 * max(weights), min(weights) / 1.1))
-    ticks = [tick for tick in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01) if min(weights) <= tick <= max(weights)]
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ticks = _ticks(weights)
+    axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axis.minorticks_off()
+
+
+def _ticks(weights: Sequence[float]) -> list[float]:
+    """Round numbers along an axis of weights that are left; where fewer than three fit, the weights themselves, some distance apart."""
+    ticks = [tick for tick in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01) if min(weights) <= tick <= max(weights)]
+    if len(ticks) > 2:
+        return ticks
+    ticks = []
+    for weight in sorted(weights, reverse=True):
+        if not ticks or weight < ticks[-1] / TICK_RATIO:
+            ticks.append(weight)
+    return ticks
 
 
 def barriers(found: Mapping[int, Mapping[str, list[float]]], barrier: Callable[[list[float]], float], path: str) -> None:

@@ -101,7 +101,7 @@ class TestReport(TestCase):
             text.splitlines()[-1],
             "Verdict: ACCEPTED. digits_lenet_16 gives every answer to rounding, and the answers leave no other choice of weights.",
         )
-        self.assertEqual(text.splitlines()[2].split()[4], "-")
+        self.assertEqual([line.split()[-1] for line in text.splitlines()[1:4]], ["recovered", "16", "10"])
         refused = report()["certificate"] | {"accepted": False}
         self.assertEqual(
             verdict(report(**unknown, certificate=refused)),

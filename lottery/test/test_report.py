@@ -18,6 +18,7 @@ from platforms.platform import get_platform
 from pruning.mask import Mask
 from testing.test_case import TestCase
 from training.metric_logger import MetricLogger
+from training.plotting import figure
 
 DESC = LotteryDesc.default_for("digits_lenet_4")
 BRANCH = "lottery_branch_{}_00000000000000000000000000000000"
@@ -152,3 +153,10 @@ class TestPictures(ReportTestCase):
             self.assertGreater(*axis.get_xlim())
         self.assertEqual(left.lines[0].get_xydata().tolist(), [[100, 10], [50, 5], [25, 2.5]])
         self.assertEqual((left.get_ylabel(), left.get_yscale()), ("test loss", "log"))
+
+    def test_every_axis_of_weights_has_labels(self):
+        labels = {(100, 80.4, 64.72): ["100", "80.4", "64.7"], (64.72, 64.7, 51): ["64.7", "51"], (100, 60, 20): ["100", "50", "20"]}
+        for weights, expected in labels.items():
+            _, (axis,) = figure()
+            plotting.weights_axis(axis, weights)
+            self.assertEqual([label.get_text() for label in axis.get_xticklabels()], expected)
