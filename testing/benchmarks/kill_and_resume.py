@@ -67,7 +67,7 @@ class Reference:
         run: the command.
         start: the folder that it starts from.
         contents: of the files that it leaves.
-        seconds: that it takes.
+        seconds: that it takes, at most.
         writes: how many files it writes.
         lines: of Python that its pruning runs.
     """
@@ -119,9 +119,12 @@ def kill(way: str, root: str, reference: Reference, draw: random.Random) -> bool
     """Starts a run and kills it at a place that is drawn; returns whether it came to that."""
     arguments = reference.run.arguments
     if way == MOMENT:
-        started = child.start(root, arguments, FREQUENT)
-        time.sleep(draw.uniform(0, reference.seconds))
-        return started.kill()
+        started, moment = child.start(root, arguments, FREQUENT), draw.uniform(0, reference.seconds)
+        time.sleep(moment)
+        killed = started.kill()
+        if not killed:  # others were at work on the machine when it was timed
+            reference.seconds = moment
+        return killed
     if way == WRITE:
         death = child.DieInWrite(draw.randint(1, reference.writes), draw.choice(STAGES))
     else:
