@@ -1,8 +1,8 @@
 """Runs that are killed at random and started again: do they end in the bits of the run that nobody disturbed?
 
 Command: python -m testing.benchmarks.kill_and_resume --kills 100
-Hardware: one CPU core, shared with four other jobs; OMP_NUM_THREADS=1.
-Result: 100 kills (44 at a moment, 40 in a write, 16 in pruning), 100 resumed to the same bits; 37 minutes, 5 of them of computing.
+Hardware: one CPU core, shared with other jobs; OMP_NUM_THREADS=1.
+Result: 100 kills (44 at a moment, 40 in a write, 16 in pruning), 100 resumed to the same bits; 9 minutes.
 
 Small runs of every command, with checkpoints within epochs every few hundredths of a second. Kills come in turn at a moment drawn from the
 time that the run takes; in the middle of a write that is drawn from all of its writes, with half of the file written, the whole of it, or,
