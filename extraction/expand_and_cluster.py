@@ -194,8 +194,8 @@ def peel(
 
     Once a layer is known, its activations, standardised, are the inputs of fresh, shallower students that imitate the rest of the network:
     as they are, they vary little around a mean that is none of the next layer's business, and the second layer of twelve sigmoid neurons
-    was lost altogether. Where a neuron's sign is open and matters, students get its activation with either sign, and tell by the one that
-    they use.
+    was lost altogether. Where a neuron's sign is open and matters, students get what its activation with either sign is made of, and tell
+    it by how they put that together.
 
     Shallower students do about as well as those before, unless the layer below them lacks a neuron: with three layers of ten, on one of
     which nine were found, their loss was some thousands of times as large, else 80 times at most. The doubtful clusters then join that
@@ -281,7 +281,7 @@ def stacked(
     incoming = layers.unstandardised(incoming, *scale)
     if not below:
         return [incoming]
-    settled, incoming = layers.settle_signs(below[-1], incoming, symmetry)
+    settled, incoming = layers.settle_signs(below[-1], incoming, scale[1], symmetry)
     return [*below[:-1], settled, incoming]
 
 
@@ -293,9 +293,9 @@ def activations_of(inputs: torch.Tensor, vectors: list[torch.Tensor], act_fun: A
 
 
 def next_inputs(queries: torch.Tensor, vectors: list[torch.Tensor], act_fun: ActivationFunction, symmetry: Symmetry) -> torch.Tensor:
-    """What the layer above recovered ones may be built on: the activations of the last of them, in both signs where they are open."""
+    """What the layer above recovered ones may be built on: the activations of the last of them, or what they span where signs are open."""
     below = activations_of(queries, vectors[:-1], act_fun)
-    return layers.both_signs(act_fun, symmetry, layers.with_ones(below) @ vectors[-1].T)
+    return layers.signless(act_fun, symmetry, layers.with_ones(below) @ vectors[-1].T)
 
 
 def standardised(
@@ -330,9 +330,7 @@ def imitate_above(
 
     Their problem is easier than that of the students before, and they take twice the learning rate: of the second of three layers of g they
     then had all ten neurons and one in excess, rather than seven in excess and one missing, and sigmoid students a third of the loss. With
-    five times the rate some students of g diverged. Smooth functions whose signs are open and matter, for which there are twice as many
-    inputs, do not bear it: softplus and silu, twelve and twelve, were lost at twice the rate and identified at the rate of the others,
-    while relu was lost at that and identified at twice the rate.
+    five times the rate some students of g diverged.
 
     Args:
         vectors: of the recovered layers, `[width, D]`.
@@ -345,9 +343,7 @@ def imitate_above(
     asked, scale = standardised(loaders, vectors, students, desc)
     sizes = [asked[0].examples.shape[1], *students.sizes[2:]]
     name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
-    symmetry = symmetries[students.act_fun]
-    rate = desc.training_hparams.lr * (FASTER if symmetry.slope == 0 or symmetry.positive_scaling else 1.0)
-    h = dataclasses.replace(desc.training_hparams, lr=rate, further_training=None)
+    h = dataclasses.replace(desc.training_hparams, lr=FASTER * desc.training_hparams.lr, further_training=None)
     shallower = models.get(
         dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, "layers left", len(sizes))
     )

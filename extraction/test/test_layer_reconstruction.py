@@ -7,13 +7,13 @@ import torch
 
 from extraction.layer_reconstruction import (
     Neurons,
-    both_signs,
     fit_outputs,
     is_surplus,
     merge,
     recover,
     resolve_signs,
     settle_signs,
+    signless,
     standardisation,
     unstandardised,
     with_ones,
@@ -183,21 +183,37 @@ class TestSettleSigns(unittest.TestCase):
         for act_fun in ("relu", "softplus", "gelu"):
             with self.subTest(act_fun):
                 s, symmetry = activation_functions[act_fun], symmetries[act_fun]
-                straight = torch.where(wrong, 0.0, following[:, :-1])
-                turned = torch.where(wrong, following[:, :-1], 0.0)
-                over_both = torch.cat([straight, turned, following[:, -1:]], 1) + 1e-5 * random(4, 11, seed=3)
-                vectors, settled = settle_signs(held, over_both, symmetry)
+                pre_activations = with_ones(inputs) @ held.T
+                features = signless(s, symmetry, pre_activations)
+                wanted = with_ones(s(with_ones(inputs) @ truth.T)) @ following.T
+                over_both = fit_outputs(features, wanted).T  # there is one that gives it exactly
+                torch.testing.assert_close(with_ones(features) @ over_both.T, wanted)
+                over_both[1] *= -1  # the sign of what the next layer holds is open as well
+                noisy = over_both + 1e-5 * random(4, 11, seed=3)
+                vectors, settled = settle_signs(held, noisy, features.std(0), symmetry)
                 torch.testing.assert_close(vectors, truth)
+                settled[1] *= -1
                 torch.testing.assert_close(settled, following, rtol=0, atol=1e-4)
-                features = both_signs(s, symmetry, with_ones(inputs) @ held.T)
-                found = with_ones(s(with_ones(inputs) @ vectors.T)) @ settled.T
-                torch.testing.assert_close(with_ones(features) @ over_both.T, found, rtol=0, atol=1e-2)
+
+    def test_the_part_that_varies_more_says_more(self):
+        held, even, linear = random(1, 3), torch.tensor([[2.0]]).double(), torch.tensor([[1.5]]).double()
+        following = torch.cat([even, linear, torch.zeros(1, 1)], 1).double()
+        for spread, expected in (([1.0, 0.0], 2.0), ([0.0, 1.0], 3.0), ([1.0, 2.0], 2.5)):
+            _, settled = settle_signs(held, following, torch.tensor(spread).double(), symmetries["softplus"])
+            self.assertAlmostEqual(settled[0, 0].item(), expected)
+
+    def test_the_even_part_is_even(self):
+        pre_activations = random(20, 3)
+        for act_fun in ("relu", "leaky_relu", "softplus", "gelu", "silu"):
+            s, symmetry = activation_functions[act_fun], symmetries[act_fun]
+            straight, turned = (signless(s, symmetry, sign * pre_activations)[:, :3] for sign in (1, -1))
+            torch.testing.assert_close(straight, turned)
 
     def test_free_signs_need_no_second_activation(self):
         pre_activations = random(20, 3)
-        self.assertTrue(torch.equal(both_signs(torch.tanh, symmetries["tanh"], pre_activations), torch.tanh(pre_activations)))
+        self.assertTrue(torch.equal(signless(torch.tanh, symmetries["tanh"], pre_activations), torch.tanh(pre_activations)))
         vectors, following = random(3, 4), random(2, 4, seed=1)
-        self.assertEqual(settle_signs(vectors, following, symmetries["tanh"]), (vectors, following))
+        self.assertEqual(settle_signs(vectors, following, torch.ones(3), symmetries["tanh"]), (vectors, following))
 
 
 class TestNetwork(unittest.TestCase):
