@@ -66,9 +66,15 @@ def standardisation(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def unstandardised(incoming: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-    """Incoming vectors `[K, D]` over standardised inputs as vectors over the inputs themselves."""
-    weights = incoming[:, :-1] / spread
-    return torch.cat([weights, (incoming[:, -1] - weights @ mean)[:, None]], 1)
+    """Incoming vectors `[..., D]` over standardised inputs as vectors over the inputs themselves."""
+    weights = incoming[..., :-1] / spread
+    return torch.cat([weights, (incoming[..., -1] - weights @ mean)[..., None]], -1)
+
+
+def over_standardised(incoming: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """Incoming vectors `[..., D]` over inputs as vectors over the standardised inputs: `unstandardised` undone."""
+    weights = incoming[..., :-1]
+    return torch.cat([weights * spread, (incoming[..., -1] + weights @ mean)[..., None]], -1)
 
 
 def recover(

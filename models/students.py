@@ -57,6 +57,17 @@ class Model(Perceptron):
         """The sum of the students' losses."""
         return self.individual_losses(outputs, labels).sum()
 
+    def layer_vectors(self) -> list[torch.Tensor]:
+        """The incoming vectors of each layer's neurons with the bias last, `[N, width, fan_in + 1]`, the output layer last."""
+        return [torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2) for layer in (*self.fc_layers, self.fc)]
+
+    @torch.no_grad()
+    def load_layer_vectors(self, vectors: list[torch.Tensor]) -> None:
+        """Takes weights and biases from the vectors of each layer, `[N, width, fan_in + 1]`, or `[width, fan_in + 1]` for all alike."""
+        for layer, rows in zip((*self.fc_layers, self.fc), vectors, strict=True):
+            layer.weight.copy_(rows[..., :-1].mT.expand_as(layer.weight))
+            layer.bias.copy_(rows[..., None, :, -1].expand_as(layer.bias))
+
     def select(self, i: int) -> Model:
         """Student i alone, as a stack of one with its own copy of the weights."""
         return self.part(i, i + 1)

@@ -10,6 +10,7 @@ from extraction.layer_reconstruction import (
     fit_outputs,
     is_surplus,
     merge,
+    over_standardised,
     recover,
     resolve_signs,
     settle_signs,
@@ -48,6 +49,8 @@ class TestStandardisation(unittest.TestCase):
         np.testing.assert_allclose(standard.std(0), np.ones(4))
         expected = with_ones(standard) @ incoming.T
         torch.testing.assert_close(with_ones(inputs) @ unstandardised(incoming, mean, spread).T, expected)
+        stack = incoming.expand(3, -1, -1)
+        torch.testing.assert_close(over_standardised(unstandardised(stack, mean, spread), mean, spread), stack)
 
     def test_a_constant_column_keeps_its_scale(self):
         inputs = random(50, 2, seed=1)

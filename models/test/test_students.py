@@ -131,6 +131,19 @@ class StackTest(TestCase):
             losses = self.stack.individual_losses(outputs, labels)
             torch.testing.assert_close(self.stack.loss_criterion(outputs, labels), losses[0] + losses[1] + losses[2], rtol=1e-14, atol=0)
 
+    def test_layer_vectors_compute_every_neuron_and_can_be_taken_over(self):
+        stack, other, x = build(), build(), torch.randn(7, 4, dtype=torch.float64)
+        first, *_, last = stack.layer_vectors()
+        self.assertEqual([tuple(layer.shape) for layer in (first, last)], [(3, 6, 5), (3, 2, 6)])
+        one = torch.cat([x, torch.ones_like(x[:, :1])], 1) @ first[1].T
+        torch.testing.assert_close(stack.fc_layers[0](x)[1], one)
+        other.load_layer_vectors([torch.zeros_like(layer) for layer in stack.layer_vectors()])
+        self.assertFalse(other(x).any())
+        other.load_layer_vectors(stack.layer_vectors())
+        self.assertTrue(torch.equal(other(x), stack(x)))
+        other.load_layer_vectors([layer[0] for layer in stack.layer_vectors()])
+        self.assertTrue(torch.equal(other(x), stack(x)[:1].expand(3, -1, -1)))
+
     def test_a_selected_student_agrees_in_forward_loss_and_gradient(self):
         for labels, _ in self.losses:
             self.stack.zero_grad()
