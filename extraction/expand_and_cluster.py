@@ -182,6 +182,11 @@ class Imitation:
     scale: tuple[torch.Tensor, torch.Tensor]
     location: str
 
+    @property
+    def least(self) -> float:
+        """The loss of the best student."""
+        return self.losses[place_of_least(self.losses)]
+
 
 def peel(
     students: Students,
@@ -227,6 +232,7 @@ def peel(
         layer, vectors, above, doubtful = recover_until_imitated(here, below, desc, loaders, shares, verbose)
         if symmetry.slope == 0:
             vectors, above = train_together(vectors, above, desc, loaders, verbose)
+        above = polished(above, desc.training_hparams, paths.polish(above.location, "model"), verbose)
         if attempt == "sharpened":
             vectors, above = sharpen(vectors, above, desc, loaders, verbose)
         recovered, below, here, surplus = [*recovered, layer], vectors, above, surplus or doubtful > 0
@@ -271,7 +277,7 @@ def recover_until_imitated(
         vectors = stacked(below, layer.incoming, here.scale, symmetries[here.students.act_fun])
         folder = f"{here.location}_layer_{number + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
         above = imitate_above(vectors, here.students, desc, loaders, folder, verbose)
-        if min(above.losses) <= LACKING * min(here.losses):
+        if above.least <= LACKING * here.least:
             break
         if verbose and doubtful < shares[-1]:
             print(f"Hidden layer {number} seems to lack a neuron: adding those that were in doubt", flush=True)
@@ -355,8 +361,15 @@ def imitate_above(
     if verbose:
         print(f"Students of what is above the recovered layers: {name}", flush=True)
     standard_train(h, shallower, *quick, location, verbose=verbose, epoch_lines=False)
-    polish(shallower, h, *quick, paths.polish(location, "model"), verbose)
     return Imitation(shallower.double(), evaluate(shallower, asked[0])["individual_losses"], asked, scale, location)
+
+
+def polished(above: Imitation, training_hparams: TrainingHparams, location: str, verbose: bool) -> Imitation:
+    """Students after they were polished in place, where that is asked for."""
+    if training_hparams.polish_optimizer is None:
+        return above
+    polish(above.students, training_hparams, *above.asked, location, verbose)
+    return dataclasses.replace(above, losses=evaluate(above.students.double(), above.asked[0])["individual_losses"])
 
 
 def train_together(
@@ -390,7 +403,7 @@ def train_together(
         print(f"Recovered layers and the students above them: {name}", flush=True)
     location = f"{above.location}_together"
     standard_train(h, whole, *quick, location, verbose=verbose, epoch_lines=False)
-    best = int(torch.tensor(evaluate(whole.double(), loaders[0])["individual_losses"]).argmin())
+    best = place_of_least(evaluate(whole.double(), loaders[0])["individual_losses"])
     together = whole.layer_vectors()
     vectors = [layer[best] for layer in together[: len(vectors)]]
     asked, scale = standardised(loaders, vectors, students, desc)
@@ -416,7 +429,7 @@ def sharpen(
         loaders: the queries and answers for training, and others for test.
         verbose: whether to show how it goes.
     """
-    best = above.students.select(int(torch.tensor(above.losses).argmin()))
+    best = above.students.select(place_of_least(above.losses))
     rest = [layer[0] for layer in best.layer_vectors()]
     rest[0] = layers.unstandardised(rest[0], *above.scale)
     network, model_hparams = assemble([*vectors, *rest], desc.model_hparams)
@@ -426,9 +439,12 @@ def sharpen(
     vectors = layer_vectors(network)[: len(vectors)]
     asked, _ = standardised(loaders, vectors, above.students, desc, above.scale)
     h = dataclasses.replace(desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS)
-    polish(above.students, h, *asked, f"{above.location}_polished", verbose)
-    losses = evaluate(above.students, asked[0])["individual_losses"]
-    return vectors, Imitation(above.students, losses, asked, above.scale, location)
+    return vectors, polished(dataclasses.replace(above, asked=asked, location=location), h, f"{above.location}_polished", verbose)
+
+
+def place_of_least(losses: list[float]) -> int:
+    """Which loss is the least; one that has diverged is none."""
+    return min(range(len(losses)), key=lambda place: losses[place] if math.isfinite(losses[place]) else math.inf)
 
 
 def recover_layer(imitation: Imitation, desc: ExtractionDesc, first: bool, doubtful: float) -> layers.RecoveredLayer:
