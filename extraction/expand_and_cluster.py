@@ -214,7 +214,8 @@ def peel(
         desc: the hyperparameters.
         loaders: the queries and answers for training, and others for test.
         location: what the folders of shallower students begin with.
-        attempt: "generous" takes doubtful clusters as well, "sharpened" improves on recovered layers before the next, too.
+        attempt: "generous" takes doubtful clusters as well, and settles signs that matter before the next layer is looked for; "sharpened"
+            improves on recovered layers before the next, too.
         verbose: whether to show how training goes.
 
     Returns:
@@ -230,7 +231,9 @@ def peel(
     for _ in range(1, depth):
         shares = DOUBTFUL[1 if attempt and below else 0 :]  # the first of several layers is the easiest
         layer, vectors, above, doubtful = recover_until_imitated(here, below, desc, loaders, shares, verbose)
-        if symmetry.slope == 0:
+        if symmetry.slope != 0 and attempt:
+            vectors, above = with_settled_signs(vectors, here, above, desc, loaders, verbose)
+        if symmetry.slope == 0 or attempt:
             vectors, above = train_together(vectors, above, desc, loaders, verbose)
         above = polished(above, desc.training_hparams, paths.polish(above.location, "model"), verbose)
         if attempt == "sharpened":
@@ -302,26 +305,23 @@ def activations_of(inputs: torch.Tensor, vectors: list[torch.Tensor], act_fun: A
     return inputs
 
 
-def next_inputs(queries: torch.Tensor, vectors: list[torch.Tensor], act_fun: ActivationFunction, symmetry: Symmetry) -> torch.Tensor:
-    """What the layer above recovered ones may be built on: the activations of the last of them, or what they span where signs are open."""
-    below = activations_of(queries, vectors[:-1], act_fun)
-    return layers.signless(act_fun, symmetry, layers.with_ones(below) @ vectors[-1].T)
-
-
 def standardised(
     loaders: tuple[DataLoader, DataLoader],
     vectors: list[torch.Tensor],
     students: Students,
     desc: ExtractionDesc,
+    settled: bool,
     scale: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[tuple[DataLoader, DataLoader], tuple[torch.Tensor, torch.Tensor]]:
     """Loaders in float64 of the same answers to the activations of the last of recovered layers, less their mean, over their spread.
 
-    The mean and the spread are those of the first loader's, where no other `scale` is given; they are returned as well.
+    Where the signs of that layer are not settled, they are of what its activations with either sign are made of. The mean and the spread are
+    those of the first loader's, where no other `scale` is given; they are returned as well.
     """
-    found = []
+    found, act_fun = [], students.activation
     for loader in loaders:
-        inputs = next_inputs(loader.examples, vectors, students.activation, symmetries[students.act_fun])
+        inputs = layers.with_ones(activations_of(loader.examples, vectors[:-1], act_fun)) @ vectors[-1].T
+        inputs = act_fun(inputs) if settled else layers.signless(act_fun, symmetries[students.act_fun], inputs)
         scale = scale or layers.standardisation(inputs)
         dataset = type(loader.dataset)((inputs - scale[0]) / scale[1], loader.labels)
         found.append(DataLoader(dataset, desc.dataset_hparams.batch_size, loader.seed, torch.float64))
@@ -335,6 +335,7 @@ def imitate_above(
     loaders: tuple[DataLoader, DataLoader],
     location: str,
     verbose: bool,
+    settled: bool = False,
 ) -> Imitation:
     """Trains fresh students with one hidden layer less on the activations of recovered layers.
 
@@ -349,8 +350,9 @@ def imitate_above(
         loaders: the queries and answers for training, and others for test.
         location: where they are trained.
         verbose: whether to show how training goes.
+        settled: whether the signs of the last of these layers are known.
     """
-    asked, scale = standardised(loaders, vectors, students, desc)
+    asked, scale = standardised(loaders, vectors, students, desc, settled)
     sizes = [asked[0].examples.shape[1], *students.sizes[2:]]
     name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
     h = dataclasses.replace(desc.training_hparams, lr=FASTER * desc.training_hparams.lr, further_training=None)
@@ -372,6 +374,35 @@ def polished(above: Imitation, training_hparams: TrainingHparams, location: str,
     return dataclasses.replace(above, losses=evaluate(above.students.double(), above.asked[0])["individual_losses"])
 
 
+def with_settled_signs(
+    vectors: list[torch.Tensor],
+    here: Imitation,
+    above: Imitation,
+    desc: ExtractionDesc,
+    loaders: tuple[DataLoader, DataLoader],
+    verbose: bool,
+) -> tuple[list[torch.Tensor], Imitation]:
+    """Recovered layers with the signs of the last as the students above it show them, and other students on its activations with these.
+
+    They have half as many inputs, which are a layer of a network now, and can be trained with it. With softplus and three layers of ten,
+    one of which had nine of its neurons and two others, that made the first layer more exact, and the second had all ten.
+
+    Args:
+        vectors: of the recovered layers, `[width, D]`.
+        here: the students before.
+        above: students that were trained while the signs were open.
+        desc: the hyperparameters.
+        loaders: the queries and answers for training, and others for test.
+        verbose: whether to show how training goes.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    following = recover_layer(above, desc, False, 0.0).incoming
+    *vectors, _ = stacked(vectors, following, above.scale, symmetries[here.students.act_fun])
+    return vectors, imitate_above(vectors, here.students, desc, loaders, f"{above.location}_settled", verbose, settled=True)
+
+
 def train_together(
     vectors: list[torch.Tensor], above: Imitation, desc: ExtractionDesc, loaders: tuple[DataLoader, DataLoader], verbose: bool
 ) -> tuple[list[torch.Tensor], Imitation]:
@@ -380,7 +411,7 @@ def train_together(
     A recovered layer is as exact as students could be that were too wide in that layer, and what is built on it can be no better: students
     on the first of three layers of ten tanh neurons came to a loss of 1e-3, however long they were trained. Of the right width it becomes
     exact as fast as the students above learn, which then came to 2e-6 (sigmoid 2e-4 to 9e-6, g 3e-4 to 7e-5). The layers of the best of
-    these networks are kept. Where signs matter and are open, a recovered layer is no layer of a network yet, and this cannot be done.
+    these networks are kept. Signs that matter have to be settled before: with open ones, a recovered layer is no layer of a network yet.
 
     Args:
         vectors: of the recovered layers, `[width, D]`.
@@ -406,7 +437,7 @@ def train_together(
     best = place_of_least(evaluate(whole.double(), loaders[0])["individual_losses"])
     together = whole.layer_vectors()
     vectors = [layer[best] for layer in together[: len(vectors)]]
-    asked, scale = standardised(loaders, vectors, students, desc)
+    asked, scale = standardised(loaders, vectors, students, desc, True)
     first, *rest = together[len(vectors) :]
     students.load_layer_vectors([layers.over_standardised(first, *scale), *rest])
     return vectors, Imitation(students, evaluate(students, asked[0])["individual_losses"], asked, scale, above.location)
@@ -437,7 +468,7 @@ def sharpen(
     location = f"{above.location}_sharpened"
     fit_together(network, model_hparams, desc, h, loaders, location, verbose, POLISH_EQUATIONS, ())
     vectors = layer_vectors(network)[: len(vectors)]
-    asked, _ = standardised(loaders, vectors, above.students, desc, above.scale)
+    asked, _ = standardised(loaders, vectors, above.students, desc, True, above.scale)
     h = dataclasses.replace(desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS)
     return vectors, polished(dataclasses.replace(above, asked=asked, location=location), h, f"{above.location}_polished", verbose)
 

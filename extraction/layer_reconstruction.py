@@ -212,17 +212,17 @@ def signless(act_fun: ActivationFunction, symmetry: Symmetry, pre_activations: t
 def settle_signs(
     incoming: torch.Tensor, following: torch.Tensor, spread: torch.Tensor, symmetry: Symmetry
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The signs of a layer, from what the next layer makes of its `signless` parts.
+    """The signs of a layer, from what the next layer makes of its `signless` parts; nothing is open where that is its activations.
 
     Args:
         incoming: of the layer with open signs, `[K, D]`.
-        following: of the next layer, over even parts, linear parts and the bias, `[L, 2 K + 1]`.
-        spread: of these parts over the queries, `[2 K]`.
+        following: of the next layer, over even parts, linear parts and the bias, `[L, 2 K + 1]`, or activations and the bias, `[L, K + 1]`.
+        spread: of what it is built on, over the queries, `[2 K]` or `[K]`.
 
     Returns:
         The incoming vectors with the right signs `[K, D]`, and those of the next layer over these alone `[L, K + 1]`.
     """
-    if symmetry.slope == 0:
+    if following.shape[1] == len(incoming) + 1:
         return incoming, following
     even, linear, bias = following.split([len(incoming), len(incoming), 1], 1)
     linear = -2 / symmetry.slope * linear

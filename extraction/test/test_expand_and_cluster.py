@@ -9,8 +9,9 @@ import torch
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction import expand_and_cluster
+from extraction import layer_reconstruction as layers
 from extraction.desc import ExtractionDesc
-from extraction.expand_and_cluster import imitate_above, sharpen, train_together
+from extraction.expand_and_cluster import Imitation, imitate_above, sharpen, standardised, train_together, with_settled_signs
 from extraction.finetuning import layer_vectors
 from extraction.test.test_finetuning import network, queries
 from foundations.hparams import TrainingHparams
@@ -47,6 +48,26 @@ class TestDepth(TestCase):
         (sharp,), better = sharpen([near], above, desc, loaders, verbose=False)
         self.assertLess((sharp - true).norm().item(), 0.1 * (near - true).norm().item())
         self.assertLess(max(better.losses), min(above.losses))
+
+    def test_the_next_layer_settles_signs_for_new_students(self):
+        teacher, x = network("mlp_4_5_4_3", "softplus"), queries(400)
+        true, following, outputs = layer_vectors(teacher)
+        turned = torch.tensor([1.0, -1, -1, 1, 1], dtype=torch.float64)[:, None]
+        loader = DataLoader(Dataset(x, teacher(x).detach()), 100, seed=1, dtype=torch.float64)
+        desc = ExtractionDesc.default_for("students_mlp(2)_4_9_9_3")
+        desc.model_hparams.act_fun, desc.training_hparams = "softplus", TrainingHparams("adam", 0.02, "3it")
+        here = Imitation(network("students_mlp(2)_4_9_9_3", "softplus"), [], (loader, loader), (torch.zeros(4), torch.ones(4)), self.root)
+        asked, scale = standardised((loader, loader), [turned * true], here.students, desc, settled=False)
+        pre_activations = (layers.with_ones(teacher.activations(x, 1)) @ following.T).detach()
+        over_both = layers.fit_outputs(asked[0].examples, pre_activations).T
+        students = network("students_mlp(2)_10_4_3", "softplus")
+        students.load_layer_vectors([over_both + 1e-4 * torch.stack([queries(4, 11), queries(4, 11).flip(0)]), outputs])
+        above = Imitation(students, evaluate(students, asked[0])["individual_losses"], asked, scale, os.path.join(self.root, "layer_2"))
+        (settled,), plain = with_settled_signs([turned * true], here, above, desc, (loader, loader), verbose=False)
+        torch.testing.assert_close(settled, true)
+        self.assertEqual(plain.students.sizes, [5, 9, 3])
+        inputs = plain.asked[0].examples * plain.scale[1] + plain.scale[0]
+        torch.testing.assert_close(inputs, teacher.activations(x, 1).detach())
 
     def test_the_weights_of_shallower_students_do_not_depend_on_the_folder(self):
         desc = ExtractionDesc.default_for("students_mlp(3)_4_5_6_2")

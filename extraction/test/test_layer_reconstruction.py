@@ -216,7 +216,8 @@ class TestSettleSigns(unittest.TestCase):
         pre_activations = random(20, 3)
         self.assertTrue(torch.equal(signless(torch.tanh, symmetries["tanh"], pre_activations), torch.tanh(pre_activations)))
         vectors, following = random(3, 4), random(2, 4, seed=1)
-        self.assertEqual(settle_signs(vectors, following, torch.ones(3), symmetries["tanh"]), (vectors, following))
+        for act_fun in ("tanh", "relu"):
+            self.assertEqual(settle_signs(vectors, following, torch.ones(3), symmetries[act_fun]), (vectors, following))
 
 
 class TestNetwork(unittest.TestCase):
