@@ -1,4 +1,4 @@
-"""Recovered layers are built upon, on networks that are known."""
+"""Layer after layer, on networks that are known."""
 
 import os
 import unittest
@@ -8,11 +8,12 @@ import torch
 
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
-from extraction import expand_and_cluster
 from extraction import layer_reconstruction as layers
+from extraction import peeling
 from extraction.desc import ExtractionDesc
-from extraction.expand_and_cluster import Imitation, imitate_above, sharpen, standardised, train_together, with_settled_signs
 from extraction.finetuning import layer_vectors
+from extraction.imitation import Imitation, standardised
+from extraction.peeling import with_settled_signs
 from extraction.test.test_finetuning import network, queries
 from foundations.hparams import TrainingHparams
 from testing import toy_teacher
@@ -21,34 +22,6 @@ from training.evaluation import evaluate
 
 
 class TestDepth(TestCase):
-    def nearly_recovered(self, noise: float):
-        """A layer of a known network and as it is with some noise, students above the latter, the hyperparameters, and the loaders."""
-        teacher, x = network("mlp_4_5_4_3"), queries(1500)
-        loader = DataLoader(Dataset(x, teacher(x).detach()), 256, seed=1, dtype=torch.float64)
-        desc = ExtractionDesc.default_for("students_mlp(2)_4_9_9_3")
-        desc.model_hparams.act_fun, desc.training_hparams = "tanh", TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine")
-        true = layer_vectors(teacher)[0]
-        near = true + noise * queries(5, 5)
-        folder = os.path.join(self.root, "layer_2")
-        above = imitate_above([near], network("students_mlp(2)_4_9_9_3"), desc, (loader, loader), folder, verbose=False)
-        return true, near, above, desc, (loader, loader)
-
-    def test_recovered_layers_become_more_exact_with_students_above_them(self):
-        true, near, above, desc, loaders = self.nearly_recovered(1e-2)
-        desc.training_hparams.training_steps = "15000it"  # of which this takes a tenth
-        before = above.losses
-        (exact,), better = train_together([near], above, desc, loaders, verbose=False)
-        self.assertLess((exact - true).norm().item(), 0.8 * (near - true).norm().item())
-        self.assertLess(max(better.losses), min(before))
-        again = evaluate(better.students, better.asked[0])["individual_losses"]
-        self.assertEqual(better.losses, again)
-
-    def test_recovered_layers_are_sharpened_by_a_student_above_them(self):
-        true, near, above, desc, loaders = self.nearly_recovered(1e-3)
-        (sharp,), better = sharpen([near], above, desc, loaders, verbose=False)
-        self.assertLess((sharp - true).norm().item(), 0.1 * (near - true).norm().item())
-        self.assertLess(max(better.losses), min(above.losses))
-
     def test_the_next_layer_settles_signs_for_new_students(self):
         teacher, x = network("mlp_4_5_4_3", "softplus"), queries(400)
         true, following, outputs = layer_vectors(teacher)
@@ -69,19 +42,6 @@ class TestDepth(TestCase):
         inputs = plain.asked[0].examples * plain.scale[1] + plain.scale[0]
         torch.testing.assert_close(inputs, teacher.activations(x, 1).detach())
 
-    def test_the_weights_of_shallower_students_do_not_depend_on_the_folder(self):
-        desc = ExtractionDesc.default_for("students_mlp(3)_4_5_6_2")
-        desc.training_hparams = TrainingHparams("adam", 0.01, "3it")
-        loaders = tuple(DataLoader(Dataset(queries(40), queries(40, 2)), 40, seed=7, dtype=torch.float64) for _ in range(2))
-        found = []
-        for folder in ("here", "elsewhere"):
-            location = os.path.join(self.root, folder)
-            above = imitate_above([queries(5, 5)], network("students_mlp(3)_4_5_6_2"), desc, loaders, location, verbose=False)
-            found.append(above.students)
-        self.assertEqual(found[0].sizes, [5, 6, 2])
-        for here, elsewhere in zip(found[0].parameters(), found[1].parameters(), strict=True):
-            self.assertTrue(torch.equal(here, elsewhere))
-
     def peel_off(self) -> str:
         """What `extract` prints about a network with two hidden layers."""
         name, _ = toy_teacher.make("mlp_5_4_3_3", "tanh", seed=2)
@@ -98,7 +58,7 @@ class TestDepth(TestCase):
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
     def test_a_layer_that_is_doubted_without_cause_is_found_all_the_same(self):
-        with mock.patch.object(expand_and_cluster, "LACKING", 0.0):
+        with mock.patch.object(peeling, "LACKING", 0.0):
             out = self.peel_off()
         self.assertIn("Hidden layer 1 seems to lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
