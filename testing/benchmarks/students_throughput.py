@@ -2,10 +2,11 @@
 
 Command: python -m testing.benchmarks.students_throughput
 Hardware: 2 CPU cores.
-Result: with `--batches 40 --repeats 6`, 10 and 50 students 784-80-10 took 1.64 and 1.34 times as long as the products, which misses 1.3
-(1.26 to 1.64 and 1.23 to 1.38 in other runs), and the published layout 1.51 and 1.62 times as long as they; 64-64-10 and 2-16-1 were 3.4
-times as fast as it is with its loader (n=1). Of ten students the forward and the backward pass take 1.26 times as long as the products. The
-rest is Adam, whose moments come from a cache that these have emptied: 0.4 ms a step by itself, 1 to 1.5 ms after them.
+Result: with `--batches 40 --repeats 4`, 10 and 50 students 784-80-10 took 1.41 and 1.26 times as long as the products, which misses 1.3
+for ten (1.26 to 1.64 and 1.23 to 1.38 in other runs), and the published layout 1.59 and 1.68 times as long as they; 64-64-10 and 2-16-1
+were 4.4 and 4.3 times as fast as it is with its loader (n=1). Of ten students the forward and the backward pass take 1.26 times as long as
+the products. The rest is Adam, whose moments come from a cache that these have emptied: 0.4 ms a step by itself, 1 to 1.5 ms after them.
+Large pages do not change that.
 
 Students of 784-80-10 are to take at most 1.3 times as long as the two products of their first layer alone (forward, and for the gradient of
 the weights, of all students at once), and the published layout at least 1.3 times as long as ours, both with queries in memory. There the
