@@ -31,6 +31,7 @@ from training.train import Objective
 
 FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of the answers
 WEIGHT_ERROR = 1e-6  # how far the answers may leave a weight from the truth, as a share of the largest in its layer
+TOUCH = 1e-6  # of the spread of what goes into a neuron: as close to its kink a query shows nothing of it
 SEPARATION = 1e-6  # the angle between two neurons, in radians, below which they are one, or opposites that make a linear map
 DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of the answers
 EQUATIONS_PER_UNKNOWN = 5
@@ -176,31 +177,53 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     The curvature `J'J` of the residuals, every column of J at unit length, has an eigenvalue of zero for each combination of weights that
     the answers leave open. Where scaling is free, those that it leaves open are counted as closed.
 
+    A weight of relu that no answer determines can be pushed until its neuron just touches a query with its kink, or one that is otherwise
+    always active just lets go of one. Whether it does is a matter of rounding, and counts for nothing: neurons are examined as if they came
+    into play a little later, and a little sooner. Three layers of ten, with two neurons that were never active together, had passed for
+    determined through one such query.
+
     Returns:
         The rank, less the scalings; and the largest deviation of a weight that the residual allows, as a share of the largest weight of
         its layer, None where some combination is open.
     """
-    parameters = list(network.parameters())
-    count = sum(parameter.numel() for parameter in parameters)
+    count = sum(parameter.numel() for parameter in network.parameters())
     outputs = loader.labels.shape[1]
     chosen = _some(loader, -(-EQUATIONS_PER_UNKNOWN * count // outputs))
-    square = curvature(network, loader.examples[chosen], loader.labels[chosen])
-    lengths = square.diagonal().sqrt()
-    lengths = torch.where(lengths > 0, lengths, 1.0)
-    scalings = _scalings(network) if symmetry.positive_scaling else square.new_zeros(0, count)
-    free = torch.nn.functional.normalize(scalings * lengths, dim=1)
-    eigenvalues = torch.linalg.eigvalsh(square / lengths[:, None] / lengths + free.T @ free * count)
-    rounding = count * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
-    rank = int((eigenvalues > rounding).sum()) - len(free)
-    if rank + len(free) < count:
+    queries, answers = loader.examples[chosen], loader.labels[chosen]
+    touched = [_sooner(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
+    spectra = [_spectrum(each, symmetry, queries, answers) for each in touched]
+    rank, lengths, least = min(spectra, key=lambda spectrum: (spectrum[0], spectrum[2]))
+    if rank + (sum(network.sizes[1:-1]) if symmetry.positive_scaling else 0) < count:
         return rank, None
     with torch.no_grad():
-        answers = loader.labels[chosen]
         rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
-        error = float((network(loader.examples[chosen]) - answers).norm()) + rounded
-    deviations = error / (lengths * eigenvalues.min().sqrt())
+        error = float((network(queries) - answers).norm()) + rounded
+    deviations = error / (lengths * math.sqrt(least))
     largest = torch.cat([vectors.abs().max().expand(vectors.numel()) for vectors in layer_vectors(network)])
     return rank, float((deviations / largest).max())
+
+
+def _spectrum(network: FullyConnected, symmetry: Symmetry, queries: torch.Tensor, answers: torch.Tensor) -> tuple[int, torch.Tensor, float]:
+    """The rank of the Jacobian less the scalings, the lengths of its columns `[P]`, and the least eigenvalue with unit lengths."""
+    square = curvature(network, queries, answers)
+    lengths = square.diagonal().sqrt()
+    lengths = torch.where(lengths > 0, lengths, 1.0)
+    scalings = _scalings(network) if symmetry.positive_scaling else square.new_zeros(0, len(square))
+    free = torch.nn.functional.normalize(scalings * lengths, dim=1)
+    eigenvalues = torch.linalg.eigvalsh(square / lengths[:, None] / lengths + free.T @ free * len(square))
+    rounding = len(square) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
+    return int((eigenvalues > rounding).sum()) - len(free), lengths, float(eigenvalues.min())
+
+
+@torch.no_grad()
+def _sooner(network: FullyConnected, queries: torch.Tensor, share: float) -> FullyConnected:
+    """A copy of a network whose hidden neurons become active sooner, by a share of the spread of what goes into them."""
+    moved = copy.deepcopy(network)
+    for layer in moved.fc_layers:
+        inputs = layer(queries)
+        layer.bias += share * inputs.std(0)
+        queries = network.activation(inputs)
+    return moved
 
 
 def _scalings(network: FullyConnected) -> torch.Tensor:

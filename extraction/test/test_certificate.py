@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
-from extraction.certificate import WEIGHT_ERROR, can_be_turned, certify
+from extraction.certificate import WEIGHT_ERROR, can_be_turned, certify, determination
 from extraction.clustering import Clustering
 from extraction.expand_and_cluster import Reconstruction
 from extraction.finetuning import layer_vectors
@@ -136,6 +136,29 @@ class TestDetermination(CertificateTestCase):
         model = network("relu")
         model.fc_layers[0].bias.data[2] = 100
         self.assert_open(self.assert_rank_is_that_of_the_jacobian(model))
+
+    def test_what_a_single_touch_of_a_kink_determines_is_open(self):
+        """The second input is zero wherever the neuron is active, but for one query."""
+        along = torch.linspace(0.1, 2, 15, dtype=torch.float64)
+        plain = torch.stack([along, torch.zeros(15)], 1)
+        beside = torch.stack([-torch.ones(15), along / 4], 1)
+        model = network("relu", "mlp_2_1_1")
+        model.fc_layers[0].weight.data[0], model.fc_layers[0].bias.data[0], model.fc.weight.data[0, 0] = torch.tensor([1.0, 2.0]), 0, 1
+        for touch, rank in ((0.5, 3), (0.51, 4)):  # where the neuron begins is at 0.5
+            touching = torch.tensor([[-1.0, touch + 1e-15]], dtype=torch.float64)
+            x = torch.cat([plain, beside[beside[:, 1] < 0.45], touching])
+            self.assertEqual(np.linalg.matrix_rank(jacobian_of(model, x)), 4)
+            loader = DataLoader(Dataset(x, model(x).detach()), len(x), dtype=torch.float64)
+            self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
+
+    def test_what_a_neuron_shows_that_lets_go_of_a_single_query_by_rounding_is_open(self):
+        x = queries(20, 2).abs() + 0.1
+        model = network("relu", "mlp_2_1_1")
+        model.fc_layers[0].weight.data[0], model.fc_layers[0].bias.data[0], model.fc.weight.data[0, 0] = torch.ones(2), 0, 1
+        for over, rank in ((-1e-15, 3), (-0.01, 4)):
+            asked = torch.cat([x, torch.tensor([[over, 0.0]], dtype=torch.float64)])
+            loader = DataLoader(Dataset(asked, model(asked).detach()), len(asked), dtype=torch.float64)
+            self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
 
     def test_a_neuron_that_nothing_listens_to_is_open(self):
         for act_fun in ("tanh", "relu"):
