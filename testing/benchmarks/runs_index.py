@@ -2,8 +2,8 @@
 
 Command: python -m testing.benchmarks.runs_index
 Hardware: one of 2 CPU cores, with nothing else at work.
-Result: imports 0.24 s. With one seed a hash list 1.01 s, filter 0.65, sort 1.02, json 0.93, diff 0.47; with five list 0.61, filter 0.68,
-sort 0.63, json 0.82, diff 0.31 (shortest of 3); reading alone takes a third of a second.
+Result: imports 0.20 s. With one seed a hash list 0.97 s, filter 0.63, sort 1.03, json 1.08, diff 0.46; with five list 0.60, filter 0.68,
+sort 0.58, json 0.55, diff 0.24 (shortest of 3); reading alone takes a third of a second.
 
 Imports are timed in a fresh process each, and must bring neither torch nor numpy. Beside the time of each question stands that of reading
 the same records and logs with nothing else, which is what the disk and the JSON parser take: the ratio says what `runs` adds.
