@@ -2,7 +2,7 @@
 
 Command:  python -m testing.benchmarks.false_acceptance [--trials 200] [--first 0] [--jobs 2]
 Hardware: two CPU cores.
-Result:   none of 200 falsely accepted, 18 of the 22 that are right accepted; 10 minutes on a busy machine (n=1).
+Result:   none of 200 falsely accepted, 18 of the 22 that are right accepted; 5 minutes (n=1).
 Prints:   a line for each trial as it is finished, and a table by kind: trials, identified, accepted, falsely accepted. A trial is all in
           its number: `--first 17 --trials 1` runs trial 17 again. The exit status is 1 if any network was falsely accepted, else 0.
 
