@@ -82,7 +82,7 @@ def certify(result: Reconstruction, train_loader: DataLoader, test_loader: DataL
     network, symmetry = result.network, symmetries[result.network.act_fun]
     spread = float((train_loader.labels - train_loader.labels.mean(0)).square().mean().sqrt()) or 1.0
     residual, held_out = (largest_error(network, loader) / spread for loader in (train_loader, test_loader))
-    free = sum(network.sizes[1:-1]) if symmetry.positive_scaling else 0
+    free = _free(network, symmetry)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
     apart = separation(network, symmetry)
     rank = bound = disagreement = None
@@ -193,7 +193,7 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     touched = [_sooner(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
     spectra = [_spectrum(each, symmetry, queries, answers) for each in touched]
     rank, lengths, least = min(spectra, key=lambda spectrum: (spectrum[0], spectrum[2]))
-    if rank + (sum(network.sizes[1:-1]) if symmetry.positive_scaling else 0) < count:
+    if rank + _free(network, symmetry) < count:
         return rank, None
     with torch.no_grad():
         rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
@@ -201,6 +201,11 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     deviations = error / (lengths * math.sqrt(least))
     largest = torch.cat([vectors.abs().max().expand(vectors.numel()) for vectors in layer_vectors(network)])
     return rank, float((deviations / largest).max())
+
+
+def _free(network: FullyConnected, symmetry: Symmetry) -> int:
+    """How many weights scaling leaves free: one for each hidden neuron."""
+    return sum(network.sizes[1:-1]) if symmetry.positive_scaling else 0
 
 
 def _spectrum(network: FullyConnected, symmetry: Symmetry, queries: torch.Tensor, answers: torch.Tensor) -> tuple[int, torch.Tensor, float]:

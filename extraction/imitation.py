@@ -113,15 +113,13 @@ def imitate_above(
     """
     asked, scale = standardised(loaders, vectors, students, desc, settled)
     sizes = [asked[0].examples.shape[1], *students.sizes[2:]]
-    name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
-    h = dataclasses.replace(desc.training_hparams, lr=FASTER * desc.training_hparams.lr, further_training=None)
+    name = stack_name(students.networks, sizes)
     shallower = models.get(
         dataclasses.replace(desc.model_hparams, model_name=name), seed=derive(loaders[0].seed, "layers left", len(sizes))
     )
-    quick = [DataLoader(loader.dataset, loader.batch_size, loader.seed, getattr(torch, h.stored_precision)) for loader in asked]
     if verbose:
         print(f"Students of what is above the recovered layers: {name}", flush=True)
-    standard_train(h, shallower, *quick, location, verbose=verbose, epoch_lines=False)
+    train_quickly(shallower, desc, asked, location, verbose, lr=FASTER * desc.training_hparams.lr)
     return Imitation(shallower.double(), evaluate(shallower, asked[0])["individual_losses"], asked, scale, location)
 
 
@@ -152,18 +150,14 @@ def train_together(
     """
     students, training = above.students, desc.training_hparams
     sizes = [vectors[0].shape[1] - 1, *map(len, vectors), *students.sizes[1:]]
-    name = f"students_mlp({students.networks})_{'_'.join(map(str, sizes))}"
+    name = stack_name(students.networks, sizes)
     first, *rest = students.layer_vectors()
     whole = models.get(dataclasses.replace(desc.model_hparams, model_name=name))
     whole.load_layer_vectors([*vectors, layers.unstandardised(first, *above.scale), *rest])
     steps = f"{math.ceil(TOGETHER_SHARE * Step.from_str(training.training_steps, len(above.asked[0])).iteration)}it"
-    h = dataclasses.replace(training, lr=TOGETHER_RATE * training.lr, training_steps=steps, further_training=None)
-    batch_size, dtype = above.asked[0].batch_size, getattr(torch, h.stored_precision)
-    quick = [DataLoader(loader.dataset, batch_size, loader.seed, dtype) for loader in loaders]
     if verbose:
         print(f"Recovered layers and the students above them: {name}", flush=True)
-    location = f"{above.location}_together"
-    standard_train(h, whole, *quick, location, verbose=verbose, epoch_lines=False)
+    train_quickly(whole, desc, loaders, f"{above.location}_together", verbose, lr=TOGETHER_RATE * training.lr, training_steps=steps)
     best = place_of_least(evaluate(whole.double(), loaders[0])["individual_losses"])
     together = whole.layer_vectors()
     vectors = [layer[best] for layer in together[: len(vectors)]]
@@ -190,8 +184,8 @@ def sharpen(
         loaders: the queries and answers for training, and others for test.
         verbose: whether to show how it goes.
     """
-    best = above.students.select(place_of_least(above.losses))
-    rest = [layer[0] for layer in best.layer_vectors()]
+    best = place_of_least(above.losses)
+    rest = [layer[best] for layer in above.students.layer_vectors()]
     rest[0] = layers.unstandardised(rest[0], *above.scale)
     network, model_hparams = assemble([*vectors, *rest], desc.model_hparams)
     h = TrainingHparams("levenberg_marquardt", 1.0, SHARPENING_STEPS, precision="float64")
@@ -201,6 +195,21 @@ def sharpen(
     asked, _ = standardised(loaders, vectors, above.students, desc, True, above.scale)
     h = dataclasses.replace(desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS)
     return vectors, polished(dataclasses.replace(above, asked=asked, location=location), h, f"{above.location}_polished", verbose)
+
+
+def stack_name(networks: int, sizes: list[int]) -> str:
+    """The name of students of some sizes, the inputs first."""
+    return f"students_mlp({networks})_{'_'.join(map(str, sizes))}"
+
+
+def train_quickly(
+    students: Students, desc: ExtractionDesc, loaders: tuple[DataLoader, DataLoader], location: str, verbose: bool, **changes: object
+) -> None:
+    """Trains students as the first ones were, in their batches and number format, but for some hyperparameters."""
+    h = dataclasses.replace(desc.training_hparams, further_training=None, **changes)
+    batch_size, dtype = desc.dataset_hparams.batch_size, getattr(torch, h.stored_precision)
+    quick = [DataLoader(loader.dataset, batch_size, loader.seed, dtype) for loader in loaders]
+    standard_train(h, students, *quick, location, verbose=verbose, epoch_lines=False)
 
 
 def standardised(
