@@ -3,12 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from cli import arg_utils
 from cli.completion.runner import CompletionRunner
 from cli.plot.runner import PlotRunner
 from cli.runs.runner import RunsRunner
 from cli.sweep.runner import SweepRunner
 from extraction.runner import ExtractionRunner
+from foundations.arguments import ArgumentParser
 from foundations.errors import unknown
 from foundations.runner import Job, Runner
 from lottery.branch.runner import LotteryBranchRunner
@@ -50,17 +50,17 @@ def platform_class(arguments: Sequence[str]) -> type[Platform]:
     Raises:
         ConfigError: there is no such platform.
     """
-    return platforms.get(arg_utils.ArgumentParser("", arguments).peek("platform", "local"))
+    return platforms.get(ArgumentParser("", arguments).peek("platform", "local"))
 
 
-def parser(command: str, arguments: Sequence[str]) -> arg_utils.ArgumentParser:
+def parser(command: str, arguments: Sequence[str]) -> ArgumentParser:
     """What reads the arguments of a command; some of them decide which flags there are.
 
     Raises:
         ConfigError: there is no such command, or one of the arguments that decide does not make sense.
     """
     runner_class, platform = get(command), platform_class(arguments)
-    made = arg_utils.ArgumentParser(f"EC.py {command}", arguments, runner_class.description(), runner_class.examples())
+    made = ArgumentParser(f"EC.py {command}", arguments, runner_class.description(), runner_class.examples())
     if runner_class.computes:
         valid = list(platforms.registered_platforms)
         text = f"Where the command runs; --help beside it lists the flags of that platform. (one of: {', '.join(valid)}; default: local)"

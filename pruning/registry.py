@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from cli.arg_utils import ArgumentParser
 from foundations import hparams
+from foundations.arguments import ArgumentParser
 from foundations.errors import unknown
 from models.base import Model
 from pruning import base, erdos_renyi_kernel, fc19, grasp, han, random, snip, sparse_global, synflow

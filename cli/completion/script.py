@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cli import runner_registry
-from cli.arg_utils import ArgumentParser
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from platforms import local
 

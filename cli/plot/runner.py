@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cli.arg_utils import ArgumentParser
 from cli.plot import draw, series
 from cli.plot.series import EPOCH, ITERATION, LEVEL, LOGGED, WEIGHTS, Group, Source
 from cli.runs import query
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.runner import SelectionArgs, existing
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 from foundations.runner import Runner

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cli.arg_utils import ArgumentParser
 from cli.runs import index, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import Row
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 from foundations.runner import Runner

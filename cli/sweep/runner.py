@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cli.arg_utils import ArgumentParser
 from cli.runs import query, table
 from cli.runs.names import Names
 from cli.runs.runner import existing
 from cli.sweep import grid, plan, work
 from cli.sweep.plan import Planned
 from cli.sweep.work import Outcome, Task
+from foundations.arguments import ArgumentParser
 from foundations.errors import Busy, ConfigError, unknown
 from foundations.hparams import Hparams
 from foundations.runner import Runner

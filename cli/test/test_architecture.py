@@ -15,7 +15,6 @@ CHECKOUT = os.path.dirname(os.path.abspath(EC.__file__))
 # A part of the program may know the parts on lower floors, and itself. The first name that a module begins with is its part.
 FLOORS = {
     "foundations": 0,
-    "cli.arg_utils": 1,
     "platforms": 2,
     "models": 3,
     "pruning": 3,
@@ -97,13 +96,12 @@ class TestArchitecture(TestCase):
         for source in forms:
             with self.subTest(source=source):
                 self.assertEqual(len(trespasses("models.base", source)), 1)
-        self.assertEqual(len(trespasses("cli.arg_utils", "from . import runner_registry")), 1)
+        self.assertEqual(len(trespasses("cli.shared_args", "from . import runner_registry")), 1)
 
     def test_models_and_pruning_may_know_each_other_and_workflows_may_not(self):
         self.assertEqual(trespasses("models.base", "import pruning.mask") + trespasses("pruning.mask", "from models import base"), [])
         self.assertEqual(len(trespasses("lottery.runner", "from extraction import desc")), 1)
 
     def test_the_ground_floor_of_cli_serves_all_and_the_rest_of_it_serves_none(self):
-        self.assertEqual(trespasses("platforms.base", "from cli import arg_utils"), [])
         self.assertEqual(trespasses("training.runner", "from cli.shared_args import JobArgs"), [])
         self.assertEqual(len(trespasses("training.runner", "from cli import runner_registry")), 1)

@@ -9,7 +9,7 @@ import io
 import json
 from dataclasses import dataclass
 
-from cli.arg_utils import ArgumentParser
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams, ExtractionHparams, Hparams, ModelHparams, TrainingHparams, hashed_as, unhashed
 from testing.test_case import TestCase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
-from cli.arg_utils import ArgumentParser
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
 from foundations.step import Step

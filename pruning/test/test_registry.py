@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from cli.arg_utils import ArgumentParser
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.hparams import ModelHparams, PruningHparams
 from models import registry as models

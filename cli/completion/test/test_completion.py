@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from unittest import mock
 
 from cli import runner_registry
-from cli.arg_utils import ArgumentParser
 from cli.completion.runner import CompletionRunner
 from cli.completion.script import script
 from datasets.datagen import registry as datagen
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from lottery.branch import registry as branches
 from models import activation_functions

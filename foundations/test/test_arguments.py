@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from unittest import mock
 
-from cli.arg_utils import ArgumentParser
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from testing.test_case import TestCase
