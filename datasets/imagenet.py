@@ -15,8 +15,8 @@ import torch
 
 from datasets import base, transformations
 from foundations import imports
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError, reason
-from foundations.hparams import DatasetHparams
 from foundations.seeds import derive
 from platforms.platform import get_platform
 

@@ -8,8 +8,9 @@ import torch
 
 from datasets import base, image_registry, teacher_dataset, transformations
 from datasets.datagen import registry as datagen
+from foundations.dataset_hparams import UNSUPERVISED_LABELS, DatasetHparams
 from foundations.errors import unknown
-from foundations.hparams import UNSUPERVISED_LABELS, DatasetHparams, TrainingHparams
+from foundations.training_hparams import TrainingHparams
 
 registered_datasets = {
     **image_registry.registered_images,

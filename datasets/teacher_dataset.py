@@ -22,9 +22,10 @@ from datasets import base
 from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_shown
 from foundations.errors import ConfigError, did_you_mean, reason
-from foundations.hparams import DatasetHparams, ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry as models
 from platforms import files
 from platforms.platform import get_platform

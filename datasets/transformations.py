@@ -14,8 +14,8 @@ from fractions import Fraction
 import torch
 import torch.nn.functional as F
 
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
 from foundations.seeds import derive
 
 NAMES = (

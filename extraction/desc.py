@@ -7,7 +7,8 @@ import dataclasses
 import os
 
 from foundations.desc import fingerprint
-from foundations.hparams import LINKAGES, ExtractionHparams, Hparams
+from foundations.extraction_hparams import LINKAGES, ExtractionHparams
+from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 from training.desc import TrainingDesc
 

@@ -17,7 +17,7 @@ from extraction.peeling import peel
 from extraction.symmetry import symmetries
 from foundations import paths
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry as models
 from models.mlp import FullyConnected
 from models.students import Model as Students

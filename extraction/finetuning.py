@@ -16,7 +16,8 @@ from extraction import layer_reconstruction as layers
 from extraction.desc import ExtractionDesc
 from extraction.symmetry import symmetries
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.mlp import FullyConnected, Perceptron
 from models.students import Model as Students

@@ -12,9 +12,9 @@ from extraction import layer_reconstruction as layers
 from extraction.desc import ExtractionDesc
 from extraction.finetuning import EXACT, assemble, fit_together, layer_vectors
 from extraction.symmetry import symmetries
-from foundations.hparams import TrainingHparams
 from foundations.seeds import derive
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.activation_functions import ActivationFunction
 from models.students import Model as Students

@@ -14,8 +14,11 @@ from collections.abc import Mapping, Sequence
 
 from extraction import certificate, evaluation, report
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import reason
-from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from platforms import files, provenance
 from platforms.platform import get_platform
 

@@ -8,11 +8,14 @@ import os
 import types
 
 from foundations import step
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import show
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, Hparams, PruningHparams, TrainingHparams
+from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
+from pruning.hparams import PruningHparams
 from training.desc import TrainingDesc
 
 PRETRAIN = "pretrain"  # what the flags of pretraining, its fields and its folder begin with
@@ -126,8 +129,10 @@ class LotteryDesc(TrainingDesc):
     @staticmethod
     def default_for(model_name: str) -> LotteryDesc:
         from models import registry as models
+        from pruning import registry as pruning
 
-        pruning_hparams = models.get_default_hparams(model_name).pruning_hparams
+        defaults = models.get_default_hparams(model_name)
+        pruning_hparams = pruning.default_hparams(defaults.pruning_strategy, defaults.pruning_layers_to_ignore)
         return LotteryDesc(*vars(TrainingDesc.default_for(model_name)).values(), pruning_hparams)
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from cli.shared_args import JobArgs
 from foundations import paths
 from foundations.errors import ConfigError
-from foundations.hparams import Hparams, TrainingHparams
+from foundations.hparams import Hparams
 from foundations.runner import Runner
+from foundations.training_hparams import TrainingHparams
 from lottery.desc import PRETRAIN, LotteryDesc
 from platforms import lock
 from platforms.platform import get_platform

@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 import re
 
+from foundations.dataset_hparams import DatasetHparams
 from foundations.defaults import DefaultHparams
-from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from models import base
-from pruning import sparse_global
 
 
 class Convolutional(base.Model):
@@ -78,7 +79,6 @@ class Convolutional(base.Model):
                 warmup_steps=cls.warmup_steps,
                 weight_decay=1e-4,
             ),
-            pruning_hparams=sparse_global.PruningHparams("sparse_global"),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from foundations.errors import ConfigError, did_you_mean
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models.base import Model
 
 SHOWN = 3  # names of tensors that an error gives as examples

@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from foundations.dataset_hparams import DatasetHparams
 from foundations.defaults import DefaultHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from models import activation_functions, base
-from pruning import sparse_global
 
 
 class Perceptron(base.Model):
@@ -124,7 +125,7 @@ class FullyConnected(Perceptron):
             DatasetHparams(dataset_name=cls.dataset, batch_size=128),
             ModelHparams(model_name=model_name, model_init="kaiming_normal", batchnorm_init="uniform"),
             TrainingHparams(optimizer_name=optimizer_name, lr=lr, training_steps=cls.training_steps),
-            pruning_hparams=sparse_global.PruningHparams("sparse_global", pruning_layers_to_ignore="fc.weight"),
+            pruning_layers_to_ignore="fc.weight",
         )
 
 

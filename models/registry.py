@@ -12,7 +12,7 @@ import torch
 from foundations import paths
 from foundations.defaults import DefaultHparams
 from foundations.errors import ConfigError, did_you_mean, reason, unknown
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from foundations.seeds import derive
 from foundations.step import Step
 from models import (

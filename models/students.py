@@ -13,8 +13,10 @@ import re
 import torch
 from torch.nn import functional as F
 
+from foundations.dataset_hparams import DatasetHparams
 from foundations.defaults import DefaultHparams
-from foundations.hparams import DatasetHparams, ExtractionHparams, TrainingHparams
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.training_hparams import TrainingHparams
 from models import base, parallel
 from models.mlp import FullyConnected, Perceptron
 
@@ -133,5 +135,6 @@ class Model(Perceptron):
             dataclasses.replace(plain.model_hparams, model_name=model_name),
             TrainingHparams(optimizer_name="adam", lr=family.students_lr, training_steps=steps, centred=deep, lr_decay="cosine"),
             ExtractionHparams(),
-            plain.pruning_hparams,
+            plain.pruning_strategy,
+            plain.pruning_layers_to_ignore,
         )

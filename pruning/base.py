@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
-from foundations import hparams
 from foundations.errors import ConfigError, unknown
 from models.base import Model
+from pruning import hparams
 from pruning.mask import Mask
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from foundations import hparams
 from foundations.arguments import ArgumentParser
 from foundations.errors import unknown
 from models.base import Model
-from pruning import base, erdos_renyi_kernel, fc19, grasp, han, random, snip, sparse_global, synflow
+from pruning import base, erdos_renyi_kernel, fc19, grasp, han, hparams, random, snip, sparse_global, synflow
 
 registered_strategies: dict[str, type[base.Strategy]] = {
     "sparse_global": sparse_global.Strategy,
@@ -38,6 +37,15 @@ def get_pruning_hparams(pruning_strategy: str) -> type[base.PruningHparams]:
         ConfigError: there is no such strategy.
     """
     return _find(pruning_strategy).get_pruning_hparams()
+
+
+def default_hparams(pruning_strategy: str, layers_to_ignore: str | None) -> base.PruningHparams:
+    """The default hyperparameters of a strategy for a network whose layers to ignore are given, joined by commas.
+
+    Raises:
+        ConfigError: there is no such strategy.
+    """
+    return get_pruning_hparams(pruning_strategy)(pruning_strategy, pruning_layers_to_ignore=layers_to_ignore)
 
 
 def check(pruning_hparams: base.PruningHparams, model: Model) -> None:

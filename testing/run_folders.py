@@ -7,9 +7,13 @@ import os
 
 from extraction.desc import ExtractionDesc
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
-from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, PruningHparams, TrainingHparams
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from lottery.desc import LotteryDesc
+from pruning.hparams import PruningHparams
 from training.desc import TrainingDesc
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from foundations.errors import ConfigError
-from foundations.hparams import PRECISIONS, TrainingHparams
+from foundations.training_hparams import PRECISIONS, TrainingHparams
 from models.base import Model
 from platforms.platform import get_platform
 

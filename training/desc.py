@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
-from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 
 
 @dataclasses.dataclass

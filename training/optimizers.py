@@ -8,8 +8,8 @@ import math
 import torch
 
 from foundations.errors import ConfigError, unknown
-from foundations.hparams import DECAYS, PRECISIONS, TrainingHparams
 from foundations.step import Step
+from foundations.training_hparams import DECAYS, PRECISIONS, TrainingHparams
 from platforms.platform import get_platform
 from training.centring import Centring
 from training.second_order import LBFGS, LevenbergMarquardt

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from cli.shared_args import TRACKER_MODES, JobArgs
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, TrainingHparams
 from foundations.runner import Runner
 from foundations.seeds import NOT_CHOSEN, draw
+from foundations.training_hparams import TrainingHparams
 from platforms import files, lock
 from platforms.platform import get_platform
 from training.desc import TrainingDesc

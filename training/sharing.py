@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from models.base import Model
 from models.wrapper import Wrapper
 from platforms.platform import get_platform

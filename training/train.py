@@ -8,9 +8,9 @@ import torch
 
 from datasets.base import DataLoader
 from foundations import paths
-from foundations.hparams import TrainingHparams
 from foundations.seeds import derive
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from models import registry
 from models.base import Model
 from platforms import memory

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_shown
-from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 
 BUNDLES = {"dataset": DatasetHparams, "model": ModelHparams, "training": TrainingHparams, "extraction": ExtractionHparams}
 LONGEST_RECORD = 2**20  # bytes that are no sign of damage

@@ -19,7 +19,10 @@ from cli.runs.runner import RunsRunner
 from cli.runs.table import FORMATS
 from cli.shared_args import JobArgs
 from extraction.desc import ExtractionDesc
-from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from foundations.dataset_hparams import DatasetHparams
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.desc import LotteryDesc, PretrainingArgs
 from lottery.runner import LevelArgs

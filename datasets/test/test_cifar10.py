@@ -10,8 +10,8 @@ import torchvision.transforms.functional as reference
 from PIL import Image
 
 from datasets import registry
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
 from testing import dataset_files
 from testing.test_case import TestCase
 

@@ -4,7 +4,7 @@ import sklearn.datasets
 import torch
 
 from datasets import registry
-from foundations.hparams import DatasetHparams
+from foundations.dataset_hparams import DatasetHparams
 from testing.test_case import TestCase
 
 

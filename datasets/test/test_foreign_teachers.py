@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from datasets import registry, teacher_dataset
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry as models
 from platforms.platform import get_platform
 from testing.test_case import TestCase

@@ -11,8 +11,8 @@ import torchvision
 from torchvision import transforms
 
 from datasets import imagenet, registry, transformations
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
 from platforms import platform
 from testing import dataset_files
 from testing.test_case import CpuPlatform, TestCase

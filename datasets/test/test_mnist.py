@@ -8,8 +8,8 @@ from unittest import mock
 import torch
 
 from datasets import fashion_mnist, mnist, registry
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
 from testing import dataset_files
 from testing.test_case import TestCase
 

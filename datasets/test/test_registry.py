@@ -3,8 +3,9 @@
 import torch
 
 from datasets import registry
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from testing import toy_teacher
 from testing.test_case import TestCase
 

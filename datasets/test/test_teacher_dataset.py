@@ -13,8 +13,8 @@ import torch
 
 from datasets import digits, registry, teacher_dataset
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
 from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase

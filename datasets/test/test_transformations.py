@@ -8,8 +8,8 @@ import torchvision.transforms.functional as reference
 from PIL import Image
 
 from datasets import base, registry, transformations
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams
 from testing.test_case import TestCase
 
 

@@ -18,7 +18,7 @@ from extraction.expand_and_cluster import Reconstruction
 from extraction.finetuning import layer_vectors
 from extraction.layer_reconstruction import RecoveredLayer
 from extraction.symmetry import symmetries
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry
 from models.activation_functions import LEAKY_SLOPE
 from testing.test_case import TestCase

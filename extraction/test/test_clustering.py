@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import average, fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
 from extraction.clustering import angles, best_cut, cluster, condensed_distances, distances, is_narrow, shared_clusters
-from foundations.hparams import LINKAGES
+from foundations.extraction_hparams import LINKAGES
 
 
 def planted(neurons=5, students=6, dimensions=8, noise=1e-3, junk=0, seed=0, flip=False):

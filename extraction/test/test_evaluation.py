@@ -9,7 +9,7 @@ from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction.evaluation import function_error, score
 from extraction.symmetry import symmetries, transform
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry
 
 

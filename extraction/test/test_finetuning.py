@@ -11,7 +11,7 @@ from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction.desc import ExtractionDesc
 from extraction.finetuning import assemble, contributions, dispensable, fit, is_exact, layer_vectors, relative_loss, simplify, trim
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry
 from testing.test_case import TestCase
 

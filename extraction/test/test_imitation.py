@@ -10,7 +10,7 @@ from extraction.desc import ExtractionDesc
 from extraction.finetuning import layer_vectors
 from extraction.imitation import imitate_above, sharpen, train_together
 from extraction.test.test_finetuning import network, queries
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from testing.test_case import TestCase
 from training.evaluation import evaluate
 

@@ -15,7 +15,7 @@ from extraction.finetuning import layer_vectors
 from extraction.imitation import Imitation, standardised
 from extraction.peeling import with_settled_signs
 from extraction.test.test_finetuning import network, queries
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from testing import toy_teacher
 from testing.test_case import TestCase
 from training.evaluation import evaluate

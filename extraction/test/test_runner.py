@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from extraction import expand_and_cluster
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import registry
 from platforms.platform import get_platform
 from testing import browser, toy_teacher

@@ -8,8 +8,11 @@ import json
 import os
 
 from extraction.desc import ExtractionDesc
+from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc, parse_shown
-from foundations.hparams import DatasetHparams, ExtractionHparams, ModelHparams, TrainingHparams
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from testing.test_case import TestCase
 from training.desc import TrainingDesc
 

@@ -10,8 +10,12 @@ import json
 from dataclasses import dataclass
 
 from foundations.arguments import ArgumentParser
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, ExtractionHparams, Hparams, ModelHparams, TrainingHparams, hashed_as, unhashed
+from foundations.extraction_hparams import ExtractionHparams
+from foundations.hparams import Hparams, hashed_as, unhashed
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from testing.test_case import TestCase
 
 

@@ -19,11 +19,13 @@ from cli.shared_args import JobArgs
 from datasets import registry as datasets
 from datasets.base import DataLoader
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, Hparams, TrainingHparams
+from foundations.hparams import Hparams
 from foundations.runner import Runner
 from foundations.seeds import derive
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from lottery import report
 from lottery import runner as trunk_runner
 from lottery.branch.arguments import LevelRangeArgs, arguments_of, trunk_command

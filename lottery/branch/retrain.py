@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datasets import registry as datasets
-from foundations.hparams import DatasetHparams, TrainingHparams
+from foundations.dataset_hparams import DatasetHparams
+from foundations.training_hparams import TrainingHparams
 from lottery.branch import base
 
 

@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 
 from foundations.arguments import ArgumentParser
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from lottery.desc import LotteryDesc
 from pruning import fc19, sparse_global
 from testing.test_case import TestCase

@@ -13,8 +13,9 @@ import torch
 
 from datasets import registry as datasets
 from foundations import paths
-from foundations.hparams import DatasetHparams, TrainingHparams
+from foundations.dataset_hparams import DatasetHparams
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from lottery.desc import LotteryDesc
 from models import base as models_base
 from models import registry as models

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import activation_functions, cifar_resnet, registry
 from testing.test_case import TestCase
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg
 
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import cifar_vgg, registry
 from testing.test_case import TestCase
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import cifar_resnet, cifar_vgg, imagenet_resnet, registry
 from testing.test_case import TestCase
 from training.desc import TrainingDesc

@@ -7,7 +7,8 @@ import torch
 from datasets import cifar10
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from models import registry
 from testing.test_case import TestCase
 from training.test.test_train import regression_loader

@@ -5,7 +5,7 @@ import math
 import torch
 
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import activation_functions, cifar_lenet, digits_lenet, mlp, mnist_lenet, registry
 from testing.test_case import TestCase
 

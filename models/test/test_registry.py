@@ -5,7 +5,7 @@ import os
 import torch
 
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from foundations.step import Step
 from models import base, registry
 from testing.test_case import TestCase

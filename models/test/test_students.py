@@ -9,7 +9,7 @@ from torch import nn
 
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import activation_functions, registry, students
 from testing.test_case import TestCase
 from training.test.test_train import class_loader, hparams, network, regression_loader

@@ -6,9 +6,10 @@ import dataclasses
 
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams, PruningHparams
+from foundations.model_hparams import ModelHparams
 from models import registry as models
 from pruning import fc19, registry, sparse_global
+from pruning.hparams import PruningHparams
 from testing.test_case import TestCase
 
 DEFAULTS = sparse_global.PruningHparams("sparse_global", 0.3, "fc.weight")

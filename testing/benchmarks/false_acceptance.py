@@ -50,8 +50,9 @@ from extraction.evaluation import score
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import symmetries
 from foundations.errors import ConfigError
-from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
 from foundations.seeds import derive
+from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.mlp import FullyConnected
 

@@ -50,7 +50,7 @@ from extraction.finetuning import assemble
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import Symmetry, symmetries
 from foundations.errors import ConfigError
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.activation_functions import activation_functions
 from models.mlp import FullyConnected

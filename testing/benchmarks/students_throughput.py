@@ -31,8 +31,9 @@ import torch
 from torch import nn
 
 from datasets import base, teacher_dataset
-from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from platforms.platform import get_platform
 from training.train import train

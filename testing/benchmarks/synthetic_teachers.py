@@ -33,8 +33,8 @@ from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.runner import ExtractionRunner, check
 from foundations.errors import ConfigError
-from foundations.hparams import TrainingHparams
 from foundations.seeds import derive
+from foundations.training_hparams import TrainingHparams
 from models.mlp import FullyConnected
 from testing import toy_teacher
 

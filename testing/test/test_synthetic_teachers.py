@@ -6,7 +6,7 @@ from unittest import mock
 import torch
 
 from datasets import teacher_dataset
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from testing.benchmarks import synthetic_teachers
 from testing.benchmarks.synthetic_teachers import numbers, spread_apart, synthetic_teacher, table

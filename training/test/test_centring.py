@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import nn
 
-from foundations.hparams import ModelHparams
+from foundations.model_hparams import ModelHparams
 from models import activation_functions
 from models import registry as models
 from pruning.mask import Mask

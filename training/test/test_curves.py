@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 
 from datasets import registry as datasets
 from datasets.base import DataLoader
-from foundations.hparams import DatasetHparams
+from foundations.dataset_hparams import DatasetHparams
 from models import base
 from testing.test_case import TestCase
 from training.metric_logger import MetricLogger

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.defaults import DefaultHparams
-from foundations.hparams import DatasetHparams, ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
+from foundations.training_hparams import TrainingHparams
 from models import base
 from platforms import provenance
 from platforms.platform import get_platform

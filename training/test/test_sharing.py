@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from platforms import platform
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel

@@ -14,8 +14,9 @@ from torch import nn
 
 from datasets import digits, teacher_dataset
 from datasets.base import DataLoader
-from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.model_hparams import ModelHparams
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from models import base, registry
 from testing.test_case import TestCase
 from training.train import standard_train, train

@@ -11,7 +11,7 @@ import torch
 from datasets import teacher_dataset
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
-from foundations.hparams import TrainingHparams
+from foundations.training_hparams import TrainingHparams
 from models import base, registry
 from platforms import stopping
 from platforms.stopping import Stopped

@@ -10,8 +10,10 @@ from unittest import mock
 
 import torch
 
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, Hparams, TrainingHparams
+from foundations.hparams import Hparams
+from foundations.training_hparams import TrainingHparams
 from lottery.branch import base, randomly_prune, registry, retrain
 from lottery.branch.arguments import LevelRangeArgs
 from lottery.test.test_runner import LotteryTestCase

@@ -12,9 +12,10 @@ import torch
 
 from datasets import registry as datasets
 from foundations import paths
+from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import DatasetHparams, TrainingHparams
 from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from lottery.branch import linear_connectivity, registry
 from lottery.branch.randomly_prune import _evenly
 from lottery.desc import LotteryDesc

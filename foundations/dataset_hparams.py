@@ -1,0 +1,62 @@
+"""The hyperparameters of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundations.errors import ConfigError, unknown
+from foundations.hparams import Hparams, unhashed
+from foundations.seeds import NOT_CHOSEN
+
+UNSUPERVISED_LABELS = ("rotation",)
+
+
+@dataclass
+class DatasetHparams(Hparams):
+    """Which examples, and how many at a time."""
+
+    dataset_name: str
+    batch_size: int
+    teacher_name: str | None = None
+    teacher_seed: int = NOT_CHOSEN
+    datagen: str | None = None
+    samples: int | None = unhashed(None)
+    d_in: int | None = unhashed(None)
+    do_not_augment: bool = False
+    transformation_seed: int | None = None
+    subsample_fraction: float | None = None
+    random_labels_fraction: float | None = None
+    unsupervised_labels: str | None = None
+    blur_factor: int | None = None
+
+    _name = "Dataset Hyperparameters"
+    _description = "The examples to train on, and for the dataset 'teacher' who answers which queries."
+    _dataset_name = "The dataset. 'teacher' asks a trained network for its outputs."
+    _batch_size = "Examples in a batch."
+    _teacher_name = (
+        "Who answers the queries of the dataset 'teacher': the hash of a train run or a unique prefix of it, the name of a model "
+        "(its default run, trained first when absent), or a .npz file with arrays X and y."
+    )
+    _teacher_seed = "The seed of the teacher's run."
+    _datagen = "The queries: policies joined by +, each with an optional count, such as digits+random:4000. A file of answers has its own."
+    _samples = "Queries in all; policies without a count share them. Inferred when left out."
+    _d_in = "Inputs of the teacher. Inferred when left out, checked when given."
+    _do_not_augment = "Train on the images as they are, without random crops and mirroring."
+    _transformation_seed = "The seed of what changes the dataset: subsampling, random labels, rotation, augmentation (0 when left out)."
+    _subsample_fraction = "The share of the training examples that is kept, drawn at random."
+    _random_labels_fraction = "The share of the training examples that get a class drawn at random."
+    _unsupervised_labels = "Another task, in training and test. 'rotation': by how many quarter turns an image has been turned."
+    _blur_factor = "Blur training images by shrinking them so many times and enlarging them again."
+
+    def __post_init__(self):
+        self.require("batch_size", self.batch_size >= 1, "1 or more")
+        self.require("samples", self.samples is None or self.samples >= 1, "1 or more")
+        self.require("d_in", self.d_in is None or self.d_in >= 1, "1 or more")
+        self.require("teacher_seed", self.teacher_seed >= NOT_CHOSEN, "-1 (not chosen) or more")
+        for name in ("subsample_fraction", "random_labels_fraction"):
+            self.require(name, getattr(self, name) is None or 0 < getattr(self, name) <= 1, "more than 0 and at most 1")
+        self.require("blur_factor", self.blur_factor is None or self.blur_factor >= 1, "1 or more")
+        if self.unsupervised_labels not in (None, *UNSUPERVISED_LABELS):
+            raise unknown("--unsupervised_labels", self.unsupervised_labels, UNSUPERVISED_LABELS)
+        if self.unsupervised_labels is not None and self.random_labels_fraction is not None:
+            raise ConfigError("--random_labels_fraction: does not go with --unsupervised_labels, which replaces all labels")
