@@ -1,114 +1,71 @@
-"""What speaks for a recovered network when nobody can show the teacher's weights.
+"""Examines a recovered network without the teacher's weights.
 
-The figures rest on the answers alone. A network is accepted as exact where it gives every answer to the rounding floor, those held out as
-well; where the answers leave no freedom in its weights, and no choice of signs; and where a rival, fitted to other answers from another
-start, is the same function even where the two would differ most. That may refuse a right answer, such as one that was rounded. It says
-nothing of inputs far from those that were asked, and cannot tell activation functions that are one and the same up to weights:
-sigmoid(x) = (1 + tanh(x / 2)) / 2.
+The figures rest on the answers alone (`extraction/checks.py` says what each requires). A network is accepted as exact where it gives every
+answer to the rounding floor, the held-out answers as well; where the answers determine its weights and signs; and where a rival network,
+fitted to other answers from another start, is the same function even where the two differ most. The certificate may refuse a right network,
+such as one from rounded answers. It says nothing of inputs far from the queries, and cannot tell activation functions apart that are the
+same up to weights: sigmoid(x) = (1 + tanh(x / 2)) / 2.
 
-Axes: Q queries, P parameters of the network, O outputs; K neurons of a layer, D its inputs with the bias last, L units of the next layer.
+Axes: Q queries, P parameters of the network, O outputs.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-from collections.abc import Mapping
 
 import torch
-from scipy.linalg import qr
 
 from datasets.base import DataLoader
+from extraction.checks import FLOOR, SEPARATION, Certificate
 from extraction.clustering import distances
-from extraction.expand_and_cluster import Reconstruction
-from extraction.finetuning import layer_vectors
+from extraction.search import Reconstruction
+from extraction.session import Session
+from extraction.signs import has_joint_sign_flip
 from extraction.symmetry import Symmetry, symmetries
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, curvature
 from training.train import Objective
 
-FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of the answers
-WEIGHT_ERROR = 1e-6  # how far the answers may leave a weight from the truth, as a share of the largest in its layer
-TOUCH = 1e-6  # of the spread of what goes into a neuron: as close to its kink a query shows nothing of it
-SEPARATION = 1e-6  # the angle between two neurons, in radians, below which they are one, or opposites that make a linear map
-DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of the answers
+TOUCH = 1e-6  # share of the spread of a neuron's pre-activations: a query closer to the kink than this determines nothing
 EQUATIONS_PER_UNKNOWN = 5
 DISTURBANCE = 1e-3  # of the rival's first weights, relative
-MOST_CHOICES = 16  # of signs that are tried, to the power of two
 RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Certificate:
-    """The figures, and whether they will do; None where the network is too large for one.
-
-    Attributes:
-        residual: the largest error on the queries, as a share of the spread of the answers.
-        held_out_residual: the same on the pairs that were held out.
-        equations: numbers among the answers.
-        unknowns: parameters of the network, less those that a symmetry leaves free.
-        rank: how many combinations of parameters the answers determine.
-        weight_error_bound: how far the residual can have led a weight astray, as a share of the largest in its layer.
-        agreement: the share of the students that hold the rarest of the neurons.
-        separation: the smallest angle between two neurons of a layer, in radians.
-        signs_settled: whether no neurons of a layer can be turned to their opposites together without a change of the function.
-        disagreement: the largest difference between the network and its rival that gradient ascent finds, as a share of the spread.
-        accepted: whether the network is exact, as far as answers can tell.
-    """
-
-    residual: float
-    held_out_residual: float
-    equations: int
-    unknowns: int
-    rank: int | None
-    weight_error_bound: float | None
-    agreement: float
-    separation: float
-    signs_settled: bool
-    disagreement: float | None
-    accepted: bool
-
-
-def certify(result: Reconstruction, train_loader: DataLoader, test_loader: DataLoader) -> Certificate:
+def certify(session: Session, result: Reconstruction) -> Certificate:
     """Examines a recovered network without the teacher's weights.
 
     Args:
+        session: the extraction, with the queries and answers that the network was recovered from, and others.
         result: the reconstruction.
-        train_loader: the queries and answers that it was recovered from, in float64.
-        test_loader: others, likewise.
     """
     network, symmetry = result.network, symmetries[result.network.act_fun]
-    spread = float((train_loader.labels - train_loader.labels.mean(0)).square().mean().sqrt()) or 1.0
-    residual, held_out = (largest_error(network, loader) / spread for loader in (train_loader, test_loader))
+    answers = session.answers
+    spread = float((answers - answers.mean(0)).square().mean().sqrt()) or 1.0
+    residual, held_out = (largest_error(network, loader) / spread for loader in session.loaders)
     free = _free(network, symmetry)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
-    apart = separation(network, symmetry)
     rank = bound = disagreement = None
-    settled = signs_settled(network, symmetry)
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = determination(network, symmetry, train_loader)
+        rank, bound = determination(network, symmetry, session.loaders.train)
     if rank == unknowns and residual <= FLOOR:
-        disagreement = rivalry(network, train_loader) / spread
-    figures = residual, held_out, train_loader.labels.numel(), unknowns, rank, bound, agreement(result), apart, settled, disagreement
-    found = Certificate(*figures, accepted=False)
-    return dataclasses.replace(found, accepted=all(met(dataclasses.asdict(found)).values()))
-
-
-def met(figures: Mapping[str, object]) -> dict[str, bool]:
-    """Of each figure of which something is required, whether that is met; what was not examined is not."""
-    bound, disagreement = figures["weight_error_bound"], figures["disagreement"]
-    return {
-        "residual": figures["residual"] <= FLOOR,
-        "held_out_residual": figures["held_out_residual"] <= FLOOR,
-        "equations": figures["equations"] > figures["unknowns"],
-        "rank": figures["rank"] == figures["unknowns"],
-        "weight_error_bound": bound is not None and bound <= WEIGHT_ERROR,
-        "separation": figures["separation"] >= SEPARATION,
-        "signs_settled": figures["signs_settled"],
-        "disagreement": disagreement is not None and disagreement <= DISAGREEMENT,
-    }
+        disagreement = rivalry(network, session.loaders.train) / spread
+    return Certificate.of(
+        {
+            "residual": residual,
+            "held_out_residual": held_out,
+            "equations": answers.numel(),
+            "unknowns": unknowns,
+            "rank": rank,
+            "weight_error_bound": bound,
+            "agreement": agreement(result),
+            "separation": separation(network, symmetry),
+            "signs_settled": signs_settled(network, symmetry),
+            "disagreement": disagreement,
+        }
+    )
 
 
 @torch.no_grad()
@@ -118,19 +75,20 @@ def largest_error(network: FullyConnected, loader: DataLoader) -> float:
 
 
 def agreement(result: Reconstruction) -> float:
-    """The share of the students with a say that hold the rarest of the recovered neurons."""
+    """The share of the voting students that contain the rarest of the recovered neurons."""
     shares = []
     for layer in result.layers:
-        found = layer.clustering
-        students = len(set(found.student.tolist()))
-        shares += [len(set(found.student[found.labels == label].tolist())) / students for label in range(found.clusters)]
+        clustering = layer.clustering
+        students = len(set(clustering.student.tolist()))
+        members = (clustering.student[clustering.labels == label] for label in range(clustering.clusters))
+        shares += [len(set(student.tolist())) / students for student in members]
     return min(shares)
 
 
 def separation(network: FullyConnected, symmetry: Symmetry) -> float:
     """The smallest angle between the incoming vectors of two neurons of a layer, up to sign where that is open, in radians."""
     least = math.pi
-    for vectors in layer_vectors(network)[:-1]:
+    for vectors in network.layer_vectors()[:-1]:
         if len(vectors) > 1:
             chords = distances(torch.nn.functional.normalize(vectors, dim=1), symmetry.opposite_looks_alike)
             chords.fill_diagonal_(2.0)
@@ -139,48 +97,27 @@ def separation(network: FullyConnected, symmetry: Symmetry) -> float:
 
 
 def signs_settled(network: FullyConnected, symmetry: Symmetry) -> bool:
-    """Whether no neurons of a layer can be turned to their opposites together without a change of the function; false where in doubt."""
-    vectors = layer_vectors(network)
-    return symmetry.slope == 0 or not any(map(can_be_turned, vectors[:-1], vectors[1:]))
-
-
-def can_be_turned(incoming: torch.Tensor, following: torch.Tensor) -> bool:
-    """Whether some neurons of a layer are together no other than their opposites, as are those of relu(x + 1) - relu(x).
-
-    Where s(-x) = s(x) + slope x, turning neurons leaves the sum of their `slope * a w'` behind, and a constant: nothing that the next bias
-    cannot take where that sum is zero. That asks for a vector of zeros and ones in the null space of the matrix with a column `a (x) w` for
-    each neuron. Once n of its values are known, n the dimension of that space, all are: there are 2^n - 1 to try.
-
-    Args:
-        incoming: `[K, D]`.
-        following: the next layer's incoming vectors, `[L, K + 1]`.
-    """
-    weights, outgoing = incoming[:, :-1].cpu(), following[:, :-1].T.cpu()
-    gram = (weights @ weights.T) * (outgoing @ outgoing.T)
-    lengths = gram.diagonal().sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
-    eigenvalues, directions = torch.linalg.eigh(gram / lengths[:, None] / lengths)
-    null = directions[:, eigenvalues <= len(gram) * SEPARATION**2]
-    count = null.shape[1]
-    if count == 0 or count > MOST_CHOICES:
-        return count > 0
-    places = torch.from_numpy(qr(null.T.numpy(), mode="r", pivoting=True)[1][:count]).long()
-    choices = (torch.arange(1, 2**count)[:, None] >> torch.arange(count) & 1).to(gram)
-    turned = null @ torch.linalg.solve(null[places], (choices * lengths[places]).T)
-    turned = (turned / lengths[:, None]).round().clamp(0, 1)
-    left_behind = (turned * (gram @ turned)).sum(0)
-    return bool((left_behind <= SEPARATION**2 * (gram.diagonal() @ turned)).any())
+    """Whether no neurons of a layer can change sign together without a change of the function; false where in doubt."""
+    vectors = network.layer_vectors()
+    return symmetry.slope == 0 or not any(
+        has_joint_sign_flip(incoming, following, SEPARATION) for incoming, following in zip(vectors[:-1], vectors[1:], strict=True)
+    )
 
 
 def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoader) -> tuple[int, float | None]:
     """How well the answers determine the weights, to first order, for a network of at most DENSE_PARAMETERS.
 
     The curvature `J'J` of the residuals, every column of J at unit length, has an eigenvalue of zero for each combination of weights that
-    the answers leave open. Where scaling is free, those that it leaves open are counted as closed.
+    the answers leave open. The combinations that a free scaling leaves open are counted as determined.
 
-    A weight of relu that no answer determines can be pushed until its neuron just touches a query with its kink, or one that is otherwise
-    always active just lets go of one. Whether it does is a matter of rounding, and counts for nothing: neurons are examined as if they came
-    into play a little later, and a little sooner. Three layers of ten, with two neurons that were never active together, had passed for
-    determined through one such query.
+    The fit can push a relu weight that no answer determines until the kink of its neuron just touches a query. Whether it does is a matter
+    of rounding. So the rank is examined with biases a little lower and a little higher, and the smaller rank counts. Without this, a network
+    of three layers of ten, with two neurons that were never active together, passed as determined through one such query.
+
+    Args:
+        network: in float64.
+        symmetry: of its activation function.
+        loader: the queries and answers.
 
     Returns:
         The rank, less the scalings; and the largest deviation of a weight that the residual allows, as a share of the largest weight of
@@ -190,7 +127,7 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     outputs = loader.labels.shape[1]
     chosen = _some(loader, -(-EQUATIONS_PER_UNKNOWN * count // outputs))
     queries, answers = loader.examples[chosen], loader.labels[chosen]
-    touched = [_sooner(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
+    touched = [_shift_biases(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
     spectra = [_spectrum(each, symmetry, queries, answers) for each in touched]
     rank, lengths, least = min(spectra, key=lambda spectrum: (spectrum[0], spectrum[2]))
     if rank + _free(network, symmetry) < count:
@@ -199,7 +136,7 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
         rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
         error = float((network(queries) - answers).norm()) + rounded
     deviations = error / (lengths * math.sqrt(least))
-    largest = torch.cat([vectors.abs().max().expand(vectors.numel()) for vectors in layer_vectors(network)])
+    largest = torch.cat([vectors.abs().max().expand(vectors.numel()) for vectors in network.layer_vectors()])
     return rank, float((deviations / largest).max())
 
 
@@ -221,8 +158,8 @@ def _spectrum(network: FullyConnected, symmetry: Symmetry, queries: torch.Tensor
 
 
 @torch.no_grad()
-def _sooner(network: FullyConnected, queries: torch.Tensor, share: float) -> FullyConnected:
-    """A copy of a network whose hidden neurons become active sooner, by a share of the spread of what goes into them."""
+def _shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) -> FullyConnected:
+    """A copy of a network with higher biases of the hidden neurons, by a share of the spread of their pre-activations."""
     moved = copy.deepcopy(network)
     for layer in moved.fc_layers:
         inputs = layer(queries)
@@ -247,8 +184,8 @@ def _scalings(network: FullyConnected) -> torch.Tensor:
 def rivalry(network: FullyConnected, loader: DataLoader) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
-    The rival begins near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
-    begin halfway between two queries, and stay in the box that the queries span.
+    The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
+    start halfway between two queries, and stay in the box that the queries span.
     """
     generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
     rival = copy.deepcopy(network)
@@ -261,7 +198,7 @@ def rivalry(network: FullyConnected, loader: DataLoader) -> float:
     optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])
     for _ in range(RIVAL_STEPS):
         optimizer.step(objective)
-        if optimizer.spent:
+        if optimizer.converged:
             break
     low, high = loader.examples.amin(0), loader.examples.amax(0)
     pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)
@@ -280,6 +217,6 @@ def rivalry(network: FullyConnected, loader: DataLoader) -> float:
 
 
 def _some(loader: DataLoader, count: int) -> torch.Tensor:
-    """So many queries, drawn by the run's seed; all where there are no more."""
+    """The places of `count` queries, drawn by the run's seed; all where there are no more."""
     generator = torch.Generator().manual_seed(derive(loader.seed, "certificate"))
     return torch.randperm(len(loader.examples), generator=generator)[:count]

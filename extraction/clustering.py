@@ -16,10 +16,31 @@ import torch
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import cdist, squareform
 
+from extraction.host import from_host, to_host
+
 NEAR_MOST = 0.5  # a cut must leave at least this share of the largest number of clusters seen below the angle that beta allows
 LEAST_HEIGHT = 1e-12  # heights below are all rounding
 BLOCK = 256  # rows of the matrix of pairs that are computed at a time
 CANCELS = 1e-6  # of squared distances below this share of the squared length the product formula leaves fewer than ten digits
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Which clusters count as neurons of the teacher.
+
+    Attributes:
+        gamma: the share of the students that must have a neuron in a cluster.
+        beta: the median angle between the members of a cluster is at most pi / beta.
+        linkage: how the distance of two clusters follows from those of their members: average, complete, single or weighted. With all of
+            them heights only grow along the tree.
+        doubtful: the largest number of further clusters that are taken in doubt, for each cluster that counts. They are the smallest
+            subtrees that half as many students share. Most of all that there may be are torn copies.
+    """
+
+    gamma: float
+    beta: float
+    linkage: str = "average"
+    doubtful: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class Clustering:
 
 def distances(vectors: torch.Tensor, up_to_sign: bool) -> torch.Tensor:
     """Euclidean distances between all pairs, `[n, n]`, for few vectors; see `condensed_distances`."""
-    return torch.from_numpy(squareform(condensed_distances(vectors, up_to_sign), checks=False)).to(vectors.device)
+    return from_host(squareform(condensed_distances(vectors, up_to_sign), checks=False), vectors)
 
 
 def condensed_distances(vectors: torch.Tensor, up_to_sign: bool, block: int = BLOCK) -> np.ndarray:
@@ -77,7 +98,7 @@ def condensed_distances(vectors: torch.Tensor, up_to_sign: bool, block: int = BL
     """
     n = len(vectors)
     vectors = vectors.double()
-    on_host = vectors.cpu().numpy()
+    on_host = to_host(vectors)
     squares = torch.einsum("nd,nd->n", vectors, vectors)
     condensed = np.empty(n * (n - 1) // 2)
     filled = 0
@@ -86,7 +107,7 @@ def condensed_distances(vectors: torch.Tensor, up_to_sign: bool, block: int = BL
         products = vectors[rows] @ vectors[start:].T
         squared = (products.abs_() if up_to_sign else products).mul_(-2).add_(squares[rows, None]).add_(squares[start:])
         near = squared < CANCELS * squares[rows, None]
-        squared, near = squared.cpu().numpy(), near.cpu().numpy()
+        squared, near = to_host(squared), to_host(near)
         _compute_again(squared, near, on_host[start:], up_to_sign)
         for row, values in enumerate(squared):
             later = values[row + 1 :]
@@ -119,39 +140,26 @@ def _compute_again(squared: np.ndarray, near: np.ndarray, vectors: np.ndarray, u
         waiting[alike] = False
 
 
-def cluster(
-    vectors: torch.Tensor,
-    student: np.ndarray,
-    students: int,
-    gamma: float,
-    beta: float,
-    up_to_sign: bool,
-    linkage: str = "average",
-    doubtful: float = 0.0,
-) -> Clustering | None:
+def cluster(vectors: torch.Tensor, student: np.ndarray, students: int, criteria: Criteria, up_to_sign: bool) -> Clustering | None:
     """Clusters the neurons of one layer.
 
     Args:
         vectors: in canonical form, `[n, D]`.
-        student: whose each neuron is, 0 .. students - 1, `[n]`.
-        students: how many there are, N.
-        gamma: a cluster counts if at least gamma * N students have a neuron in it.
-        beta: and if the median angle between its members is at most pi / beta.
+        student: the student of each neuron, 0 .. students - 1, `[n]`.
+        students: the number of students, N.
+        criteria: which clusters count.
         up_to_sign: whether opposite vectors are the same neuron.
-        linkage: how the distance of two clusters follows from those of their members: average, complete, single or weighted. With all
-            of them heights only grow along the tree.
-        doubtful: how many clusters are added that are in doubt, at most, for each one that counts: the smallest that half as many students
-            share. Most of all that there may be are torn copies.
 
     Returns:
         The clusters; None where there are none.
     """
     if len(vectors) < 2:
         return None
+    gamma, angle = criteria.gamma, math.pi / criteria.beta
     condensed = condensed_distances(vectors, up_to_sign)
-    tree = hierarchy.linkage(condensed, linkage)
+    tree = hierarchy.linkage(condensed, criteria.linkage)
     counts = shared_clusters(tree, student, students, gamma)
-    limit = 2 * math.sin(math.pi / beta / 2)
+    limit = 2 * math.sin(angle / 2)
     cut = best_cut(tree[:, 2], counts, limit)
     if cut is None:
         return None
@@ -160,12 +168,12 @@ def cluster(
     labels = np.full(len(raw), -1)
     clusters = 0
     for members in np.split(by_label, np.flatnonzero(np.diff(raw[by_label])) + 1):
-        if len(np.unique(student[members])) >= gamma * students and is_narrow(vectors[members], math.pi / beta, up_to_sign):
+        if len(np.unique(student[members])) >= gamma * students and is_narrow(vectors[members], angle, up_to_sign):
             labels[members] = clusters
             clusters += 1
-    late = late_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if doubtful else []
-    late.sort(key=lambda members: -len(np.unique(student[members])))  # those of most students first, of these the tightest
-    for members in late[: math.ceil(doubtful * clusters)]:
+    unassigned = unassigned_clusters(tree, labels, student, max(2.0, gamma * students / 2), limit) if criteria.doubtful else []
+    unassigned.sort(key=lambda members: -len(np.unique(student[members])))  # most students first; among equals the tightest
+    for members in unassigned[: math.ceil(criteria.doubtful * clusters)]:
         labels[members] = clusters
         clusters += 1
     return Clustering(condensed, tree, cut, labels, student) if clusters else None
@@ -187,31 +195,31 @@ def shared_clusters(tree: np.ndarray, student: np.ndarray, students: int, gamma:
     return sum(shared[:n]) + np.cumsum(changes)
 
 
-def late_clusters(tree: np.ndarray, labels: np.ndarray, student: np.ndarray, least: float, limit: float) -> list[list[int]]:
-    """The smallest subtrees that hold neurons of at least `least` students, among what is in no cluster.
+def unassigned_clusters(tree: np.ndarray, labels: np.ndarray, student: np.ndarray, least: float, limit: float) -> list[list[int]]:
+    """The smallest subtrees of neurons in no cluster that hold neurons of at least `least` students.
 
-    One pass over the merges. What merges with a cluster, or with such a subtree, is at an end.
+    One pass over the merges. A subtree grows no further when it merges with a cluster, or when it has enough students.
 
     Args:
         tree: scipy's linkage matrix, `[n - 1, 4]`.
         labels: the cluster of each neuron, -1 where it is in none, `[n]`.
-        student: whose each neuron is, `[n]`.
-        least: how many students.
-        limit: no subtree above this height.
+        student: the student of each neuron, `[n]`.
+        least: the number of students.
+        limit: the largest height of a subtree.
 
     Returns:
-        The neurons of each, in the order of their heights.
+        The neurons of each subtree, in the order of their heights.
     """
     members: list[list[int] | None] = [[leaf] if label < 0 else None for leaf, label in enumerate(labels.tolist())]
-    found = []
+    subtrees = []
     for left, right, height, _ in tree.tolist():
         one, other = members[int(left)], members[int(right)]
         merged = None if one is None or other is None else one + other
         if merged is not None and height <= limit and len(np.unique(student[merged])) >= least:
-            found.append(merged)
+            subtrees.append(merged)
             merged = None
         members.append(merged)
-    return found
+    return subtrees
 
 
 def best_cut(heights: np.ndarray, counts: np.ndarray, limit: float) -> float | None:

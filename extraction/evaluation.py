@@ -1,11 +1,11 @@
-"""How close a reconstructed network is to its teacher. The only place where the teacher's weights are looked at.
+"""How close a recovered network is to its teacher. Only this module, and the pictures, look at the teacher's weights.
 
 Axes: K recovered and R teacher's neurons of a layer, D inputs with the bias last.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
@@ -13,9 +13,13 @@ from scipy.optimize import linear_sum_assignment
 
 from datasets import boruta
 from datasets.base import DataLoader
-from extraction.expand_and_cluster import Reconstruction
-from extraction.finetuning import layer_vectors
-from extraction.symmetry import Symmetry, symmetries, transform
+from extraction.checks import Certificate
+from extraction.host import from_host, to_host
+from extraction.network import Layers
+from extraction.report import Comparison, FunctionError, LayerScore, Report, StudentsSummary
+from extraction.search import Reconstruction
+from extraction.session import Session
+from extraction.symmetry import Symmetry, transform
 from models import registry as models
 from models.mlp import FullyConnected
 
@@ -23,66 +27,62 @@ IDENTIFIED = 1e-6  # the largest error, relative to the largest weight of its la
 MATCHED = 1e-2  # the largest cosine distance of a pair that counts as matched
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerScore:
-    """One layer against the teacher's; what needs the teacher's weights is None without them.
-
-    Attributes:
-        recovered_width: neurons found.
-        teacher_width: neurons there are.
-        matched: pairs, one to one, within MATCHED.
-        missing: the teacher's neurons without a partner.
-        excess: recovered neurons without a partner.
-        max_cosine_distance: of the (w; b) vectors of the assigned pairs.
-        mean_cosine_distance: likewise.
-        max_weight_error: the largest deviation of a weight or bias in an assigned pair, over the teacher's largest in the layer.
-    """
-
-    recovered_width: int
-    teacher_width: int | None = None
-    matched: int | None = None
-    missing: int | None = None
-    excess: int | None = None
-    max_cosine_distance: float | None = None
-    mean_cosine_distance: float | None = None
-    max_weight_error: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Score:
-    """All layers against the teacher's, the output layer last."""
+    """All layers compared with the teacher's, the output layer last."""
 
     layers: list[LayerScore]
     max_relative_error: float | None
     identified: bool | None
 
 
-def score(network: FullyConnected, teacher: FullyConnected | None, informative: torch.Tensor | None = None) -> Score:
+@dataclass(frozen=True)
+class Matching:
+    """Recovered neurons paired with the teacher's, one to one.
+
+    Attributes:
+        ours: the place of each pair's recovered neuron, `[pairs]`.
+        theirs: the place of its partner in the teacher, `[pairs]`.
+        signs: 1 or -1, `[pairs]`; with `scales` (positive, `[pairs]`) what brings a recovered neuron nearest to its partner.
+        scales: see `signs`.
+    """
+
+    ours: torch.Tensor
+    theirs: torch.Tensor
+    signs: torch.Tensor
+    scales: torch.Tensor
+
+    @property
+    def factors(self) -> torch.Tensor:
+        """Signs times scales, `[pairs, 1]`."""
+        return (self.signs * self.scales)[:, None]
+
+
+def score(network: Layers, teacher: Layers | None, informative: torch.Tensor | None = None) -> Score:
     """Compares a network with its teacher after undoing the order, signs and scales that the outputs cannot tell.
 
     Args:
-        network: as reconstructed.
-        teacher: None where only its answers are known.
+        network: as recovered, in float64.
+        teacher: None where its weights are unknown.
         informative: the inputs by which the first layer is judged, `[inputs]`; all of them when left out.
     """
-    ours = [vectors.cpu() for vectors in layer_vectors(network)]
     if teacher is None:
-        return Score([LayerScore(len(vectors)) for vectors in ours], None, None)
-    theirs = [vectors.double().cpu() for vectors in layer_vectors(teacher)]
-    if len(ours) != len(theirs):
-        widths = zip_longest(map(len, ours), map(len, theirs))
+        return Score([LayerScore(width) for width in network.sizes[1:]], None, None)
+    if len(network) != len(teacher):
+        widths = zip_longest(network.sizes[1:], teacher.sizes[1:])
         return Score([LayerScore(*pair) for pair in widths], None, False)
+    ours, theirs = list(network.vectors), [vectors.to(network.vectors[0]) for vectors in teacher.vectors]
     if informative is not None:
-        judged = torch.cat([informative, informative.new_ones(1)])
+        judged = torch.cat([informative, informative.new_ones(1)]).to(ours[0].device)
         ours[0], theirs[0] = ours[0][:, judged], theirs[0][:, judged]
-    symmetry = symmetries[network.act_fun]
+    symmetry = network.symmetry
     ours = in_gauge_of(ours, theirs, symmetry)
     scores = []
     for mine, true in zip(ours[:-1], theirs, strict=False):
-        rows, columns, signs, scales = match(mine, true, symmetry)
-        scores.append(compare(mine[rows] * (signs * scales)[:, None], true[columns], len(mine), len(true)))
+        pairs = match(mine, true, symmetry)
+        scores.append(compare(mine[pairs.ours] * pairs.factors, true[pairs.theirs], len(mine), len(true)))
     scores.append(compare(ours[-1], theirs[-1], len(ours[-1]), len(theirs[-1])))
-    worst = max(layer.max_weight_error for layer in scores)
+    worst = max(layer.max_weight_error or 0.0 for layer in scores)
     exact_widths = all(layer.recovered_width == layer.teacher_width for layer in scores)
     return Score(scores, worst, exact_widths and network.act_fun == teacher.act_fun and worst <= IDENTIFIED)
 
@@ -93,40 +93,43 @@ def in_gauge_of(ours: list[torch.Tensor], theirs: list[torch.Tensor], symmetry: 
     Args:
         ours: every layer, the output layer last, `[K, D]` each.
         theirs: as many layers of the teacher, `[R, D]` each.
+        symmetry: of the activation function.
 
     Returns:
-        Layers whose columns mean what the teacher's mean; a neuron of the teacher that has no partner gives a column of zeros.
+        Layers whose columns correspond to the teacher's; a neuron of the teacher without a partner gives a column of zeros.
     """
     ours = list(ours)
     for depth in range(len(ours) - 1):
-        rows, columns, signs, scales = match(ours[depth], theirs[depth], symmetry)
+        pairs = match(ours[depth], theirs[depth], symmetry)
         following = ours[depth + 1]
-        _, outgoing, bias = transform(symmetry, ours[depth][rows], following[:, rows].T, following[:, -1], signs, scales)
+        matched, outgoing = ours[depth][pairs.ours], following[:, pairs.ours].T
+        _, outgoing, bias = transform(symmetry, matched, outgoing, following[:, -1], pairs.signs, pairs.scales)
         ours[depth + 1] = following.new_zeros(len(following), len(theirs[depth]) + 1)
-        ours[depth + 1][:, columns], ours[depth + 1][:, -1] = outgoing.T, bias
+        ours[depth + 1][:, pairs.theirs], ours[depth + 1][:, -1] = outgoing.T, bias
     return ours
 
 
-def match(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def match(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry) -> Matching:
     """Pairs recovered neurons with the teacher's, one to one, so that the sum of distances is least (the Hungarian method).
 
     Args:
         ours: `[K, D]`.
         theirs: `[R, D]`.
+        symmetry: of the activation function.
 
     Returns:
-        For each of the min(K, R) pairs the index into ours and into theirs, and the sign and scale that bring ours nearest to theirs.
+        min(K, R) pairs.
     """
     left, right = (torch.nn.functional.normalize(v, dim=1) if symmetry.positive_scaling else v for v in (ours, theirs))
     cost = torch.cdist(left, right)
     if symmetry.opposite_is_equal:
         cost = torch.minimum(cost, torch.cdist(-left, right))
-    rows, columns = (torch.from_numpy(indices) for indices in linear_sum_assignment(cost.numpy()))
-    ones = torch.ones(len(rows), dtype=ours.dtype)
+    rows, columns = (from_host(indices, ours) for indices in linear_sum_assignment(to_host(cost)))
+    ones = torch.ones(len(rows), dtype=ours.dtype, device=ours.device)
     products = (ours[rows] * theirs[columns]).sum(1)
     signs = torch.where(products < 0, -ones, ones) if symmetry.opposite_is_equal else ones
     scales = theirs[columns].norm(dim=1) / ours[rows].norm(dim=1) if symmetry.positive_scaling else ones
-    return rows, columns, signs, scales
+    return Matching(rows, columns, signs, scales)
 
 
 def compare(ours: torch.Tensor, theirs: torch.Tensor, recovered_width: int, teacher_width: int) -> LayerScore:
@@ -146,41 +149,41 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, recovered_width: int, teac
 
 
 @torch.no_grad()
-def function_error(network: FullyConnected, loader: DataLoader) -> dict[str, float]:
-    """How far the network's outputs are from the answers to queries that it was never trained on.
+def function_error(network: FullyConnected, loader: DataLoader) -> FunctionError:
+    """The error of a network's outputs on queries that were held out.
 
     Args:
-        network: as reconstructed.
-        loader: the test set, in float64.
+        network: as recovered.
+        loader: the held-out queries and answers, in float64.
     """
-    outputs = network(loader.examples)
-    errors = outputs - loader.labels
-    return {"queries": len(errors), "mse": errors.square().mean().item(), "max_abs_error": errors.abs().max().item()}
+    errors = network(loader.examples) - loader.labels
+    return FunctionError(len(errors), errors.square().mean().item(), errors.abs().max().item())
 
 
-def outcome(result: Reconstruction, teacher: FullyConnected | None, loader: DataLoader, masked_by: str | None = None) -> dict[str, object]:
-    """What the report says of a reconstruction, in values that JSON can hold.
+def report_on(session: Session, result: Reconstruction, teacher: FullyConnected | None, certificate: Certificate) -> Report:
+    """The report of a reconstruction, whose times are still to be filled in.
 
     Args:
+        session: the extraction.
         result: the reconstruction.
-        teacher: None where only its answers are known.
-        loader: the test set, in float64.
-        masked_by: the dataset whose uninformative inputs are left out of the score.
+        teacher: None where its weights are unknown.
+        certificate: of the network.
     """
+    masked_by = session.desc.extraction_hparams.boruta
     informative = boruta.mask(masked_by) if masked_by else None
-    before, after = (score(network, teacher, informative) for network in (result.before, result.network))
-    return {
-        "identified": after.identified,
-        "max_relative_error": after.max_relative_error,
-        "layers": [dataclasses.asdict(layer) for layer in after.layers],
-        "function": function_error(result.network, loader),
-        "before_finetuning": {
-            "max_relative_error": before.max_relative_error,
-            "layers": [dataclasses.asdict(layer) for layer in before.layers],
-            "function": function_error(result.before, loader),
-        },
-        "students": {"count": len(result.losses), "losses": result.losses, "weights": result.students_file},
-        "act_fun": result.model_hparams.act_fun,
-        "model_name": result.model_hparams.model_name,
-        "model_path": models.last_file(result.location),
-    }
+    true = Layers.of(teacher) if teacher else None
+    before, after = (score(Layers.of(network), true, informative) for network in (result.fit.before, result.network))
+    function_before, function = (function_error(network, session.loaders.test) for network in (result.fit.before, result.network))
+    return Report(
+        identified=after.identified,
+        max_relative_error=after.max_relative_error,
+        layers=after.layers,
+        function=function,
+        before_finetuning=Comparison(before.max_relative_error, before.layers, function_before),
+        students=StudentsSummary(len(result.losses), result.losses, result.students_file),
+        act_fun=result.model_hparams.act_fun,
+        model_name=result.model_hparams.model_name,
+        model_path=models.last_file(result.fit.location),
+        certificate=certificate,
+        seconds={},
+    )

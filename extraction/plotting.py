@@ -13,11 +13,11 @@ import torch
 
 from extraction import clustering
 from extraction.evaluation import in_gauge_of, match
-from extraction.expand_and_cluster import Reconstruction
-from extraction.finetuning import layer_vectors
-from extraction.layer_reconstruction import RecoveredLayer
-from extraction.symmetry import Symmetry, symmetries
-from models.mlp import FullyConnected
+from extraction.host import to_host
+from extraction.network import Layers
+from extraction.recovery import RecoveredLayer
+from extraction.search import Reconstruction
+from extraction.symmetry import Symmetry
 from training.metric_logger import MetricLogger
 from training.plotting import figure, save
 
@@ -27,30 +27,31 @@ SHOWN_NEURONS = 64
 LEAST_ANGLE = 1e-7  # smaller ones are rounding, such as that of a neuron with itself, and drawn as this
 
 
-def draw(result: Reconstruction, teacher: FullyConnected | None, students_location: str, folder: str) -> None:
-    """Draws everything there is to see of an extraction.
+def draw(result: Reconstruction, teacher: Layers | None, students_location: str, folder: str) -> None:
+    """Draws all pictures of an extraction.
 
     Args:
         result: the reconstruction.
-        teacher: None where only its answers are known.
+        teacher: None where its weights are unknown.
         students_location: the students' run folder, for their losses.
         folder: where the pictures go.
     """
-    symmetry = symmetries[result.network.act_fun]
+    network = Layers.of(result.network)
+    symmetry = network.symmetry
     student_losses(MetricLogger.load(students_location), os.path.join(folder, "student_losses.png"))
     for depth, layer in enumerate(result.layers, start=1):
         dendrogram(layer, os.path.join(folder, f"dendrogram_{depth}.png"))
         distance_matrix(layer, os.path.join(folder, f"distance_matrix_{depth}.png"))
         cluster_alignment(layer, symmetry, os.path.join(folder, f"cluster_alignment_{depth}.png"))
-    ours = [vectors.cpu() for vectors in layer_vectors(result.network)]
-    theirs = [vectors.cpu() for vectors in layer_vectors(teacher)] if teacher else []
+    ours, theirs = list(network.vectors), list(teacher.vectors) if teacher else []
     if len(theirs) == len(ours):
         ours = in_gauge_of(ours, theirs, symmetry)
         for depth, (mine, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
             teacher_alignment(mine, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
     known = theirs if len(theirs) == len(ours) else [None] * len(ours)
-    for depth, pair in enumerate(zip(ours[:-1], known, strict=False), start=1):
-        weights(*pair, symmetry, os.path.join(folder, f"weights_{depth}.png"), images=depth == 1)
+    for depth, (mine, true) in enumerate(zip(ours[:-1], known, strict=False), start=1):
+        shown = _neurons_shown(mine, true, symmetry)
+        weights(shown, os.path.join(folder, f"weights_{depth}.png"), images=depth == 1)
 
 
 def student_losses(logger: MetricLogger, path: str) -> None:
@@ -113,7 +114,7 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
         off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
         axis.scatter(
             np.full(len(members), label + 1),
-            off.clamp_min(LEAST_ANGLE).numpy(),
+            to_host(off.clamp_min(LEAST_ANGLE)),
             s=9,
             alpha=0.5,
             c=found.student[members],
@@ -128,48 +129,58 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
 
 def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry, path: str) -> None:
     """Cosine similarity between every recovered neuron and every neuron of the teacher, partners on the diagonal."""
-    rows, columns, _, _ = match(ours, theirs, symmetry)
-    ours, theirs = _partners_first(ours, rows), _partners_first(theirs, columns)
+    pairs = match(ours, theirs, symmetry)
+    ours, theirs = _partners_first(ours, pairs.ours), _partners_first(theirs, pairs.theirs)
     cosines = torch.cos(clustering.angles(ours, theirs, symmetry.opposite_is_equal))
     made, (axis,) = figure(width=5.4, height=4.6)
-    image = axis.imshow(cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    image = axis.imshow(to_host(cosines), cmap="RdBu_r", vmin=-1, vmax=1)
     made.colorbar(image, ax=axis, label="cosine similarity")
     axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} of the teacher", xlabel="teacher's neuron", ylabel="recovered neuron")
     save(made, path)
 
 
-def weights(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry, path: str, images: bool) -> None:
-    """The recovered incoming weights, below them their partners in the teacher; each is an image where that may be and is a square one."""
-    labels = ["recovered"]
-    rows = [ours]
-    if theirs is not None:
-        left, right, signs, scales = match(ours, theirs, symmetry)
-        ours = ours.clone()
-        ours[left] *= (signs * scales)[:, None]
-        rows, labels = [_partners_first(ours, left), _partners_first(theirs, right)], ["recovered", "teacher"]
-    count = min(SHOWN_NEURONS, max(map(len, rows)))
+def weights(rows: dict[str, np.ndarray], path: str, images: bool) -> None:
+    """The incoming weights of a layer's neurons.
+
+    Args:
+        rows: the neurons by the label of their row, `[K, D]` each; those of one column are partners.
+        path: the picture.
+        images: whether weights are drawn as an image where their number is a square.
+    """
+    inputs = next(iter(rows.values())).shape[1] - 1
+    count = min(SHOWN_NEURONS, max(map(len, rows.values())))
     columns = min(count, 16)
-    side = math.isqrt(ours.shape[1] - 1)
-    square = images and side * side == ours.shape[1] - 1
+    side = math.isqrt(inputs)
+    square = images and side * side == inputs
     made, _ = figure(width=0.75 * columns + 0.6, height=(0.78 if square else 1.6) * len(rows) * math.ceil(count / columns) + 0.5)
     made.clear()
     grid = made.subplots(len(rows) * math.ceil(count / columns), columns, squeeze=False)
     for axis in grid.flat:
         axis.set_axis_off()
-    for part, (vectors, label) in enumerate(zip(rows, labels, strict=True)):
+    for part, (label, vectors) in enumerate(rows.items()):
         for neuron, vector in enumerate(vectors[:count, :-1]):
             axis = grid[len(rows) * (neuron // columns) + part, neuron % columns]
-            bound = float(vector.abs().max()) or 1.0
+            bound = float(np.abs(vector).max()) or 1.0
             if square:
-                axis.imshow(vector.view(side, side).numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound)
+                axis.imshow(vector.reshape(side, side), cmap="RdBu_r", vmin=-bound, vmax=bound)
             else:
-                axis.bar(range(len(vector)), vector.numpy(), width=1.0)
+                axis.bar(range(len(vector)), vector, width=1.0)
             if neuron % columns == 0:
                 axis.set_axis_on()
                 axis.set(xticks=[], yticks=[], ylabel=label)
                 axis.spines[:].set_visible(False)
     made.suptitle("Incoming weights of the hidden neurons", fontsize=11)
     save(made, path)
+
+
+def _neurons_shown(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry) -> dict[str, np.ndarray]:
+    """The recovered neurons and, where the teacher's weights are known, its neurons, partners in the same places."""
+    if theirs is None:
+        return {"recovered": to_host(ours)}
+    pairs = match(ours, theirs, symmetry)
+    ours = ours.clone()
+    ours[pairs.ours] *= pairs.factors
+    return {"recovered": to_host(_partners_first(ours, pairs.ours)), "teacher": to_host(_partners_first(theirs, pairs.theirs))}
 
 
 def _partners_first(vectors: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

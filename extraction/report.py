@@ -1,15 +1,188 @@
-"""The report of an extraction: kept as JSON, printed as a short table with a verdict."""
+"""The report of an extraction: kept as JSON, printed as a short table with a verdict. Only this module knows the JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from extraction.checks import Certificate, Value
 from foundations import paths
 from foundations.errors import reason
+from foundations.tables import aligned
 from platforms import files
 from platforms.platform import get_platform
 
-_COLUMNS = {
+REMEDY = "delete it and run the same command again"
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One layer compared with the teacher's; what needs the teacher's weights is None without them.
+
+    Attributes:
+        recovered_width: the number of recovered neurons.
+        teacher_width: the number of the teacher's neurons.
+        matched: pairs, one to one, within `evaluation.MATCHED`.
+        missing: the teacher's neurons without a partner.
+        excess: recovered neurons without a partner.
+        max_cosine_distance: of the (w; b) vectors of the assigned pairs.
+        mean_cosine_distance: likewise.
+        max_weight_error: the largest deviation of a weight or bias in an assigned pair, over the teacher's largest in the layer.
+    """
+
+    recovered_width: int | None
+    teacher_width: int | None = None
+    matched: int | None = None
+    missing: int | None = None
+    excess: int | None = None
+    max_cosine_distance: float | None = None
+    mean_cosine_distance: float | None = None
+    max_weight_error: float | None = None
+
+
+@dataclass(frozen=True)
+class FunctionError:
+    """The error of a network's outputs on queries that were held out: their number, the mean squared and the largest error."""
+
+    queries: int
+    mse: float
+    max_abs_error: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network compared with its teacher: the largest relative weight error (None where it is unknown), each layer, and the outputs."""
+
+    max_relative_error: float | None
+    layers: list[LayerScore]
+    function: FunctionError
+
+
+@dataclass(frozen=True)
+class StudentsSummary:
+    """The students: their number, their losses on the queries, and the name of the file with their weights."""
+
+    count: int
+    losses: list[float]
+    weights: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an extraction found.
+
+    Attributes:
+        identified: whether the network is the teacher; None where the teacher's weights are unknown.
+        max_relative_error: the largest weight error, relative to the largest weight of its layer; None where it is unknown.
+        layers: each layer compared with the teacher's, the output layer last.
+        function: the error on held-out queries.
+        before_finetuning: the network before fine-tuning, compared in the same way.
+        students: the students that it was recovered from.
+        act_fun: the activation function of the hidden layers.
+        model_name: the name of the recovered network as a model.
+        model_path: the file with its weights.
+        certificate: what the answers alone prove.
+        seconds: the time of each phase.
+    """
+
+    identified: bool | None
+    max_relative_error: float | None
+    layers: list[LayerScore]
+    function: FunctionError
+    before_finetuning: Comparison
+    students: StudentsSummary
+    act_fun: str
+    model_name: str
+    model_path: str
+    certificate: Certificate
+    seconds: dict[str, float]
+
+    @property
+    def hidden(self) -> list[LayerScore]:
+        """The scores of the hidden layers."""
+        return self.layers[:-1]
+
+    @property
+    def losses_shown(self) -> str:
+        """The smallest and the largest loss of the students, as text."""
+        return f"{min(self.students.losses):.1e} to {max(self.students.losses):.1e}"
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, content: object) -> Report:
+        """The report that some parsed JSON holds.
+
+        Reports from before certificates were lists of checks have their figures as plain values.
+
+        Raises:
+            ValueError: the JSON is no whole report.
+        """
+        if not isinstance(content, dict):
+            raise ValueError("it is no report")
+        certificate = content.get("certificate")
+        if isinstance(certificate, dict) and "checks" not in certificate:
+            content = content | {"certificate": _with_checks(certificate)}
+        report = _decoded(cls, content, "the report")
+        if len(report.layers) < 2 or not report.students.losses or report.students.count != len(report.students.losses):
+            raise ValueError("it has too few layers or losses")
+        return report
+
+
+def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
+    """The figures of a report that are listed with its run, from its parsed JSON; nothing else of it is looked at.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError, OverflowError: a figure is missing, or is not of its type.
+    """
+    figures = {
+        "identified": content["identified"],
+        "accepted": content["certificate"]["accepted"],
+        "max_relative_error": content["max_relative_error"],
+        "max_abs_error": content["function"]["max_abs_error"],
+        "seconds": float(sum(content["seconds"].values())),
+    }
+    for name, value in figures.items():
+        kinds = (bool, types.NoneType) if name in ("identified", "accepted") else (int, float, types.NoneType)
+        if type(value) not in kinds:
+            raise TypeError(f"{name} is {value!r:.40}")
+    return figures
+
+
+def write(location: str, report: Report) -> None:
+    """Writes the report of a clustering folder."""
+    get_platform().write(paths.report(location), report.to_json())
+
+
+def read(location: str) -> Report:
+    """The report of a clustering folder.
+
+    Raises:
+        ConfigError: it is missing, or damaged.
+    """
+    path = paths.report(location)
+    content = files.read_json(path, REMEDY)
+    try:
+        return Report.from_json(content)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise files.damaged(path, f"not a whole report: {reason(error)}", REMEDY) from None
+
+
+def is_current(location: str, students_location: str) -> bool:
+    """Whether there is a report, and it was made from the students as they are now."""
+    if not get_platform().exists(paths.report(location)):
+        return False
+    latest = paths.latest_model(get_platform().listdir(students_location))
+    return latest is not None and read(location).students.weights == latest
+
+
+COLUMNS = {
     "recovered_width": "recovered",
     "teacher_width": "teacher",
     "matched": "matched",
@@ -20,98 +193,106 @@ _COLUMNS = {
 }
 
 
-def write(location: str, content: dict) -> None:
-    """Writes the report of a clustering folder."""
-    get_platform().write(paths.report(location), json.dumps(content, indent=2) + "\n")
-
-
-def read(location: str) -> dict:
-    """The report of a clustering folder.
-
-    Raises:
-        ConfigError: it is damaged: what is in it cannot be shown.
-    """
-    path, remedy = paths.report(location), "delete it and run the same command again"
-    content = files.read_json(path, remedy)
-    try:
-        table(content), content["students"]["weights"]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise files.damaged(path, f"not a whole report: {reason(error)}", remedy) from None
-    return content
-
-
-def is_current(location: str, students_location: str) -> bool:
-    """Whether there is a report, and it was made from the students as they are now."""
-    if not get_platform().exists(paths.report(location)):
-        return False
-    latest = paths.latest_model(get_platform().listdir(students_location))
-    return latest is not None and read(location)["students"]["weights"] == latest
-
-
-def rows(report: dict) -> list[list[str]]:
-    """The table of the layers, its titles first; without a teacher's weights there is nothing but widths."""
-    layers = report["layers"]
-    columns = {name: title for name, title in _COLUMNS.items() if name == "recovered_width" or report["identified"] is not None}
-    names = [f"hidden {depth} ({report['act_fun']})" for depth in range(1, len(layers))] + ["output"]
-    body = [[name, *(_cell(layer[column]) for column in columns)] for name, layer in zip(names, layers, strict=True)]
+def rows(report: Report) -> list[list[str]]:
+    """The table of the layers, its titles first; where the teacher's weights are unknown it shows widths only."""
+    columns = {name: title for name, title in COLUMNS.items() if name == "recovered_width" or report.identified is not None}
+    names = [f"hidden {depth} ({report.act_fun})" for depth in range(1, len(report.layers))] + ["output"]
+    body = [[name, *(_cell(getattr(layer, column)) for column in columns)] for name, layer in zip(names, report.layers, strict=True)]
     return [["layer", *columns.values()], *body]
 
 
-def table(report: dict) -> str:
+def table(report: Report) -> str:
     """The report as text, ending in a verdict."""
-    cells = rows(report)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    form = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
-    lines = [form.format(*row) for row in cells]
+    lines = aligned(rows(report), sides="<>")
     rule = "-" * max(map(len, lines))
-    losses, seconds = report["students"]["losses"], report["seconds"]
+    seconds = report.seconds
     notes = [
-        f"students   {report['students']['count']}, losses {min(losses):.1e} to {max(losses):.1e}",
-        f"clustered  {_errors(report['before_finetuning'])}",
-        f"fine-tuned {_errors(report)}",
-        f"certified  {_certificate(report['certificate'])}",
+        f"students   {report.students.count}, losses {report.losses_shown}",
+        f"clustered  {_errors(report.before_finetuning)}",
+        f"fine-tuned {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
+        f"certified  {_certificate(report.certificate)}",
         f"time       {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
 
 
-def verdict(report: dict) -> str:
+def verdict(report: Report) -> str:
     """What was found, in a sentence."""
-    hidden, name = report["layers"][:-1], report["model_name"]
-    if report["identified"] is None:
-        error = report["function"]["max_abs_error"]
-        if report["certificate"]["accepted"]:
+    name = report.model_name
+    if report.identified is None:
+        if report.certificate.accepted:
             return f"ACCEPTED. {name} gives every answer to rounding, and the answers leave no other choice of weights."
+        error = report.function.max_abs_error
         return f"NOT ACCEPTED as exact. {name} misses the held-out answers by {error:.1e} at most; the teacher's weights are not known."
-    if report["identified"]:
-        neurons = ", ".join(f"{layer['matched']} of {layer['teacher_width']}" for layer in hidden)
-        return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {report['max_relative_error']:.1e} of the teacher's."
-    if report["max_relative_error"] is None:
+    if report.identified:
+        neurons = ", ".join(f"{layer.matched} of {layer.teacher_width}" for layer in report.hidden)
+        return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {_cell(report.max_relative_error)} of the teacher's."
+    if report.max_relative_error is None:
         return f"NOT IDENTIFIED. {name} has not as many layers as the teacher."
-    matched = ", ".join(f"{layer['matched']} of {layer['teacher_width']} neurons matched, {layer['excess']} in excess" for layer in hidden)
-    return f"NOT IDENTIFIED. {matched}; largest weight error {report['max_relative_error']:.1e}."
+    matched = ", ".join(f"{layer.matched} of {layer.teacher_width} neurons matched, {layer.excess} in excess" for layer in report.hidden)
+    return f"NOT IDENTIFIED. {matched}; largest weight error {report.max_relative_error:.1e}."
 
 
-def _certificate(figures: dict) -> str:
+def _certificate(certificate: Certificate) -> str:
     """The certificate in a line."""
-    rank = "-" if figures["rank"] is None else f"{figures['rank']}"
-    rival = "" if figures["disagreement"] is None else f", a rival differs by {figures['disagreement']:.1e} at most"
+    checks = {check.name: check for check in certificate.checks}
+    rank, unknowns = checks["rank"].value, checks["rank"].limit
+    disagreement = checks["disagreement"].value
+    rival = "" if disagreement is None else f", a rival differs by {disagreement:.1e} at most"
     return (
-        f"{'accepted' if figures['accepted'] else 'not accepted'}: answers missed by {figures['residual']:.1e}, those held out by "
-        f"{figures['held_out_residual']:.1e} of their spread; {rank} of {figures['unknowns']} unknowns determined{rival}"
+        f"{'accepted' if certificate.accepted else 'not accepted'}: answers missed by {checks['residual'].value:.1e}, those held out by "
+        f"{checks['held_out_residual'].value:.1e} of their spread; {_cell(rank)} of {unknowns} unknowns determined{rival}"
     )
 
 
-def _errors(part: dict) -> str:
-    """How far a network is from the teacher, in its function and, where they are known, its weights."""
-    function, worst = part["function"], part["max_relative_error"]
+def _errors(comparison: Comparison) -> str:
+    """The error of a network's outputs and, where the teacher's weights are known, of its weights."""
+    function, worst = comparison.function, comparison.max_relative_error
     error = "" if worst is None else f"weight error {worst:.1e}, "
     return (
-        f"{error}on {function['queries']} fresh queries mean squared error {function['mse']:.1e}, largest {function['max_abs_error']:.1e}"
+        f"{error}on {function.queries} fresh queries mean squared error {function.mse:.1e}, largest {function.max_abs_error:.1e}"
     )
 
 
-def _cell(value: float | int | None) -> str:
+def _cell(value: Value) -> str:
     if value is None:
         return "-"
     return f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
+def _with_checks(figures: Mapping[str, Value]) -> dict[str, object]:
+    """A certificate that has its figures as plain values, in the form that it has now."""
+    certificate = Certificate.of(figures)
+    return dataclasses.asdict(certificate) | {"accepted": figures.get("accepted", certificate.accepted)}
+
+
+def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:
+    """A value of parsed JSON as the type that a field is annotated with.
+
+    Raises:
+        ValueError: it is not of that type.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and types.NoneType in arguments:
+            return None
+        plain = [argument for argument in arguments if argument is not types.NoneType]
+        if type(value) in plain:
+            return value
+        return _decoded(plain[0], value, name)
+    if origin is list and isinstance(value, list):
+        return [_decoded(arguments[0], each, name) for each in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: _decoded(arguments[1], each, name) for key, each in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints, missing = typing.get_type_hints(kind), dataclasses.MISSING
+        required = [field.name for field in dataclasses.fields(kind) if field.default is missing]
+        absent = next((field for field in required if field not in value), None)
+        if absent is not None:
+            raise ValueError(f"{name} has no {absent}")
+        return kind(**{field: _decoded(hints[field], value[field], field) for field in hints if field in value})
+    if kind is float and type(value) in (int, float):
+        return float(typing.cast(float, value))
+    if type(value) is kind:
+        return value
+    raise ValueError(f"{name} is {value!r:.40}")

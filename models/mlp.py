@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -45,6 +46,14 @@ class Perceptron(base.Model):
             activations = self.activation(layer(activations))
         return self.fc(activations)
 
+    @abc.abstractmethod
+    def layer_vectors(self) -> list[torch.Tensor]:
+        """The incoming vectors of each layer with the bias last, `[..., width, fan_in + 1]`, the output layer last; they are copies."""
+
+    @abc.abstractmethod
+    def load_layer_vectors(self, vectors: Sequence[torch.Tensor]) -> None:
+        """Takes the weights and biases of each layer from its vectors, in the form of `layer_vectors`."""
+
     @property
     def input_size(self) -> int:
         return self.sizes[0]
@@ -81,6 +90,15 @@ class FullyConnected(Perceptron):
 
     def __init__(self, sizes: list[int], act_fun: str, initializer: base.Initializer):
         super().__init__(sizes, act_fun, initializer, nn.Linear)
+
+    def layer_vectors(self) -> list[torch.Tensor]:
+        return [torch.cat([layer.weight.data, layer.bias.data[:, None]], 1) for layer in (*self.fc_layers, self.fc)]
+
+    @torch.no_grad()
+    def load_layer_vectors(self, vectors: Sequence[torch.Tensor]) -> None:
+        for layer, rows in zip((*self.fc_layers, self.fc), vectors, strict=True):
+            layer.weight.copy_(rows[:, :-1])
+            layer.bias.copy_(rows[:, -1])
 
     @classmethod
     def parse(cls, model_name: str, outputs: int | None = None) -> list[int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -60,11 +61,10 @@ class Model(Perceptron):
         return self.individual_losses(outputs, labels).sum()
 
     def layer_vectors(self) -> list[torch.Tensor]:
-        """The incoming vectors of each layer's neurons with the bias last, `[N, width, fan_in + 1]`, the output layer last."""
         return [torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2) for layer in (*self.fc_layers, self.fc)]
 
     @torch.no_grad()
-    def load_layer_vectors(self, vectors: list[torch.Tensor]) -> None:
+    def load_layer_vectors(self, vectors: Sequence[torch.Tensor]) -> None:
         """Takes weights and biases from the vectors of each layer, `[N, width, fan_in + 1]`, or `[width, fan_in + 1]` for all alike."""
         for layer, rows in zip((*self.fc_layers, self.fc), vectors, strict=True):
             layer.weight.copy_(rows[..., :-1].mT.expand_as(layer.weight))

@@ -1,0 +1,180 @@
+"""The checks of a certificate: what each is called, what it requires, and what it means. Everything that shows a certificate reads them here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Value = float | int | bool | None
+
+FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of the answers
+WEIGHT_ERROR = 1e-6  # how far the answers may leave a weight from the truth, as a share of the largest in its layer
+SEPARATION = 1e-6  # the angle between two neurons, in radians, below which they are one, or opposites that make a linear map
+DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of the answers
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure of a certificate.
+
+    Attributes:
+        name: the key of the figure.
+        title: the name of the figure for readers.
+        value: the figure; None where it was not examined.
+        limit: what is required of it; None where nothing is.
+        comparison: how value and limit compare where the requirement is met: 'at most', 'at least', 'more than' or 'equal to'.
+        met: whether the requirement is met; None where nothing is required.
+        meaning: what the figure says, in plain words.
+    """
+
+    name: str
+    title: str
+    value: Value
+    limit: Value
+    comparison: str
+    met: bool | None
+    meaning: str
+
+    @property
+    def shown(self) -> str:
+        """The figure as text."""
+        if self.value is None:
+            return "not examined"
+        if self.name == "agreement":
+            return f"{self.value:.0%}"
+        shown = _shown(self.value)
+        return f"{shown} of {_shown(self.limit)}" if self.name == "rank" else shown
+
+    @property
+    def requirement(self) -> str:
+        """The requirement as text; empty where nothing is required."""
+        if self.limit is None:
+            return ""
+        return _shown(self.limit) if self.comparison == "equal to" else f"{self.comparison} {_shown(self.limit)}"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The checks of a network that was recovered from answers, and whether the network is exact as far as answers can tell.
+
+    It is accepted where all requirements are met; a figure that was not examined meets none.
+    """
+
+    checks: list[Check]
+    accepted: bool
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Value]) -> Certificate:
+        """The certificate that some figures amount to; figures that are left out were not examined."""
+        checks = [rule.check(figures) for rule in RULES]
+        return cls(checks, all(check.met is not False for check in checks))
+
+    def __getitem__(self, name: str) -> Value:
+        """The figure of a check."""
+        return next(check.value for check in self.checks if check.name == name)
+
+    @property
+    def unmet(self) -> list[Check]:
+        """The checks whose requirements are not met."""
+        return [check for check in self.checks if check.met is False]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a check requires of a figure. A limit that is text is the name of another figure."""
+
+    name: str
+    title: str
+    comparison: str
+    limit: float | bool | str | None
+    meaning: str
+
+    def check(self, figures: Mapping[str, Value]) -> Check:
+        """The check of a figure."""
+        value = figures.get(self.name)
+        limit = figures.get(self.limit) if isinstance(self.limit, str) else self.limit
+        met = None if self.limit is None else value is not None and limit is not None and COMPARISONS[self.comparison](value, limit)
+        return Check(self.name, self.title, value, limit, self.comparison, met, self.meaning)
+
+
+COMPARISONS = {
+    "at most": lambda value, limit: value <= limit,
+    "at least": lambda value, limit: value >= limit,
+    "more than": lambda value, limit: value > limit,
+    "equal to": lambda value, limit: value == limit,
+}
+
+RULES = (
+    Rule(
+        "residual",
+        "Largest error on the training answers",
+        "at most",
+        FLOOR,
+        "The largest error on the queries that the network was recovered from, as a share of the spread of the answers. An exact network "
+        "leaves rounding errors only.",
+    ),
+    Rule(
+        "held_out_residual",
+        "Largest error on the held-out answers",
+        "at most",
+        FLOOR,
+        "The same on queries that were not used to recover the network.",
+    ),
+    Rule(
+        "equations",
+        "Numbers in the answers",
+        "more than",
+        "unknowns",
+        "Every number in an answer is an equation for the weights. There must be more equations than unknown weights and biases.",
+    ),
+    Rule(
+        "rank",
+        "Unknowns that the answers determine",
+        "equal to",
+        "unknowns",
+        "The rank of the Jacobian: how many combinations of weights and biases the answers determine. Where one is not determined, weights "
+        "can change without a change of any answer.",
+    ),
+    Rule(
+        "weight_error_bound",
+        "Bound on the error of a weight",
+        "at most",
+        WEIGHT_ERROR,
+        "How far the remaining error can move a weight from its true value, as a share of the largest weight in its layer.",
+    ),
+    Rule(
+        "separation",
+        "Smallest angle between two neurons, in radians",
+        "at least",
+        SEPARATION,
+        "Two neurons with the same direction can share their outgoing weights in any proportion without a change of any answer.",
+    ),
+    Rule(
+        "signs_settled",
+        "Signs are unique",
+        "equal to",
+        True,
+        "Whether no group of neurons can change sign together without a change of the function.",
+    ),
+    Rule(
+        "disagreement",
+        "Largest difference to a rival network",
+        "at most",
+        DISAGREEMENT,
+        "A second network starts from disturbed weights and is fitted to half of the answers. Gradient ascent searches for the input where "
+        "the two differ most; the difference is a share of the spread of the answers.",
+    ),
+    Rule(
+        "agreement",
+        "Students that share the rarest neuron",
+        "at least",
+        None,
+        "The share of the voting students that contain the neuron which the fewest of them contain.",
+    ),
+)
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1e}"

@@ -1,0 +1,158 @@
+"""A network that is nearly right is fitted to the answers, down to the rounding floor.
+
+Axes: K neurons of a layer, D inputs with the bias last, Q queries.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from datasets.base import DataLoader, Loaders
+from extraction.network import Layers
+from extraction.session import Session, in_float64
+from extraction.simplify import removals, simplified
+from foundations.errors import ConfigError
+from foundations.model_hparams import ModelHparams
+from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
+from models.mlp import FullyConnected
+from training.desc import TrainingDesc
+from training.metric_logger import MetricLogger
+from training.plan import StandardPlan, StopRule
+from training.runner import record
+from training.train import standard_train
+
+EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
+EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of the answers
+DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
+REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
+STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted network.
+
+    Attributes:
+        model_hparams: its hyperparameters.
+        before: the network as it was put together.
+        network: the network after fine-tuning.
+        location: the folder that it is saved in.
+    """
+
+    model_hparams: ModelHparams
+    before: FullyConnected
+    network: FullyConnected
+    location: str
+
+    @property
+    def neurons(self) -> int:
+        """The number of hidden neurons."""
+        return sum(self.network.sizes[1:-1])
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is fitted to the answers.
+
+    Attributes:
+        hparams: the hyperparameters of the training.
+        location: the folder of the run.
+        equations: for each unknown in a batch, unless the extraction's hyperparameters give the size of the batch.
+        stop_when: the rules that end training early.
+    """
+
+    hparams: TrainingHparams
+    location: str
+    equations: int
+    stop_when: Sequence[StopRule] = ()
+
+
+@torch.no_grad()
+def relative_loss(network: FullyConnected, loader: DataLoader) -> float:
+    """The mean squared error over the variance of the answers."""
+    return float((network(loader.examples) - loader.labels).square().mean() / loader.labels.var(0).mean())
+
+
+def is_exact(network: FullyConnected, loader: DataLoader) -> bool:
+    """Whether a network gives the answers, to rounding."""
+    return relative_loss(network, loader) <= EXACT**2
+
+
+def fit(session: Session, layers: Layers, location: str, equations: int = EQUATIONS_PER_UNKNOWN) -> Fit:
+    """Fits the network with the given layers to the answers, without the neurons that turn out to be twins, dead or replaceable.
+
+    Args:
+        session: the extraction.
+        layers: of the network, the output layer last.
+        location: the path that the folder of the run begins with; the name of the model is added.
+        equations: for each unknown in a step.
+
+    Raises:
+        ConfigError: there are fewer answers than unknowns.
+    """
+    before = None
+    while True:
+        network, model_hparams = layers.to_network(session.desc.model_hparams)
+        answers, unknowns = session.answers.numel(), sum(parameter.numel() for parameter in network.parameters())
+        if answers < unknowns:
+            raise ConfigError(
+                f"{answers} answers are too few for the {unknowns} unknowns of {model_hparams.model_name}, which the students share; "
+                "the students are kept; ask more (--datagen, --samples)"
+            )
+        before = before or copy.deepcopy(network)
+        folder = f"{location}_{model_hparams.model_name}"
+        _fine_tune(session, network, model_hparams, folder, equations)
+        smaller = simplified(network, session.queries)
+        if smaller is None and is_exact(network, session.loaders.train):
+            first = next(iter(removals(network, session.queries)), None)
+            smaller = first.layers if first is not None and first.loss <= DISPENSABLE else None
+        if smaller is None:
+            return Fit(model_hparams, before, network, folder)
+        layers = smaller
+
+
+def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int) -> None:
+    """Takes a network that is nearly right to the rounding floor, in place, in float64."""
+    h = session.desc.extraction_hparams
+
+    def has_twins(step: Step, model: FullyConnected, logger: MetricLogger) -> bool:
+        """Whether some neurons are twins or dead, which makes the problem singular and convergence slow."""
+        due = step.iteration > 0 and step.iteration % REDUNDANCY_CHECK == 0
+        return due and simplified(model, session.queries) is not None
+
+    def has_stalled(step: Step, model: FullyConnected, logger: MetricLogger) -> bool:
+        """Whether the loss no longer halves: a network of the right size falls to the floor in a few steps, others never do."""
+        losses = [loss for iteration, loss in logger.get("test_loss") if iteration <= step.iteration - STALL]
+        return bool(losses) and logger.latest("test_loss") > losses[-1] / 2
+
+    stop_when = [has_twins, has_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
+    hparams = TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")
+    train_network(session, network, model_hparams, Training(hparams, location, equations, stop_when))
+
+
+def train_network(session: Session, network: FullyConnected, model_hparams: ModelHparams, training: Training) -> None:
+    """Trains all layers of a network on the answers, in place, as a run of its own.
+
+    Args:
+        session: the extraction.
+        network: the network.
+        model_hparams: its hyperparameters.
+        training: how, and where.
+    """
+    desc = session.desc
+    unknowns = sum(parameter.numel() for parameter in network.parameters())
+    queries, outputs = session.answers.shape
+    wanted = desc.extraction_hparams.finetune_batch_size or -(-training.equations * unknowns // outputs)
+    batch_size = -(-queries // max(1, queries // wanted))
+    run = TrainingDesc(dataclasses.replace(desc.dataset_hparams, batch_size=batch_size), model_hparams, training.hparams)
+    record(run, training.location, session.seed, (session.queries.shape[1], outputs))
+    loaders = Loaders(in_float64(session.loaders.train, batch_size), session.loaders.test)
+    session.say(f"Fitting {model_hparams.model_name} to the answers")
+    plan = StandardPlan(stop_when=training.stop_when, verbose=session.verbose, epoch_lines=False)
+    standard_train(training.hparams, network, loaders, training.location, plan)

@@ -1,0 +1,362 @@
+"""The search for the network that students imitate: layer by layer, then as a whole, and again in another way where it fails.
+
+Axes: K neurons of a layer, D inputs with the bias last, Q queries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from datasets import boruta
+from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.network import Layers, contributions, fit_outputs
+from extraction.recovery import Neurons, RecoveredLayer, recover
+from extraction.session import Session
+from extraction.signs import resolve_signs, settle_signs
+from extraction.simplify import removals
+from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
+from foundations import paths
+from foundations.errors import ConfigError
+from foundations.model_hparams import ModelHparams
+from models import registry as models
+from models.mlp import FullyConnected
+from models.students import Model as Students
+from platforms.platform import get_platform
+
+LACKING = 100.0  # times the loss of students, at least, is the loss of those above a recovered layer that lacks a neuron
+TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neurons in excess
+PROMISING = 1e-4  # the relative loss below which taking neurons from a network is worth the time
+WORSE = 100.0  # times the loss before, at most, of a network with one neuron less whose fit counts as equally good
+TRIALS = 3  # neurons that are tried before all count as needed
+AS_GOOD = 2.0  # times the least loss, at most, of a network that gives the answers as well
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to search.
+
+    Attributes:
+        name: what its folders are named by; empty for the first way.
+        message: what is printed when it begins.
+        doubtful: the numbers of doubtful clusters, for each that counts, to try in turn while a layer lacks a neuron.
+        settles_signs: whether signs that matter are settled, and the layer trained on, before the next layer is looked for.
+        sharpens: whether recovered layers are fitted to the answers before the next layer is looked for.
+    """
+
+    name: str = ""
+    message: str = ""
+    doubtful: tuple[float, ...] = (0.0, 0.5, 1.0)
+    settles_signs: bool = False
+    sharpens: bool = False
+
+    @property
+    def is_generous(self) -> bool:
+        """Whether clusters in doubt are taken from the start."""
+        return self.name != ""
+
+    def shares(self, is_first: bool) -> Sequence[float]:
+        """The numbers of doubtful clusters to try for a layer; `is_first` says whether it is the first of several."""
+        return (0.0, *self.doubtful) if is_first and self.is_generous else self.doubtful
+
+    def suits(self, students: Students, session: Session) -> bool:
+        """Whether the attempt can differ from those before for such students."""
+        return not self.sharpens or (len(students.fc_layers) > 1 and session.symmetry.slope == 0)
+
+
+ATTEMPTS = (
+    Attempt(),
+    Attempt(
+        "generous",
+        "The answers are not met exactly: adding neurons that were in doubt, to take away again what is not needed",
+        doubtful=(0.5, 1.0),
+        settles_signs=True,
+    ),
+    Attempt(
+        "sharpened",
+        "The answers are not met exactly: recovering deeper layers from students that are trained more exactly",
+        doubtful=(0.5, 1.0),
+        settles_signs=True,
+        sharpens=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The network that was recovered from the students.
+
+    Attributes:
+        layers: the recovered hidden layers.
+        fit: the network, before and after fine-tuning, in its final folder.
+        losses: of the students, on the queries.
+        students_file: the name of the file with the students' weights.
+    """
+
+    layers: list[RecoveredLayer]
+    fit: Fit
+    losses: list[float]
+    students_file: str
+
+    @property
+    def network(self) -> FullyConnected:
+        """The network after fine-tuning."""
+        return self.fit.network
+
+    @property
+    def model_hparams(self) -> ModelHparams:
+        """The hyperparameters of the network."""
+        return self.fit.model_hparams
+
+
+@dataclass(frozen=True)
+class Peeled:
+    """The layers of a network before they are fitted to the answers as a whole.
+
+    Attributes:
+        recovered: what was recovered of each hidden layer.
+        layers: the layers, the output layer last.
+        may_have_excess: whether there may be neurons in excess.
+    """
+
+    recovered: list[RecoveredLayer]
+    layers: Layers
+    may_have_excess: bool
+
+
+def reconstruct(session: Session, students: Students) -> Reconstruction:
+    """Recovers the network that the students imitate.
+
+    A network that misses the answers lacks a neuron, while one that has too many shows which. So where the clusters that count do not lead
+    to the rounding floor, the doubtful clusters are added, and what is needed least is taken away again; where that fails too, the students
+    of deeper layers are trained more exactly. If nothing helps, as with answers that were rounded, the result is the smallest network of
+    those that give the answers about as well as the best.
+
+    Args:
+        session: the extraction.
+        students: trained.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    students_file = os.path.basename(models.last_file(session.students_location))
+    losses = individual_losses(students.to(session.queries), session.loaders.train)
+    work = session.work_folder(students_file)
+    start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
+    found: list[tuple[list[RecoveredLayer], Fit]] = []
+    failures = []
+    for attempt in ATTEMPTS:
+        if not attempt.suits(students, session):
+            continue
+        if attempt.message:
+            session.say(attempt.message)
+        try:
+            peeled = peel(session, start, attempt)
+            location = f"{work}_{attempt.name}" if attempt.name else work
+            fits = trim(session, peeled.layers, location) if peeled.may_have_excess else [fit(session, peeled.layers, location)]
+        except ConfigError as error:
+            failures.append(error)
+            continue
+        found += [(peeled.recovered, fitted) for fitted in fits]
+        if is_exact(fits[-1].network, session.loaders.train):
+            found = found[-1:]
+            break
+    if not found:
+        raise failures[0]
+    recovered, fitted = _smallest_of_the_best(session, found)
+    final = paths.reconstructed_model(session.location)
+    get_platform().move(fitted.location, final)
+    return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file)
+
+
+def _smallest_of_the_best(session: Session, found: list[tuple[list[RecoveredLayer], Fit]]) -> tuple[list[RecoveredLayer], Fit]:
+    """The smallest of the networks that give the answers about as well as the best."""
+    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in found]
+    as_good = [pair for pair, loss in zip(found, losses, strict=True) if loss <= AS_GOOD * min(losses)]
+    return min(as_good, key=lambda pair: pair[1].neurons)
+
+
+def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
+    """Fits a network that may have neurons in excess, then without one neuron after the other.
+
+    Surplus neurons cancel each other at the solution, and slow convergence down: the curvature is all but singular. So the neuron that is
+    needed least goes first, as long as the fit is as good without it.
+
+    Args:
+        session: the extraction.
+        layers: of the network, the output layer last.
+        location: the path that the folders of the runs begin with.
+
+    Returns:
+        The fits, each with a neuron less or more than one less than the fit before.
+    """
+    fits, trials = [fit(session, layers, location, TRIM_EQUATIONS)], 0
+    while not is_exact(fits[-1].network, session.loaders.train):
+        loss, count = relative_loss(fits[-1].network, session.loaders.train), len(fits)
+        for removal in removals(fits[-1].network, session.queries)[: TRIALS if loss <= PROMISING else 0]:
+            trials += 1
+            trial = fit(session, removal.layers, f"{location}_trial_{trials}", TRIM_EQUATIONS)
+            if relative_loss(trial.network, session.loaders.train) <= WORSE * loss:
+                fits.append(trial)
+                break
+        if len(fits) == count:
+            break
+    return fits
+
+
+def peel(session: Session, start: Imitation, attempt: Attempt) -> Peeled:
+    """Recovers one hidden layer after the other, and fits the output layer.
+
+    Once a layer is known, its standardised activations are the inputs of fresh, shallower students that imitate the rest of the network.
+    Without standardisation they vary little around a mean that has nothing to do with the next layer, and the second layer of twelve
+    sigmoid neurons was lost. Where a neuron's sign is open and matters, students get the sign-invariant features of its activation, and
+    show by their weights over them which sign is right.
+
+    Shallower students do about as well as those before, unless the layer below them lacks a neuron: with three layers of ten, on one of
+    which nine were found, their loss was some thousands of times as large, else 80 times at most. The doubtful clusters then join that
+    layer, half as many as count and at last as many, which found the tenth neuron of g in the second of three layers, and six in excess.
+
+    Args:
+        session: the extraction.
+        start: the students of the whole network.
+        attempt: the way to search.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    here, below, recovered = start, Layers((), session.act_fun), []
+    may_have_excess, settled = attempt.is_generous, session.symmetry.slope == 0
+    for _ in range(1, len(start.students.fc_layers)):
+        step = recover_until_imitated(session, here, below, attempt)
+        layers, above = step.layers, step.above
+        if not settled and attempt.settles_signs:
+            layers, above = with_settled_signs(session, layers, here, above)
+        if settled or attempt.settles_signs:
+            layers, above = train_together(session, layers, above)
+        above = polished(session, above, session.desc.training_hparams, paths.polish(above.location, "model"))
+        if attempt.sharpens:
+            layers, above = sharpen(session, layers, above)
+        recovered.append(step.recovered)
+        may_have_excess = may_have_excess or step.doubtful > 0
+        here, below = above, layers
+    recovered.append(recover_layer(session, here, len(below) == 0, attempt.doubtful[0]))
+    layers = stacked(below, recovered[-1].incoming, here.scale)
+    inputs = layers.all_but_last.activations(session.queries)
+    last, _ = resolve_signs(layers.vectors[-1], session.act_fun, inputs, session.answers)
+    layers = layers.all_but_last.followed_by(last)
+    outputs = fit_outputs(layers.replace(last).activations(inputs), session.answers)
+    return Peeled(recovered, layers.followed_by(outputs.T), may_have_excess)
+
+
+@dataclass(frozen=True)
+class NextLayer:
+    """One hidden layer more.
+
+    Attributes:
+        recovered: the neurons that the students share.
+        layers: the recovered layers up to this one.
+        above: students of what is above them.
+        doubtful: the number of doubtful clusters, for each that counts, that were added.
+    """
+
+    recovered: RecoveredLayer
+    layers: Layers
+    above: Imitation
+    doubtful: float
+
+
+def recover_until_imitated(session: Session, here: Imitation, below: Layers, attempt: Attempt) -> NextLayer:
+    """The next hidden layer, with ever more clusters in doubt until students above it do about as well as those before.
+
+    Args:
+        session: the extraction.
+        here: the students before.
+        below: the recovered layers.
+        attempt: the way to search.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    step, shares = None, attempt.shares(is_first=len(below) == 0)
+    for doubtful in shares:
+        recovered = recover_layer(session, here, len(below) == 0, doubtful)
+        if step is not None and len(recovered.incoming) == len(step.recovered.incoming):
+            return dataclasses.replace(step, doubtful=doubtful)  # no further cluster is in doubt
+        layers = stacked(below, recovered.incoming, here.scale)
+        location = f"{here.location}_layer_{len(layers) + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
+        step = NextLayer(recovered, layers, imitate_above(session, layers, here.students, location), doubtful)
+        if step.above.best_loss <= LACKING * here.best_loss:
+            break
+        if doubtful < shares[-1]:
+            session.say(f"Hidden layer {len(layers)} seems to lack a neuron: adding those that were in doubt")
+    assert step is not None
+    return step
+
+
+def with_settled_signs(session: Session, layers: Layers, here: Imitation, above: Imitation) -> tuple[Layers, Imitation]:
+    """Recovered layers with the signs of the last as the students above it show them, and other students on its activations with these.
+
+    These students have half as many inputs. The layer is a layer of a network now, and can be trained with them. With softplus and three
+    layers of ten, one of which had nine of its neurons and two others, that made the first layer more exact, and the second had all ten.
+
+    Args:
+        session: the extraction.
+        layers: the recovered layers.
+        here: the students before.
+        above: students that were trained while the signs were open.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    following = recover_layer(session, above, False, 0.0).incoming
+    layers = stacked(layers, following, above.scale).all_but_last
+    return layers, imitate_above(session, layers, here.students, f"{above.location}_settled", settled=True)
+
+
+def stacked(below: Layers, incoming: torch.Tensor, scale: Standardisation) -> Layers:
+    """Recovered layers with one more on top, which also settles the signs of the layer below it.
+
+    Args:
+        below: the recovered layers.
+        incoming: of the next layer, over standardised inputs, `[K, D]`.
+        scale: the standardisation of its inputs.
+    """
+    incoming = scale.undo(incoming)
+    if not below.vectors:
+        return below.followed_by(incoming)
+    settled, incoming = settle_signs(below.vectors[-1], incoming, scale.spread, below.symmetry)
+    return below.all_but_last.followed_by(settled, incoming)
+
+
+def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtful: float) -> RecoveredLayer:
+    """The neurons that the first hidden layers of the students share.
+
+    Args:
+        session: the extraction.
+        imitation: the students.
+        is_first: whether that layer is the first of the network as well.
+        doubtful: the number of clusters in doubt that are added, for each that counts.
+
+    Raises:
+        ConfigError: there are none, or the students have diverged.
+    """
+    h, students, loader = session.desc.extraction_hparams, imitation.students, imitation.loaders.train
+    if sum(map(math.isfinite, imitation.losses)) < 2:
+        raise ConfigError(f"fewer than two of the {students.networks} students have a finite loss; try a smaller --lr")
+    contribution = contributions(students, 1, loader.examples)
+    losses = torch.tensor(imitation.losses, dtype=torch.float64, device=contribution.device)
+    residual = (losses * loader.labels.shape[1]).sqrt()
+    neurons = Neurons(imitation.layers.vectors[0], contribution, residual)
+    informative = boruta.mask(h.boruta).to(contribution.device) if h.boruta and is_first else None
+    recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
+    if recovered is None:
+        raise ConfigError(
+            f"no cluster holds neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; the students "
+            f"are kept in {session.students_location}: train them longer (--further_training), or try another --gamma or --beta"
+        )
+    return recovered

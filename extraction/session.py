@@ -1,0 +1,99 @@
+"""What all steps of one extraction share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from datasets.base import DataLoader, Loaders
+from extraction.clustering import Criteria
+from extraction.desc import ExtractionDesc
+from extraction.symmetry import Symmetry, symmetries
+from foundations import paths
+from foundations.training_hparams import TrainingHparams
+from models.activation_functions import ActivationFunction
+from models.activation_functions import get as get_activation
+
+
+@dataclass(frozen=True)
+class Session:
+    """One extraction: the hyperparameters, the queries and answers, the folder of the results, and whether progress is printed.
+
+    Attributes:
+        desc: the hyperparameters.
+        loaders: the queries and answers for training, and others for test, in float64 on the platform's device.
+        location: the clustering folder.
+        verbose: whether progress is printed.
+    """
+
+    desc: ExtractionDesc
+    loaders: Loaders
+    location: str
+    verbose: bool = True
+
+    @property
+    def act_fun(self) -> str:
+        """The name of the students' activation function."""
+        return self.desc.model_hparams.act_fun
+
+    @property
+    def activation(self) -> ActivationFunction:
+        """The students' activation function."""
+        return get_activation(self.act_fun)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """What the outputs leave open in every hidden neuron."""
+        return symmetries[self.act_fun]
+
+    @property
+    def students_location(self) -> str:
+        """The run folder of the students."""
+        return os.path.dirname(self.location)
+
+    @property
+    def queries(self) -> torch.Tensor:
+        """The queries for training, `[Q, inputs]`."""
+        return self.loaders.train.examples
+
+    @property
+    def answers(self) -> torch.Tensor:
+        """The answers to them, `[Q, outputs]`."""
+        return self.loaders.train.labels
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.loaders.train.seed
+
+    def criteria(self, doubtful: float) -> Criteria:
+        """Which clusters count, with so many clusters in doubt for each."""
+        h = self.desc.extraction_hparams
+        return Criteria(h.gamma, h.beta, h.linkage, doubtful)
+
+    def work_folder(self, students_file: str) -> str:
+        """Where networks are kept that are trained on the way, for students with these weights."""
+        return os.path.join(paths.finetune_checkpoints(self.location), students_file.removesuffix(".pth"))
+
+    def students_batches(self, loaders: Loaders) -> Loaders:
+        """The same queries and answers in the batch size and number format that students are trained with."""
+        batch_size = self.desc.dataset_hparams.batch_size
+        dtype = getattr(torch, self.desc.training_hparams.stored_precision)
+        return Loaders(*(DataLoader(loader.dataset, batch_size, loader.seed, dtype) for loader in loaders))
+
+    def say(self, text: str) -> None:
+        """Prints a line of progress, unless the run is quiet."""
+        if self.verbose:
+            print(text, flush=True)
+
+
+def in_float64(loader: DataLoader, batch_size: int | None = None) -> DataLoader:
+    """The same examples and labels in float64, in batches of another size where it is given."""
+    return DataLoader(loader.dataset, batch_size or loader.batch_size, loader.seed, torch.float64)
+
+
+def float64_training(optimizer_name: str, steps: str) -> TrainingHparams:
+    """The hyperparameters of a training in float64 that takes full steps of a second-order optimizer."""
+    return TrainingHparams(optimizer_name, 1.0, steps, precision="float64")
