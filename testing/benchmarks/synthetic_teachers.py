@@ -32,6 +32,7 @@ from cli.shared_args import JobArgs
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.runner import ExtractionRunner, check
+from foundations import tables
 from foundations.errors import ConfigError
 from foundations.hparams import TrainingHparams
 from foundations.seeds import derive
@@ -110,14 +111,14 @@ def numbers(text: str) -> list[int]:
 def table(rows: Sequence[dict[str, object]]) -> str:
     """How many were identified, by inputs and width."""
     widths = sorted({row["width"] for row in rows})
-    lines = ["inputs \\ width" + "".join(f"{width:>10}" for width in widths)]
+    lines = [["inputs \\ width", *map(str, widths)]]
     for inputs in sorted({row["inputs"] for row in rows}):
         cells = []
         for width in widths:
             cell = [row["identified"] for row in rows if (row["inputs"], row["width"]) == (inputs, width)]
             cells.append(f"{sum(cell)} of {len(cell)}")
-        lines.append(f"{inputs:>14}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
+        lines.append([str(inputs), *cells])
+    return "\n".join(tables.aligned(lines, ">", (14, 8)))
 
 
 def main() -> int:
