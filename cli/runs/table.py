@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import METRICS, Row, differing, value
-from foundations import tables
+from foundations import ranges, tables
 
 FORMATS = ("table", "csv", "json")
 HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
@@ -202,15 +202,5 @@ def size(count: float) -> str:
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """Seeds as numbers and ranges, such as `0-4,7`; -1, of which there is no other, comes first."""
-    if len(numbers) == 1:
-        return str(numbers[0])
-    parts: list[str] = []
-    ordered = sorted(set(numbers))
-    start = 0
-    for place in range(1, len(ordered) + 1):
-        if place == len(ordered) or ordered[place] != ordered[place - 1] + 1 or ordered[place - 1] < 0:
-            first, last = ordered[start], ordered[place - 1]
-            parts.append(str(first) if first == last else f"{first}-{last}")
-            start = place
-    return ",".join(parts) or "-"
+    """Seeds as numbers and ranges, such as `0-4,7`; `-` where there are none."""
+    return ranges.show(numbers) or "-"

@@ -32,7 +32,7 @@ from cli.shared_args import JobArgs
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.runner import ExtractionRunner, check
-from foundations import tables
+from foundations import ranges, tables
 from foundations.errors import ConfigError
 from foundations.hparams import TrainingHparams
 from foundations.seeds import derive
@@ -104,8 +104,7 @@ def identify(size: tuple[int, int, int]) -> dict[str, object]:
 
 def numbers(text: str) -> list[int]:
     """`2,4,8` or `0-9` or both as a list."""
-    parts = (part.split("-") for part in text.split(","))
-    return [number for part in parts for number in range(int(part[0]), int(part[-1]) + 1)]
+    return ranges.numbers(text, lambda part, _: ValueError(part))
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
