@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foundations import paths, tables
+from foundations.averages import mean_and_deviation
 from lottery.desc import LotteryDesc
 from platforms import files
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from training.metric_logger import MetricLogger, numbers
-from training.plotting import spread
 from training.runner import is_finished
 
 TICKETS = "tickets"
@@ -147,7 +147,7 @@ def comparison(found: Mapping[str, Experiment]) -> str:
 def _cell(outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return "-"
-    mean, deviation = spread([each.final for each in outcomes])
+    mean, deviation = mean_and_deviation([each.final for each in outcomes])
     if len(outcomes) == 1:
         return f"{outcomes[0].show(mean)} (1)"
     if outcomes[0].metric == "accuracy":
