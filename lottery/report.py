@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foundations import paths
+from foundations import paths, tables
+from foundations.averages import mean_and_deviation
 from lottery.desc import LotteryDesc
 from platforms import files
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from training.metric_logger import MetricLogger, numbers
-from training.plotting import spread
 from training.runner import is_finished
 
 TICKETS = "tickets"
@@ -66,11 +66,11 @@ def read(level: int, location: str) -> Outcome:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """A line for each level."""
-    lines = [f"level   weights left             test {outcomes[0].metric}       best     after"]
+    rows = [["level", "weights left", "", f"test {outcomes[0].metric}", "best", "after"]]
     for each in outcomes:
-        values = f"{each.show(each.final):>13}{each.show(each.best):>11}{each.steps:>8}it"
-        lines.append(f"{each.level:>5}{each.unpruned:>15,}{each.density:>9.2%}    {values}")
-    return "\n".join(lines)
+        values = each.show(each.final), each.show(each.best), f"{each.steps}it"
+        rows.append([str(each.level), f"{each.unpruned:,}", f"{each.density:.2%}", *values])
+    return "\n".join(tables.aligned(rows, ">", (5, 13, 7, 15, 9, 8)))
 
 
 def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
@@ -136,19 +136,18 @@ def comparison(found: Mapping[str, Experiment]) -> str:
     tickets = found[TICKETS]
     metric = tickets[0][0].metric
     shown = {name: levels for name, levels in found.items() if all(each.metric == metric for group in levels.values() for each in group)}
-    widths = {name: max(19, len(name) + 2) for name in shown}
-    lines = [f"test {metric} after training: mean, standard deviation, number of seeds"]
-    lines.append("level  weights left" + "".join(f"{name:>{width}}" for name, width in widths.items()))
+    rows = [["level", "weights left", *(f" {name}" for name in shown)]]
     for level in tickets:
-        cells = [f"{_cell(levels.get(level, ())):>{widths[name]}}" for name, levels in shown.items()]
-        lines.append(f"{level:>5}{tickets[level][0].density:>14.2%}" + "".join(cells))
-    return "\n".join(lines)
+        cells = [_cell(levels.get(level, ())) for levels in shown.values()]
+        rows.append([str(level), f"{tickets[level][0].density:.2%}", *cells])
+    heading = f"test {metric} after training: mean, standard deviation, number of seeds"
+    return "\n".join([heading, *tables.aligned(rows, ">", (5, 13, 18), gap=" ")])
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
     if not outcomes:
         return "-"
-    mean, deviation = spread([each.final for each in outcomes])
+    mean, deviation = mean_and_deviation([each.final for each in outcomes])
     if len(outcomes) == 1:
         return f"{outcomes[0].show(mean)} (1)"
     if outcomes[0].metric == "accuracy":

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from foundations import ranges
 from foundations.errors import ConfigError
 from foundations.runner import Job
 from platforms import local, platform
@@ -220,7 +221,7 @@ class Platform(local.Platform):
         }
         if array:
             cap = f"%{self.at_once}" if self.at_once else ""
-            yield f"array={format_seeds([run.seed for run in runs])}{cap}"
+            yield f"array={ranges.show([run.seed for run in runs])}{cap}"
         yield "requeue" if self.requeues else "no-requeue"
         yield from (f"{option}={value}" for option, value in values.items() if value is not None)
         yield from (line.removeprefix("--") for line in self._extra)
@@ -232,20 +233,8 @@ def parse_seeds(text: str) -> list[int]:
     Raises:
         ConfigError: a range ends before it begins.
     """
-    seeds = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        if int(last or first) < int(first):
-            raise ConfigError(f"--seeds: the range {part} ends before it begins; valid: {FORMATS['seeds'][1]}")
-        seeds.update(range(int(first), int(last or first) + 1))
-    return sorted(seeds)
-
-
-def format_seeds(seeds: Sequence[int]) -> str:
-    """Seeds in increasing order as numbers and ranges, the way `parse_seeds` reads them."""
-    blocks = itertools.groupby(enumerate(seeds), lambda pair: pair[1] - pair[0])
-    ranges = [[seed for _, seed in block] for _, block in blocks]
-    return ",".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in ranges)
+    valid = FORMATS["seeds"][1]
+    return ranges.numbers(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it begins; valid: {valid}"))
 
 
 def queue() -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-import statistics
 from collections.abc import Sequence
 
 from foundations import paths
+from foundations.averages import mean_and_deviation
 from platforms import files
 from training.metric_logger import MetricLogger
 
@@ -39,11 +39,6 @@ def save(made, path: str) -> None:
     files.refresh(path, buffer.getvalue())
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation; 0 for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
 def band(
     axis,
     places: Sequence[float],
@@ -67,7 +62,7 @@ def band(
         look: of the line, as matplotlib takes it.
     """
     there, back = (math.log, math.exp) if log else (float, float)
-    means, deviations = zip(*(spread([there(value) for value in several]) for several in values), strict=True)
+    means, deviations = zip(*(mean_and_deviation([there(value) for value in several]) for several in values), strict=True)
     style = {"linewidth": 1.6} if joined else {"linestyle": "", "marker": "o"}
     (line,) = axis.plot(places, [back(mean) for mean in means], label=label, **style, **look)
     low, high = ([back(mean + sign * deviation) for mean, deviation in zip(means, deviations, strict=True)] for sign in (-1, 1))

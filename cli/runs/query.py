@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 from cli.runs import index, records
 from cli.runs.index import Run
+from foundations.averages import mean_and_deviation
 from foundations.errors import ConfigError, did_you_mean, unknown
 
 Predicate = Callable[[Run], bool]
@@ -218,7 +219,7 @@ class Row:
         if name == "size":
             return sum(found)
         if all(isinstance(have, (int, float)) for have in found):
-            return mean_and_spread(found)[0]
+            return mean_and_deviation(found)[0]
         return ", ".join(f"{found.count(each)} {each}" for each in dict.fromkeys(map(str, found)))
 
     def values(self, name: str) -> list[object]:
@@ -230,15 +231,7 @@ class Row:
         if len(self.runs) == 1 or name in OWN or name in self.runs[0].hparams:
             return None
         numbers = [have for have in self.values(name) if isinstance(have, (int, float)) and not isinstance(have, bool)]
-        return mean_and_spread(numbers)[1] if len(numbers) > 1 else None
-
-
-def mean_and_spread(numbers: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample); 0 for a single number."""
-    mean = math.fsum(numbers) / len(numbers)
-    if len(numbers) == 1:
-        return mean, 0.0
-    return mean, math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (len(numbers) - 1))
+        return mean_and_deviation(numbers)[1] if len(numbers) > 1 else None
 
 
 def group(runs: Iterable[Run]) -> list[Row]:

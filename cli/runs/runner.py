@@ -16,6 +16,7 @@ from cli.runs import index, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import Row
+from foundations import tables
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
@@ -255,8 +256,7 @@ def _diff(runner: RunsRunner) -> None:
         return
     lines = [("", runner.names.short(one), runner.names.short(other))]
     lines += [(name, *(table.plain(run.hparams.get(name), runner.names) for run in (one, other))) for name in names]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print("\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines))
+    print("\n".join(tables.aligned(lines)))
 
 
 def _why(runner: RunsRunner) -> None:

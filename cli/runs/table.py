@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import METRICS, Row, differing, value
+from foundations import ranges, tables
 
 FORMATS = ("table", "csv", "json")
 HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
@@ -33,7 +34,6 @@ SPARE = (
     "model_name",
 )
 SHARES = ("accuracy", "weights_left")  # what the names of metrics end in that are shown in per cent
-GAP = "  "
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -96,9 +96,9 @@ def aligned(rows: Sequence[Row], shown: Sequence[str], names: Names, width: int 
     numeric = {name for name in shown if any(type(value(row.runs[0], name)) in (int, float) for row in rows)}
     height = max(len(heading) for heading in headings.values())
     tops = [[""] * (height - len(headings[name])) + headings[name] for name in widths]
-    table = [*zip(*tops, strict=True), *zip(*(cells[name] for name in widths), strict=True)]
-    sizes = [(size, name in numeric) for name, size in widths.items()]
-    texts = [GAP.join([_placed(text, *size) for text, size in zip(line, sizes, strict=True)]).rstrip() for line in table]
+    columns = ([_cut(text, size) for text in cells[name]] for name, size in widths.items())
+    sides = "".join(">" if name in numeric else "<" for name in widths)
+    texts = tables.aligned([*zip(*tops, strict=True), *zip(*columns, strict=True)], sides)
     if left_out:
         texts.append(f"No room for: {', '.join(left_out)}. --columns says what to show, and a file has room for all.")
     return "\n".join(texts)
@@ -132,13 +132,11 @@ def _broken(name: str, room: int) -> list[str]:
 
 
 def _total(widths: Mapping[str, int]) -> int:
-    return sum(widths.values()) + len(GAP) * (len(widths) - 1)
+    return sum(widths.values()) + len(tables.GAP) * (len(widths) - 1)
 
 
-def _placed(text: str, size: int, right: bool) -> str:
-    if len(text) > size:
-        text = text[: size - 1] + "…"
-    return text.rjust(size) if right else text.ljust(size)
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else text[: size - 1] + "…"
 
 
 def cell(row: Row, name: str, names: Names) -> str:
@@ -204,15 +202,5 @@ def size(count: float) -> str:
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """Seeds as numbers and ranges, such as `0-4,7`; -1, of which there is no other, comes first."""
-    if len(numbers) == 1:
-        return str(numbers[0])
-    parts: list[str] = []
-    ordered = sorted(set(numbers))
-    start = 0
-    for place in range(1, len(ordered) + 1):
-        if place == len(ordered) or ordered[place] != ordered[place - 1] + 1 or ordered[place - 1] < 0:
-            first, last = ordered[start], ordered[place - 1]
-            parts.append(str(first) if first == last else f"{first}-{last}")
-            start = place
-    return ",".join(parts) or "-"
+    """Seeds as numbers and ranges, such as `0-4,7`; `-` where there are none."""
+    return ranges.show(numbers) or "-"

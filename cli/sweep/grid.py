@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from foundations import ranges
 from foundations.errors import ConfigError
 
 LISTS = ("milestone_steps", "others_frozen_exceptions", "pruning_layers_to_ignore", "levels")  # what the names of such flags end in
-RANGE = re.compile(r"(\d+)-(\d+)(?::(\d+))?")
 MOST = 10_000  # runs; more are a slip of the finger
 BRANCH = "branch"  # what stands first of the arguments of `lottery_branch`
 
@@ -133,12 +132,11 @@ def _values(word: Word) -> list[str]:
 
 def _range(name: str, text: str) -> list[str]:
     """The whole numbers that a text such as `0-4` or `0-8:2` stands for; none where it is no such text."""
-    match = RANGE.fullmatch(text)
-    if match is None:
+    found = ranges.parse_stepped(text)
+    if found is None:
         return []
-    first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
-    if last < first or step < 1:
+    if not found:
         raise ConfigError(f"--{name}: the range {text} goes nowhere; valid: such as 0-4 or 0-8:2")
-    if (last - first) // step >= MOST:
+    if found[MOST:]:
         raise ConfigError(f"--{name}: the range {text} is too long; valid: at most {MOST:,} runs in a sweep")
-    return [str(number) for number in range(first, last + 1, step)]
+    return [*map(str, found)]

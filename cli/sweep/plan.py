@@ -10,6 +10,7 @@ from cli.runs import index, table
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.sweep.grid import Combination
+from foundations import tables
 from foundations.errors import ConfigError
 from foundations.runner import Runner
 from platforms import platform
@@ -112,9 +113,8 @@ def show(command: str, plan: Sequence[Planned], names: Names) -> str:
         key = planned.state, names.short(planned.run), planned.combination.show(SEED), f"({planned.note})" if planned.note else ""
         rows.setdefault(key, []).append(planned.run.seed)
     lines = [(state, short, seeds_text(seeds), differs, note) for (state, short, differs, note), seeds in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     heading = f"Sweep of {command}: {len(plan)} run{'s' if len(plan) > 1 else ''}, {tally(states)}"
-    return "\n".join([heading, *("  ".join(["", *map(str.ljust, line, widths)]).rstrip() for line in lines)])
+    return "\n".join([heading, *(f"  {line}" for line in tables.aligned(lines))])
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

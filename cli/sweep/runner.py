@@ -17,6 +17,7 @@ from cli.runs.runner import existing
 from cli.sweep import grid, plan, work
 from cli.sweep.plan import Planned
 from cli.sweep.work import Outcome, Task
+from foundations import ranges
 from foundations.arguments import ArgumentParser
 from foundations.errors import Busy, ConfigError, unknown
 from foundations.hparams import Hparams
@@ -222,13 +223,12 @@ def _queue() -> dict[str, str]:
 def _submit(command: str, todo: Sequence[Planned]) -> None:
     """Submits runs to a cluster, those that differ in their seed alone as an array of jobs."""
     from cli import runner_registry
-    from platforms import slurm
 
     arrays: dict[tuple[str, ...], list[int]] = {}
     for each in todo:
         arrays.setdefault(tuple(each.combination.without(plan.SEED)), []).append(each.run.seed)
     for arguments, seeds in arrays.items():
-        chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={slurm.format_seeds(sorted(seeds))}"]
+        chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={ranges.show(seeds)}"]
         platform, job = runner_registry.parse(command, [*arguments, *chosen])
         platform.launch(job)
 

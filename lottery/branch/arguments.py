@@ -10,7 +10,8 @@ import shlex
 import typing
 from collections.abc import Callable, Sequence
 
-from foundations.errors import unknown
+from foundations import ranges
+from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 
 
@@ -29,14 +30,11 @@ class LevelRangeArgs(Hparams):
 
     def chosen(self) -> list[int]:
         """The levels one by one."""
-        levels: set[int] = set()
-        for part in self.levels.split(","):
-            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-            self.require("levels", match is not None, "levels and ranges of them, such as 0-2,5")
-            first, last = int(match[1]), int(match[2] or match[1])
-            self.require("levels", first <= last, "ranges that rise, such as 0-2")
-            levels.update(range(first, last + 1))
-        return sorted(levels)
+        return ranges.numbers(self.levels, self._refusal)
+
+    def _refusal(self, part: str, falls: bool) -> ConfigError:
+        valid = "ranges that rise, such as 0-2" if falls else "levels and ranges of them, such as 0-2,5"
+        return ConfigError(f"--levels: {self.levels} is out of range; valid: {valid}")
 
 
 def arguments_of(function: Callable, validate: Callable[[Hparams], None]) -> type[Hparams]:

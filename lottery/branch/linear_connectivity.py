@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from foundations import paths
+from foundations import paths, tables
 from foundations.errors import reason
 from foundations.hparams import Hparams
 from lottery import plotting
@@ -106,11 +106,10 @@ def barrier(errors: list[float]) -> float:
 
 def table(found: Mapping[int, dict]) -> str:
     """A line for each level: the errors on the test set, and the barriers."""
-    lines = ["level   weights left         error of either     along the line   barrier   on training set"]
+    rows = [["level", "weights left", "", "error of either    ", "along the line", "barrier", "on training set"]]
     for level, each in found.items():
         test = each["test"]
-        lines.append(
-            f"{level:>5}{each['unpruned']:>15,}{each['unpruned'] / each['total']:>9.2%}"
-            f"{test[0]:>11.4f}{test[-1]:>8.4f}{max(test):>15.4f}{barrier(test):>10.4f}{barrier(each['train']):>18.4f}"
-        )
-    return "\n".join(lines)
+        weights = f"{each['unpruned']:,}", f"{each['unpruned'] / each['total']:.2%}"
+        barriers = f"{barrier(test):.4f}", f"{barrier(each['train']):.4f}"
+        rows.append([str(level), *weights, f"{test[0]:.4f}{test[-1]:>8.4f}", f"{max(test):.4f}", *barriers])
+    return "\n".join(tables.aligned(rows, ">", (5, 15, 9, 19, 15, 10, 18), gap=""))

@@ -49,6 +49,7 @@ from extraction.desc import ExtractionDesc
 from extraction.evaluation import score
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import symmetries
+from foundations import tables
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
 from foundations.seeds import derive
@@ -160,12 +161,12 @@ def is_false(row: dict[str, object]) -> bool:
 
 def table(rows: Sequence[dict[str, object]]) -> str:
     """Trials, and how many were identified, accepted and falsely accepted, by kind."""
-    lines = [f"{'kind':<12}{'trials':>8}{'identified':>12}{'accepted':>10}{'falsely':>9}"]
+    lines = [["kind", "trials", "identified", "accepted", "falsely"]]
     for kind in [*KINDS, "all"]:
         cell = [row for row in rows if kind in (row["kind"], "all")]
         sums = [sum(row[name] for row in cell) for name in ("identified", "accepted")]
-        lines.append(f"{kind:<12}{len(cell):>8}{sums[0]:>12}{sums[1]:>10}{sum(map(is_false, cell)):>9}")
-    return "\n".join(lines)
+        lines.append([kind, *map(str, (len(cell), *sums, sum(map(is_false, cell))))])
+    return "\n".join(tables.aligned(lines, "<>", (12, 0)))
 
 
 def main() -> int:

@@ -49,6 +49,7 @@ from extraction.evaluation import LayerScore, score
 from extraction.finetuning import assemble
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import Symmetry, symmetries
+from foundations import tables
 from foundations.errors import ConfigError
 from foundations.training_hparams import TrainingHparams
 from models import registry as models
@@ -243,28 +244,21 @@ def ratio(ours: Outcome, recipe: Outcome) -> float:
 
 def table(acts: list[str], factor: float, seed: int) -> Iterator[tuple[str, bool]]:
     """The lines of the table as they come, each with whether it bears out what is to be shown."""
-    form = "{:<10}  {:>8}  {:>9}  {:>14}  {:>8}  |  {:>8}  {:>12}  {:>9}  {:>8}  {:>8}  |  {:>8}"
     yield "widths: recovered/teacher/matched; error: the largest of a weight, relative to the largest of its layer", True
-    yield form.format("", "ours", "", "", "", "recipe", "", "", "", "", "ratio of"), True
-    yield form.format("act_fun", "time", "widths", "verdict", "error", "time", "epochs", "widths", "cosine", "error", "errors"), True
+    yield _line("", ["ours", "", "", ""], ["recipe", "", "", "", ""], "ratio of"), True
+    yield _line("act_fun", ["time", "widths", "verdict", "error"], ["time", "epochs", "widths", "cosine", "error"], "errors"), True
     for act_fun in acts:
         ours, recipe = compare(act_fun, factor, seed)
-        yield (
-            form.format(
-                act_fun,
-                f"{ours.seconds:.1f} s",
-                ours.widths,
-                "identified" if ours.identified else "not identified",
-                f"{ours.error:.1e}",
-                f"{recipe.seconds:.1f} s",
-                recipe.epochs,
-                recipe.widths,
-                f"{recipe.cosine_distance:.1e}",
-                f"{recipe.error:.1e}",
-                f"{ratio(ours, recipe):.1e}",
-            ),
-            ours.identified and ratio(ours, recipe) >= AT_LEAST,
-        )
+        verdict = "identified" if ours.identified else "not identified"
+        left = [f"{ours.seconds:.1f} s", ours.widths, verdict, f"{ours.error:.1e}"]
+        right = [f"{recipe.seconds:.1f} s", recipe.epochs, recipe.widths, f"{recipe.cosine_distance:.1e}", f"{recipe.error:.1e}"]
+        yield _line(act_fun, left, right, f"{ratio(ours, recipe):.1e}"), ours.identified and ratio(ours, recipe) >= AT_LEAST
+
+
+def _line(act_fun: str, ours: list[str], recipe: list[str], errors: str) -> str:
+    """One line of the table, which has to be aligned before the next one is known."""
+    (line,) = tables.aligned([[act_fun, *ours, "|", *recipe, "|", errors]], "<>", (10, 8, 9, 14, 8, 1, 8, 12, 9, 8, 8, 1, 8))
+    return line
 
 
 def arguments() -> argparse.Namespace:

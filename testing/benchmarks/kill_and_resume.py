@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from foundations import tables
 from testing import child
 
 FREQUENT = child.Checkpoints(between=0, within=0.03)
@@ -177,11 +178,12 @@ def main() -> int:
             before = len(tallies[name].amiss)
             disturb(references[name], tallies[name], draw)
             print("".join(f"\n{name}: {amiss}\n" for amiss in tallies[name].amiss[before:]) or ".", end="", flush=True)
-    print(f"\n\n{'killed':20}" + "".join(f"{way:>13}" for way in (MOMENT, WRITE, PRUNING)) + "   resumed to the same bits")
+    ways = MOMENT, WRITE, PRUNING
+    rows = [["killed", *ways, "resumed to the same bits"]]
     for name, tally in tallies.items():
         kills = tally.killed.total()
-        print(f"{name:20}" + "".join(f"{tally.killed[way]:13}" for way in (MOMENT, WRITE, PRUNING)), end="")
-        print(f"{kills - len(tally.amiss):17} of {kills}")
+        rows.append([name, *(str(tally.killed[way]) for way in ways), f"{kills - len(tally.amiss):>14} of {kills}"])
+    print("\n".join(["\n", *tables.aligned(rows, "<>>><", (17, 10, 10, 10, 0), gap="   ")]))
     return int(any(tally.amiss for tally in tallies.values()))
 
 

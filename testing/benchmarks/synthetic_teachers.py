@@ -32,6 +32,7 @@ from cli.shared_args import JobArgs
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.runner import ExtractionRunner, check
+from foundations import ranges, tables
 from foundations.errors import ConfigError
 from foundations.seeds import derive
 from foundations.training_hparams import TrainingHparams
@@ -103,21 +104,20 @@ def identify(size: tuple[int, int, int]) -> dict[str, object]:
 
 def numbers(text: str) -> list[int]:
     """`2,4,8` or `0-9` or both as a list."""
-    parts = (part.split("-") for part in text.split(","))
-    return [number for part in parts for number in range(int(part[0]), int(part[-1]) + 1)]
+    return ranges.numbers(text, lambda part, _: ValueError(part))
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
     """How many were identified, by inputs and width."""
     widths = sorted({row["width"] for row in rows})
-    lines = ["inputs \\ width" + "".join(f"{width:>10}" for width in widths)]
+    lines = [["inputs \\ width", *map(str, widths)]]
     for inputs in sorted({row["inputs"] for row in rows}):
         cells = []
         for width in widths:
             cell = [row["identified"] for row in rows if (row["inputs"], row["width"]) == (inputs, width)]
             cells.append(f"{sum(cell)} of {len(cell)}")
-        lines.append(f"{inputs:>14}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
+        lines.append([str(inputs), *cells])
+    return "\n".join(tables.aligned(lines, ">", (14, 8)))
 
 
 def main() -> int:

@@ -1,0 +1,20 @@
+"""Averages over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (of a sample) of at least one value; the deviation of a single value is 0.
+
+    Where a value is not finite, neither is the result. Where squares are too large for a number, the deviation is infinite.
+    """
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    try:
+        return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    except OverflowError:
+        return mean, math.inf
