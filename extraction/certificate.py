@@ -261,7 +261,7 @@ def rivalry(network: FullyConnected, loader: DataLoader) -> float:
     optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])
     for _ in range(RIVAL_STEPS):
         optimizer.step(objective)
-        if optimizer.spent:
+        if optimizer.converged:
             break
     low, high = loader.examples.amin(0), loader.examples.amax(0)
     pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)

@@ -23,6 +23,7 @@ from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
 from training.evaluation import evaluate
+from training.plan import StandardPlan
 from training.train import standard_train
 
 RETRIES = {
@@ -56,13 +57,13 @@ class Reconstruction:
 
 
 def train_students(
-    desc: ExtractionDesc, outputs: int, train_loader: DataLoader, test_loader: DataLoader, location: str, seed: int, **options: object
+    desc: ExtractionDesc, outputs: int, loaders: tuple[DataLoader, DataLoader], location: str, seed: int, plan: StandardPlan
 ) -> Students:
-    """Trains the students, or finds them trained, and returns them; `options` are those of `standard_train`."""
+    """Trains the students, or finds them trained, and returns them; the plan is that of `standard_train`."""
     students = models.get(desc.model_hparams, outputs, seed)
-    standard_train(desc.training_hparams, students, train_loader, test_loader, location, **options)
+    standard_train(desc.training_hparams, students, loaders, location, plan)
     weights = os.path.basename(models.last_file(location)).removesuffix(".pth")
-    polish(students, desc.training_hparams, train_loader, test_loader, paths.polish(location, weights), options.get("verbose", True))
+    polish(students, desc.training_hparams, *loaders, paths.polish(location, weights), plan.verbose)
     return students
 
 

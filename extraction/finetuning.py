@@ -17,12 +17,15 @@ from extraction.desc import ExtractionDesc
 from extraction.symmetry import symmetries
 from foundations.errors import ConfigError
 from foundations.hparams import ModelHparams, TrainingHparams
+from foundations.step import Step
 from models import registry as models
 from models.mlp import FullyConnected, Perceptron
 from models.students import Model as Students
 from training.desc import TrainingDesc
+from training.metric_logger import MetricLogger
+from training.plan import StandardPlan, StopRule
 from training.runner import record
-from training.train import Callback, standard_train
+from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
 TRIM_EQUATIONS = 6  # the same while there are neurons in excess
@@ -144,20 +147,19 @@ def finetune(
     """Brings a network that is nearly right to the rounding floor, in place, in float64."""
     h = desc.extraction_hparams
 
-    def stop_when_redundant(output_location, step, model, optimizer, logger):
+    def is_redundant(step: Step, model: FullyConnected, logger: MetricLogger) -> bool:
         """Twins make the problem singular, and the approach slow; there is no point in going on with them."""
-        if step.iteration and step.iteration % REDUNDANCY_CHECK == 0 and simplify(model, loaders[0].examples) is not None:
-            optimizer.spent = True
+        checked = step.iteration > 0 and step.iteration % REDUNDANCY_CHECK == 0
+        return checked and simplify(model, loaders[0].examples) is not None
 
-    def stop_when_stalled(output_location, step, model, optimizer, logger):
+    def is_stalled(step: Step, model: FullyConnected, logger: MetricLogger) -> bool:
         """A network of the right size falls to the floor in a few steps; one that is not gets stuck, for good."""
         losses = [loss for iteration, loss in logger.get("test_loss") if iteration <= step.iteration - STALL]
-        if losses and logger.latest("test_loss") > losses[-1] / 2:
-            optimizer.spent = True
+        return bool(losses) and logger.latest("test_loss") > losses[-1] / 2
 
-    callbacks = [stop_when_redundant, stop_when_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
+    stop_when = [is_redundant, is_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
     training_hparams = TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")
-    fit_together(network, model_hparams, desc, training_hparams, loaders, location, verbose, equations, callbacks)
+    fit_together(network, model_hparams, desc, training_hparams, loaders, location, verbose, equations, stop_when)
 
 
 def fit_together(
@@ -169,7 +171,7 @@ def fit_together(
     location: str,
     verbose: bool,
     equations: int,
-    callbacks: Sequence[Callback],
+    stop_when: Sequence[StopRule],
 ) -> None:
     """Trains all layers of a network, in place, as a run of its own.
 
@@ -182,7 +184,7 @@ def fit_together(
         location: the folder of the run.
         verbose: whether to show how it goes.
         equations: for each unknown in a batch, unless the extraction's hyperparameters give its size.
-        callbacks: beside the standard ones.
+        stop_when: the rules that end training.
     """
     unknowns = sum(parameter.numel() for parameter in network.parameters())
     train_loader, test_loader = loaders
@@ -194,8 +196,8 @@ def fit_together(
     loader = DataLoader(train_loader.dataset, batch_size, train_loader.seed, torch.float64)
     if verbose:
         print(f"Fitting {model_hparams.model_name} to the answers", flush=True)
-    options = {"more_callbacks": callbacks, "verbose": verbose, "epoch_lines": False}
-    standard_train(training_hparams, network, loader, test_loader, location, **options)
+    plan = StandardPlan(stop_when=stop_when, verbose=verbose, epoch_lines=False)
+    standard_train(training_hparams, network, (loader, test_loader), location, plan)
 
 
 def simplify(network: FullyConnected, queries: torch.Tensor) -> list[torch.Tensor] | None:

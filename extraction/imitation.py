@@ -19,6 +19,8 @@ from models import registry as models
 from models.activation_functions import ActivationFunction
 from models.students import Model as Students
 from training.evaluation import evaluate
+from training.metric_logger import MetricLogger
+from training.plan import StandardPlan
 from training.train import standard_train
 
 POLISH_EQUATIONS = 5  # for each unknown of a student, in a step of Levenberg-Marquardt
@@ -51,16 +53,18 @@ def polish(
     test_loader = DataLoader(test_loader.dataset, test_loader.batch_size, seed, torch.float64)
     enough = EXACT**2 * loader.labels.var(0).mean()
 
-    def stop_when_exact(output_location, step, model, optimizer, logger):
+    def is_exact(step: Step, model: Students, logger: MetricLogger) -> bool:
         """Students that have found the solution are proofs; more of them prove no more."""
-        if step.iteration % EXACTNESS_CHECK == 0:
-            losses = evaluate(model, loader)["individual_losses"]
-            optimizer.spent = optimizer.spent or sum(loss <= enough for loss in losses) >= EXACT_STUDENTS
+        if step.iteration % EXACTNESS_CHECK:
+            return False
+        losses = evaluate(model, loader)["individual_losses"]
+        return sum(loss <= enough for loss in losses) >= EXACT_STUDENTS
 
     if verbose:
         print("Polishing the students", flush=True)
     polishing = TrainingHparams(h.polish_optimizer, 1.0, h.polish_steps, precision="float64")
-    standard_train(polishing, students, loader, test_loader, location, more_callbacks=[stop_when_exact], verbose=verbose, epoch_lines=False)
+    plan = StandardPlan(stop_when=[is_exact], verbose=verbose, epoch_lines=False)
+    standard_train(polishing, students, (loader, test_loader), location, plan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +212,8 @@ def train_quickly(
     """Trains students as the first ones were, in their batches and number format, but for some hyperparameters."""
     h = dataclasses.replace(desc.training_hparams, further_training=None, **changes)
     batch_size, dtype = desc.dataset_hparams.batch_size, getattr(torch, h.stored_precision)
-    quick = [DataLoader(loader.dataset, batch_size, loader.seed, dtype) for loader in loaders]
-    standard_train(h, students, *quick, location, verbose=verbose, epoch_lines=False)
+    train_loader, test_loader = (DataLoader(loader.dataset, batch_size, loader.seed, dtype) for loader in loaders)
+    standard_train(h, students, (train_loader, test_loader), location, StandardPlan(verbose=verbose, epoch_lines=False))
 
 
 def standardised(

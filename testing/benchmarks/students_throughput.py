@@ -35,6 +35,7 @@ from foundations.hparams import ModelHparams, TrainingHparams
 from foundations.step import Step
 from models import registry as models
 from platforms.platform import get_platform
+from training.plan import Plan
 from training.train import train
 
 BATCH_SIZE, LR = 512, 1e-3
@@ -140,7 +141,7 @@ def our_epoch(case: Case, dataset: base.Dataset) -> Callable[[], float]:
                 starts.append(synchronised())
 
         with tempfile.TemporaryDirectory() as folder, mock.patch("training.train.CHECKPOINT_SECONDS", math.inf):
-            train(TrainingHparams("adam", LR, "3ep"), model, loader, folder, [note])
+            train(TrainingHparams("adam", LR, "3ep"), model, loader, folder, Plan(callbacks=[note]))
         return starts[2] - starts[1]
 
     return run
