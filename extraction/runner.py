@@ -110,6 +110,7 @@ class ExtractionRunner(Runner):
 
         from datasets import registry as datasets
         from extraction import expand_and_cluster
+        from training.plan import StandardPlan
 
         with watch("teacher"):
             self.prepare()
@@ -119,9 +120,9 @@ class ExtractionRunner(Runner):
             training_runner.record(self.desc, self.students_location, seed, shape)
             exact = tuple(type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders)
         with watch("students"):
-            options = {"verbose": not self.job.quiet, "evaluate_only_at_end": self.job.evaluate_only_at_end}
-            options["identity"] = training_runner.identity(self.desc, seed, self.job)
-            return expand_and_cluster.train_students(self.desc, shape[1], *loaders, self.students_location, seed, **options), exact
+            identity, evaluate_only_at_end = training_runner.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
+            plan = StandardPlan(verbose=not self.job.quiet, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
+            return expand_and_cluster.train_students(self.desc, shape[1], loaders, self.students_location, seed, plan), exact
 
     def _reconstruct(self, students: Students, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
         """Everything from trained students to the report."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from pruning import registry as pruning
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from training import runner as training_runner
+from training.plan import StandardPlan
 from training.train import standard_train
 
 Shape = tuple[int, int]  # values an example, and outputs that a model needs
@@ -64,11 +66,15 @@ class Trunk:
         return self.desc.run_path(get_platform().root, self.job.global_seed, level)
 
     @property
-    def options(self) -> dict[str, object]:
-        """How the training of a level shows itself, and whose it is."""
-        identity = training_runner.identity(self.desc, self.seed, self.job)
-        shown = {"verbose": not self.job.quiet, "epoch_lines": False, "evaluate_only_at_end": self.job.evaluate_only_at_end}
-        return shown | {"identity": identity}
+    def plan(self) -> StandardPlan:
+        """How the training of a level is shown, what is recorded of it, and where it starts."""
+        return StandardPlan(
+            start=self.start,
+            verbose=not self.job.quiet,
+            epoch_lines=False,
+            evaluate_only_at_end=self.job.evaluate_only_at_end,
+            identity=training_runner.identity(self.desc, self.seed, self.job),
+        )
 
     def train(self, levels: int) -> None:
         """Trains every level up to the last that has not been trained."""
@@ -84,7 +90,7 @@ class Trunk:
         model = PrunedModel(self.rewound() if rewinds else copy.deepcopy(before.model), mask)
         if not self.job.quiet and not training_runner.is_finished(self.location(level)):
             print(f"Level {level} of {levels}: {mask.unpruned:,} of {mask.total:,} weights ({mask.density:.2%})", flush=True)
-        standard_train(self.desc.training_hparams, model, *self.loaders, self.location(level), self.start, **self.options)
+        standard_train(self.desc.training_hparams, model, self.loaders, self.location(level), self.plan)
         return model
 
     def _mask(self, level: int, before: PrunedModel | None) -> Mask:
@@ -127,7 +133,7 @@ class Trunk:
         hparams = self.desc.training_hparams if self.desc.rewinds_to_training else desc.training_hparams
         if not self.job.quiet:
             print(f"Before level 0: {desc.training_hparams.training_steps} of {desc.dataset_hparams.dataset_name}", flush=True)
-        standard_train(hparams, pretrained, *loaders, self.location(PRETRAIN), end_step=end, **self.options)
+        standard_train(hparams, pretrained, loaders, self.location(PRETRAIN), dataclasses.replace(self.plan, start=None, end=end))
         state = pretrained.state_dict()
         if outputs != self.shape[1]:
             own = model.state_dict()

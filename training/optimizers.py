@@ -12,14 +12,14 @@ from foundations.step import Step
 from foundations.training_hparams import DECAYS, PRECISIONS, TrainingHparams
 from platforms.platform import get_platform
 from training.centring import Centring
-from training.second_order import LBFGS, LevenbergMarquardt
+from training.second_order import LBFGS, LevenbergMarquardt, SecondOrder
 
 OPTIMIZERS = ["sgd", "adam", "lbfgs", "levenberg_marquardt"]
 SECOND_ORDER = ["lbfgs", "levenberg_marquardt"]
 ADAM_BETAS = (0.9, 0.999)
 MILESTONE_FACTOR = 0.1
 PLATEAU_FACTOR = 10**-0.5
-SPENT = 1e-4  # a plateau schedule is spent when it has lowered the rate by this factor
+PLATEAU_END = 1e-4  # a plateau schedule ends training when it has lowered the rate by this factor
 
 
 def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -91,8 +91,9 @@ class Schedule:
     """The learning rate at every iteration, and when training is over.
 
     The rate is `lr` times a warm-up, times `delta` for each milestone passed, times a decay curve, times what plateaus have left of it.
-    Training is over at the planned iteration, or before when a plateau schedule is spent or a second-order optimizer cannot improve any
-    more; further training then adds to that. The decay curve spans `training_steps`, also where only a part of them is planned.
+    Training is over at the planned iteration, or before that when a plateau schedule is at its end, when a second-order optimizer has
+    converged, or after a `stop`; further training then adds to that. The decay curve spans `training_steps`, also where only a part of
+    them is planned.
     """
 
     def __init__(self, training_hparams: TrainingHparams, optimizer: torch.optim.Optimizer, iterations_per_epoch: int, planned: Step):
@@ -106,6 +107,7 @@ class Schedule:
         self.cosine = h.lr_decay == "cosine"
         self.further = steps(h.further_training) if h.further_training else 0
         self.finished_at: int | None = None
+        self.stopped = False
         self.iteration = 0
         self.epoch_loss: torch.Tensor | float = 0.0
         self.plateau = self._plateau(h) if h.plateau_opt else None
@@ -147,10 +149,15 @@ class Schedule:
                 self.epoch_loss = 0.0
         self._apply()
 
+    def stop(self) -> None:
+        """Ends training after the next update. A checkpoint keeps the end once `is_over` has seen it, and not the request."""
+        self.stopped = True
+
     def is_over(self) -> bool:
         """Whether there is nothing left to train."""
-        spent = self.plateau_scale <= SPENT * (1 + 1e-9) or getattr(self.optimizer, "spent", False)
-        if self.finished_at is None and (self.iteration >= self.planned or spent):
+        converged = isinstance(self.optimizer, SecondOrder) and self.optimizer.converged
+        early = self.stopped or converged or self.plateau_scale <= PLATEAU_END * (1 + 1e-9)
+        if self.finished_at is None and (self.iteration >= self.planned or early):
             self.finished_at = self.iteration
             self._apply()
         return self.finished_at is not None and self.iteration >= self.finished_at + self.further

@@ -96,6 +96,7 @@ class TrainingRunner(Runner):
     def _train(self) -> None:
         from datasets import registry as datasets
         from models import registry as models
+        from training.plan import StandardPlan
         from training.train import standard_train
 
         self.prepare()
@@ -103,16 +104,13 @@ class TrainingRunner(Runner):
         model = models.get(self.desc.model_hparams, self.shape[1], seed)
         loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
         record(self.desc, self.output_location, seed, self.shape)
-        standard_train(
-            self.desc.training_hparams,
-            model,
-            *loaders,
-            self.output_location,
+        plan = StandardPlan(
             verbose=not self.job.quiet,
             epoch_lines=self.epoch_lines,
             evaluate_only_at_end=self.job.evaluate_only_at_end,
             identity=identity(self.desc, seed, self.job),
         )
+        standard_train(self.desc.training_hparams, model, loaders, self.output_location, plan)
 
 
 def add_job_args(parser: argparse.ArgumentParser) -> None:

@@ -22,12 +22,26 @@ BACKTRACKS, ARMIJO, CURVATURE = 25, 1e-4, 1e-10
 FLOOR = 4.0  # root mean square residuals of this many units of rounding are as good as none
 
 
-class LBFGS(torch.optim.Optimizer):
+class SecondOrder(torch.optim.Optimizer):
+    """An optimizer that uses curvature, over all parameters of a model that need a gradient.
+
+    Attributes:
+        converged: whether the optimizer cannot lower the loss any more; once true, it stays true, and training ends.
+    """
+
+    converged: bool
+
+    def __init__(self, model: torch.nn.Module, defaults: dict[str, object]):
+        super().__init__([parameter for parameter in model.parameters() if parameter.requires_grad], defaults)
+        self.converged = False
+
+
+class LBFGS(SecondOrder):
     """Limited-memory BFGS (Nocedal 1980) for a stack of networks, each with its own curvature and step.
 
     The networks of a stack share every forward and backward pass and nothing else: directions come from each network's own history, and
     each backtracks by itself until its loss falls enough (Armijo). A pair of differences with too little curvature is left out of a
-    network's history. `spent` becomes true when no network finds a lower loss any more.
+    network's history. It has converged when no network finds a lower loss any more.
 
     Args:
         model: a plain model, or students.
@@ -36,9 +50,8 @@ class LBFGS(torch.optim.Optimizer):
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 1.0, history: int = 20):
-        super().__init__([parameter for parameter in model.parameters() if parameter.requires_grad], {"lr": lr, "history": history})
+        super().__init__(model, {"lr": lr, "history": history})
         self.networks = getattr(model, "networks", 1)
-        self.spent = False
         self._seen = None, None, None  # the batch of the last step, and the losses and gradients on it at the present parameters
 
     @torch.no_grad()
@@ -60,7 +73,7 @@ class LBFGS(torch.optim.Optimizer):
         self._write(group["params"], there)
         self._seen = closure.examples, new_losses, new_gradients
         (moved,) = get_platform().noticed(bool(accepted.any()))
-        self.spent = self.spent or (not steps and not moved)
+        self.converged = self.converged or (not steps and not moved)
         step, change = there - here, new_gradients - gradients
         keep = accepted[:, None]  # a network that found nothing forgets its history and begins again with its gradient
         curved = keep & ((step * change).sum(1) > CURVATURE * step.norm(dim=1) * change.norm(dim=1))[:, None]
@@ -137,12 +150,12 @@ def two_loop(gradients: torch.Tensor, steps: list[torch.Tensor], changes: list[t
     return direction
 
 
-class LevenbergMarquardt(torch.optim.Optimizer):
+class LevenbergMarquardt(SecondOrder):
     """Damped Gauss-Newton: each step solves `(J'J + damping * diag(J'J)) d = J'r` on its batch (Levenberg 1944, Marquardt 1963).
 
     For a plain network or a stack of them, each with its own curvature, damping and step. The damping falls tenfold after a step that
     lowers the loss and rises tenfold until one does. A network rests when none does, or when its residuals are at the rounding floor;
-    `spent` becomes true when all of them rest. Converges quadratically where the residuals vanish at the solution.
+    the optimizer has converged when all of them rest. Converges quadratically where the residuals vanish at the solution.
 
     Args:
         model: a plain model, or students, with the mean squared error for their loss.
@@ -150,10 +163,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 1.0):
-        damping = [FIRST_DAMPING] * getattr(model, "networks", 1)
-        super().__init__([parameter for parameter in model.parameters() if parameter.requires_grad], {"lr": lr, "damping": damping})
+        super().__init__(model, {"lr": lr, "damping": [FIRST_DAMPING] * getattr(model, "networks", 1)})
         self.model = model
-        self.spent = False
 
     @torch.no_grad()
     def step(self, closure) -> torch.Tensor:
@@ -173,7 +184,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         problem.scatter(here, group["params"])
         group["damping"] = damping.tolist()
         (going_on,) = get_platform().noticed(bool((moving & (damping <= MOST_DAMPING)).any()))
-        self.spent = self.spent or not going_on
+        self.converged = self.converged or not going_on
         return losses.sum()
 
 

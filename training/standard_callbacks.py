@@ -18,6 +18,7 @@ from models.base import Model
 from platforms import provenance
 from training import plotting
 from training.evaluation import evaluate
+from training.plan import Callback, StandardPlan
 
 STUDENT_EVALUATIONS = 50  # students have short epochs; they are evaluated about this often in all
 LINE_SECONDS = 5.0  # between plain lines of progress where there is no terminal
@@ -145,34 +146,25 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool):
     return run
 
 
-def standard_callbacks(
-    end: Step,
-    model: Model,
-    train_loader: DataLoader,
-    test_loader: DataLoader,
-    verbose: bool = True,
-    epoch_lines: bool = True,
-    evaluate_only_at_end: bool = False,
-    start: Step | None = None,
-) -> Sequence:
+def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tuple[DataLoader, DataLoader]) -> Sequence[Callback]:
     """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and last write the log.
 
     Students are evaluated less often, and on the test set only until the end. A training set that is read from files is evaluated only when
     training is over, for that takes about as long as an epoch.
 
     Args:
+        plan: what is shown and evaluated, and where training begins.
         end: where training is planned to end.
-        verbose: whether anything is shown.
-        epoch_lines: whether every evaluation is printed, or only a bar (on a terminal) or a line every few seconds.
-        evaluate_only_at_end: whether to evaluate before and after training only.
-        start: where training begins; the very start when left out.
+        model: what is trained.
+        loaders: of the training and of the test set.
     """
+    train_loader, test_loader = loaders
     students = hasattr(model, "individual_losses")
     spacing = max(1, -(-end.ep // STUDENT_EVALUATIONS)) if students else 1
-    epoch_lines = verbose and epoch_lines and not students
+    epoch_lines = plan.verbose and plan.epoch_lines and not students
     on_train = create_eval_callback("train", train_loader, epoch_lines)
     on_test = create_eval_callback("test", test_loader, epoch_lines)
-    start = start or Step.zero(end.iterations_per_epoch)
+    start = plan.start or Step.zero(end.iterations_per_epoch)
 
     def at_ends(callback):
         return [run_at_step(start, callback), run_at_last_step(callback)]
@@ -181,8 +173,8 @@ def standard_callbacks(
     if train_loader.is_stream:
         callbacks.append(run_at_last_step(on_train))
     else:
-        callbacks += at_ends(on_train) if students or evaluate_only_at_end else [run_every_epoch(on_train)]
-    callbacks += at_ends(on_test) if evaluate_only_at_end else [run_every(spacing, on_test)]
-    if verbose:
+        callbacks += at_ends(on_train) if students or plan.evaluate_only_at_end else [run_every_epoch(on_train)]
+    callbacks += at_ends(on_test) if plan.evaluate_only_at_end else [run_every(spacing, on_test)]
+    if plan.verbose:
         callbacks.append(create_progress_callback(end, "test_loss", plain_lines=not epoch_lines))
     return [*callbacks, run_at_last_step(save_curves), run_at_last_step(save_logger)]

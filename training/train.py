@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
 
 import torch
 
@@ -19,11 +19,9 @@ from platforms.stopping import Stopped
 from training import arithmetic, checkpointing, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
+from training.plan import STANDARD, WHOLE, Plan, StandardPlan
 from training.sharing import Way
 from training.trackers import registry as trackers
-from training.trackers.base import Identity
-
-Callback = Callable[[str, Step, Model, torch.optim.Optimizer, MetricLogger], None]
 
 CHECKPOINT_SECONDS = 1.0  # epochs shorter than this share a checkpoint
 CHECKPOINT_SECONDS_WITHIN = 180.0  # longer ones are interrupted for some
@@ -52,15 +50,7 @@ class Objective:
         return loss.detach()
 
 
-def train(
-    training_hparams: TrainingHparams,
-    model: Model,
-    train_loader: DataLoader,
-    output_location: str,
-    callbacks: Sequence[Callback] = (),
-    start_step: Step | None = None,
-    end_step: Step | None = None,
-) -> Step:
+def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoader, output_location: str, plan: Plan = WHOLE) -> Step:
     """Trains a model in place, from its checkpoint where there is one.
 
     Args:
@@ -68,12 +58,10 @@ def train(
         model: what to train; it is moved to the platform's device and to the precision asked for.
         train_loader: the examples.
         output_location: the run folder.
-        callbacks: called before every update and once after the last (`step.last`).
-        start_step: where learning rate and data begin; the very start when left out.
-        end_step: where training ends; `training_hparams.training_steps` when left out.
+        plan: the callbacks, the rules that stop training, and the part of training that is to be done.
 
     Returns:
-        The step at which training ended, which is earlier than planned when the schedule or the optimizer was spent.
+        The step at which training ended, which is earlier than planned when a rule, the schedule or the optimizer has ended it.
 
     Raises:
         Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
@@ -83,7 +71,7 @@ def train(
     arithmetic.check(training_hparams)
     model.to(get_platform().torch_device, getattr(torch, training_hparams.stored_precision))
     if way is Way.PRIMARY:
-        everything = training_hparams, model, train_loader, output_location, callbacks, start_step, end_step
+        everything = training_hparams, model, train_loader, output_location, plan
         return Step(sharing.on_primary(model, lambda: train(*everything).iteration), iterations, last=True)
     if way is Way.NETWORKS:
         model = sharing.Share(whole)
@@ -91,9 +79,9 @@ def train(
         train_loader = train_loader.divided(get_platform().rank, get_platform().world_size)
     computed = arithmetic.Arithmetic(training_hparams, model, way is Way.EXAMPLES)
     optimizer = get_optimizer(training_hparams, model)
-    planned = end_step or Step.from_str(training_hparams.training_steps, iterations)
+    planned = plan.end or Step.from_str(training_hparams.training_steps, iterations)
     schedule = Schedule(training_hparams, optimizer, iterations, planned)
-    schedule.advance_to(start_step or Step.zero(iterations))
+    schedule.advance_to(plan.start or Step.zero(iterations))
     torch.manual_seed(derive(train_loader.seed, "training"))
     logger = checkpointing.restore(output_location, model, optimizer, computed.scaler, schedule) or MetricLogger()
     pace, batches = checkpointing.Pace(CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_WITHIN), None
@@ -102,13 +90,15 @@ def train(
         while True:
             step = Step(schedule.iteration, iterations, last=schedule.is_over())
             _save_or_stop(output_location, step, pace, (model, optimizer, computed.scaler, schedule, logger))
-            for callback in callbacks:
+            for callback in plan.callbacks:
                 callback(output_location, step, model, optimizer, logger)
             if step.last:
                 checkpointing.drop_previous(output_location)
                 if way is Way.NETWORKS:
                     whole.load_state_dict(model.state_dict())
                 return step
+            if any(is_met(step, model, logger) for is_met in plan.stop_when):
+                schedule.stop()
             if batches is None or step.it == 0:
                 batches = train_loader.epoch(step.ep, step.it)
             model.train()
@@ -130,28 +120,31 @@ def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, st
 def standard_train(
     training_hparams: TrainingHparams,
     model: Model,
-    train_loader: DataLoader,
-    test_loader: DataLoader,
+    loaders: tuple[DataLoader, DataLoader],
     output_location: str,
-    start_step: Step | None = None,
-    end_step: Step | None = None,
-    more_callbacks: Sequence[Callback] = (),
-    identity: Identity | None = None,
-    **options: bool,
+    plan: StandardPlan = STANDARD,
 ) -> None:
-    """Trains with the standard callbacks, whose `options` it takes; a run that has finished before only gives its weights to the model.
+    """Trains with the standard callbacks; a run that has finished before only gives its weights to the model.
 
-    A run with an `identity`, which those lack that are a part of another, leaves its provenance, and trackers follow it.
+    A run with an identity leaves its provenance, and trackers follow it.
+
+    Args:
+        training_hparams: how to train.
+        model: what to train.
+        loaders: of the training and of the test set.
+        output_location: the run folder.
+        plan: which part of training is to be done, how it is shown, and what happens beside the standard callbacks.
     """
+    train_loader, _ = loaders
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:
         end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
         if registry.exists(output_location, end):
             registry.load_weights(paths.model(output_location, end), model)
             model.to(get_platform().torch_device)
             return
-    planned = end_step or Step.from_str(training_hparams.training_steps, len(train_loader))
-    callbacks = standard_callbacks.standard_callbacks(planned, model, train_loader, test_loader, start=start_step, **options)
-    if identity:
-        callbacks = [standard_callbacks.create_provenance_callback(identity.seed), *callbacks]
-    with trackers.following(identity) as followers:
-        train(training_hparams, model, train_loader, output_location, [*callbacks, *more_callbacks, *followers], start_step, end_step)
+    planned = plan.end or Step.from_str(training_hparams.training_steps, len(train_loader))
+    callbacks = [*standard_callbacks.standard_callbacks(plan, planned, model, loaders), *plan.callbacks]
+    if plan.identity:
+        callbacks = [standard_callbacks.create_provenance_callback(plan.identity.seed), *callbacks]
+    with trackers.following(plan.identity) as followers:
+        train(training_hparams, model, train_loader, output_location, dataclasses.replace(plan, callbacks=[*callbacks, *followers]))

@@ -150,8 +150,8 @@ class Branch(Runner, abc.ABC):
         provenance.note(self.branch_root, self.trunk.seed)
         mask.save(location)
         pruned = PrunedModel(model, mask)
-        options = self.trunk.options | {"identity": training_runner.identity(self.desc, self.trunk.seed, self.job)}
-        standard_train(training_hparams, pruned, *loaders, location, start, **options)
+        identity = training_runner.identity(self.desc, self.trunk.seed, self.job)
+        standard_train(training_hparams, pruned, loaders, location, dataclasses.replace(self.trunk.plan, start=start, identity=identity))
         return pruned
 
     # What a branch may do in its own way.

@@ -25,6 +25,7 @@ from pruning.mask import Mask
 from testing import toy_teacher
 from testing.test_case import TestCase
 from training import train as train_module
+from training.plan import Plan
 from training.standard_callbacks import run_at_step, save_model
 
 BATCHES = 3  # an epoch of the digits in batches of 500
@@ -218,7 +219,7 @@ class TestPretraining(LotteryTestCase):
         loader, _ = datasets.get_both(DatasetHparams("digits", 500), hparams, 3)
         model = models.get(LotteryDesc.default_for("digits_lenet_6_5").model_hparams, 10, seed=3)
         plain = os.path.join(self.root, "plain")
-        train_module.train(hparams, model, loader, plain, [run_at_step(Step(5, BATCHES), save_model)])
+        train_module.train(hparams, model, loader, plain, Plan([run_at_step(Step(5, BATCHES), save_model)]))
         for folder in folders:
             self.assert_same(self.weights(folder, "ep1_it2"), self.weights(plain, "ep1_it2"), Mask.load(folder))
         self.assert_same(self.weights(folders[0], "ep2_it0"), model.state_dict())

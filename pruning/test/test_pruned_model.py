@@ -21,6 +21,7 @@ from testing.test_case import TestCase
 from testing.toy_model import ToyModel
 from training import second_order
 from training.evaluation import evaluate
+from training.plan import Plan, StandardPlan
 from training.test.test_train import class_loader, hparams, network, regression_loader
 from training.train import Objective, standard_train, train
 
@@ -130,7 +131,7 @@ class TestTraining(TestCase):
                     plain.state_dict()[name].mul_(left)
 
             train(hparams("9it", optimizer, lr, **options), model, regression_loader(), f"{self.root}/{label}")
-            train(hparams("9it", optimizer, lr, **options), plain, regression_loader(), f"{self.root}/{label}_plain", [set_back])
+            train(hparams("9it", optimizer, lr, **options), plain, regression_loader(), f"{self.root}/{label}_plain", Plan([set_back]))
             for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
@@ -221,12 +222,12 @@ class TestFiles(TestCase):
         loader = regression_loader()
         with mock.patch("training.train.CHECKPOINT_SECONDS", 0):
             expected, model = pruned(), pruned()
-            standard_train(setting, expected, loader, loader, f"{self.root}/whole", verbose=False)
+            standard_train(setting, expected, (loader, loader), f"{self.root}/whole", StandardPlan(verbose=False))
             with self.assertRaises(KeyboardInterrupt):
-                standard_train(setting, model, loader, loader, f"{self.root}/killed", more_callbacks=[kill], verbose=False)
+                standard_train(setting, model, (loader, loader), f"{self.root}/killed", StandardPlan([kill], verbose=False))
             self.assertTrue(os.path.exists(paths.checkpoint(f"{self.root}/killed")))
             for _ in range(2):
                 resumed = pruned()
-                standard_train(setting, resumed, loader, loader, f"{self.root}/killed", verbose=False)
+                standard_train(setting, resumed, (loader, loader), f"{self.root}/killed", StandardPlan(verbose=False))
                 for ours, theirs in zip(resumed.parameters(), expected.parameters(), strict=True):
                     self.assertTrue(torch.equal(ours, theirs))

@@ -37,6 +37,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from extraction.finetuning import assemble
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
@@ -46,7 +47,6 @@ from extraction import layer_reconstruction as layers
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.evaluation import LayerScore, score
-from extraction.finetuning import assemble
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import Symmetry, symmetries
 from foundations import tables
@@ -58,7 +58,8 @@ from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
 from training.evaluation import evaluate
-from training.train import Callback, train
+from training.plan import Plan
+from training.train import train
 
 TEACHER, STUDENTS = "digits_lenet_16", "students_digits_lenet"
 AT_LEAST = 100  # the ratio of errors that is to be shown
@@ -185,14 +186,9 @@ def read_off(students: Students, losses: list[float], desc: ExtractionDesc, quer
     return network
 
 
-def deadline(moment: float) -> Callback:
-    """The callback that ends training at a moment of the monotonic clock."""
-
-    def stop_in_time(output_location, step, model, optimizer, logger):
-        if time.monotonic() >= moment:
-            optimizer.spent = True
-
-    return stop_in_time
+def deadline(moment: float) -> Plan:
+    """The plan of a training that ends at a moment of the monotonic clock."""
+    return Plan(stop_when=[lambda step, model, logger: time.monotonic() >= moment])
 
 
 def run_recipe(desc: ExtractionDesc, teacher: FullyConnected, seed: int, seconds: float, location: str) -> Outcome:
@@ -201,13 +197,13 @@ def run_recipe(desc: ExtractionDesc, teacher: FullyConnected, seed: int, seconds
     loader = datasets.get(dataclasses.replace(desc.dataset_hparams, batch_size=BATCH_SIZE), seed=seed)
     queries, answers = loader.dataset.examples.double(), loader.dataset.labels
     students = models.get(desc.model_hparams, answers.shape[1], seed)
-    end = train(EXPANSION, students, loader, os.path.join(location, "students"), [deadline(started + STUDENTS_SHARE * seconds)])
+    end = train(EXPANSION, students, loader, os.path.join(location, "students"), deadline(started + STUDENTS_SHARE * seconds))
     losses = evaluate(students, loader)["individual_losses"]
     try:
         network = read_off(students, losses, desc, queries, answers)
     except LookupError:
         return Outcome(time.monotonic() - started, epochs=f"{end.ep}")
-    fine_end = train(FINE_TUNING, network, loader, os.path.join(location, "fine_tuning"), [deadline(started + seconds)])
+    fine_end = train(FINE_TUNING, network, loader, os.path.join(location, "fine_tuning"), deadline(started + seconds))
     elapsed = time.monotonic() - started
     found = score(network.double(), teacher)
     return Outcome(elapsed, found.layers[0], found.max_relative_error, found.identified, f"{end.ep}+{fine_end.ep}")

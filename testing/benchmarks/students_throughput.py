@@ -36,6 +36,7 @@ from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from platforms.platform import get_platform
+from training.plan import Plan
 from training.train import train
 
 BATCH_SIZE, LR = 512, 1e-3
@@ -141,7 +142,7 @@ def our_epoch(case: Case, dataset: base.Dataset) -> Callable[[], float]:
                 starts.append(synchronised())
 
         with tempfile.TemporaryDirectory() as folder, mock.patch("training.train.CHECKPOINT_SECONDS", math.inf):
-            train(TrainingHparams("adam", LR, "3ep"), model, loader, folder, [note])
+            train(TrainingHparams("adam", LR, "3ep"), model, loader, folder, Plan(callbacks=[note]))
         return starts[2] - starts[1]
 
     return run

@@ -28,6 +28,7 @@ from datasets import base, cifar10, mnist
 from models import registry as models
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
+from training.plan import Plan
 from training.standard_callbacks import create_eval_callback, run_at_last_step
 from training.train import train
 
@@ -94,7 +95,8 @@ def our_epoch(desc: TrainingDesc, train_loader: base.DataLoader, test_loader: ba
     model = models.get(desc.model_hparams, 10, 0)
     evaluations = [create_eval_callback("train", train_loader), create_eval_callback("test", test_loader)]
     with tempfile.TemporaryDirectory() as folder:
-        train(desc.training_hparams, model, train_loader, folder, [run_at_last_step(evaluation) for evaluation in evaluations])
+        plan = Plan(callbacks=[run_at_last_step(evaluation) for evaluation in evaluations])
+        train(desc.training_hparams, model, train_loader, folder, plan)
 
 
 def run_through(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:

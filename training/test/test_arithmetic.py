@@ -18,6 +18,7 @@ from testing import toy_teacher
 from testing.test_case import CpuPlatform, TestCase
 from training import arithmetic
 from training.evaluation import evaluate
+from training.plan import Plan
 from training.test.test_train import TrainTestCase, batches, hparams, network, plain_network, regression_loader, weights
 from training.train import Objective, train
 
@@ -148,7 +149,7 @@ class Tf32Test(TrainTestCase):
         for name, allowed in (("float32", False), ("bf16", False), ("tf32", True)):
             seen = set()
             with mock.patch.object(arithmetic, "_has_tf32", return_value=True):
-                train(hparams("1it", precision=name), network(), single(), self.folder(), [lambda *_, seen=seen: seen.add(state())])
+                train(hparams("1it", precision=name), network(), single(), self.folder(), Plan([lambda *_, seen=seen: seen.add(state())]))
             self.assertEqual(seen, {(allowed, allowed)})
             self.assertEqual(state(), before)
 

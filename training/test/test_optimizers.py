@@ -10,6 +10,7 @@ import torch
 from foundations.errors import ConfigError
 from foundations.step import Step
 from training import optimizers
+from training.plan import Plan
 from training.test.test_train import (
     BATCHES,
     TrainTestCase,
@@ -92,7 +93,7 @@ class RateTest(TrainTestCase):
     """The rate that the optimizer has before every update and after the last."""
 
     def rates(self, **changes) -> list[float]:
-        options = {name: changes.pop(name) for name in ("start_step", "end_step") if name in changes}
+        options = {name: changes.pop(name) for name in ("start", "end") if name in changes}
         seen = []
         self.trained(hparams("20it", **changes), lambda *call: seen.append(call[3].param_groups[0]["lr"]), **options)
         return seen
@@ -129,11 +130,11 @@ class RateTest(TrainTestCase):
         def rate(i):
             return min(1, i / 8) * 0.1 ** (i >= 10)
 
-        part = {"start_step": Step(6, BATCHES), "end_step": Step(12, BATCHES)}
+        part = {"start": Step(6, BATCHES), "end": Step(12, BATCHES)}
         self.assert_rates(rate, range(6, 13), warmup_steps="8it", milestone_steps="10it", **part)
 
     def test_a_part_of_training_has_that_part_of_the_decay(self):
-        actual = self.rates(lr_decay="cosine", start_step=Step(6, BATCHES), end_step=Step(12, BATCHES))
+        actual = self.rates(lr_decay="cosine", start=Step(6, BATCHES), end=Step(12, BATCHES))
         torch.testing.assert_close(actual, [0.05 * (1 + math.cos(math.pi * i / 20)) for i in range(6, 13)], rtol=1e-12, atol=1e-16)
 
     def test_the_updates_are_made_with_that_rate(self):
@@ -197,14 +198,15 @@ class PlateauTest(TrainTestCase):
         both, _ = self.ours(patience=0, cooldown=30, delta=0.5, milestone_steps=f"{fallen}ep")
         self.assertAlmostEqual(both[fallen], 0.5 * 0.5 * 0.5, places=12)
 
-    def spent(self, **changes) -> tuple[Step, list[float]]:
+    def ended(self, **changes) -> tuple[Step, list[float]]:
         seen = []
         plateau = hparams("900ep", lr=0.5, plateau_opt=True, patience=0, cooldown=0, **changes)
-        end = train(plateau, network(), regression_loader(), self.folder(), [lambda *call: seen.append(call[3].param_groups[0]["lr"])])
+        note = Plan([lambda *call: seen.append(call[3].param_groups[0]["lr"])])
+        end = train(plateau, network(), regression_loader(), self.folder(), note)
         return end, seen
 
     def test_training_stops_when_the_rate_has_fallen_by_ten_thousand(self):
-        end, rates = self.spent(delta=0.01)
+        end, rates = self.ended(delta=0.01)
         self.assertLess(end.ep, 900)
         self.assertTrue(end.last)
         self.assertEqual(end.it, 0)
@@ -214,12 +216,12 @@ class PlateauTest(TrainTestCase):
     def test_factors_that_reach_ten_thousand_only_up_to_rounding_stop_there_too(self):
         for delta, reductions in ((0.1, 4), (None, 8)):
             with self.subTest(delta=delta):
-                _, rates = self.spent(delta=delta)
+                _, rates = self.ended(delta=delta)
                 self.assertEqual(len(set(rates)), reductions + 1)
 
     def test_further_training_adds_to_where_it_stopped(self):
-        end, _ = self.spent(delta=0.01)
-        prolonged, _ = self.spent(delta=0.01, further_training="2ep")
+        end, _ = self.ended(delta=0.01)
+        prolonged, _ = self.ended(delta=0.01, further_training="2ep")
         self.assertEqual(prolonged.iteration, end.iteration + 2 * BATCHES)
 
 

@@ -34,7 +34,7 @@ def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: i
     optimizer = LevenbergMarquardt(model, lr)
     for _ in range(steps):
         optimizer.step(Objective(model, examples, labels))
-        if optimizer.spent:
+        if optimizer.converged:
             break
     return optimizer
 
@@ -59,7 +59,7 @@ class LinearTest(TestCase):
     def test_a_few_steps_solve_it_to_rounding_and_then_there_is_nothing_left_to_do(self):
         optimizer = descend(self.model, self.examples, self.labels, steps=10)
         torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-8)
-        self.assertTrue(optimizer.spent)
+        self.assertTrue(optimizer.converged)
 
     def test_a_rate_of_one_half_goes_half_of_the_way(self):
         middle = (weights(self.model) + self.solution) / 2
@@ -95,7 +95,7 @@ class NetworkTest(TestCase):
         optimizer = descend(self.model, self.examples, self.labels, steps=20)
         self.assertLess(loss(self.model, self.examples, self.labels), 1e-24)
         torch.testing.assert_close(weights(self.model), weights(self.teacher), rtol=0, atol=1e-11)
-        self.assertTrue(optimizer.spent)
+        self.assertTrue(optimizer.converged)
 
     def test_it_converges_quadratically(self):
         losses = []
@@ -105,13 +105,13 @@ class NetworkTest(TestCase):
         self.assertLess(losses[1], losses[0] * 1e-2)
         self.assertLess(losses[2], losses[1] * 1e-4)
 
-    def test_at_the_solution_it_is_spent_and_moves_nothing(self):
+    def test_at_the_solution_it_has_converged_and_moves_nothing(self):
         optimizer = descend(self.teacher, self.examples, self.labels)
-        self.assertTrue(optimizer.spent)
+        self.assertTrue(optimizer.converged)
         torch.testing.assert_close(weights(self.teacher), weights(network("mlp_3_4_2")), rtol=0, atol=0)
 
-    def test_away_from_the_solution_it_is_not_spent(self):
-        self.assertFalse(descend(self.model, self.examples, self.labels).spent)
+    def test_away_from_the_solution_it_has_not_converged(self):
+        self.assertFalse(descend(self.model, self.examples, self.labels).converged)
 
     def test_the_solver_without_a_matrix_arrives_as_well(self):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
@@ -238,7 +238,7 @@ class StackTest(TrainTestCase):
         for parameter, start in zip(self.students.parameters(), before, strict=True):
             self.assertTrue(torch.equal(parameter[1], start[1]))
             self.assertFalse(torch.equal(parameter[0], start[0]))
-        self.assertFalse(optimizer.spent)
+        self.assertFalse(optimizer.converged)
 
     def solution(self) -> Model:
         """A student that is the teacher, with dead neurons beside its own."""
@@ -274,9 +274,9 @@ class LBFGSTest(TrainTestCase):
     def minimise(self, model: Model, labels: torch.Tensor, steps: int = 200) -> list[float]:
         """Full-batch steps until no lower loss is found; the losses before them."""
         optimizer, losses = LBFGS(model), []
-        while not optimizer.spent and len(losses) < steps:
+        while not optimizer.converged and len(losses) < steps:
             losses.append(optimizer.step(Objective(model, self.examples, labels)).item())
-        self.assertTrue(optimizer.spent)
+        self.assertTrue(optimizer.converged)
         return losses
 
     def test_it_finds_the_least_squares_solution(self):

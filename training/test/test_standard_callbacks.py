@@ -10,6 +10,7 @@ from models import base, registry
 from testing.test_case import TestCase
 from training import standard_callbacks
 from training.metric_logger import MetricLogger
+from training.plan import StandardPlan
 from training.standard_callbacks import STUDENT_EVALUATIONS
 from training.test.test_train import BATCHES, TrainTestCase, class_loader, hparams, network, regression_loader, weights
 from training.train import standard_train
@@ -70,7 +71,7 @@ class StandardRunTest(TrainTestCase):
         out, err = io.StringIO(), stderr or io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             loaders = loaders or (class_loader(), class_loader(count=9))
-            standard_train(hparams(steps), self.model, *loaders, self.location, **options)
+            standard_train(hparams(steps), self.model, loaders, self.location, StandardPlan(**options))
         return MetricLogger.load(self.location), out.getvalue(), err.getvalue()
 
     def iterations(self, logger: MetricLogger, name: str) -> list[int]:
@@ -137,7 +138,8 @@ class StandardRunTest(TrainTestCase):
         with mock.patch.object(standard_callbacks, "evaluate", evaluate), mock.patch.object(standard_callbacks, "save_curves"):
             for epochs in (50, 99, 100, 149, 1000, 12345):
                 end, logger = Step(epochs, 1), MetricLogger()
-                callbacks = standard_callbacks.standard_callbacks(end, students, class_loader(), class_loader(), verbose=False)
+                loaders, plan = (class_loader(), class_loader()), StandardPlan(verbose=False)
+                callbacks = standard_callbacks.standard_callbacks(plan, end, students, loaders)
                 for step in steps(epochs, per_epoch=1):
                     for callback in callbacks:
                         callback(self.root, step, students, None, logger)

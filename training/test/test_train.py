@@ -19,6 +19,7 @@ from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from models import base, registry
 from testing.test_case import TestCase
+from training.plan import Plan, StandardPlan
 from training.train import standard_train, train
 
 BATCHES = 3  # in an epoch of the loaders here; the last is smaller
@@ -89,7 +90,7 @@ class TrainTestCase(TestCase):
     def trained(self, training_hparams: TrainingHparams, *callbacks, loader: DataLoader | None = None, **options) -> torch.Tensor:
         """The weights that the small network has after training in a new folder."""
         model = network()
-        train(training_hparams, model, loader or regression_loader(), self.folder(), callbacks, **options)
+        train(training_hparams, model, loader or regression_loader(), self.folder(), Plan(callbacks, **options))
         return weights(model)
 
     def assert_close(self, actual: torch.Tensor, expected: torch.Tensor):
@@ -113,13 +114,13 @@ class LoopTest(TrainTestCase):
 
     def test_a_part_of_training_sees_the_batches_of_that_part(self):
         expected = plain_training(plain_network(network()), regression_loader(), torch.optim.SGD, range(4, 8))
-        ours = self.trained(hparams("3ep"), start_step=Step(4, BATCHES), end_step=Step(8, BATCHES))
+        ours = self.trained(hparams("3ep"), start=Step(4, BATCHES), end=Step(8, BATCHES))
         self.assert_close(ours, expected)
 
     def test_parts_add_up_to_the_whole(self):
         model, middle = network(), Step(4, BATCHES)
-        train(hparams("3ep"), model, regression_loader(), self.folder(), end_step=middle)
-        train(hparams("3ep"), model, regression_loader(), self.folder(), start_step=middle)
+        train(hparams("3ep"), model, regression_loader(), self.folder(), Plan(end=middle))
+        train(hparams("3ep"), model, regression_loader(), self.folder(), Plan(start=middle))
         self.assertTrue(torch.equal(weights(model), self.trained(hparams("3ep"))))
 
     def test_the_end_is_returned(self):
@@ -143,7 +144,7 @@ class LoopTest(TrainTestCase):
         model = network()
         modes = []
         model.register_forward_hook(lambda module, inputs, outputs: modes.append(module.training))
-        train(hparams("1ep"), model, regression_loader(), self.folder(), [lambda location, step, model, *_: model.eval()])
+        train(hparams("1ep"), model, regression_loader(), self.folder(), Plan([lambda location, step, model, *_: model.eval()]))
         self.assertEqual(modes, [True] * BATCHES)
 
     def test_no_epoch_is_begun_when_training_is_over(self):
@@ -170,10 +171,41 @@ class LoopTest(TrainTestCase):
                     read = getattr(torch.Tensor, name)
                     patched = functools.wraps(read)(lambda *a, read=read, seen=seen, **k: seen.append(read) or read(*a, **k))
                     stack.enter_context(mock.patch.object(torch.Tensor, name, patched))
-                standard_train(hparams("1ep", plateau_opt=True), network(), loader, loader, self.folder(), verbose=False)
+                standard_train(hparams("1ep", plateau_opt=True), network(), (loader, loader), self.folder(), StandardPlan(verbose=False))
             reads.append(len(seen))
         self.assertGreater(reads[0], 0)
         self.assertEqual(reads[0], reads[1])
+
+
+class StopRuleTest(TrainTestCase):
+    def test_the_update_after_a_rule_is_met_is_the_last(self):
+        for met in range(2 * BATCHES):
+            rules = [lambda *_: False, lambda step, model, logger, met=met: step.iteration == met]
+            model = network()
+            end = train(hparams("3ep"), model, regression_loader(), self.folder(), Plan(stop_when=rules))
+            self.assertEqual((end.iteration, end.last), (met + 1, True))
+            self.assertTrue(torch.equal(weights(model), self.trained(hparams(f"{met + 1}it"))))
+
+    def test_a_rule_sees_the_model_before_the_update_and_what_callbacks_have_logged(self):
+        seen = []
+
+        def note(location, step, model, optimizer, logger):
+            logger.add("noted", step, step.iteration)
+
+        def see(step, model, logger):
+            seen.append((logger.latest("noted"), weights(model)))
+            return False
+
+        self.trained(hparams("4it"), note, stop_when=[see])
+        self.assertEqual([noted for noted, _ in seen], [0, 1, 2, 3])
+        for iteration, before in seen:
+            expected = plain_training(plain_network(network()), regression_loader(), torch.optim.SGD, range(iteration))
+            self.assert_close(before, expected)
+
+    def test_further_training_adds_to_where_a_rule_has_ended_it(self):
+        plan = Plan(stop_when=[lambda step, model, logger: step.iteration == 4])
+        end = train(hparams("3ep", further_training="2it"), network(), regression_loader(), self.folder(), plan)
+        self.assertEqual(end.iteration, 7)
 
 
 class CallbackTest(TrainTestCase):
@@ -198,7 +230,7 @@ class CallbackTest(TrainTestCase):
             self.assertEqual([step.last for step, _ in self.calls], [False] * (len(self.calls) - 1) + [True])
 
     def test_a_part_of_training_calls_them_from_its_start_to_its_end(self):
-        self.trained(hparams("9ep"), self.note, start_step=Step(2, BATCHES), end_step=Step(5, BATCHES))
+        self.trained(hparams("9ep"), self.note, start=Step(2, BATCHES), end=Step(5, BATCHES))
         self.assertEqual([(step.iteration, step.last) for step, _ in self.calls], [(2, False), (3, False), (4, False), (5, True)])
 
     def test_steps_count_epochs_by_the_loader(self):
@@ -209,6 +241,6 @@ class CallbackTest(TrainTestCase):
         seen = []
         folder = self.folder()
         callbacks = [lambda location, step, model, optimizer, logger, name=name: seen.append((name, location, logger)) for name in "ab"]
-        train(hparams("1it"), network(), regression_loader(), folder, callbacks)
+        train(hparams("1it"), network(), regression_loader(), folder, Plan(callbacks))
         self.assertEqual([(name, location) for name, location, _ in seen], [("a", folder), ("b", folder)] * 2)
         self.assertEqual(len({id(logger) for *_, logger in seen}), 1)

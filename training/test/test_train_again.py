@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+from collections.abc import Sequence
 from unittest import mock
 
 import torch
@@ -17,6 +19,7 @@ from platforms import stopping
 from platforms.stopping import Stopped
 from training import train as train_module
 from training.metric_logger import MetricLogger
+from training.plan import Plan, StandardPlan, StopRule
 from training.standard_callbacks import create_eval_callback, run_at_last_step, run_every_epoch, save_logger, save_model
 from training.test.test_train import BATCHES, TrainTestCase, hparams, network, regression_loader, weights
 from training.train import standard_train, train
@@ -28,6 +31,8 @@ class Killed(Exception):
 
 class ResumeTest(TrainTestCase):
     """A run that is stopped and started again ends bit for bit like the run that was not."""
+
+    stop_when: Sequence[StopRule] = ()
 
     def setUp(self):
         super().setUp()
@@ -53,8 +58,9 @@ class ResumeTest(TrainTestCase):
 
         evaluation = run_every_epoch(create_eval_callback("train", self.loader))
         callbacks = [evaluation, run_at_last_step(save_model), run_at_last_step(save_logger)]
+        plan = Plan([stopper, *callbacks] if first else [*callbacks, stopper], self.stop_when)
         try:
-            train(training_hparams, network(model_name), self.loader, folder, [stopper, *callbacks] if first else [*callbacks, stopper])
+            train(training_hparams, network(model_name), self.loader, folder, plan)
         except Killed:
             self.assertEqual(seen[-1], stop)
         else:
@@ -95,6 +101,13 @@ class ResumeTest(TrainTestCase):
             self.assert_resumes(hparams("5ep", momentum=0.9, plateau_opt=True, patience=1), stops=(1, 4, 10, 11), within=True)
             self.assert_resumes(hparams("5ep", "adam", 0.02, lr_decay="cosine"), "students_mlp(3)_4_5_2", stops=(2, 7), within=True)
             self.assert_resumes(hparams("5ep", "lbfgs", 1.0), stops=(2, 8), within=True)
+
+    def test_a_rule_that_ends_training(self):
+        self.stop_when = [lambda step, model, logger: step.iteration == 7]
+        for within in (False, True):
+            with mock.patch.object(train_module, "CHECKPOINT_SECONDS_WITHIN", 0 if within else math.inf):
+                self.assert_resumes(hparams("5ep", "adam", 0.02), stops=(1, 4, 7), within=within)
+                self.assert_resumes(hparams("5ep", "adam", 0.02), stops=(3, 8), within=True)
 
     def test_levenberg_marquardt(self):
         self.assert_resumes(hparams("5ep", "levenberg_marquardt", 1.0), "mlp_4_1_2")
@@ -151,7 +164,7 @@ class ResumeTest(TrainTestCase):
             folder = self.folder()
             for _ in range(2):
                 try:
-                    train(hparams("4ep"), network(), regression_loader(), folder, [draw])
+                    train(hparams("4ep"), network(), regression_loader(), folder, Plan([draw]))
                 except Killed:
                     continue
                 break
@@ -171,7 +184,7 @@ class StopTest(TrainTestCase):
                 os.kill(os.getpid(), signal.SIGUSR1)
 
         with stopping.watching():
-            train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, [ask, *callbacks])
+            train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, Plan([ask, *callbacks]))
         return seen
 
     def test_it_leaves_before_the_next_update_with_a_checkpoint_of_there(self):
@@ -179,10 +192,8 @@ class StopTest(TrainTestCase):
             folder, seen = self.folder(), []
             with self.assertRaisesRegex(Stopped, f"^{folder} .*ep{(at + 1) // BATCHES}_it{(at + 1) % BATCHES}$"):
                 self.stopped(folder, at)
-            model = network()
-            train(
-                hparams("3ep", momentum=0.9), model, regression_loader(), folder, [lambda *call, seen=seen: seen.append(call[1].iteration)]
-            )
+            model, note = network(), Plan([lambda *call, seen=seen: seen.append(call[1].iteration)])
+            train(hparams("3ep", momentum=0.9), model, regression_loader(), folder, note)
             self.assertEqual(seen, list(range(at + 1, 3 * BATCHES + 1)))
             self.assertTrue(torch.equal(weights(model), self.trained(hparams("3ep", momentum=0.9))))
 
@@ -201,7 +212,7 @@ class StopTest(TrainTestCase):
 class CheckpointTest(TrainTestCase):
     def test_epochs_shorter_than_a_second_share_a_checkpoint(self):
         folder, seen = self.folder(), []
-        train(hparams("3ep"), network(), regression_loader(), folder, [lambda location, *_: seen.append(os.listdir(location))])
+        train(hparams("3ep"), network(), regression_loader(), folder, Plan([lambda location, *_: seen.append(os.listdir(location))]))
         self.assertEqual(seen, [[]] * (3 * BATCHES) + [["checkpoint.pth"]])
 
     def test_a_finished_run_keeps_one_checkpoint(self):
@@ -227,7 +238,7 @@ class CheckpointTest(TrainTestCase):
 class FurtherTrainingTest(TrainTestCase):
     def standard(self, folder: str, training_hparams: TrainingHparams) -> torch.Tensor:
         model, loader = network(), regression_loader()
-        standard_train(training_hparams, model, loader, loader, folder, verbose=False)
+        standard_train(training_hparams, model, (loader, loader), folder, StandardPlan(verbose=False))
         return weights(model)
 
     def test_a_finished_run_is_prolonged_as_if_it_had_been_longer_from_the_start(self):

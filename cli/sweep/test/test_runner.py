@@ -112,7 +112,7 @@ class TestPlan(SweepTestCase):
 class TestSweep(SweepTestCase):
     def test_failures_do_not_stop_the_rest_and_run_again_on_request(self):
         def fail_once(*arguments: object, **options: object) -> None:
-            if "seed_1" in arguments[4]:
+            if "seed_1" in arguments[3]:
                 raise ZeroDivisionError("by zero")
             standard_train(*arguments, **options)
 

@@ -28,6 +28,7 @@ from testing import toy_teacher
 from testing.test_case import TestCase
 from training import train as train_module
 from training.evaluation import evaluate
+from training.plan import Plan
 
 PRUNED = ["fc_layers.0.weight", "fc_layers.1.weight"]
 
@@ -43,7 +44,7 @@ class BranchTestCase(LotteryTestCase):
         """The weights that a network with a mask has after training on the digits."""
         loader, _ = datasets.get_both(DatasetHparams("digits", 500), training_hparams, 3)
         loader.seed, model = seed, PrunedModel(model, mask)
-        train_module.train(training_hparams, model, loader, os.path.join(self.root, "plain"), **steps)
+        train_module.train(training_hparams, model, loader, os.path.join(self.root, "plain"), Plan(**steps))
         return model.state_dict()
 
 
