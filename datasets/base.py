@@ -11,6 +11,7 @@ import copy
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -119,6 +120,13 @@ class DataLoader:
         """The places of the examples in the order of an epoch, `[n]` on the CPU."""
         generator = torch.Generator().manual_seed(derive(self.seed, "data order", epoch))
         return torch.randperm(len(self.dataset), generator=generator)
+
+
+class Loaders(NamedTuple):
+    """The loader of the training set, and that of the test set."""
+
+    train: DataLoader
+    test: DataLoader
 
 
 class ImageDataset(Dataset):

@@ -249,9 +249,7 @@ def _errors(comparison: Comparison) -> str:
     """The error of a network's outputs and, where the teacher's weights are known, of its weights."""
     function, worst = comparison.function, comparison.max_relative_error
     error = "" if worst is None else f"weight error {worst:.1e}, "
-    return (
-        f"{error}on {function.queries} fresh queries mean squared error {function.mse:.1e}, largest {function.max_abs_error:.1e}"
-    )
+    return f"{error}on {function.queries} fresh queries mean squared error {function.mse:.1e}, largest {function.max_abs_error:.1e}"
 
 
 def _cell(value: Value) -> str:

@@ -22,9 +22,10 @@ from platforms.platform import get_platform
 from training import runner as training_runner
 
 if TYPE_CHECKING:
-    from datasets.base import DataLoader
     from datasets.teacher_dataset import Teacher
-    from extraction.expand_and_cluster import Reconstruction
+    from extraction.report import Report
+    from extraction.search import Reconstruction
+    from extraction.session import Session
     from models.students import Model as Students
 
 
@@ -98,57 +99,60 @@ class ExtractionRunner(Runner):
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
         with lock.held(self.students_location):
-            students, loaders = self._train_students(watch)
+            students, session = self._train_students(watch)
         with lock.held(self.output_location):
             if not report.is_current(self.output_location, self.students_location):
-                provenance.note(self.output_location, loaders[0].seed)
-                self._reconstruct(students, loaders, watch)
+                provenance.note(self.output_location, session.seed)
+                self._reconstruct(students, session, watch)
 
-    def _train_students(self, watch: Stopwatch) -> tuple[Students, tuple[DataLoader, DataLoader]]:
-        """The trained students, and the queries and answers for training and for test in float64."""
-        import torch
-
+    def _train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
+        """The trained students, and what the steps after them share."""
         from datasets import registry as datasets
-        from extraction import expand_and_cluster
+        from datasets.base import Loaders
+        from extraction import students
+        from extraction.session import Session, in_float64
         from training.plan import StandardPlan
 
         with watch("teacher"):
             self.prepare()
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_runner.settle_seed(self.students_location, self.job.global_seed)
-            loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+            loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
             training_runner.record(self.desc, self.students_location, seed, shape)
-            exact = tuple(type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders)
+            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet)
         with watch("students"):
             identity, evaluate_only_at_end = training_runner.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
-            plan = StandardPlan(verbose=not self.job.quiet, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
-            return expand_and_cluster.train_students(self.desc, shape[1], loaders, self.students_location, seed, plan), exact
+            plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
+            return students.train_students(session, loaders, plan), session
 
-    def _reconstruct(self, students: Students, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
+    def _reconstruct(self, students: Students, session: Session, watch: Stopwatch) -> None:
         """Everything from trained students to the report."""
-        from extraction import expand_and_cluster
+        from extraction import search
 
         with watch("reconstruction"):
             self._record()
-            result = expand_and_cluster.reconstruct(students, self.desc, *loaders, self.output_location, not self.job.quiet)
-        get_platform().on_primary(lambda: self._report(result, loaders, watch))
+            result = search.reconstruct(session, students)
+        get_platform().on_primary(lambda: self._report(session, result, watch))
 
-    def _report(self, result: Reconstruction, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
-        """Judges a reconstruction, and writes what is to be said of it."""
+    def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
+        """Judges a reconstruction, and writes its report."""
         from extraction import certificate, evaluation, plotting
+        from extraction.network import Layers
 
         with watch("certificate"):
-            certified = {"certificate": dataclasses.asdict(certificate.certify(result, *loaders))}
+            certified = certificate.certify(session, result)
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
-            found = evaluation.outcome(result, teacher, loaders[1], self.desc.extraction_hparams.boruta) | certified
+            found = evaluation.report_on(session, result, teacher, certified)
         with watch("pictures"):
-            plotting.draw(result, teacher, self.students_location, paths.plots(self.output_location))
-        found |= {"seconds": watch.seconds}
+            true = Layers.of(teacher) if teacher else None
+            plotting.draw(result, true, self.students_location, paths.plots(self.output_location))
+        found = dataclasses.replace(found, seconds=watch.seconds)
         self._show(found)
         report.write(self.output_location, found)
 
-    def _show(self, found: dict) -> None:
+    def _show(self, found: Report) -> None:
         """Makes the page of a report, from files that are there already."""
         from extraction import page
 

@@ -89,9 +89,10 @@ class Session:
             print(text, flush=True)
 
 
-def in_float64(loader: DataLoader, batch_size: int | None = None) -> DataLoader:
-    """The same examples and labels in float64, in batches of another size where it is given."""
-    return DataLoader(loader.dataset, batch_size or loader.batch_size, loader.seed, torch.float64)
+def in_float64(loader: DataLoader, batch_size: int | None = None, seed: int | None = None) -> DataLoader:
+    """The same examples and labels in float64, in batches of another size and in the order of another seed where these are given."""
+    seed = loader.seed if seed is None else seed
+    return DataLoader(loader.dataset, batch_size or loader.batch_size, seed, torch.float64)
 
 
 def float64_training(optimizer_name: str, steps: str) -> TrainingHparams:

@@ -19,9 +19,7 @@ from models import activation_functions
 MOST_CHOICES = 16  # the largest number of signs that are tried together; the number of trials is two to this power
 
 
-def resolve_signs(
-    incoming: torch.Tensor, act_fun: str, queries: torch.Tensor, answers: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def resolve_signs(incoming: torch.Tensor, act_fun: str, queries: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Turns the neurons that the students hold as the opposite of the teacher's.
 
     A neuron with the wrong sign leaves the linear map `slope * w a'` behind. Fitted to the answers with the neurons and a free linear map T

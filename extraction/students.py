@@ -128,7 +128,7 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
     students = models.get(session.desc.model_hparams, session.answers.shape[1], session.seed)
     standard_train(hparams, students, loaders, location, plan)
     weights = os.path.basename(models.last_file(location)).removesuffix(".pth")
-    polish(session, students, session.loaders, hparams, paths.polish(location, weights))
+    polish(session, students, loaders, hparams, paths.polish(location, weights))
     return students
 
 
@@ -251,9 +251,7 @@ def sharpen(session: Session, layers: Layers, above: Imitation) -> tuple[Layers,
     train_network(session, network, model_hparams, Training(hparams, location, POLISH_EQUATIONS))
     layers = layers.replace(*network.layer_vectors()[: len(layers)])
     loaders, _ = standardised(session, layers, settled=True, scale=above.scale)
-    hparams = dataclasses.replace(
-        session.desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS
-    )
+    hparams = dataclasses.replace(session.desc.training_hparams, polish_optimizer="levenberg_marquardt", polish_steps=SHARPENING_STEPS)
     sharper = dataclasses.replace(above, loaders=loaders, location=location)
     return layers, polished(session, sharper, hparams, f"{above.location}_polished")
 
@@ -265,9 +263,7 @@ def train_quickly(session: Session, students: Students, loaders: Loaders, locati
     standard_train(hparams, students, session.students_batches(loaders), location, plan)
 
 
-def standardised(
-    session: Session, layers: Layers, settled: bool, scale: Standardisation | None = None
-) -> tuple[Loaders, Standardisation]:
+def standardised(session: Session, layers: Layers, settled: bool, scale: Standardisation | None = None) -> tuple[Loaders, Standardisation]:
     """Loaders in float64 of the standardised activations of recovered layers, with the answers to the queries behind them.
 
     Where the signs of the last layer are not settled, its sign-invariant features stand for its activations.
