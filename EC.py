@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cli import runner_registry
 from foundations.errors import ConfigError, one_line
-from platforms import provenance, stopping
+from platforms.system import provenance, signals
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -17,16 +17,16 @@ def main(arguments: Sequence[str]) -> int:
         print(runner_registry.welcome())
         return 0
     try:
-        with stopping.watching(), provenance.asked(arguments):
+        with signals.watching(), provenance.asked(arguments):
             run(arguments[0], arguments[1:])
     except ConfigError as error:
         print(one_line(f"EC.py {arguments[0]}: {error}"), file=sys.stderr)
         return error.exit_status
     except SystemExit as leave:  # argparse leaves like this after --help
         return leave.code or 0
-    except stopping.Stopped as stopped:
+    except signals.Stopped as stopped:
         print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
-        return stopping.EXIT_STATUS
+        return signals.EXIT_STATUS
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         return 130

@@ -19,8 +19,8 @@ from foundations.errors import reason
 from foundations.extraction_hparams import ExtractionHparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
-from platforms import files, provenance
 from platforms.platform import get_platform
+from platforms.system import files, provenance
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
 REMEDY = "delete it and run the same command again"

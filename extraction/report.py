@@ -6,8 +6,8 @@ import json
 
 from foundations import paths
 from foundations.errors import reason
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
 _COLUMNS = {
     "recovered_width": "recovered",

@@ -17,8 +17,8 @@ from extraction.desc import ExtractionDesc
 from foundations import paths
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
-from platforms import lock, provenance
 from platforms.platform import get_platform
+from platforms.system import locks, provenance
 from training import runner as training_runner
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class ExtractionRunner(Runner):
             self._extract()
         elif not get_platform().exists(paths.page(self.output_location)):
             self._show(report.read(self.output_location))
-        lock.tidy(self.output_location)
+        locks.tidy(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             print(report.table(report.read(self.output_location)))
@@ -97,9 +97,9 @@ class ExtractionRunner(Runner):
 
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
-        with lock.held(self.students_location):
+        with locks.held(self.students_location):
             students, loaders = self._train_students(watch)
-        with lock.held(self.output_location):
+        with locks.held(self.output_location):
             if not report.is_current(self.output_location, self.students_location):
                 provenance.note(self.output_location, loaders[0].seed)
                 self._reconstruct(students, loaders, watch)
@@ -151,7 +151,7 @@ class ExtractionRunner(Runner):
         """Makes the page of a report, from files that are there already."""
         from extraction import page
 
-        with lock.held(self.output_location):
+        with locks.held(self.output_location):
             page.write(self.output_location, self.students_location, found)
 
     def _record(self) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from foundations import paths
 from lottery.desc import LotteryDesc
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 from pruning.mask import Mask
 from training.metric_logger import MetricLogger, numbers
 from training.plotting import spread

@@ -14,8 +14,8 @@ from foundations.hparams import Hparams
 from foundations.runner import Runner
 from foundations.training_hparams import TrainingHparams
 from lottery.desc import PRETRAIN, LotteryDesc
-from platforms import lock
 from platforms.platform import get_platform
+from platforms.system import locks
 from training import runner as training_runner
 
 
@@ -99,10 +99,10 @@ class LotteryRunner(Runner):
 
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
                 arithmetic.check(training_hparams)
-            with lock.held(place):
+            with locks.held(place):
                 if not self.is_finished:
                     self._train()
-        lock.tidy(place)
+        locks.tidy(place)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
         picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):

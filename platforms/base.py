@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Job
-from platforms import lock, platform, process, stopping
+from platforms.system import lock_files, processes, signals
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ class Platform(Hparams, abc.ABC):
     @property
     def is_stopping(self) -> bool:
         """Whether this process has been asked to stop."""
-        return stopping.requested() is not None
+        return signals.requested() is not None
 
     # What the processes of a job do together; all of them have to call these, in the same order.
 
@@ -188,9 +188,9 @@ class Platform(Hparams, abc.ABC):
             ConfigError: the folder cannot be made or written to, or the disk is full.
             Busy: another process has taken over what this one was at work on.
         """
-        lock.check()
+        lock_files.check()
         folder, name = os.path.split(path)
-        aside = os.path.join(folder, f".{name}.{process.this().token}.new")
+        aside = os.path.join(folder, f".{name}.{processes.this().token}.new")
         try:
             os.makedirs(folder, exist_ok=True)
             with open(aside, "wb") as file:
@@ -225,8 +225,27 @@ class Platform(Hparams, abc.ABC):
 
     def run_job(self, f: Callable[[], None]) -> None:
         """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""
-        with platform.installed(self):
+        with installed(self):
             f()
+
+
+_PLATFORM: Platform | None = None
+
+
+def current() -> Platform | None:
+    """The installed platform; None where none is."""
+    return _PLATFORM
+
+
+@contextlib.contextmanager
+def installed(platform: Platform) -> Iterator[None]:
+    """Makes a platform the global one for as long as the block takes."""
+    global _PLATFORM
+    before, _PLATFORM = _PLATFORM, platform
+    try:
+        yield
+    finally:
+        _PLATFORM = before
 
 
 def _flush(folder: str) -> None:

@@ -17,8 +17,8 @@ from foundations.errors import ConfigError
 from foundations.runner import Runner
 from foundations.seeds import NOT_CHOSEN, draw
 from foundations.training_hparams import TrainingHparams
-from platforms import files, lock
 from platforms.platform import get_platform
+from platforms.system import files, locks
 from training.desc import TrainingDesc
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class TrainingRunner(Runner):
             from training import arithmetic
 
             arithmetic.check(self.desc.training_hparams)
-            with lock.held(self.output_location):
+            with locks.held(self.output_location):
                 if not self.is_finished:
                     self._train()
-        lock.tidy(self.output_location)
+        locks.tidy(self.output_location)
         if not self.job.quiet:
             print(summary(self.output_location))
 

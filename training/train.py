@@ -13,9 +13,9 @@ from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from models import registry
 from models.base import Model
-from platforms import memory
 from platforms.platform import get_platform
-from platforms.stopping import Stopped
+from platforms.system import memory
+from platforms.system.signals import Stopped
 from training import arithmetic, checkpointing, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer

@@ -12,7 +12,7 @@ from cli.runs.names import Names
 from cli.sweep.grid import Combination
 from foundations.errors import ConfigError
 from foundations.runner import Runner
-from platforms import platform
+from platforms.base import installed
 
 FINISHED, RUNNING, RESUMES, FAILED, QUEUED, NEW = STATES = "finished", "running", "resumes", "failed", "queued", "new"
 SEED = "global_seed"
@@ -55,7 +55,7 @@ def make(command: str, combinations: Sequence[Combination], existing: Sequence[R
     for combination in combinations:
         try:
             where, job = runner_registry.parse(command, combination.arguments)
-            with platform.installed(where):
+            with installed(where):
                 runner = job.create()
                 run = _run_of(runner, where.root)
                 found.setdefault(run.location, Planned(combination, run, *_state(runner, run, known, queue)))

@@ -22,8 +22,8 @@ from foundations.errors import Busy, ConfigError, unknown
 from foundations.hparams import Hparams
 from foundations.runner import Runner
 from foundations.seeds import NOT_CHOSEN
-from platforms import stopping
 from platforms.platform import get_platform
+from platforms.system import signals
 
 COMMANDS = ("train", "extract", "lottery", "lottery_branch")
 EPILOG = (
@@ -169,7 +169,7 @@ class SweepRunner(Runner):
         tasks = [Task(self.command, tuple(each.combination.arguments)) for each in todo]
         titles = [_title(each, names) for each in todo]
         outcomes: dict[str, Outcome] = {}
-        with stopping.interruptible(), _progress(len(todo), self.options.parallel > 1) as tell:
+        with signals.interruptible(), _progress(len(todo), self.options.parallel > 1) as tell:
             if self.options.parallel > 1:
                 found = work.side_by_side(tasks, self.options.parallel)
             else:
@@ -177,12 +177,12 @@ class SweepRunner(Runner):
             for place, outcome in found:
                 outcomes[todo[place].run.location] = outcome
                 tell(f"{outcome.state}: {titles[place]}{f' ({outcome.why})' if outcome.why else ''}", outcome.is_over)
-            asked = stopping.requested()
+            asked = signals.requested()
         done = sum(outcome.is_over for outcome in outcomes.values())
         if asked and done < len(todo):
             stopped = f"The sweep has stopped, {done} of {len(todo)} runs are done"
             if asked != "SIGINT":
-                raise stopping.Stopped(stopped)
+                raise signals.Stopped(stopped)
             print(f"{stopped}.", file=sys.stderr)
             raise KeyboardInterrupt
         return outcomes

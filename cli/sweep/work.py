@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 
 from foundations.errors import Busy, ConfigError, one_line, reason
-from platforms import provenance, stopping
+from platforms.system import provenance, signals
 
 FINISHED, FAILED, BUSY, STOPPED = "finished", "failed", "left to others", "stopped"
 GLANCE_SECONDS = 0.2  # between looks whether somebody has asked to stop
@@ -59,7 +59,7 @@ def run(task: Task, **changes: object) -> Outcome:
         return Outcome(BUSY, one_line(str(error)))
     except ConfigError as error:
         return Outcome(FAILED, one_line(str(error)))
-    except stopping.Stopped as stopped:
+    except signals.Stopped as stopped:
         return Outcome(STOPPED, str(stopped))
     except Exception as error:  # a defect in one run is no reason to leave out the others
         traceback.print_exc(file=sys.stderr)
@@ -75,7 +75,7 @@ class _Queue:
 
     def next(self) -> tuple[int, Task] | None:
         """The next one; None where there is none, or somebody has asked to stop."""
-        if stopping.requested() or not self._waiting:
+        if signals.requested() or not self._waiting:
             return None
         place = self._waiting.popleft()
         return place, self._tasks[place]
@@ -124,7 +124,7 @@ class _Worker:
             self.process.join()
             code = self.process.exitcode
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-            return Outcome(STOPPED if stopping.requested() else FAILED, f"its process {how}")
+            return Outcome(STOPPED if signals.requested() else FAILED, f"its process {how}")
 
     def end(self, at_once: bool) -> None:
         """Lets it go when it has nothing more to do, or kills it."""
@@ -164,7 +164,7 @@ def side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, O
 
 def _hand_on(workers: Sequence[_Worker]) -> None:
     """Asks processes to stop where this one has been asked to."""
-    if stopping.requested():
+    if signals.requested():
         for worker in workers:
             with contextlib.suppress(OSError):
                 worker.process.terminate()
@@ -208,7 +208,7 @@ def _serve(tasks: connection.Connection, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    with stopping.watching(), contextlib.suppress(EOFError, OSError):
+    with signals.watching(), contextlib.suppress(EOFError, OSError):
         while True:
             task = tasks.recv()
-            tasks.send(Outcome(STOPPED) if stopping.requested() else run(task, quiet=True))
+            tasks.send(Outcome(STOPPED) if signals.requested() else run(task, quiet=True))

@@ -26,9 +26,10 @@ from foundations.training_hparams import TrainingHparams
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.desc import LotteryDesc, PretrainingArgs
 from lottery.runner import LevelArgs
-from platforms import slurm, stopping
+from platforms import slurm
 from platforms.local import Platform
 from platforms.platform import get_platform
+from platforms.system import signals
 from pruning import base
 from testing.test_case import TestCase
 from training.desc import TrainingDesc
@@ -282,7 +283,7 @@ class TestErrors(TestCase):
             self.command(*TRAIN)
 
     def test_a_stopped_run_has_a_status_of_its_own_and_says_how_to_go_on(self):
-        with mock.patch.object(TrainingRunner, "run", side_effect=stopping.Stopped("run has stopped at ep1_it0")):
+        with mock.patch.object(TrainingRunner, "run", side_effect=signals.Stopped("run has stopped at ep1_it0")):
             status, out, err = self.command(*TRAIN)
         self.assertEqual((status, out, err.count("\n")), (75, "", 1))
         self.assertRegex(err, "^run has stopped at ep1_it0.*same command")

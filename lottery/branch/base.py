@@ -34,8 +34,8 @@ from lottery.desc import LotteryDesc, inherit, left_out
 from lottery.trunk import Trunk
 from models import registry as models
 from models.base import Model
-from platforms import lock, provenance
 from platforms.platform import get_platform
+from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from training import optimizers
@@ -229,9 +229,9 @@ class Branch(Runner, abc.ABC):
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):
-                with lock.held(self.branch_root):
+                with locks.held(self.branch_root):
                     self._work()
-            lock.tidy(self.branch_root)
+            locks.tidy(self.branch_root)
         self.report()
 
     def _work(self) -> None:

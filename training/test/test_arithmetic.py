@@ -12,7 +12,7 @@ from datasets import cifar10, teacher_dataset
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
 from models import base
-from platforms import platform
+from platforms.base import installed
 from platforms.local import Platform
 from testing import toy_teacher
 from testing.test_case import CpuPlatform, TestCase
@@ -182,7 +182,7 @@ class SpreadTest(TrainTestCase):
             optimizer.zero_grad()
             nn.functional.cross_entropy(torch.cat([plain(half) for half in examples.chunk(2)]), labels).backward()
             optimizer.step()
-        with platform.installed(TwoDevices()):
+        with installed(TwoDevices()):
             train(hparams("1ep", precision="float32"), ours, self.loader(), self.folder())
             self.assertAlmostEqual(evaluate(ours, self.loader())["loss"], evaluate(plain, self.loader())["loss"], places=5)
         self.assertEqual(list(ours.state_dict()), list(plain.state_dict()))
@@ -193,14 +193,14 @@ class SpreadTest(TrainTestCase):
         seen = set()
         model = network("cifar_resnet_8_4", "relu").float()
         model.fc.register_forward_hook(lambda module, inputs, outputs: seen.add((len(outputs), outputs.dtype)))
-        with platform.installed(TwoDevices()):
+        with installed(TwoDevices()):
             forward = arithmetic.Arithmetic(hparams(precision="bf16"), model).forward
         self.assertIsInstance(forward, Halves)
         self.assertEqual(forward(torch.randn(6, 3, 32, 32)).dtype, torch.float32)
         self.assertEqual(seen, {(3, torch.bfloat16)})
 
     def test_small_networks_stay_on_one(self):
-        with platform.installed(TwoDevices()):
+        with installed(TwoDevices()):
             for name in ("mlp_4_5_2", "students_mlp(3)_4_5_2"):
                 model = network(name)
                 self.assertIs(arithmetic.spread(model), model)

@@ -13,8 +13,8 @@ from datasets.base import DataLoader
 from foundations.errors import ConfigError
 from foundations.training_hparams import TrainingHparams
 from models import base, registry
-from platforms import stopping
-from platforms.stopping import Stopped
+from platforms.system import signals
+from platforms.system.signals import Stopped
 from training import train as train_module
 from training.metric_logger import MetricLogger
 from training.standard_callbacks import create_eval_callback, run_at_last_step, run_every_epoch, save_logger, save_model
@@ -170,7 +170,7 @@ class StopTest(TrainTestCase):
             if step.iteration == at:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-        with stopping.watching():
+        with signals.watching():
             train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, [ask, *callbacks])
         return seen
 
@@ -191,7 +191,7 @@ class StopTest(TrainTestCase):
 
     def test_a_run_that_is_asked_before_it_starts_takes_no_step(self):
         folder = self.folder()
-        with stopping.watching():
+        with signals.watching():
             os.kill(os.getpid(), signal.SIGTERM)
             with self.assertRaises(Stopped):
                 train(hparams(), network(), regression_loader(), folder)
