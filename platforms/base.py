@@ -64,8 +64,8 @@ class Platform(Hparams, abc.ABC):
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def spread(self, forward: torch.nn.Module) -> torch.nn.Module:
-        """The forward pass of a network on all devices that there are, a part of each batch on each; its weights stay its own."""
+    def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
+        """The forward pass of a network on all devices of this process, a part of each batch on each; its weights stay its own."""
         return forward
 
     @property
@@ -100,24 +100,24 @@ class Platform(Hparams, abc.ABC):
         """
         return f()
 
-    def noticed(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
-        """For each note whether any process has taken it; all get the same answer.
+    def any_process(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
+        """For each note whether it is true in any process; all processes get the same answer.
 
         Args:
-            notes: of this process; it goes on taking them until the answer is yes.
-            at_once: whether the others have to be asked now; if not, the answer may be no until some steps later.
+            notes: of this process; a note that is true stays true until the answer is yes.
+            at_once: whether the answer must be current; if not, it may be no for some steps more.
         """
         return notes
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over the processes, which replaces the values."""
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, which replaces the values."""
         return values
 
     def broadcast(self, values: torch.Tensor, source: int = 0) -> None:
         """Replaces the values by those of one process."""
 
-    def joint(self, network: torch.nn.Module) -> torch.nn.Module:
-        """A network in training of whose batches every process has a part: its gradients are the sum over the processes."""
+    def wrap_distributed(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The forward pass of a network in training of whose batches every process has a part; gradients are summed over the processes."""
         return network
 
     @staticmethod

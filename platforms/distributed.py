@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 0.1  # between questions to the other processes that are not urgent
 MOST_STEPS = 100  # between them
-TOLD = {error.__name__: error for error in (ConfigError, Busy, signals.Stopped)}  # errors of the primary process that the others share
+# Errors of the primary process that all processes raise.
+SHARED_ERRORS = {error.__name__: error for error in (ConfigError, Busy, signals.Stopped)}
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Platform(local.Platform):
             raise ConfigError(f"--platform: there are more processes than GPUs on a machine that has {count}; start as many as there are")
         return torch.device("cuda", self._rendezvous.local_rank % count)
 
-    def spread(self, forward: torch.nn.Module) -> torch.nn.Module:
+    def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
         return forward
 
     @property
@@ -103,21 +104,21 @@ class Platform(local.Platform):
 
         self._patience = 0
         meeting.wait_for_all()
-        told = None
+        outcome = None
         if self.is_primary_process:
             self._alone = True
             try:
-                told = {"result": f()}
-            except tuple(TOLD.values()) as error:
-                told = {"error": type(error).__name__, "message": str(error)}
+                outcome = {"result": f()}
+            except tuple(SHARED_ERRORS.values()) as error:
+                outcome = {"error": type(error).__name__, "message": str(error)}
             finally:
                 self._alone = False
-        told = meeting.broadcast_json(told)
-        if "error" in told:
-            raise TOLD[told["error"]](told["message"])
-        return told["result"]
+        outcome = meeting.broadcast_json(outcome)
+        if "error" in outcome:
+            raise SHARED_ERRORS[outcome["error"]](outcome["message"])
+        return outcome["result"]
 
-    def noticed(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
+    def any_process(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
         """As in any platform; questions that are not urgent are put after as many steps as take a tenth of a second."""
         if self.world_size == 1:
             return notes
@@ -133,7 +134,7 @@ class Platform(local.Platform):
         self._unasked, self._asked = 0, now
         return [not note for note in notes]
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
         if self.world_size > 1:
             import torch.distributed
 
@@ -146,12 +147,12 @@ class Platform(local.Platform):
 
             torch.distributed.broadcast(values, source)
 
-    def joint(self, network: torch.nn.Module) -> torch.nn.Module:
+    def wrap_distributed(self, network: torch.nn.Module) -> torch.nn.Module:
         if self.world_size == 1:
             return network
-        from platforms import data_parallel
+        from platforms import distributed_data_parallel
 
-        return data_parallel.joint(network)
+        return distributed_data_parallel.wrap_distributed(network)
 
     # Files are the primary process's: the others see what it sees.
 

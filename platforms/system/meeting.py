@@ -82,7 +82,7 @@ def wait_for_all() -> None:
 
 
 def broadcast_json(message: object = None) -> object:
-    """What the primary process says, in JSON's terms; what the others say is not heard."""
+    """The message of the primary process, as JSON can hold it, in every process; the messages of the others are ignored."""
     text = bytearray(json.dumps(message).encode())
     length = torch.tensor(len(text))
     distributed.broadcast(length, 0)
@@ -92,10 +92,10 @@ def broadcast_json(message: object = None) -> object:
 
 
 def all_reduce_min(*values: int) -> list[int]:
-    """Of each value the least of all processes'."""
-    found = torch.tensor(values, dtype=torch.int64)
-    distributed.all_reduce(found, distributed.ReduceOp.MIN)
-    return found.tolist()
+    """The minimum of each value over all processes."""
+    minima = torch.tensor(values, dtype=torch.int64)
+    distributed.all_reduce(minima, distributed.ReduceOp.MIN)
+    return minima.tolist()
 
 
 def leave(status: int, primary: bool) -> int | None:

@@ -1,4 +1,4 @@
-"""Number formats against plain loops with torch's own mixed precision, and the networks that are spread over several devices."""
+"""Number formats against plain loops with torch's own mixed precision, and networks on several devices at once."""
 
 import contextlib
 import copy
@@ -165,7 +165,7 @@ class Halves(nn.Module):
 
 
 class TwoDevices(CpuPlatform):
-    def spread(self, forward):
+    def data_parallel(self, forward):
         return Halves(forward)
 
 
@@ -203,17 +203,17 @@ class SpreadTest(TrainTestCase):
         with installed(TwoDevices()):
             for name in ("mlp_4_5_2", "students_mlp(3)_4_5_2"):
                 model = network(name)
-                self.assertIs(arithmetic.spread(model), model)
+                self.assertIs(arithmetic.data_parallel(model), model)
 
     def test_the_local_platform_takes_all_gpus_that_it_sees(self):
         model = nn.Linear(2, 2)
         gpu = mock.PropertyMock(return_value=torch.device("cuda"))
         with mock.patch.object(Platform, "torch_device", gpu), mock.patch("torch.cuda.device_count") as count:
-            for count.return_value, spread in ((1, False), (2, True), (8, True)):
-                forward = Platform().spread(model)
-                self.assertEqual(isinstance(forward, nn.DataParallel), spread)
-                self.assertIs(forward.module if spread else forward, model)
-        self.assertIs(CpuPlatform().spread(model), model)
+            for count.return_value, divided in ((1, False), (2, True), (8, True)):
+                forward = Platform().data_parallel(model)
+                self.assertEqual(isinstance(forward, nn.DataParallel), divided)
+                self.assertIs(forward.module if divided else forward, model)
+        self.assertIs(CpuPlatform().data_parallel(model), model)
 
 
 class CommandTest(TestCase):

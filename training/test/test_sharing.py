@@ -11,7 +11,7 @@ from platforms.base import installed
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from testing.test_case import CpuPlatform, TestCase
-from training.sharing import Share, Way, way_of
+from training.sharing import Parallelism, Share, parallelism_of
 from training.test.test_train import network
 
 
@@ -26,20 +26,20 @@ class OneOfThree(CpuPlatform):
 class SharingTest(TestCase):
     def test_networks_are_divided_and_batches_of_others_unless_neither_is_possible(self):
         expected = [
-            ("mlp_4_5_2", {}, Way.EXAMPLES),
-            ("mlp_4_5_2", {"precision": "fp16"}, Way.EXAMPLES),
-            ("mlp_4_5_2", {"optimizer_name": "lbfgs"}, Way.PRIMARY),
-            ("students_mlp(3)_4_5_2", {}, Way.NETWORKS),
-            ("students_mlp(3)_4_5_2", {"optimizer_name": "levenberg_marquardt"}, Way.NETWORKS),
-            ("students_mlp(3)_4_5_2", {"precision": "fp16"}, Way.PRIMARY),
-            ("students_mlp(2)_4_5_2", {}, Way.PRIMARY),
+            ("mlp_4_5_2", {}, Parallelism.EXAMPLES),
+            ("mlp_4_5_2", {"precision": "fp16"}, Parallelism.EXAMPLES),
+            ("mlp_4_5_2", {"optimizer_name": "lbfgs"}, Parallelism.PRIMARY),
+            ("students_mlp(3)_4_5_2", {}, Parallelism.NETWORKS),
+            ("students_mlp(3)_4_5_2", {"optimizer_name": "levenberg_marquardt"}, Parallelism.NETWORKS),
+            ("students_mlp(3)_4_5_2", {"precision": "fp16"}, Parallelism.PRIMARY),
+            ("students_mlp(2)_4_5_2", {}, Parallelism.PRIMARY),
         ]
-        for name, changes, way in expected:
+        for name, changes, parallelism in expected:
             hparams = TrainingHparams(**{"optimizer_name": "sgd", "lr": 0.1, "training_steps": "1ep"} | changes)
             with self.subTest(name=name, **changes):
-                self.assertIs(way_of(hparams, network(name)), Way.ALL)
+                self.assertIs(parallelism_of(hparams, network(name)), Parallelism.ALL)
                 with installed(OneOfThree()):
-                    self.assertIs(way_of(hparams, network(name)), way)
+                    self.assertIs(parallelism_of(hparams, network(name)), parallelism)
 
     def test_a_process_has_its_share_of_the_networks_as_they_are_in_the_stack(self):
         stack = network("students_mlp(7)_4_5_2")
