@@ -22,7 +22,7 @@ from models import registry as models
 from models.mlp import FullyConnected, Perceptron
 from models.students import Model as Students
 from training.desc import TrainingDesc
-from training.runner import record
+from training.job import record
 from training.train import Callback, standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning

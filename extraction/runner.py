@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cli.shared_args import JobArgs
 from extraction import report
 from extraction.desc import ExtractionDesc
 from foundations import paths
@@ -19,7 +18,8 @@ from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
 from platforms.platform import get_platform
 from platforms.system import locks, provenance
-from training import runner as training_runner
+from training import job as training_job
+from training.job import JobArgs
 
 if TYPE_CHECKING:
     from datasets.base import DataLoader
@@ -43,7 +43,7 @@ class ExtractionRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        training_runner.add_job_args(parser)
+        training_job.add_job_args(parser)
         name = parser.peek("default_hparams")
         ExtractionDesc.add_args(parser, ExtractionDesc.default_for(name) if name else None)
 
@@ -114,13 +114,13 @@ class ExtractionRunner(Runner):
         with watch("teacher"):
             self.prepare()
             shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_runner.settle_seed(self.students_location, self.job.global_seed)
+            seed = training_job.settle_seed(self.students_location, self.job.global_seed)
             loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
-            training_runner.record(self.desc, self.students_location, seed, shape)
+            training_job.record(self.desc, self.students_location, seed, shape)
             exact = tuple(type(loader)(loader.dataset, loader.batch_size, seed, torch.float64) for loader in loaders)
         with watch("students"):
             options = {"verbose": not self.job.quiet, "evaluate_only_at_end": self.job.evaluate_only_at_end}
-            options["identity"] = training_runner.identity(self.desc, seed, self.job)
+            options["identity"] = training_job.identity(self.desc, seed, self.job)
             return expand_and_cluster.train_students(self.desc, shape[1], *loaders, self.students_location, seed, **options), exact
 
     def _reconstruct(self, students: Students, loaders: tuple[DataLoader, DataLoader], watch: Stopwatch) -> None:
@@ -206,7 +206,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
         if getattr(desc.model_hparams, frozen):
             raise ConfigError(f"--{frozen}: students that are to become the teacher must be free to; leave it out")
-    dataset_hparams, shape, teacher, prepare = training_runner.check(desc, job)
+    dataset_hparams, shape, teacher, prepare = training_job.check(desc, job)
     if teacher.model_hparams and models.outline(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:

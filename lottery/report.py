@@ -13,9 +13,9 @@ from lottery.desc import LotteryDesc
 from platforms.platform import get_platform
 from platforms.system import files
 from pruning.mask import Mask
+from training.job import is_finished
 from training.metric_logger import MetricLogger, numbers
 from training.plotting import spread
-from training.runner import is_finished
 
 TICKETS = "tickets"
 

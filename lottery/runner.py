@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cli.shared_args import JobArgs
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
@@ -16,7 +15,8 @@ from foundations.training_hparams import TrainingHparams
 from lottery.desc import PRETRAIN, LotteryDesc
 from platforms.platform import get_platform
 from platforms.system import locks
-from training import runner as training_runner
+from training import job as training_job
+from training.job import JobArgs
 
 
 @dataclass
@@ -54,7 +54,7 @@ class LotteryRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        training_runner.add_job_args(parser)
+        training_job.add_job_args(parser)
         LevelArgs.add_args(parser)
         name = parser.peek("default_hparams")
         LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
@@ -81,7 +81,7 @@ class LotteryRunner(Runner):
 
     @property
     def is_finished(self) -> bool:
-        return all(training_runner.is_finished(self.location(level)) for level in range(self.levels + 1))
+        return all(training_job.is_finished(self.location(level)) for level in range(self.levels + 1))
 
     def display_output_location(self) -> None:
         for level in range(self.levels + 1):
@@ -136,12 +136,12 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     check_training(desc.training_hparams)
     if desc.pretrain_desc is not None:
         check_training(desc.pretrain_training_hparams, f"{PRETRAIN}_")
-    dataset_hparams, shape, _, prepare = training_runner.check(desc, job)
+    dataset_hparams, shape, _, prepare = training_job.check(desc, job)
     pruning.check(desc.pruning_hparams, models.outline(desc.model_hparams, shape[1]))
     if desc.pretrain_desc is None:
         return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, prepare
     try:
-        pretrain_hparams, pretrain_shape, _, prepare_before = training_runner.check(desc.pretrain_desc, job)
+        pretrain_hparams, pretrain_shape, _, prepare_before = training_job.check(desc.pretrain_desc, job)
     except ConfigError as error:
         raise ConfigError(f"before level 0: {error}") from None
     desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain_hparams)
@@ -150,6 +150,6 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
     """Raises a ConfigError for what pruned networks cannot be trained with; `prefix` is that of the flags."""
-    training_runner.refuse_polishing(training_hparams, prefix)
+    training_job.refuse_polishing(training_hparams, prefix)
     if training_hparams.further_training is not None:
         raise ConfigError(f"--{prefix}further_training: what is finished stays as it is here; --{prefix}training_steps trains longer")

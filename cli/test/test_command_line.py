@@ -17,7 +17,6 @@ from cli.completion.runner import CompletionRunner
 from cli.runs import query
 from cli.runs.runner import RunsRunner
 from cli.runs.table import FORMATS
-from cli.shared_args import JobArgs
 from extraction.desc import ExtractionDesc
 from foundations.dataset_hparams import DatasetHparams
 from foundations.extraction_hparams import ExtractionHparams
@@ -33,6 +32,7 @@ from platforms.system import signals
 from pruning import base
 from testing.test_case import TestCase
 from training.desc import TrainingDesc
+from training.job import JobArgs
 from training.runner import TrainingRunner
 
 CHECKOUT = os.path.dirname(os.path.abspath(EC.__file__))

@@ -40,7 +40,6 @@ import torch
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
-from cli.shared_args import JobArgs
 from datasets import registry as datasets
 from extraction import layer_reconstruction as layers
 from extraction import report
@@ -57,6 +56,7 @@ from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
 from training.evaluation import evaluate
+from training.job import JobArgs
 from training.train import Callback, train
 
 TEACHER, STUDENTS = "digits_lenet_16", "students_digits_lenet"
