@@ -111,13 +111,29 @@ class LotteryRunner(Runner):
             plotting.tickets(outcomes, picture)
         if not self.job.quiet:
             print(f"{report.table(outcomes)}\nPicture: {picture}")
-        report.compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
+        compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
 
     def _train(self) -> None:
         from lottery.trunk import Trunk
 
         self.prepare()
         Trunk.open(self.desc, self.job, self.shape, self.pretrain_shape).train(self.levels)
+
+
+def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
+    """Draws and prints the tickets beside their branches, over all seeds that there are; nothing where there is only one run.
+
+    The picture goes to the folder of the given seed: others may be at work in theirs.
+    """
+    from lottery import plotting, report
+
+    found = report.experiments(desc)
+    if report.is_single_run(found):
+        return
+    path = paths.comparison(desc.seed_path(get_platform().root, seed))
+    plotting.comparison(found, path)
+    if verbose:
+        print(f"{report.comparison(found)}\nPicture: {path}")
 
 
 def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int], tuple[int, int] | None, Callable[[], None]]:

@@ -166,7 +166,7 @@ class Branch(Runner, abc.ABC):
         outcomes = [report.read(level, self.location(level)) for level in self.levels]
         if not self.job.quiet:
             print(report.table(outcomes))
-        report.compare(self.lottery_desc, self.job.global_seed, verbose=not self.job.quiet)
+        trunk_runner.compare(self.lottery_desc, self.job.global_seed, verbose=not self.job.quiet)
 
     # The runner.
 
