@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
+import EC
 from cli.sweep import work
 from cli.sweep.plan import STATES
 from foundations import paths
@@ -219,7 +220,7 @@ class TestStopping(SweepTestCase):
 
     def test_a_process_that_dies_fails_its_run_alone(self):
         tasks = [Deadly(), work.Task(TRAIN[0], (*TRAIN[1:], "--global_seed=0"))]
-        found = dict(work.side_by_side(tasks, 1))
+        found = dict(work.side_by_side(EC.COMMANDS, tasks, 1))
         self.assertEqual(found, {0: work.Outcome("failed", "its process was killed by SIGKILL"), 1: work.Outcome("finished")})
 
     def test_processes_share_cores_and_gpus(self):
