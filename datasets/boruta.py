@@ -19,8 +19,8 @@ import torch
 from datasets.base import ImageDataset
 from datasets.image_registry import registered_images
 from foundations.errors import ConfigError, unknown
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
 SEED = 0
 EXAMPLES = 5000  # a larger training set is sampled down to so many

@@ -27,8 +27,8 @@ from foundations.desc import parse_shown
 from foundations.errors import ConfigError, did_you_mean, reason
 from foundations.model_hparams import ModelHparams
 from models import registry as models
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
 HELD_OUT = 10  # one pair in ten is for test
 CHUNK = 4096  # queries that a fully connected teacher is asked at a time

@@ -111,8 +111,8 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     the answers leave open. The combinations that a free scaling leaves open are counted as determined.
 
     The fit can push a relu weight that no answer determines until the kink of its neuron just touches a query. Whether it does is a matter
-    of rounding. So the rank is examined with biases a little lower and a little higher, and the smaller rank counts. Without this, a network
-    of three layers of ten, with two neurons that were never active together, passed as determined through one such query.
+    of rounding. So the rank is examined with biases a little lower and a little higher, and the smaller rank counts. Without this, a
+    network of three layers of ten, with two neurons that were never active together, passed as determined through one such query.
 
     Args:
         network: in float64.

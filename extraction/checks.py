@@ -1,4 +1,4 @@
-"""The checks of a certificate: what each is called, what it requires, and what it means. Everything that shows a certificate reads them here."""
+"""The checks of a certificate: the title, the requirement and the meaning of each. All that shows a certificate reads them here."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from models.mlp import FullyConnected
 from training.desc import TrainingDesc
 from training.metric_logger import MetricLogger
 from training.plan import StandardPlan, StopRule
-from training.runner import record
+from training.job import record
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning

@@ -23,8 +23,8 @@ from foundations.extraction_hparams import ExtractionHparams
 from foundations.hparams import Hparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
-from platforms import files, provenance
 from platforms.platform import get_platform
+from platforms.system import files, provenance
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
 BUNDLES: dict[str, type[Hparams]] = {

@@ -13,8 +13,8 @@ from extraction.checks import Certificate, Value
 from foundations import paths
 from foundations.errors import reason
 from foundations.tables import aligned
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
 REMEDY = "delete it and run the same command again"
 

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cli.shared_args import JobArgs
 from extraction import report
 from extraction.desc import ExtractionDesc
 from foundations import paths
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
-from platforms import lock, provenance
 from platforms.platform import get_platform
-from training import runner as training_runner
+from platforms.system import locks, provenance
+from training import job as training_job
+from training.job import JobArgs
 
 if TYPE_CHECKING:
     from datasets.teacher_dataset import Teacher
@@ -44,7 +44,7 @@ class ExtractionRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        training_runner.add_job_args(parser)
+        training_job.add_job_args(parser)
         name = parser.peek("default_hparams")
         ExtractionDesc.add_args(parser, ExtractionDesc.default_for(name) if name else None)
 
@@ -81,7 +81,7 @@ class ExtractionRunner(Runner):
             self._extract()
         elif not get_platform().exists(paths.page(self.output_location)):
             self._show(report.read(self.output_location))
-        lock.tidy(self.output_location)
+        locks.tidy(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             print(report.table(report.read(self.output_location)))
@@ -98,9 +98,9 @@ class ExtractionRunner(Runner):
 
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
-        with lock.held(self.students_location):
+        with locks.held(self.students_location):
             students, session = self._train_students(watch)
-        with lock.held(self.output_location):
+        with locks.held(self.output_location):
             if not report.is_current(self.output_location, self.students_location):
                 provenance.note(self.output_location, session.seed)
                 self._reconstruct(students, session, watch)
@@ -116,13 +116,13 @@ class ExtractionRunner(Runner):
         with watch("teacher"):
             self.prepare()
             shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_runner.settle_seed(self.students_location, self.job.global_seed)
+            seed = training_job.settle_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            training_runner.record(self.desc, self.students_location, seed, shape)
+            training_job.record(self.desc, self.students_location, seed, shape)
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
         session = Session(self.desc, exact, self.output_location, not self.job.quiet)
         with watch("students"):
-            identity, evaluate_only_at_end = training_runner.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
+            identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
             plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
             return students.train_students(session, loaders, plan), session
 
@@ -156,7 +156,7 @@ class ExtractionRunner(Runner):
         """Makes the page of a report, from files that are there already."""
         from extraction import page
 
-        with lock.held(self.output_location):
+        with locks.held(self.output_location):
             page.write(self.output_location, self.students_location, found)
 
     def _record(self) -> None:
@@ -211,7 +211,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
         if getattr(desc.model_hparams, frozen):
             raise ConfigError(f"--{frozen}: students that are to become the teacher must be free to; leave it out")
-    dataset_hparams, shape, teacher, prepare = training_runner.check(desc, job)
+    dataset_hparams, shape, teacher, prepare = training_job.check(desc, job)
     if teacher.model_hparams and models.outline(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:

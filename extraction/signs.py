@@ -95,7 +95,7 @@ def settle_signs(
 def has_joint_sign_flip(incoming: torch.Tensor, following: torch.Tensor, tolerance: float) -> bool:
     """Whether some neurons of a layer can be turned to their opposites together without a change of the function.
 
-    Such neurons are those of relu(x + 1) - relu(x). Turning neurons leaves the sum of their `slope * a w'` behind, and a constant, which the
+    An example are those of relu(x + 1) - relu(x). Turning neurons leaves the sum of their `slope * a w'` behind, and a constant, which the
     next bias can absorb where that sum is zero. This asks for a vector of zeros and ones in the null space of the matrix with a column
     `a (x) w` for each neuron. Once n of its values are known, n the dimension of that space, all are: there are 2^n - 1 to try. The answer
     is yes where there are too many to try.

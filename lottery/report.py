@@ -1,4 +1,4 @@
-"""What came of a lottery ticket experiment, read off the logs of its levels."""
+"""The outcomes of a lottery ticket experiment, read from the logs of its levels, and tables of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from foundations import paths, tables
 from foundations.averages import mean_and_deviation
 from lottery.desc import LotteryDesc
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 from pruning.mask import Mask
+from training.job import is_finished
 from training.metric_logger import MetricLogger, numbers
-from training.runner import is_finished
 
 TICKETS = "tickets"
 
@@ -93,20 +93,9 @@ def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
     return {labels[name]: dict(sorted(levels.items())) for name, levels in found.items() if levels}
 
 
-def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
-    """Draws and prints the tickets beside their branches, over all seeds that there are; nothing where there is only one run.
-
-    The picture goes to the folder of the given seed: others may be at work in theirs.
-    """
-    found = experiments(desc)
-    if len(found) == 1 and all(len(outcomes) == 1 for outcomes in found[TICKETS].values()):
-        return
-    from lottery import plotting
-
-    path = paths.comparison(desc.seed_path(get_platform().root, seed))
-    plotting.comparison(found, path)
-    if verbose:
-        print(f"{comparison(found)}\nPicture: {path}")
+def is_single_run(found: Mapping[str, Experiment]) -> bool:
+    """Whether there are no branches and only one seed, so that there is nothing to compare."""
+    return len(found) == 1 and all(len(outcomes) == 1 for outcomes in found[TICKETS].values())
 
 
 def _branch_arguments(location: str) -> dict[str, object]:

@@ -7,16 +7,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cli.shared_args import JobArgs
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Runner
 from foundations.training_hparams import TrainingHparams
 from lottery.desc import PRETRAIN, LotteryDesc
-from platforms import lock
 from platforms.platform import get_platform
-from training import runner as training_runner
+from platforms.system import locks
+from training import job as training_job
+from training.job import JobArgs
 
 
 @dataclass
@@ -54,7 +54,7 @@ class LotteryRunner(Runner):
 
     @staticmethod
     def add_args(parser: argparse.ArgumentParser) -> None:
-        training_runner.add_job_args(parser)
+        training_job.add_job_args(parser)
         LevelArgs.add_args(parser)
         name = parser.peek("default_hparams")
         LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
@@ -81,7 +81,7 @@ class LotteryRunner(Runner):
 
     @property
     def is_finished(self) -> bool:
-        return all(training_runner.is_finished(self.location(level)) for level in range(self.levels + 1))
+        return all(training_job.is_finished(self.location(level)) for level in range(self.levels + 1))
 
     def display_output_location(self) -> None:
         for level in range(self.levels + 1):
@@ -99,10 +99,10 @@ class LotteryRunner(Runner):
 
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
                 arithmetic.check(training_hparams)
-            with lock.held(place):
+            with locks.held(place):
                 if not self.is_finished:
                     self._train()
-        lock.tidy(place)
+        locks.tidy(place)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
         picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):
@@ -111,13 +111,29 @@ class LotteryRunner(Runner):
             plotting.tickets(outcomes, picture)
         if not self.job.quiet:
             print(f"{report.table(outcomes)}\nPicture: {picture}")
-        report.compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
+        compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
 
     def _train(self) -> None:
         from lottery.trunk import Trunk
 
         self.prepare()
         Trunk.open(self.desc, self.job, self.shape, self.pretrain_shape).train(self.levels)
+
+
+def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
+    """Draws and prints the tickets beside their branches, over all seeds that there are; nothing where there is only one run.
+
+    The picture goes to the folder of the given seed: others may be at work in theirs.
+    """
+    from lottery import plotting, report
+
+    found = report.experiments(desc)
+    if report.is_single_run(found):
+        return
+    path = paths.comparison(desc.seed_path(get_platform().root, seed))
+    plotting.comparison(found, path)
+    if verbose:
+        print(f"{report.comparison(found)}\nPicture: {path}")
 
 
 def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int], tuple[int, int] | None, Callable[[], None]]:
@@ -136,12 +152,12 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     check_training(desc.training_hparams)
     if desc.pretrain_desc is not None:
         check_training(desc.pretrain_training_hparams, f"{PRETRAIN}_")
-    dataset_hparams, shape, _, prepare = training_runner.check(desc, job)
+    dataset_hparams, shape, _, prepare = training_job.check(desc, job)
     pruning.check(desc.pruning_hparams, models.outline(desc.model_hparams, shape[1]))
     if desc.pretrain_desc is None:
         return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, prepare
     try:
-        pretrain_hparams, pretrain_shape, _, prepare_before = training_runner.check(desc.pretrain_desc, job)
+        pretrain_hparams, pretrain_shape, _, prepare_before = training_job.check(desc.pretrain_desc, job)
     except ConfigError as error:
         raise ConfigError(f"before level 0: {error}") from None
     desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain_hparams)
@@ -150,6 +166,6 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
     """Raises a ConfigError for what pruned networks cannot be trained with; `prefix` is that of the flags."""
-    training_runner.refuse_polishing(training_hparams, prefix)
+    training_job.refuse_polishing(training_hparams, prefix)
     if training_hparams.further_training is not None:
         raise ConfigError(f"--{prefix}further_training: what is finished stays as it is here; --{prefix}training_steps trains longer")

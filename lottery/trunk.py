@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from cli.shared_args import JobArgs
 from datasets import registry as datasets
 from datasets.base import DataLoader
 from foundations import paths
@@ -21,7 +20,8 @@ from platforms.platform import get_platform
 from pruning import registry as pruning
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
-from training import runner as training_runner
+from training import job as training_job
+from training.job import JobArgs
 from training.plan import StandardPlan
 from training.train import standard_train
 
@@ -57,7 +57,7 @@ class Trunk:
         Raises:
             ConfigError: pretraining leaves nothing to train.
         """
-        seed = training_runner.settle_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
+        seed = training_job.settle_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
         loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)
         return Trunk(desc, job, shape, pretrain_shape, seed, loaders, desc.start_step(len(loaders[0])))
 
@@ -73,12 +73,12 @@ class Trunk:
             verbose=not self.job.quiet,
             epoch_lines=False,
             evaluate_only_at_end=self.job.evaluate_only_at_end,
-            identity=training_runner.identity(self.desc, self.seed, self.job),
+            identity=training_job.identity(self.desc, self.seed, self.job),
         )
 
     def train(self, levels: int) -> None:
         """Trains every level up to the last that has not been trained."""
-        training_runner.record(self.desc, self.location(0), self.seed, self.shape)
+        training_job.record(self.desc, self.location(0), self.seed, self.shape)
         trained = None
         for level in range(levels + 1):
             trained = self._train_level(level, levels, trained)
@@ -88,7 +88,7 @@ class Trunk:
         mask = self._mask(level, before)
         rewinds = before is None or pruning.get(self.desc.pruning_hparams).rewinds
         model = PrunedModel(self.rewound() if rewinds else copy.deepcopy(before.model), mask)
-        if not self.job.quiet and not training_runner.is_finished(self.location(level)):
+        if not self.job.quiet and not training_job.is_finished(self.location(level)):
             print(f"Level {level} of {levels}: {mask.unpruned:,} of {mask.total:,} weights ({mask.density:.2%})", flush=True)
         standard_train(self.desc.training_hparams, model, self.loaders, self.location(level), self.plan)
         return model

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Job
-from platforms import lock, platform, process, stopping
+from platforms.system import lock_files, processes, signals
 
 if TYPE_CHECKING:
     import torch
@@ -64,8 +64,8 @@ class Platform(Hparams, abc.ABC):
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def spread(self, forward: torch.nn.Module) -> torch.nn.Module:
-        """The forward pass of a network on all devices that there are, a part of each batch on each; its weights stay its own."""
+    def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
+        """The forward pass of a network on all devices of this process, a part of each batch on each; its weights stay its own."""
         return forward
 
     @property
@@ -86,7 +86,7 @@ class Platform(Hparams, abc.ABC):
     @property
     def is_stopping(self) -> bool:
         """Whether this process has been asked to stop."""
-        return stopping.requested() is not None
+        return signals.requested() is not None
 
     # What the processes of a job do together; all of them have to call these, in the same order.
 
@@ -100,24 +100,24 @@ class Platform(Hparams, abc.ABC):
         """
         return f()
 
-    def noticed(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
-        """For each note whether any process has taken it; all get the same answer.
+    def any_process(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
+        """For each note whether it is true in any process; all processes get the same answer.
 
         Args:
-            notes: of this process; it goes on taking them until the answer is yes.
-            at_once: whether the others have to be asked now; if not, the answer may be no until some steps later.
+            notes: of this process; a note that is true stays true until the answer is yes.
+            at_once: whether the answer must be current; if not, it may be no for some steps more.
         """
         return notes
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over the processes, which replaces the values."""
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, which replaces the values."""
         return values
 
     def broadcast(self, values: torch.Tensor, source: int = 0) -> None:
         """Replaces the values by those of one process."""
 
-    def joint(self, network: torch.nn.Module) -> torch.nn.Module:
-        """A network in training of whose batches every process has a part: its gradients are the sum over the processes."""
+    def wrap_distributed(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The forward pass of a network in training of whose batches every process has a part; gradients are summed over the processes."""
         return network
 
     @staticmethod
@@ -188,9 +188,9 @@ class Platform(Hparams, abc.ABC):
             ConfigError: the folder cannot be made or written to, or the disk is full.
             Busy: another process has taken over what this one was at work on.
         """
-        lock.check()
+        lock_files.check()
         folder, name = os.path.split(path)
-        aside = os.path.join(folder, f".{name}.{process.this().token}.new")
+        aside = os.path.join(folder, f".{name}.{processes.this().token}.new")
         try:
             os.makedirs(folder, exist_ok=True)
             with open(aside, "wb") as file:
@@ -225,8 +225,27 @@ class Platform(Hparams, abc.ABC):
 
     def run_job(self, f: Callable[[], None]) -> None:
         """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""
-        with platform.installed(self):
+        with installed(self):
             f()
+
+
+_PLATFORM: Platform | None = None
+
+
+def current() -> Platform | None:
+    """The installed platform; None where none is."""
+    return _PLATFORM
+
+
+@contextlib.contextmanager
+def installed(platform: Platform) -> Iterator[None]:
+    """Makes a platform the global one for as long as the block takes."""
+    global _PLATFORM
+    before, _PLATFORM = _PLATFORM, platform
+    try:
+        yield
+    finally:
+        _PLATFORM = before
 
 
 def _flush(folder: str) -> None:

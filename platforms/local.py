@@ -21,7 +21,7 @@ BORUTA_ROOT = "./data/boruta"
 class Platform(base.Platform):
     """One machine with its own disk, and all of its GPUs that CUDA_VISIBLE_DEVICES shows."""
 
-    def spread(self, forward: torch.nn.Module) -> torch.nn.Module:
+    def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
         import torch
 
         if self.torch_device.type != "cuda" or torch.cuda.device_count() == 1:

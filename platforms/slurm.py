@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from foundations import ranges
 from foundations.errors import ConfigError
 from foundations.runner import Job
-from platforms import local, platform
+from platforms import local
+from platforms.base import installed
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "slurm.sh")
 PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "EC.py")
@@ -136,7 +137,7 @@ class Platform(local.Platform):
         seeds = parse_seeds(self.seeds) if self.seeds else [None]
         if self.seeds and any(argument.split("=")[0] == "--global_seed" for argument in job.arguments):
             raise ConfigError("--global_seed: --seeds says which seeds to run; leave one of the two out")
-        with platform.installed(self):
+        with installed(self):
             if job.only_display:
                 for seed in seeds:
                     job(**_changes(seed))

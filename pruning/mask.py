@@ -12,8 +12,8 @@ import torch
 from foundations import paths
 from foundations.errors import ConfigError, reason, unknown
 from models import base
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
 LARGEST = 2**63  # number of weights
 

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 import EC
-from platforms import platform
+from platforms.base import installed
 from platforms.local import Platform
 
 
@@ -53,9 +53,9 @@ class TestCase(unittest.TestCase):
         patch = mock.patch.dict(os.environ, folders)
         patch.start()
         self.addCleanup(patch.stop)
-        installed = contextlib.ExitStack()
-        installed.enter_context(platform.installed(CpuPlatform()))
-        self.addCleanup(installed.close)
+        stack = contextlib.ExitStack()
+        stack.enter_context(installed(CpuPlatform()))
+        self.addCleanup(stack.close)
 
     def command(self, *arguments: str) -> tuple[int, str, str]:
         """Runs `EC.py` with some arguments in this process; returns its exit status, and what it printed and complained of."""

@@ -51,7 +51,7 @@ class Arithmetic:
     def __init__(self, training_hparams: TrainingHparams, model: Model, joint: bool = False):
         name = training_hparams.arithmetic
         forward = MixedPrecision(model, SIXTEEN_BITS[name]) if name in SIXTEEN_BITS else model
-        self.forward = get_platform().joint(forward) if joint else spread(model, forward)
+        self.forward = get_platform().wrap_distributed(forward) if joint else data_parallel(model, forward)
         self.scaler = torch.amp.GradScaler(get_platform().torch_device.type, enabled=name == "fp16")
 
     def update(self, optimizer: torch.optim.Optimizer, objective) -> torch.Tensor:
@@ -64,13 +64,13 @@ class Arithmetic:
         return loss
 
 
-def spread(model: Model, forward: nn.Module | None = None) -> nn.Module:
+def data_parallel(model: Model, forward: nn.Module | None = None) -> nn.Module:
     """The forward pass of a model, or a variant of it, on all devices of the platform.
 
-    Only convolutional networks are spread: a fully connected one takes less time than handing it around.
+    Only convolutional networks are divided: a fully connected one computes faster than its batches are copied.
     """
     forward = model if forward is None else forward
-    return forward if model.channels is None else get_platform().spread(forward)
+    return forward if model.channels is None else get_platform().data_parallel(forward)
 
 
 def check(training_hparams: TrainingHparams) -> None:

@@ -7,7 +7,7 @@ import torch
 from datasets.base import DataLoader
 from models.base import Model
 from platforms.platform import get_platform
-from training.arithmetic import spread
+from training.arithmetic import data_parallel
 from training.sharing import Share
 
 LEAST_BATCH = 1024  # examples at a time, where training takes fewer
@@ -23,7 +23,7 @@ def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]
     """
     model.eval()
     device = next(model.parameters()).device
-    forward = spread(model)
+    forward = data_parallel(model)
     totals: dict[str, torch.Tensor | float] = {}
     examples = 0
     if get_platform().world_size > 1 and not isinstance(model, Share):
@@ -43,11 +43,12 @@ def _means(model: Model, totals: dict[str, torch.Tensor], examples: int) -> dict
     if isinstance(model, Share):
         shares = {name: total / examples for name, total in totals.items()}
         return {
-            name: model.gathered(value) if value.dim() else get_platform().total(value * model.fraction) for name, value in shares.items()
+            name: model.gathered(value) if value.dim() else get_platform().all_reduce_sum(value * model.fraction)
+            for name, value in shares.items()
         }
     if get_platform().world_size > 1:
-        examples = get_platform().total(torch.tensor(examples))
-    return {name: get_platform().total(total) / examples for name, total in totals.items()}
+        examples = get_platform().all_reduce_sum(torch.tensor(examples))
+    return {name: get_platform().all_reduce_sum(total) / examples for name, total in totals.items()}
 
 
 def _batch_size(model: Model, loader: DataLoader, device: torch.device) -> int:

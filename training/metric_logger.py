@@ -8,8 +8,8 @@ import json
 from foundations import paths
 from foundations.errors import reason
 from foundations.step import Step
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
 REMEDY = "delete it and run the same command again, which rewrites it"
 LARGEST = 2**63  # of whole numbers; those beyond cannot be computed with

@@ -143,7 +143,7 @@ class Schedule:
         """To be called after every update with the loss of its batch, or what this process has to add to it."""
         self.iteration += 1
         if self.plateau:
-            self.epoch_loss = self.epoch_loss + get_platform().total(loss.detach())
+            self.epoch_loss = self.epoch_loss + get_platform().all_reduce_sum(loss.detach())
             if self.iteration % self.iterations_per_epoch == 0:
                 self.plateau.step(float(self.epoch_loss))
                 self.epoch_loss = 0.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from foundations import paths
 from foundations.averages import mean_and_deviation
-from platforms import files
+from platforms.system import files
 from training.metric_logger import MetricLogger
 
 MOST_LABELS = 24  # in a legend

@@ -72,7 +72,7 @@ class LBFGS(SecondOrder):
         accepted, there, new_losses, new_gradients = self._search(closure, here, losses, gradients, direction, slopes, rates)
         self._write(group["params"], there)
         self._seen = closure.examples, new_losses, new_gradients
-        (moved,) = get_platform().noticed(bool(accepted.any()))
+        (moved,) = get_platform().any_process(bool(accepted.any()))
         self.converged = self.converged or (not steps and not moved)
         step, change = there - here, new_gradients - gradients
         keep = accepted[:, None]  # a network that found nothing forgets its history and begins again with its gradient
@@ -183,7 +183,7 @@ class LevenbergMarquardt(SecondOrder):
         here[moving], damping[moving] = _descend(problem, solve, here[moving], losses[moving], damping[moving], group["lr"])
         problem.scatter(here, group["params"])
         group["damping"] = damping.tolist()
-        (going_on,) = get_platform().noticed(bool((moving & (damping <= MOST_DAMPING)).any()))
+        (going_on,) = get_platform().any_process(bool((moving & (damping <= MOST_DAMPING)).any()))
         self.converged = self.converged or not going_on
         return losses.sum()
 

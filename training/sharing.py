@@ -21,7 +21,7 @@ from platforms.platform import get_platform
 from training.optimizers import SECOND_ORDER
 
 
-class Way(enum.Enum):
+class Parallelism(enum.Enum):
     """What each process of a job does in a training run."""
 
     ALL = "everything"
@@ -30,14 +30,14 @@ class Way(enum.Enum):
     PRIMARY = "everything or nothing"
 
 
-def way_of(training_hparams: TrainingHparams, model: Model) -> Way:
+def parallelism_of(training_hparams: TrainingHparams, model: Model) -> Parallelism:
     """How a training run is shared."""
     processes = get_platform().world_size
     if processes == 1:
-        return Way.ALL
+        return Parallelism.ALL
     if hasattr(model, "networks"):
-        return Way.NETWORKS if model.networks >= processes and training_hparams.arithmetic != "fp16" else Way.PRIMARY
-    return Way.PRIMARY if training_hparams.optimizer_name in SECOND_ORDER else Way.EXAMPLES
+        return Parallelism.NETWORKS if model.networks >= processes and training_hparams.arithmetic != "fp16" else Parallelism.PRIMARY
+    return Parallelism.PRIMARY if training_hparams.optimizer_name in SECOND_ORDER else Parallelism.EXAMPLES
 
 
 def on_primary(model: Model, train: Callable[[], int]) -> int:

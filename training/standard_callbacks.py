@@ -15,7 +15,7 @@ from tqdm import tqdm
 from datasets.base import DataLoader
 from foundations.step import Step
 from models.base import Model
-from platforms import provenance
+from platforms.system import provenance
 from training import plotting
 from training.evaluation import evaluate
 from training.plan import Callback, StandardPlan

@@ -13,14 +13,14 @@ from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from models import registry
 from models.base import Model
-from platforms import memory
 from platforms.platform import get_platform
-from platforms.stopping import Stopped
+from platforms.system import memory
+from platforms.system.signals import Stopped
 from training import arithmetic, checkpointing, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
 from training.plan import STANDARD, WHOLE, Plan, StandardPlan
-from training.sharing import Way
+from training.sharing import Parallelism
 from training.trackers import registry as trackers
 
 CHECKPOINT_SECONDS = 1.0  # epochs shorter than this share a checkpoint
@@ -67,17 +67,17 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
         Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
     """
     memory.keep_freed()
-    iterations, way, whole = len(train_loader), sharing.way_of(training_hparams, model), model
+    iterations, parallelism, whole = len(train_loader), sharing.parallelism_of(training_hparams, model), model
     arithmetic.check(training_hparams)
     model.to(get_platform().torch_device, getattr(torch, training_hparams.stored_precision))
-    if way is Way.PRIMARY:
+    if parallelism is Parallelism.PRIMARY:
         everything = training_hparams, model, train_loader, output_location, plan
         return Step(sharing.on_primary(model, lambda: train(*everything).iteration), iterations, last=True)
-    if way is Way.NETWORKS:
+    if parallelism is Parallelism.NETWORKS:
         model = sharing.Share(whole)
-    if way is Way.EXAMPLES:
+    if parallelism is Parallelism.EXAMPLES:
         train_loader = train_loader.divided(get_platform().rank, get_platform().world_size)
-    computed = arithmetic.Arithmetic(training_hparams, model, way is Way.EXAMPLES)
+    computed = arithmetic.Arithmetic(training_hparams, model, parallelism is Parallelism.EXAMPLES)
     optimizer = get_optimizer(training_hparams, model)
     planned = plan.end or Step.from_str(training_hparams.training_steps, iterations)
     schedule = Schedule(training_hparams, optimizer, iterations, planned)
@@ -94,7 +94,7 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
                 callback(output_location, step, model, optimizer, logger)
             if step.last:
                 checkpointing.drop_previous(output_location)
-                if way is Way.NETWORKS:
+                if parallelism is Parallelism.NETWORKS:
                     whole.load_state_dict(model.state_dict())
                 return step
             if any(is_met(step, model, logger) for is_met in plan.stop_when):
@@ -109,7 +109,7 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
 def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: tuple) -> None:
     """Writes a checkpoint where one is due, or where the run is to stop; then it raises Stopped."""
     notes = not step.last and get_platform().is_stopping, pace.is_due(step)
-    stop, due = get_platform().noticed(*notes, at_once=step.it == 0 or step.last)
+    stop, due = get_platform().any_process(*notes, at_once=step.it == 0 or step.last)
     if stop or due:
         checkpointing.save(output_location, *state)
         pace.done()

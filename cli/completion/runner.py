@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cli.commands import CommandsRunner
 from foundations.errors import unknown
-from foundations.runner import Runner
 from platforms.platform import get_platform
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ SHELLS = ("bash", "zsh")
 
 
 @dataclass
-class CompletionRunner(Runner):
+class CompletionRunner(CommandsRunner):
     """A script for one of SHELLS."""
 
     computes = False
@@ -58,4 +58,4 @@ class CompletionRunner(Runner):
     def run(self) -> None:
         from cli.completion.script import script
 
-        print(script(self.shell))
+        print(script(self.shell, self.commands))

@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cli import runner_registry
+from cli.commands import Commands
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from platforms import local
@@ -24,9 +24,9 @@ WORD_A_LINE = r"%s\n"
 STOOD_FOR = ("HASH", "BATCH")  # positional arguments that the shell looks up
 
 
-def script(shell: str) -> str:
+def script(shell: str, commands: Commands) -> str:
     """The script for `bash` or `zsh`."""
-    words, values, switches = _tables()
+    words, values, switches = _tables(commands)
     replaced = {
         "@words": _cases(words),
         "@switches": f"    {' | '.join(sorted(switches))}",
@@ -39,37 +39,37 @@ def script(shell: str) -> str:
     return text + _read(f"{shell}.sh")
 
 
-def _tables() -> tuple[dict[str, list[str]], dict[str, list[str]], set[str]]:
+def _tables(commands: Commands) -> tuple[dict[str, list[str]], dict[str, list[str]], set[str]]:
     """What may stand where (by `command/subcommand`, or by the flag that it is there because of), values by flag, and flags without one."""
-    words: dict[str, list[str]] = {ROOT_KEY: list(runner_registry.registered_runners)}
+    words: dict[str, list[str]] = {ROOT_KEY: list(commands.runners)}
     values: dict[str, list[str]] = {}
     switches: set[str] = set()
-    for path in _paths():
-        parser = _parser(path)
-        subcommands = runner_registry.get(path[0]).subcommands() if len(path) == 1 else ()
-        words["/".join(path)] = [*subcommands, *_words(parser)]
+    for path in _paths(commands):
+        parser = _parser(commands, path)
+        subcommands = commands.get(path[0]).subcommands() if len(path) == 1 else ()
+        words["/".join(path)] = [*subcommands, *_words(commands, parser)]
         for key, arguments in _deciding(parser):
-            other = _parser([*path, *arguments])
-            more = [word for word in _words(other) if word not in _words(parser)]
+            other = _parser(commands, [*path, *arguments])
+            more = [word for word in _words(commands, other) if word not in _words(commands, parser)]
             words[key] = list(dict.fromkeys([*words.get(key, ()), *more]))
             _collect(other, values, switches)
         _collect(parser, values, switches)
     return {key: found for key, found in words.items() if found}, values, switches
 
 
-def _paths() -> Iterator[list[str]]:
+def _paths(commands: Commands) -> Iterator[list[str]]:
     """Every command, and every one of its subcommands."""
-    for command, runner in runner_registry.registered_runners.items():
+    for command, runner in commands.runners.items():
         yield [command]
         yield from ([command, subcommand] for subcommand in runner.subcommands())
 
 
-def _parser(path: Sequence[str]) -> ArgumentParser:
+def _parser(commands: Commands, path: Sequence[str]) -> ArgumentParser:
     """The parser of a command; one without flags where the command needs more to know them."""
-    without = [] if runner_registry.get(path[0]).computes else [path[1:]]
+    without = [] if commands.get(path[0]).computes else [path[1:]]
     for arguments in ([*path[1:], MODEL], *without):
         with contextlib.suppress(ConfigError):
-            return runner_registry.parser(path[0], arguments)
+            return commands.parser(path[0], arguments)
     return ArgumentParser(path[0], [])
 
 
@@ -81,13 +81,13 @@ def _deciding(parser: ArgumentParser) -> Iterator[tuple[str, list[str]]]:
         yield from ((flag, [flag]) for flag in SWITCHES if flag in action.option_strings)
 
 
-def _words(parser: ArgumentParser) -> list[str]:
+def _words(commands: Commands, parser: ArgumentParser) -> list[str]:
     """Flags, and what stands for positional arguments that a shell can look up."""
     places = [action.metavar for action in parser._actions if not action.option_strings and action.metavar in STOOD_FOR]
-    computing = [name for name, runner in runner_registry.registered_runners.items() if runner.computes]
-    commands = [name for action in parser._actions if str(action.metavar).startswith("COMMAND") for name in computing]
+    computing = [name for name, runner in commands.runners.items() if runner.computes]
+    taken = [name for action in parser._actions if str(action.metavar).startswith("COMMAND") for name in computing]
     flags = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-    return list(dict.fromkeys([*places, *commands, *flags]))
+    return list(dict.fromkeys([*places, *taken, *flags]))
 
 
 def _collect(parser: ArgumentParser, values: dict[str, list[str]], switches: set[str]) -> None:

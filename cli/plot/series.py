@@ -16,7 +16,7 @@ from cli.runs.index import Run
 from cli.runs.names import Names
 from foundations import paths
 from foundations.errors import ConfigError
-from platforms import files
+from platforms.system import files
 from training.metric_logger import MetricLogger
 
 ITERATION, EPOCH, WEIGHTS, LEVEL = "iteration", "epoch", "weights_left", "level"

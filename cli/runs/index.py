@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from cli.runs import checkpoint, records
 from foundations import paths
-from platforms import process
+from platforms.system import processes
 
 FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", "running", "interrupted", "failed", "damaged", "foreign"
 KINDS = ("train", "extract", "lottery", "branch", "other")
@@ -121,7 +121,7 @@ class Run:
         failure = next(filter(None, failures), None)
         return (FAILED, failure, metrics) if failure else (INTERRUPTED, "", metrics)
 
-    def _holder(self, is_finished: bool) -> process.Process | None:
+    def _holder(self, is_finished: bool) -> processes.Process | None:
         """The process that is at work on it; where a clustering is finished, work on its students is none on it."""
         if self.kind == "lottery":
             return holder(self.location)
@@ -339,10 +339,10 @@ _METRICS = {"train": _training, "extract": _extracting, "lottery": _levels, "bra
 # Who is at work, how far a run has come, when, and how large it is.
 
 
-def holder(folder: str) -> process.Process | None:
+def holder(folder: str) -> processes.Process | None:
     """The living process that holds the lock of a folder; one on another machine lives for as long as it touches the lock."""
     try:
-        found = process.Process.from_json(records.read(paths.lock(folder), records.LONGEST_RECORD).decode(errors="replace"))
+        found = processes.Process.from_json(records.read(paths.lock(folder), records.LONGEST_RECORD).decode(errors="replace"))
     except records.Damaged:
         return None
     alive = found.is_alive

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cli.commands import CommandsRunner
 from cli.runs import index, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
@@ -20,7 +21,6 @@ from foundations import tables
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
-from foundations.runner import Runner
 from platforms.platform import get_platform
 
 NEAREST_SHOWN, FIELDS_SHOWN, LISTED = 3, 12, 20
@@ -95,7 +95,7 @@ Action = Callable[["RunsRunner"], None]
 
 
 @dataclass
-class RunsRunner(Runner):
+class RunsRunner(CommandsRunner):
     """One question about the runs, or one removal."""
 
     computes = False
@@ -261,10 +261,8 @@ def _diff(runner: RunsRunner) -> None:
 
 def _why(runner: RunsRunner) -> None:
     """Tell whether the run of a command exists, and what keeps the nearest ones apart from it."""
-    from cli import runner_registry
-
     command, arguments = runner.args.command, runner.args.arguments
-    wanted = runner_registry.parse(command, arguments)[1].create(display_output_location=True)
+    wanted = runner.commands.parse(command, arguments)[1].create(display_output_location=True)
     if not hasattr(wanted, "desc"):
         raise ConfigError(f"why: {command} makes no runs; valid: train, extract, lottery or lottery_branch")
     kind, name, part = index.place_of(runner.relative(wanted.output_location))

@@ -19,8 +19,9 @@ from cli.runs import index
 from cli.runs.index import DAMAGED, FINISHED, RUNNING, Run
 from foundations import paths
 from foundations.errors import Busy, ConfigError
-from platforms import files, lock, platform
+from platforms.base import installed
 from platforms.platform import get_platform
+from platforms.system import files, locks
 
 LIST = "moved.json"
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.new)?")  # half-written files, and claims to locks, with the token of their process
@@ -47,16 +48,16 @@ def of_runs(runs: Sequence[Run], whole: Container[str]) -> list[Removal]:
     Raises:
         Busy: one of them is running.
     """
-    locks: dict[str, set[str]] = {}
+    lock_folders: dict[str, set[str]] = {}
     for run in runs:
         if run.state == RUNNING:
             raise Busy(f"{run.location} is being worked on by {run.note}; nothing has been moved")
         for path in [folder for folder, _ in run.folders] if run.part and run.name not in whole else [run.location]:
-            locks.setdefault(path, set()).update(run.lock_folders)
+            lock_folders.setdefault(path, set()).update(run.lock_folders)
     found = []
-    for path in sorted(locks):
+    for path in sorted(lock_folders):
         if not any(path.startswith(each.path + os.sep) for each in found):
-            within = (folder for other in locks if f"{other}{os.sep}".startswith(path + os.sep) for folder in locks[other])
+            within = (folder for other in lock_folders if f"{other}{os.sep}".startswith(path + os.sep) for folder in lock_folders[other])
             found.append(Removal(path, "", tuple(sorted(set(within)))))
     return found
 
@@ -77,27 +78,27 @@ def needless(runs: Sequence[Run], checkpoints: bool) -> Iterator[Removal]:
 
 
 def _needless(run: Run, checkpoints: bool) -> Iterator[Removal]:
-    locks = tuple(run.lock_folders)
+    lock_folders = tuple(run.lock_folders)
     if run.state == DAMAGED:
         path = run.folders[0][0] if run.part and run.folders else run.location
         if _age(path) > ABANDONED_SECONDS and _is_worthless(path):
-            yield Removal(path, f"nothing in it can be used: {run.note}", locks)
+            yield Removal(path, f"nothing in it can be used: {run.note}", lock_folders)
         return
     folders = [*run.folders, *filter(None, [run.students])]
     for folder, names in folders:
         for name in sorted(filter(TEMPORARY.fullmatch, names)):
             if _age(os.path.join(folder, name)) > ABANDONED_SECONDS:
-                yield Removal(os.path.join(folder, name), "left half written", locks)
+                yield Removal(os.path.join(folder, name), "left half written", lock_folders)
     if not checkpoints or run.state != FINISHED:
         return
     for folder, names in folders:
         for name in CHECKPOINTS:
             if name in names:
-                yield Removal(os.path.join(folder, name), f"finished; {_USE.get(run.kind, 'nothing needs it')}", locks)
+                yield Removal(os.path.join(folder, name), f"finished; {_USE.get(run.kind, 'nothing needs it')}", lock_folders)
     if run.kind == "extract":
         (folder, _), inner = run.folders[0], "finished; the recovered network is there"
         spent = [paths.finetune_checkpoints(folder), *(os.path.join(paths.reconstructed_model(folder), name) for name in CHECKPOINTS)]
-        yield from (Removal(path, inner, locks) for path in spent if os.path.exists(path))
+        yield from (Removal(path, inner, lock_folders) for path in spent if os.path.exists(path))
 
 
 _USE = dict.fromkeys(("train", "extract"), "only --further_training needs it")
@@ -145,7 +146,7 @@ def move(removals: Sequence[Removal], root: str, command: str) -> tuple[str, lis
     moved = [os.path.relpath(removal.path, root) for removal in removals]
     get_platform().write(os.path.join(batch, LIST), json.dumps({"command": command, "moved": moved}, indent=2) + "\n")
     left = []
-    with platform.installed(dataclasses.replace(get_platform(), wait=False)):
+    with installed(dataclasses.replace(get_platform(), wait=False)):
         for removal, name in zip(removals, moved, strict=True):
             try:
                 _move(removal, os.path.join(batch, name))
@@ -160,7 +161,7 @@ def _move(removal: Removal, target: str) -> None:
     with contextlib.ExitStack() as held:
         folders = [folder for folder in removal.locks if os.path.isdir(folder)]
         for folder in folders:
-            held.enter_context(lock.held(folder))
+            held.enter_context(locks.held(folder))
         for folder in _locked(removal.path):
             if folder not in folders and (who := index.holder(folder)):
                 raise Busy(f"{folder} is being worked on by {who.display}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cli.commands import Commands
 from cli.runs import index, table
 from cli.runs.index import Run
 from cli.runs.names import Names
@@ -13,7 +14,7 @@ from cli.sweep.grid import Combination
 from foundations import tables
 from foundations.errors import ConfigError
 from foundations.runner import Runner
-from platforms import platform
+from platforms.base import installed
 
 FINISHED, RUNNING, RESUMES, FAILED, QUEUED, NEW = STATES = "finished", "running", "resumes", "failed", "queued", "new"
 SEED = "global_seed"
@@ -37,10 +38,13 @@ class Planned:
     note: str = ""
 
 
-def make(command: str, combinations: Sequence[Combination], existing: Sequence[Run], queue: Mapping[str, str]) -> list[Planned]:
+def make(
+    commands: Commands, command: str, combinations: Sequence[Combination], existing: Sequence[Run], queue: Mapping[str, str]
+) -> list[Planned]:
     """Every run of a sweep, checked; combinations that name the same run are planned once.
 
     Args:
+        commands: the table of commands.
         command: such as `train`.
         combinations: the flags of each.
         existing: all runs under the root.
@@ -49,14 +53,12 @@ def make(command: str, combinations: Sequence[Combination], existing: Sequence[R
     Raises:
         ConfigError: a combination cannot be run.
     """
-    from cli import runner_registry
-
     known = {key_of(run): run for run in existing}
     found: dict[str, Planned] = {}
     for combination in combinations:
         try:
-            where, job = runner_registry.parse(command, combination.arguments)
-            with platform.installed(where):
+            where, job = commands.parse(command, combination.arguments)
+            with installed(where):
                 runner = job.create()
                 run = _run_of(runner, where.root)
                 found.setdefault(run.location, Planned(combination, run, *_state(runner, run, known, queue)))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cli.commands import Commands, CommandsRunner, platform_class
 from cli.runs import query, table
 from cli.runs.names import Names
 from cli.runs.runner import existing
@@ -21,10 +22,9 @@ from foundations import ranges
 from foundations.arguments import ArgumentParser
 from foundations.errors import Busy, ConfigError, unknown
 from foundations.hparams import Hparams
-from foundations.runner import Runner
 from foundations.seeds import NOT_CHOSEN
-from platforms import stopping
 from platforms.platform import get_platform
+from platforms.system import signals
 
 COMMANDS = ("train", "extract", "lottery", "lottery_branch")
 EPILOG = (
@@ -61,7 +61,7 @@ class SweepArgs(Hparams):
 
 
 @dataclass
-class SweepRunner(Runner):
+class SweepRunner(CommandsRunner):
     """The runs of one sweep; `words` are the flags of the command."""
 
     command: str
@@ -114,7 +114,7 @@ class SweepRunner(Runner):
         """
         there = existing()
         on_cluster = self._on_cluster()
-        planned = plan.make(self.command, self._combinations(), there, _queue() if on_cluster else {})
+        planned = plan.make(self.commands, self.command, self._combinations(), there, _queue() if on_cluster else {})
         names = plan.names_of(planned, there)
         print(plan.show(self.command, planned, names), flush=True)
         failed = [each for each in planned if each.state == plan.FAILED]
@@ -124,7 +124,7 @@ class SweepRunner(Runner):
             return
         todo = [each for each in planned if each.state != plan.FINISHED and (each.state != plan.FAILED or self.options.retry_failed)]
         if on_cluster:
-            _submit(self.command, todo)
+            _submit(self.commands, self.command, todo)
             return
         outcomes = self._work(todo, names) if todo else {}
         _show_results(planned)
@@ -137,9 +137,7 @@ class SweepRunner(Runner):
 
     @property
     def _platform(self) -> type[Hparams]:
-        from cli import runner_registry
-
-        return runner_registry.platform_class([argument for word in self.words for argument in word.arguments])
+        return platform_class([argument for word in self.words for argument in word.arguments])
 
     def _on_cluster(self) -> bool:
         """Whether the runs are jobs of a cluster.
@@ -170,20 +168,20 @@ class SweepRunner(Runner):
         tasks = [Task(self.command, tuple(each.combination.arguments)) for each in todo]
         titles = [_title(each, names) for each in todo]
         outcomes: dict[str, Outcome] = {}
-        with stopping.interruptible(), _progress(len(todo), self.options.parallel > 1) as tell:
+        with signals.interruptible(), _progress(len(todo), self.options.parallel > 1) as tell:
             if self.options.parallel > 1:
-                found = work.side_by_side(tasks, self.options.parallel)
+                found = work.side_by_side(self.commands, tasks, self.options.parallel)
             else:
-                found = work.one_by_one(tasks, lambda place: tell(f"now {titles[place]}", False))
+                found = work.one_by_one(self.commands, tasks, lambda place: tell(f"now {titles[place]}", False))
             for place, outcome in found:
                 outcomes[todo[place].run.location] = outcome
                 tell(f"{outcome.state}: {titles[place]}{f' ({outcome.why})' if outcome.why else ''}", outcome.is_over)
-            asked = stopping.requested()
+            asked = signals.requested()
         done = sum(outcome.is_over for outcome in outcomes.values())
         if asked and done < len(todo):
             stopped = f"The sweep has stopped, {done} of {len(todo)} runs are done"
             if asked != "SIGINT":
-                raise stopping.Stopped(stopped)
+                raise signals.Stopped(stopped)
             print(f"{stopped}.", file=sys.stderr)
             raise KeyboardInterrupt
         return outcomes
@@ -220,16 +218,15 @@ def _queue() -> dict[str, str]:
     return slurm.queue() if shutil.which("squeue") else {}
 
 
-def _submit(command: str, todo: Sequence[Planned]) -> None:
+def _submit(commands: Commands, command: str, todo: Sequence[Planned]) -> None:
     """Submits runs to a cluster, those that differ in their seed alone as an array of jobs."""
-    from cli import runner_registry
 
     arrays: dict[tuple[str, ...], list[int]] = {}
     for each in todo:
         arrays.setdefault(tuple(each.combination.without(plan.SEED)), []).append(each.run.seed)
     for arguments, seeds in arrays.items():
         chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={ranges.show(seeds)}"]
-        platform, job = runner_registry.parse(command, [*arguments, *chosen])
+        platform, job = commands.parse(command, [*arguments, *chosen])
         platform.launch(job)
 
 

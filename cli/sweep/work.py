@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 
+from cli.commands import Commands
 from foundations.errors import Busy, ConfigError, one_line, reason
-from platforms import provenance, stopping
+from platforms.system import provenance, signals
 
 FINISHED, FAILED, BUSY, STOPPED = "finished", "failed", "left to others", "stopped"
 GLANCE_SECONDS = 0.2  # between looks whether somebody has asked to stop
@@ -47,19 +48,17 @@ class Outcome:
         return self.state in (FINISHED, FAILED)
 
 
-def run(task: Task, **changes: object) -> Outcome:
+def run(commands: Commands, task: Task, **changes: object) -> Outcome:
     """Runs a task in this process, as its command would; keyword arguments stand in for values of flags."""
-    from cli import runner_registry
-
     try:
-        platform, job = runner_registry.parse(task.command, task.arguments)
+        platform, job = commands.parse(task.command, task.arguments)
         with provenance.asked([task.command, *task.arguments]):
             dataclasses.replace(platform, wait=platform.wait and task.wait).run_job(lambda: job(**changes))
     except Busy as error:
         return Outcome(BUSY, one_line(str(error)))
     except ConfigError as error:
         return Outcome(FAILED, one_line(str(error)))
-    except stopping.Stopped as stopped:
+    except signals.Stopped as stopped:
         return Outcome(STOPPED, str(stopped))
     except Exception as error:  # a defect in one run is no reason to leave out the others
         traceback.print_exc(file=sys.stderr)
@@ -75,7 +74,7 @@ class _Queue:
 
     def next(self) -> tuple[int, Task] | None:
         """The next one; None where there is none, or somebody has asked to stop."""
-        if stopping.requested() or not self._waiting:
+        if signals.requested() or not self._waiting:
             return None
         place = self._waiting.popleft()
         return place, self._tasks[place]
@@ -87,13 +86,13 @@ class _Queue:
             self._waiting.append(place)
 
 
-def one_by_one(tasks: Sequence[Task], begin: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
+def one_by_one(commands: Commands, tasks: Sequence[Task], begin: Callable[[int], None]) -> Iterator[tuple[int, Outcome]]:
     """Runs tasks here, telling the place of each before; gives the place of each and what came of it, until somebody asks to stop."""
     queue = _Queue(tasks)
     while (found := queue.next()) is not None:
         place, task = found
         begin(place)
-        outcome = run(task)
+        outcome = run(commands, task)
         queue.note(place, outcome)
         yield place, outcome
 
@@ -101,10 +100,10 @@ def one_by_one(tasks: Sequence[Task], begin: Callable[[int], None]) -> Iterator[
 class _Worker:
     """A process that runs one task at a time; `place` is that of its task, None where it has none."""
 
-    def __init__(self, environment: Mapping[str, str], threads: int):
+    def __init__(self, commands: Commands, environment: Mapping[str, str], threads: int):
         context = multiprocessing.get_context("spawn")  # a fork of a process that has computed may hang
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, threads))
+        self.process = context.Process(target=_serve, args=(commands, theirs, threads))
         self.place: int | None = None
         with _starting(environment):
             self.process.start()
@@ -124,7 +123,7 @@ class _Worker:
             self.process.join()
             code = self.process.exitcode
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-            return Outcome(STOPPED if stopping.requested() else FAILED, f"its process {how}")
+            return Outcome(STOPPED if signals.requested() else FAILED, f"its process {how}")
 
     def end(self, at_once: bool) -> None:
         """Lets it go when it has nothing more to do, or kills it."""
@@ -134,7 +133,7 @@ class _Worker:
         self.process.join()
 
 
-def side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, Outcome]]:
+def side_by_side(commands: Commands, tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, Outcome]]:
     """Runs tasks in several processes, quietly; gives the place of each and what came of it, as they end, until somebody asks to stop."""
     queue, places, at_once = _Queue(tasks), surroundings(min(processes, len(tasks))), True
     workers: dict[int, _Worker] = {}
@@ -143,7 +142,7 @@ def side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, O
             for number in range(len(places)):
                 if (number not in workers or workers[number].place is None) and (found := queue.next()) is not None:
                     if number not in workers:
-                        workers[number] = _Worker(*places[number])
+                        workers[number] = _Worker(commands, *places[number])
                     workers[number].give(*found)
             busy = {worker.connection: number for number, worker in workers.items() if worker.place is not None}
             if not busy:
@@ -164,7 +163,7 @@ def side_by_side(tasks: Sequence[Task], processes: int) -> Iterator[tuple[int, O
 
 def _hand_on(workers: Sequence[_Worker]) -> None:
     """Asks processes to stop where this one has been asked to."""
-    if stopping.requested():
+    if signals.requested():
         for worker in workers:
             with contextlib.suppress(OSError):
                 worker.process.terminate()
@@ -203,12 +202,12 @@ def _starting(environment: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(tasks: connection.Connection, threads: int) -> None:
+def _serve(commands: Commands, tasks: connection.Connection, threads: int) -> None:
     """What a process does: it runs the tasks that come, and tells what came of them, until nobody is there any more."""
     import torch
 
     torch.set_num_threads(threads)
-    with stopping.watching(), contextlib.suppress(EOFError, OSError):
+    with signals.watching(), contextlib.suppress(EOFError, OSError):
         while True:
             task = tasks.recv()
-            tasks.send(Outcome(STOPPED) if stopping.requested() else run(task, quiet=True))
+            tasks.send(Outcome(STOPPED) if signals.requested() else run(commands, task, quiet=True))

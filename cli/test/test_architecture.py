@@ -1,43 +1,41 @@
-"""Imports point one way, wherever in a file they stand."""
+"""Imports point one way, and none leads back to where it began, wherever in a file they stand."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 
 import EC
 from testing.test_case import TestCase
 
 CHECKOUT = os.path.dirname(os.path.abspath(EC.__file__))
 
-# A part of the program may know the parts on lower floors, and itself. The first name that a module begins with is its part.
+# A package imports itself and packages on lower floors, and nothing else.
 FLOORS = {
     "foundations": 0,
-    "platforms": 2,
-    "models": 3,
+    "platforms": 1,
+    "models": 2,
     "pruning": 3,
     "datasets": 4,
-    "cli.shared_args": 5,
-    "training": 6,
-    "extraction": 7,
-    "lottery": 7,
-    "cli": 8,
-    "EC": 9,
-    "testing": 10,
+    "training": 5,
+    "extraction": 6,
+    "lottery": 6,
+    "cli": 7,
+    "EC": 8,
+    "testing": 9,
 }
-ACQUAINTED = [{"models", "pruning"}]
 
 
-def part_of(module: str) -> str | None:
-    """The part of the program that a module belongs to; None for the libraries."""
-    names = module.split(".")
-    return next((name for name in (".".join(names[:2]), names[0]) if name in FLOORS), None)
+def package_of(module: str) -> str | None:
+    """The package of the program that a module belongs to; None for libraries."""
+    name = module.partition(".")[0]
+    return name if name in FLOORS else None
 
 
 def imports(source: str, package: str) -> Iterator[str]:
-    """The modules that a source text imports anywhere; `from a import b` counts as `a.b`, for b may be a module."""
+    """The names that a source text imports anywhere; `from a import b` counts as `a.b`, because b may be a module."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -46,13 +44,52 @@ def imports(source: str, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def trespasses(module: str, source: str) -> list[str]:
-    """The imports of a module that point up, or across to a part that it should not know."""
+def upward(module: str, source: str) -> list[str]:
+    """The imports of a module that point to a higher floor, or to another package on the same floor."""
+    here = package_of(module)
     found = []
     for imported in imports(source, module.rpartition(".")[0]):
-        here, there = part_of(module), part_of(imported)
-        if there not in (None, here) and FLOORS[there] >= FLOORS[here] and {here, there} not in ACQUAINTED:
+        there = package_of(imported)
+        if there not in (None, here) and FLOORS[there] >= FLOORS[here]:
             found.append(f"{module} imports {imported}")
+    return found
+
+
+def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """For each module the other modules among these that it imports; a name within a module counts as the module."""
+    found = {}
+    for module, source in sources.items():
+        names = list(imports(source, module.rpartition(".")[0]))
+        reached = {known for name in names for known in (name, name.rpartition(".")[0]) if known in sources}
+        found[module] = reached - {module}
+    return found
+
+
+def circles(graph: Mapping[str, Set[str]]) -> list[list[str]]:
+    """Groups of modules that all reach each other: the strongly connected components of two and more (Tarjan 1972)."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+        for other in sorted(graph[module]):
+            if other not in number:
+                visit(other)
+            if other in stack:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == number[module]:
+            start = stack.index(module)
+            component = sorted(stack[start:])
+            del stack[start:]
+            if len(component) > 1:
+                found.append(component)
+
+    for module in graph:
+        if module not in number:
+            visit(module)
     return found
 
 
@@ -66,22 +103,30 @@ def python_files() -> Iterator[str]:
                 yield from (os.path.relpath(os.path.join(folder, name), CHECKOUT) for name in names if name.endswith(".py"))
 
 
+def program() -> dict[str, str]:
+    """The source text of every module of the program, by its dotted name; an `__init__.py` goes by the name of its package."""
+    sources = {}
+    for path in python_files():
+        with open(os.path.join(CHECKOUT, path), encoding="utf-8") as file:
+            sources[path.removesuffix(".py").replace(os.sep, ".").removesuffix(".__init__")] = file.read()
+    return sources
+
+
 class TestArchitecture(TestCase):
     def test_imports_point_one_way(self):
-        found = []
-        for path in python_files():
-            with open(os.path.join(CHECKOUT, path), encoding="utf-8") as file:
-                found += trespasses(path.removesuffix(".py").removesuffix("/__init__").replace(os.sep, "."), file.read())
-        self.assertEqual(found, [])
+        self.assertEqual([line for module, source in program().items() for line in upward(module, source)], [])
+
+    def test_no_modules_import_each_other_in_a_circle(self):
+        self.assertEqual(circles(graph(program())), [])
 
     def test_every_file_has_a_floor(self):
-        self.assertEqual([path for path in python_files() if part_of(path.removesuffix(".py").replace(os.sep, ".")) is None], [])
+        self.assertEqual([module for module in program() if package_of(module) is None], [])
 
     def test_the_search_sees_the_whole_program(self):
-        seen = {path.split(os.sep)[0] for path in python_files()}
-        expected = {"EC.py", "cli", "foundations", "platforms", "models", "pruning", "datasets", "training", "extraction", "lottery"}
-        self.assertEqual((expected | {"testing"}) - seen, set())
+        self.assertEqual({package_of(module) for module in program()}, set(FLOORS))
 
+
+class TestSearch(TestCase):
     def test_every_form_of_import_is_seen(self):
         forms = [
             "import training.train",
@@ -90,18 +135,37 @@ class TestArchitecture(TestCase):
             "from training.train import train",
             "def f():\n    from training import train",
             "if TYPE_CHECKING:\n    import training",
-            "from cli import shared_args",
-            "from cli.shared_args import JobArgs",
+            "from training import job",
+            "from training.job import JobArgs",
         ]
         for source in forms:
             with self.subTest(source=source):
-                self.assertEqual(len(trespasses("models.base", source)), 1)
-        self.assertEqual(len(trespasses("cli.shared_args", "from . import runner_registry")), 1)
+                self.assertEqual(len(upward("models.base", source)), 1)
 
-    def test_models_and_pruning_may_know_each_other_and_workflows_may_not(self):
-        self.assertEqual(trespasses("models.base", "import pruning.mask") + trespasses("pruning.mask", "from models import base"), [])
-        self.assertEqual(len(trespasses("lottery.runner", "from extraction import desc")), 1)
+    def test_packages_on_lower_floors_may_be_imported_and_no_others(self):
+        self.assertEqual(upward("pruning.mask", "from models import base") + upward("lottery.runner", "from training import job"), [])
+        for module, source in (
+            ("models.base", "import pruning.mask"),
+            ("training.runner", "from cli import commands"),
+            ("platforms.base", "from cli.commands import Commands"),
+            ("lottery.runner", "from extraction import desc"),
+            ("cli.sweep.runner", "import EC"),
+        ):
+            with self.subTest(module=module, source=source):
+                self.assertEqual(len(upward(module, source)), 1)
 
-    def test_the_ground_floor_of_cli_serves_all_and_the_rest_of_it_serves_none(self):
-        self.assertEqual(trespasses("training.runner", "from cli.shared_args import JobArgs"), [])
-        self.assertEqual(len(trespasses("training.runner", "from cli import runner_registry")), 1)
+    def test_circles_of_two_and_more_are_found_wherever_the_imports_stand(self):
+        sources = {
+            "p": "",
+            "p.a": "from p import b",
+            "p.b": "def f():\n    from p.c import name",
+            "p.c": "if TYPE_CHECKING:\n    from . import a",
+            "p.d": "from p import a\nimport p.e",
+            "p.e": "from .d import name",
+            "p.f": "from p import a, d, f",
+        }
+        self.assertEqual(circles(graph(sources)), [["p.a", "p.b", "p.c"], ["p.d", "p.e"]])
+
+    def test_imports_in_one_direction_are_no_circle(self):
+        sources = {"p": "", "p.a": "from p import b, c", "p.b": "from p.c import name", "p.c": "import os"}
+        self.assertEqual(circles(graph(sources)), [])

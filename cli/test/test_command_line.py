@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from unittest import mock
 
 import EC
-from cli import runner_registry
 from cli.completion.runner import CompletionRunner
 from cli.runs import query
 from cli.runs.runner import RunsRunner
 from cli.runs.table import FORMATS
-from cli.shared_args import JobArgs
 from extraction.desc import ExtractionDesc
 from foundations.dataset_hparams import DatasetHparams
 from foundations.extraction_hparams import ExtractionHparams
@@ -26,12 +24,14 @@ from foundations.training_hparams import TrainingHparams
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.desc import LotteryDesc, PretrainingArgs
 from lottery.runner import LevelArgs
-from platforms import slurm, stopping
+from platforms import slurm
 from platforms.local import Platform
 from platforms.platform import get_platform
+from platforms.system import signals
 from pruning import base
 from testing.test_case import TestCase
 from training.desc import TrainingDesc
+from training.job import JobArgs
 from training.runner import TrainingRunner
 
 CHECKOUT = os.path.dirname(os.path.abspath(EC.__file__))
@@ -103,7 +103,7 @@ class TestWelcome(TestCase):
             with self.subTest(arguments=arguments):
                 status, out, err = self.command(*arguments)
                 self.assertEqual((status, err), (0, ""))
-                for name, runner in runner_registry.registered_runners.items():
+                for name, runner in EC.COMMANDS.runners.items():
                     self.assertRegex(out, rf"(?m)EC\.py {name} .*{re.escape(runner.description())}$")
 
     def test_the_welcome_imports_nothing_heavy(self):
@@ -159,7 +159,7 @@ class TestHelp(TestCase):
         self.assertEqual(out.splitlines()[-1], "[]")
 
     def test_help_opens_with_two_examples(self):
-        for name, runner in runner_registry.registered_runners.items():
+        for name, runner in EC.COMMANDS.runners.items():
             with self.subTest(command=name):
                 text = self.help(name)
                 self.assertEqual(len(runner.examples()), 2)
@@ -196,7 +196,7 @@ class TestMistypes(TestCase):
 
     TRUNK = ("--default_hparams=digits_lenet_16", "--levels=1")
     PLACES = (  # arguments before the value, and the values
-        ((), runner_registry.registered_runners),
+        ((), EC.COMMANDS.runners),
         (("runs",), RunsRunner.subcommands()),
         (("lottery_branch",), LotteryBranchRunner.subcommands()),
         (("completion",), CompletionRunner.subcommands()),
@@ -231,7 +231,7 @@ class TestMistypes(TestCase):
         for command, start in (("extract", ()), ("train", ()), ("lottery", ("--levels=1",))):
             model = "students_digits_lenet" if command == "extract" else "digits_lenet_16"
             arguments = [*start, f"--default_hparams={model}"]
-            for action in runner_registry.parser(command, arguments)._actions:
+            for action in EC.COMMANDS.parser(command, arguments)._actions:
                 valid = [value for value in getattr(action, "values", ()) if value.isidentifier()]
                 if not valid or action.dest in seen:
                     continue
@@ -243,7 +243,7 @@ class TestMistypes(TestCase):
 
     def test_flags_get_the_nearest(self):
         for command in ("train", "extract"):
-            parser = runner_registry.parser(command, [])
+            parser = EC.COMMANDS.parser(command, [])
             flags = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
             for flag in flags:
                 for wrong in (flag.upper().replace("_", "-"), flag[:4] + flag[5:]):
@@ -282,7 +282,7 @@ class TestErrors(TestCase):
             self.command(*TRAIN)
 
     def test_a_stopped_run_has_a_status_of_its_own_and_says_how_to_go_on(self):
-        with mock.patch.object(TrainingRunner, "run", side_effect=stopping.Stopped("run has stopped at ep1_it0")):
+        with mock.patch.object(TrainingRunner, "run", side_effect=signals.Stopped("run has stopped at ep1_it0")):
             status, out, err = self.command(*TRAIN)
         self.assertEqual((status, out, err.count("\n")), (75, "", 1))
         self.assertRegex(err, "^run has stopped at ep1_it0.*same command")

@@ -19,7 +19,6 @@ from unittest import mock
 import numpy as np
 
 import EC
-from cli import runner_registry
 from cli.runs import runner as runs
 from foundations.step import Step
 from testing.test_case import TestCase
@@ -123,7 +122,7 @@ def help_of(module: str) -> str:
 
 class TestShownCommands(Executing):
     def test_every_command_of_the_readme_and_of_the_help_works(self):
-        examples = [f"python EC.py {line}" for runner in runner_registry.registered_runners.values() for line in runner.examples()]
+        examples = [f"python EC.py {line}" for runner in EC.COMMANDS.runners.values() for line in runner.examples()]
         examples += [f"python EC.py {line}" for lines in runs.EXAMPLES.values() for line in lines]
         for line in dict.fromkeys([*commands(readme()), *examples]):
             if not any(re.fullmatch(pattern, line) for pattern in ELSEWHERE):

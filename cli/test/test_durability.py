@@ -12,8 +12,8 @@ from unittest import mock
 import numpy as np
 
 from foundations import paths
-from platforms import process
 from platforms.platform import get_platform
+from platforms.system import processes
 from testing import child
 from testing.test_case import TestCase
 
@@ -139,7 +139,7 @@ class DurabilityTest(TestCase):
 
     def test_who_does_not_wait_for_a_run_leaves_with_a_status_of_its_own(self):
         _, out, _ = self.command(*TRAIN, "--display_output_location")
-        holder = dataclasses.replace(process.this(), pid=os.getppid(), started=process._start_of(os.getppid()) or "")
+        holder = dataclasses.replace(processes.this(), pid=os.getppid(), started=processes._start_of(os.getppid()) or "")
         get_platform().write(paths.lock(out.strip()), holder.to_json())
         before = self.files()
         status, _, err = self.command(*TRAIN, "--no-wait")

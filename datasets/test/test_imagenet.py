@@ -13,7 +13,7 @@ from torchvision import transforms
 from datasets import imagenet, registry, transformations
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from platforms import platform
+from platforms.base import installed
 from testing import dataset_files
 from testing.test_case import CpuPlatform, TestCase
 
@@ -26,7 +26,7 @@ def loader(train: bool = True, seed: int = 3, batch_size: int = 5, **changes) ->
 
 def epoch(number: int = 0, start: int = 0, workers: int = 0, **changes) -> tuple[torch.Tensor, torch.Tensor]:
     """All images and labels of an epoch, from a batch on."""
-    with platform.installed(CpuPlatform(num_workers=workers)):
+    with installed(CpuPlatform(num_workers=workers)):
         images, labels = zip(*loader(**changes).epoch(number, start), strict=True)
     return torch.cat(images), torch.cat(labels)
 

@@ -12,8 +12,8 @@ from extraction.desc import ExtractionDesc
 from extraction.test.test_report import report as content_of
 from foundations import paths
 from foundations.errors import ConfigError
-from platforms import provenance
 from platforms.platform import get_platform
+from platforms.system import provenance
 from testing.test_case import TestCase
 
 HOSTILE = "</pre><script>alert('$title')</script>\"&.npz"

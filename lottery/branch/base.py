@@ -15,7 +15,6 @@ import types
 from collections.abc import Callable
 from typing import ClassVar
 
-from cli.shared_args import JobArgs
 from datasets import registry as datasets
 from datasets.base import DataLoader
 from foundations import paths
@@ -34,13 +33,14 @@ from lottery.desc import LotteryDesc, inherit, left_out
 from lottery.trunk import Trunk
 from models import registry as models
 from models.base import Model
-from platforms import lock, provenance
 from platforms.platform import get_platform
+from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
+from training import job as training_job
 from training import optimizers
-from training import runner as training_runner
 from training.desc import TrainingDesc
+from training.job import JobArgs
 from training.train import standard_train
 
 INHERITED = (DatasetHparams, TrainingHparams)
@@ -146,11 +146,11 @@ class Branch(Runner, abc.ABC):
             raise ConfigError(
                 f"{self.name}: levels start at {start}, which leaves nothing of {training_hparams.training_steps} of training"
             )
-        training_runner.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
+        training_job.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
         provenance.note(self.branch_root, self.trunk.seed)
         mask.save(location)
         pruned = PrunedModel(model, mask)
-        identity = training_runner.identity(self.desc, self.trunk.seed, self.job)
+        identity = training_job.identity(self.desc, self.trunk.seed, self.job)
         standard_train(training_hparams, pruned, loaders, location, dataclasses.replace(self.trunk.plan, start=start, identity=identity))
         return pruned
 
@@ -159,20 +159,20 @@ class Branch(Runner, abc.ABC):
     @staticmethod
     def is_complete(location: str) -> bool:
         """Whether there is nothing left to do for the level with this folder."""
-        return training_runner.is_finished(location)
+        return training_job.is_finished(location)
 
     def report(self) -> None:
         """Shows what came of all levels."""
         outcomes = [report.read(level, self.location(level)) for level in self.levels]
         if not self.job.quiet:
             print(report.table(outcomes))
-        report.compare(self.lottery_desc, self.job.global_seed, verbose=not self.job.quiet)
+        trunk_runner.compare(self.lottery_desc, self.job.global_seed, verbose=not self.job.quiet)
 
     # The runner.
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
-        training_runner.add_job_args(parser)
+        training_job.add_job_args(parser)
         LevelRangeArgs.add_args(parser)
         fields = cls.Arguments.hyperparameters()
         defaults = {field.name: left_out(kind) if kind in INHERITED else field.default for field, kind in fields}
@@ -199,7 +199,7 @@ class Branch(Runner, abc.ABC):
 
     def _require_trunk(self, command: str) -> None:
         for level in self.levels:
-            if not training_runner.is_finished(self.location(level, trunk=True)):
+            if not training_job.is_finished(self.location(level, trunk=True)):
                 command = f"{command} --levels={self.levels[-1]}"
                 raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); this trains it: {command}")
 
@@ -229,9 +229,9 @@ class Branch(Runner, abc.ABC):
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):
-                with lock.held(self.branch_root):
+                with locks.held(self.branch_root):
                     self._work()
-            lock.tidy(self.branch_root)
+            locks.tidy(self.branch_root)
         self.report()
 
     def _work(self) -> None:
@@ -260,7 +260,7 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
     training = next((value for _, value in bundles[TrainingHparams]), lottery_desc.training_hparams)
     for name, dataset in bundles[DatasetHparams]:
         try:
-            changes[name], own, _, prepare = training_runner.check(TrainingDesc(dataset, lottery_desc.model_hparams, training), job)
+            changes[name], own, _, prepare = training_job.check(TrainingDesc(dataset, lottery_desc.model_hparams, training), job)
         except ConfigError as error:
             raise ConfigError(f"--{name}: {error}") from None
         if own != shape:

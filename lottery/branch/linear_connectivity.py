@@ -14,8 +14,8 @@ from foundations.errors import reason
 from foundations.hparams import Hparams
 from lottery import plotting
 from lottery.branch import base
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 from pruning.mask import Mask
 from training.evaluation import evaluate
 

@@ -12,7 +12,7 @@ import torch
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.step import Step
-from lottery import plotting, report
+from lottery import plotting, report, runner
 from lottery.desc import LotteryDesc
 from platforms.platform import get_platform
 from pruning.mask import Mask
@@ -113,10 +113,10 @@ class TestExperiments(ReportTestCase):
 
     def test_one_run_alone_is_compared_with_nothing(self):
         self.level(1, 0, 0.9)
-        report.compare(DESC, 1, verbose=False)
+        runner.compare(DESC, 1, verbose=False)
         self.assertFalse(get_platform().exists(paths.comparison(DESC.seed_path(self.root, 1))))
         self.level(2, 0, 0.9)
-        report.compare(DESC, 1, verbose=False)
+        runner.compare(DESC, 1, verbose=False)
         self.assertTrue(get_platform().exists(paths.comparison(DESC.seed_path(self.root, 1))))
 
 

@@ -6,9 +6,10 @@ import stat
 from unittest import mock
 
 from foundations.errors import ConfigError
-from platforms import platform, process, registry
+from platforms import base, registry
 from platforms.local import Platform
 from platforms.platform import get_platform
+from platforms.system import processes
 from testing.test_case import TestCase
 
 
@@ -42,7 +43,7 @@ class TestInstallation(TestCase):
         self.assertEqual([id(each) for each in seen], [id(inner), id(outer)])
 
     def test_where_none_is_installed_the_local_one_serves(self):
-        with mock.patch.object(platform, "_PLATFORM", None):
+        with mock.patch.object(base, "_PLATFORM", None):
             self.assertIsInstance(get_platform(), Platform)
 
     def test_a_lone_process_is_the_primary_one(self):
@@ -152,7 +153,7 @@ class TestFiles(TestCase):
         replace = os.replace
 
         def second_writer_first(source, target):
-            with mock.patch("os.replace", replace), mock.patch.object(process, "this", return_value=mock.Mock(token="other")):
+            with mock.patch("os.replace", replace), mock.patch.object(processes, "this", return_value=mock.Mock(token="other")):
                 get_platform().write(self.path, "other")
             replace(source, target)
 

@@ -43,7 +43,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-from cli.shared_args import JobArgs
 from extraction import plotting, report
 from extraction.desc import ExtractionDesc
 from extraction.evaluation import score
@@ -56,6 +55,7 @@ from foundations.seeds import derive
 from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.mlp import FullyConnected
+from training.job import JobArgs
 
 KINDS = ["depth", "activation", "kinks", "rounded", "float32", "narrow", "few", "noise", "right"]
 ACTIVATIONS = [name for name in symmetries if name != "identity"]

@@ -41,7 +41,6 @@ from extraction.finetuning import assemble
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
-from cli.shared_args import JobArgs
 from datasets import registry as datasets
 from extraction import layer_reconstruction as layers
 from extraction import report
@@ -58,6 +57,7 @@ from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
 from training.evaluation import evaluate
+from training.job import JobArgs
 from training.plan import Plan
 from training.train import train
 

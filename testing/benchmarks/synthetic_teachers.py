@@ -28,7 +28,6 @@ from unittest import mock
 
 import torch
 
-from cli.shared_args import JobArgs
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.runner import ExtractionRunner, check
@@ -38,6 +37,7 @@ from foundations.seeds import derive
 from foundations.training_hparams import TrainingHparams
 from models.mlp import FullyConnected
 from testing import toy_teacher
+from training.job import JobArgs
 
 STUDENTS, EXPANSION = 100, 1.5
 QUERIES = "wide:5000"

@@ -1,4 +1,4 @@
-"""Number formats against plain loops with torch's own mixed precision, and the networks that are spread over several devices."""
+"""Number formats against plain loops with torch's own mixed precision, and networks on several devices at once."""
 
 import contextlib
 import copy
@@ -12,7 +12,7 @@ from datasets import cifar10, teacher_dataset
 from datasets.base import DataLoader
 from foundations.errors import ConfigError
 from models import base
-from platforms import platform
+from platforms.base import installed
 from platforms.local import Platform
 from testing import toy_teacher
 from testing.test_case import CpuPlatform, TestCase
@@ -166,7 +166,7 @@ class Halves(nn.Module):
 
 
 class TwoDevices(CpuPlatform):
-    def spread(self, forward):
+    def data_parallel(self, forward):
         return Halves(forward)
 
 
@@ -183,7 +183,7 @@ class SpreadTest(TrainTestCase):
             optimizer.zero_grad()
             nn.functional.cross_entropy(torch.cat([plain(half) for half in examples.chunk(2)]), labels).backward()
             optimizer.step()
-        with platform.installed(TwoDevices()):
+        with installed(TwoDevices()):
             train(hparams("1ep", precision="float32"), ours, self.loader(), self.folder())
             self.assertAlmostEqual(evaluate(ours, self.loader())["loss"], evaluate(plain, self.loader())["loss"], places=5)
         self.assertEqual(list(ours.state_dict()), list(plain.state_dict()))
@@ -194,27 +194,27 @@ class SpreadTest(TrainTestCase):
         seen = set()
         model = network("cifar_resnet_8_4", "relu").float()
         model.fc.register_forward_hook(lambda module, inputs, outputs: seen.add((len(outputs), outputs.dtype)))
-        with platform.installed(TwoDevices()):
+        with installed(TwoDevices()):
             forward = arithmetic.Arithmetic(hparams(precision="bf16"), model).forward
         self.assertIsInstance(forward, Halves)
         self.assertEqual(forward(torch.randn(6, 3, 32, 32)).dtype, torch.float32)
         self.assertEqual(seen, {(3, torch.bfloat16)})
 
     def test_small_networks_stay_on_one(self):
-        with platform.installed(TwoDevices()):
+        with installed(TwoDevices()):
             for name in ("mlp_4_5_2", "students_mlp(3)_4_5_2"):
                 model = network(name)
-                self.assertIs(arithmetic.spread(model), model)
+                self.assertIs(arithmetic.data_parallel(model), model)
 
     def test_the_local_platform_takes_all_gpus_that_it_sees(self):
         model = nn.Linear(2, 2)
         gpu = mock.PropertyMock(return_value=torch.device("cuda"))
         with mock.patch.object(Platform, "torch_device", gpu), mock.patch("torch.cuda.device_count") as count:
-            for count.return_value, spread in ((1, False), (2, True), (8, True)):
-                forward = Platform().spread(model)
-                self.assertEqual(isinstance(forward, nn.DataParallel), spread)
-                self.assertIs(forward.module if spread else forward, model)
-        self.assertIs(CpuPlatform().spread(model), model)
+            for count.return_value, divided in ((1, False), (2, True), (8, True)):
+                forward = Platform().data_parallel(model)
+                self.assertEqual(isinstance(forward, nn.DataParallel), divided)
+                self.assertIs(forward.module if divided else forward, model)
+        self.assertIs(CpuPlatform().data_parallel(model), model)
 
 
 class CommandTest(TestCase):

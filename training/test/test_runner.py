@@ -15,8 +15,8 @@ from foundations.defaults import DefaultHparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
 from models import base
-from platforms import provenance
 from platforms.platform import get_platform
+from platforms.system import provenance
 from testing import toy_teacher
 from testing.test_case import TestCase
 from training import train as train_module

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from foundations.training_hparams import TrainingHparams
-from platforms import platform
+from platforms.base import installed
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from testing.test_case import CpuPlatform, TestCase
-from training.sharing import Share, Way, way_of
+from training.sharing import Parallelism, Share, parallelism_of
 from training.test.test_train import network
 
 
@@ -26,27 +26,27 @@ class OneOfThree(CpuPlatform):
 class SharingTest(TestCase):
     def test_networks_are_divided_and_batches_of_others_unless_neither_is_possible(self):
         expected = [
-            ("mlp_4_5_2", {}, Way.EXAMPLES),
-            ("mlp_4_5_2", {"precision": "fp16"}, Way.EXAMPLES),
-            ("mlp_4_5_2", {"optimizer_name": "lbfgs"}, Way.PRIMARY),
-            ("students_mlp(3)_4_5_2", {}, Way.NETWORKS),
-            ("students_mlp(3)_4_5_2", {"optimizer_name": "levenberg_marquardt"}, Way.NETWORKS),
-            ("students_mlp(3)_4_5_2", {"precision": "fp16"}, Way.PRIMARY),
-            ("students_mlp(2)_4_5_2", {}, Way.PRIMARY),
+            ("mlp_4_5_2", {}, Parallelism.EXAMPLES),
+            ("mlp_4_5_2", {"precision": "fp16"}, Parallelism.EXAMPLES),
+            ("mlp_4_5_2", {"optimizer_name": "lbfgs"}, Parallelism.PRIMARY),
+            ("students_mlp(3)_4_5_2", {}, Parallelism.NETWORKS),
+            ("students_mlp(3)_4_5_2", {"optimizer_name": "levenberg_marquardt"}, Parallelism.NETWORKS),
+            ("students_mlp(3)_4_5_2", {"precision": "fp16"}, Parallelism.PRIMARY),
+            ("students_mlp(2)_4_5_2", {}, Parallelism.PRIMARY),
         ]
-        for name, changes, way in expected:
+        for name, changes, parallelism in expected:
             hparams = TrainingHparams(**{"optimizer_name": "sgd", "lr": 0.1, "training_steps": "1ep"} | changes)
             with self.subTest(name=name, **changes):
-                self.assertIs(way_of(hparams, network(name)), Way.ALL)
-                with platform.installed(OneOfThree()):
-                    self.assertIs(way_of(hparams, network(name)), way)
+                self.assertIs(parallelism_of(hparams, network(name)), Parallelism.ALL)
+                with installed(OneOfThree()):
+                    self.assertIs(parallelism_of(hparams, network(name)), parallelism)
 
     def test_a_process_has_its_share_of_the_networks_as_they_are_in_the_stack(self):
         stack = network("students_mlp(7)_4_5_2")
         stack.fc.weight.requires_grad_(False)
         mask = Mask({name: torch.rand(stack.state_dict()[name].shape) < 0.5 for name in stack.prunable_layer_names})
         for whole in (stack, PrunedModel(network("students_mlp(7)_4_5_2"), mask)):
-            with platform.installed(OneOfThree()):
+            with installed(OneOfThree()):
                 share = Share(whole)
             self.assertEqual((share.first, share.end, share.networks), (2, 4, 2))
             for name, values in share.model.state_dict().items():
@@ -55,7 +55,7 @@ class SharingTest(TestCase):
             self.assertEqual(*frozen)
 
     def test_the_state_of_an_optimizer_is_cut_where_it_has_a_value_for_each_network(self):
-        with platform.installed(OneOfThree()):
+        with installed(OneOfThree()):
             share = Share(network("students_mlp(6)_4_5_2"))
         values = torch.arange(6.0)
         group = {"lr": 0.1, "betas": (0.9, 0.99), "params": [0, 1], "damping": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}

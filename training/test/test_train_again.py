@@ -15,8 +15,8 @@ from datasets.base import DataLoader
 from foundations.errors import ConfigError
 from foundations.training_hparams import TrainingHparams
 from models import base, registry
-from platforms import stopping
-from platforms.stopping import Stopped
+from platforms.system import signals
+from platforms.system.signals import Stopped
 from training import train as train_module
 from training.metric_logger import MetricLogger
 from training.plan import Plan, StandardPlan, StopRule
@@ -183,7 +183,7 @@ class StopTest(TrainTestCase):
             if step.iteration == at:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-        with stopping.watching():
+        with signals.watching():
             train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, Plan([ask, *callbacks]))
         return seen
 
@@ -202,7 +202,7 @@ class StopTest(TrainTestCase):
 
     def test_a_run_that_is_asked_before_it_starts_takes_no_step(self):
         folder = self.folder()
-        with stopping.watching():
+        with signals.watching():
             os.kill(os.getpid(), signal.SIGTERM)
             with self.assertRaises(Stopped):
                 train(hparams(), network(), regression_loader(), folder)

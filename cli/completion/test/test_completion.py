@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from unittest import mock
 
-from cli import runner_registry
+import EC
 from cli.completion.runner import CompletionRunner
 from cli.completion.script import script
 from datasets.datagen import registry as datagen
@@ -30,7 +30,12 @@ DRIVERS = {
         words=("$@"); CURRENT=$#; PREFIX=${words[-1]}; _ec_zsh""",
 }
 STARTS = {"bash": ["bash", "--norc", "--noprofile"], "zsh": ["zsh", "-f"]}
-made = functools.cache(script)
+
+
+@functools.cache
+def made(shell: str) -> str:
+    """The script for a shell."""
+    return script(shell, EC.COMMANDS)
 
 
 def as_bash_splits(words: list[str]) -> list[str]:
@@ -65,7 +70,7 @@ class Completing:
 
     def test_commands_are_found(self):
         self.assertEqual(self.candidates("python EC.py tr"), ["train"])
-        self.assertLessEqual(set(runner_registry.registered_runners), set(self.candidates("python3 /some/where/EC.py ")))
+        self.assertLessEqual(set(EC.COMMANDS.runners), set(self.candidates("python3 /some/where/EC.py ")))
         self.assertEqual(self.candidates("python EC.py xyz"), [])
 
     def test_words_that_come_after_a_command_are_found(self):
@@ -162,8 +167,8 @@ class TestBash(Completing, TestCase):
         self.assertEqual(self.candidates("python o"), [])
 
     def test_a_command_that_takes_another_needs_no_words_of_its_own(self):
-        with mock.patch.dict(runner_registry.registered_runners, {"again": Again}):
-            text = script("bash")
+        with mock.patch.dict(EC.COMMANDS.runners, {"again": Again}):
+            text = script("bash", EC.COMMANDS)
         with open(self.path, "w", encoding="utf-8") as file:
             file.write(text)
         self.assertEqual(self.candidates("python EC.py ag"), ["again"])

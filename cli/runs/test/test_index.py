@@ -13,7 +13,7 @@ from cli.runs.index import Run
 from cli.runs.names import Names
 from foundations import paths
 from foundations.errors import ConfigError
-from platforms import lock, process
+from platforms.system import locks, processes
 from testing import run_folders
 from testing.run_folders import write
 from testing.test_case import TestCase
@@ -95,25 +95,25 @@ class TestUnfinished(TestIndex):
 
     def test_a_run_with_a_living_holder_is_running_and_with_a_dead_one_interrupted(self):
         folder = self.start()
-        with lock.held(folder):
+        with locks.held(folder):
             self.assertEqual(self.only().state, "running")
             self.assertIn(f"process {os.getpid()}", self.only().note)
-        write(paths.lock(folder), process.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {process.MOST_PID}'))
+        write(paths.lock(folder), processes.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {processes.MOST_PID}'))
         self.assertEqual(self.only().state, "interrupted")
 
     def test_a_holder_on_another_machine_counts_for_as_long_as_it_touches_its_lock(self):
         folder = self.start()
-        path = write(paths.lock(folder), process.this().to_json().replace(process.this().machine, "elsewhere"))
+        path = write(paths.lock(folder), processes.this().to_json().replace(processes.this().machine, "elsewhere"))
         self.assertEqual(self.only().state, "running")
         os.utime(path, (1, 1))
         self.assertEqual(self.only().state, "interrupted")
 
     def test_an_error_is_noted_until_the_next_start(self):
         folder = self.start()
-        with self.assertRaises(ZeroDivisionError), lock.held(folder):
+        with self.assertRaises(ZeroDivisionError), locks.held(folder):
             1 / 0  # noqa: B018
         self.assertEqual((self.only().state, self.only().note), ("failed", "ZeroDivisionError: division by zero"))
-        with lock.held(folder):
+        with locks.held(folder):
             pass
         self.assertEqual(self.only().state, "interrupted")
 

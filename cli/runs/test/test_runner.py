@@ -15,7 +15,8 @@ from unittest import mock
 import EC
 from cli.runs import index, table, trash
 from foundations import paths
-from platforms import lock, process
+from foundations.errors import Busy
+from platforms.system import lock_files, processes
 from testing import run_folders
 from testing.run_folders import write
 from testing.test_case import TestCase
@@ -191,8 +192,8 @@ class TestClearing(RunsTestCase):
     def test_a_running_run_is_not_touched(self):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         self.addCleanup(child.communicate, b"\n")
-        other = process.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {child.pid}')
-        write(paths.lock(self.folder), other.replace(process.this().started, process._start_of(child.pid)))
+        other = processes.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {child.pid}')
+        write(paths.lock(self.folder), other.replace(processes.this().started, processes._start_of(child.pid)))
         before = self.everything()
         self.assertIn(f"process {child.pid}", self.refuse("rm", self.short, "--yes", status=3))
         self.assertEqual(self.ask("gc", "--yes"), "There is nothing to move.\n")
@@ -200,7 +201,7 @@ class TestClearing(RunsTestCase):
 
     def test_a_run_that_starts_after_the_look_is_left(self):
         removals = trash.of_runs(index.scan(self.root), ())
-        with mock.patch.object(lock, "_acquire", side_effect=lock.Busy("somebody has it")):
+        with mock.patch.object(lock_files, "acquire", side_effect=Busy("somebody has it")):
             _, left = trash.move(removals, self.root, "rm")
         self.assertEqual(left, [f"{self.desc.hashname}/seed_0 is left: somebody has it"])
         self.assertTrue(os.path.exists(paths.logger(self.folder)))

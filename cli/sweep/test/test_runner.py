@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
+import EC
 from cli.sweep import work
 from cli.sweep.plan import STATES
 from foundations import paths
-from platforms import process
+from platforms.system import processes
 from testing import child, run_folders
 from testing.test_case import TestCase
 from training.train import standard_train
@@ -67,7 +68,7 @@ class TestPlan(SweepTestCase):
         run_folders.write(paths.hparams_log(folders[1]), "cut sh")
         run_folders.write(paths.failure(folders[2]), json.dumps({"error": "ValueError: no"}))
         run_folders.write(paths.hparams_dict(folders[2]), "{}\n")
-        holder = dataclasses.replace(process.this(), pid=os.getppid(), started=process._start_of(os.getppid()) or "")
+        holder = dataclasses.replace(processes.this(), pid=os.getppid(), started=processes._start_of(os.getppid()) or "")
         run_folders.write(paths.lock(folders[3]), holder.to_json())
         before = self.files()
         out = self.sweep(*TRAIN, "--lr=0.1,0.2,0.3,0.4,0.5", "--global_seed=3", "--dry_run")
@@ -138,7 +139,7 @@ class TestSweep(SweepTestCase):
         self.assertEqual(recorded, f"python EC.py {' '.join(TRAIN)} --lr=0.2 --global_seed=4 --quiet")
 
     def test_a_run_that_another_process_has_comes_last_and_is_left_to_it_on_request(self):
-        holder = dataclasses.replace(process.this(), pid=os.getppid(), started=process._start_of(os.getppid()) or "")
+        holder = dataclasses.replace(processes.this(), pid=os.getppid(), started=processes._start_of(os.getppid()) or "")
         run_folders.write(paths.lock(self.folder("--global_seed=0")), holder.to_json())
         out = self.sweep(*TRAIN, "--global_seed=0-1", "--quiet", "--no-wait", status=3)
         self.assertRegex(out, rf"\[0/2\] left to others: train \w+ seed 0 \(.* process {os.getppid()} on .*\)\n\[0/2\] now .* seed 1\n")
@@ -219,7 +220,7 @@ class TestStopping(SweepTestCase):
 
     def test_a_process_that_dies_fails_its_run_alone(self):
         tasks = [Deadly(), work.Task(TRAIN[0], (*TRAIN[1:], "--global_seed=0"))]
-        found = dict(work.side_by_side(tasks, 1))
+        found = dict(work.side_by_side(EC.COMMANDS, tasks, 1))
         self.assertEqual(found, {0: work.Outcome("failed", "its process was killed by SIGKILL"), 1: work.Outcome("finished")})
 
     def test_processes_share_cores_and_gpus(self):

@@ -15,8 +15,8 @@ from unittest import mock
 import torch
 
 from foundations import paths
-from platforms import provenance
 from platforms.platform import get_platform
+from platforms.system import provenance
 from testing.test_case import TestCase
 
 

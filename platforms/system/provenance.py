@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 
 from foundations import paths
 from foundations.errors import ConfigError
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib")
 ANSWER_SECONDS = 5  # that git may take
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, on any file system that several machines may share.
+"""Files that lock a folder or a file for one process, on any file system that several machines may share.
 
 A lock is a file `.lock` that names its holder. It comes into being whole and only where there is none (`link`), and its holder, while it
 lives, touches it every few seconds. Of the processes that find its holder dead, the one takes it that first puts down a claim to it: a
@@ -23,9 +23,8 @@ from collections.abc import Iterator
 
 from foundations import paths
 from foundations.errors import Busy, ConfigError, reason
-from platforms import process, stopping
-from platforms.platform import get_platform
-from platforms.process import Process
+from platforms.system import processes, signals
+from platforms.system.processes import Process
 
 HEARTBEAT = 10.0  # seconds between touches
 STALE = 120.0  # seconds without one after which a holder on another machine is dead; caches of file systems may hide one for a minute
@@ -34,44 +33,6 @@ LONGEST_LOCK = 2**16  # characters
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links say
 
 _lost: dict[str, str] = {}  # locks of this process that have become another's, and whose
-
-
-@contextlib.contextmanager
-def held(folder: str) -> Iterator[None]:
-    """Keeps a run folder for this process, which makes it where it is absent, and removes what writers that were killed left in it.
-
-    Another process that has it is waited for, and named; or, where the platform says so, it is an error. Whoever has waited should look
-    whether there is anything left to do. Within a process locks may be nested; of several processes of a job the primary one locks.
-
-    Raises:
-        Busy: another process has the folder, and the platform does not wait.
-        Stopped: the platform has been asked to stop while waiting.
-        ConfigError: no file can be made there.
-    """
-    path = paths.lock(folder)
-    taken = get_platform().on_primary(lambda: _acquire(path))
-    with _kept(path) if taken and get_platform().is_primary_process else contextlib.nullcontext():
-        yield
-
-
-@contextlib.contextmanager
-def held_for(path: str) -> Iterator[None]:
-    """Keeps a single file for this process, which other processes of its job do not wait for; its errors are those of `held`."""
-    path = paths.lock_of(path)
-    with _kept(path) if _acquire(path) else contextlib.nullcontext():
-        yield
-
-
-def tidy(folder: str) -> None:
-    """Removes the lock of a finished run whose holder was killed after its last write; where nothing may be removed, it stays."""
-    get_platform().on_primary(lambda: _tidy(paths.lock(folder)))
-
-
-def _tidy(path: str) -> None:
-    with contextlib.suppress(OSError):
-        holder = _holder(path)
-        if holder is not None and holder.is_alive is False and _take(path, Watch()):
-            os.unlink(path)
 
 
 def check() -> None:
@@ -84,28 +45,46 @@ def check() -> None:
         raise Busy(f"{path} was taken over by {taker} while this process was held up; the run is left to them")
 
 
-def _acquire(path: str) -> bool:
-    """Takes a lock, or waits until it can be taken; returns False where this process has it already."""
+def acquire(path: str, wait: bool) -> bool:
+    """Takes a lock, or waits until it can be taken; returns False where this process has it already.
+
+    Args:
+        path: of the lock.
+        wait: whether to wait for another process that has it.
+
+    Raises:
+        Busy: another process has it, and is not waited for.
+        Stopped: this process has been asked to stop while waiting.
+        ConfigError: no file can be made there.
+    """
     watch, named, pause = Watch(), None, FIRST_PAUSE
     try:
-        if _holder(path) == process.this():
+        if _holder(path) == processes.this():
             return False
         os.makedirs(os.path.dirname(path), exist_ok=True)
         while not _take(path, watch):
             holder = _holder(path)
-            if holder is not None and not get_platform().wait:
+            if holder is not None and not wait:
                 raise Busy(f"{os.path.dirname(path)} is being worked on by {holder.display}; without --no-wait its end is waited for")
             if holder not in (None, named):
                 print(f"Waiting for {holder.display}, which has {os.path.dirname(path)}", file=sys.stderr, flush=True)
                 named = holder
-            if get_platform().is_stopping:
-                raise stopping.Stopped(f"{os.path.dirname(path)} was waited for")
+            if signals.requested():
+                raise signals.Stopped(f"{os.path.dirname(path)} was waited for")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         _sweep(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}), and no run is started without it") from error
     return True
+
+
+def remove_dead(path: str) -> None:
+    """Removes a lock whose holder is dead; where nothing may be removed, it stays."""
+    with contextlib.suppress(OSError):
+        holder = _holder(path)
+        if holder is not None and holder.is_alive is False and _take(path, Watch()):
+            os.unlink(path)
 
 
 def _take(path: str, watch: Watch) -> bool:
@@ -134,7 +113,7 @@ def _create(path: str) -> bool:
         with _unborn(path) as aside:
             _link(aside, path)
     except FileExistsError:
-        return _holder(path) == process.this()  # a file server may have done it, and have been asked twice
+        return _holder(path) == processes.this()  # a file server may have done it, and have been asked twice
     return True
 
 
@@ -146,16 +125,16 @@ def _link(aside: str, path: str) -> None:
         if error.errno not in NO_LINKS:
             raise
         with open(path, "xb") as file:
-            file.write(process.this().to_json().encode())
+            file.write(processes.this().to_json().encode())
 
 
 @contextlib.contextmanager
 def _unborn(path: str) -> Iterator[str]:
     """A lock of this process under another name, which is gone after the block."""
-    aside = f"{path}.{process.this().token}.new"
+    aside = f"{path}.{processes.this().token}.new"
     try:
         with open(aside, "wb") as file:
-            file.write(process.this().to_json().encode())
+            file.write(processes.this().to_json().encode())
         yield aside
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -195,7 +174,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def _kept(path: str) -> Iterator[None]:
+def kept(path: str) -> Iterator[None]:
     """Touches a lock for as long as the block takes, and gives it back; a block that a defect ends leaves a note of it."""
     folder = os.path.dirname(path)
     with contextlib.suppress(OSError):
@@ -215,7 +194,7 @@ def _kept(path: str) -> Iterator[None]:
         heart.join()
         _lost.pop(path, None)
         with contextlib.suppress(OSError):
-            if _holder(path) == process.this():
+            if _holder(path) == processes.this():
                 os.unlink(path)
 
 
@@ -232,7 +211,7 @@ def _beat(path: str, over: threading.Event) -> None:
     while not over.wait(HEARTBEAT):
         with contextlib.suppress(OSError):  # a file server that is away for a while
             holder = _holder(path)
-            if holder != process.this():
+            if holder != processes.this():
                 _lost[path] = holder.display if holder else "somebody who removed it"
                 return
             os.utime(path)

@@ -11,7 +11,7 @@ from torch import distributed, nn
 AXES = (0, 2, 3)  # of all values of a channel in images [B, C, H, W]
 
 
-def joint(network: nn.Module) -> nn.Module:
+def wrap_distributed(network: nn.Module) -> nn.Module:
     """The forward pass of a network in training. After the backward pass gradients are the sum over the processes.
 
     Every process must have the network on its device, in its final number format. In training BatchNorm sees whole batches from now on, so
@@ -56,18 +56,18 @@ class _Normalised(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        y = (exact - _spread(mean)) * _spread(inverse * weight) + _spread(bias)
+        y = (exact - _per_channel(mean)) * _per_channel(inverse * weight) + _per_channel(bias)
         return y.to(x.dtype), mean, variance, count
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor, *_):
         x, weight, mean, inverse, count = ctx.saved_tensors
         slope = gradient.to(weight.dtype)
-        normal = (x.to(weight.dtype) - _spread(mean)) * _spread(inverse)
+        normal = (x.to(weight.dtype) - _per_channel(mean)) * _per_channel(inverse)
         own = torch.stack([(slope * normal).sum(AXES), slope.sum(AXES)])
         along, level = sums = own / count
         distributed.all_reduce(sums)
-        back = _spread(inverse * weight) * (slope - _spread(level) - normal * _spread(along))
+        back = _per_channel(inverse * weight) * (slope - _per_channel(level) - normal * _per_channel(along))
         return back.to(x.dtype), *own, None
 
 
@@ -75,7 +75,7 @@ def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     """Mean `[C]`, variance `[C]` and number of values `[1]` of all processes' parts (Chan, Golub & LeVeque 1979)."""
     count = x.new_full((1,), x.numel() / x.shape[1])
     mean = x.sum(AXES) / count.clamp_min(1)  # of nothing: 0
-    own = torch.cat([count, mean, (x - _spread(mean)).square().sum(AXES)])
+    own = torch.cat([count, mean, (x - _per_channel(mean)).square().sum(AXES)])
     parts = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, own)
     counts, means, squares = torch.stack(parts).split([1, x.shape[1], x.shape[1]], 1)
@@ -84,6 +84,6 @@ def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     return mean, (squares + counts * (means - mean).square()).sum(0) / whole, whole
 
 
-def _spread(values: torch.Tensor) -> torch.Tensor:
+def _per_channel(values: torch.Tensor) -> torch.Tensor:
     """A value for each channel as a factor of images."""
     return values.view(-1, 1, 1)

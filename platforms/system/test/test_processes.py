@@ -8,25 +8,25 @@ import subprocess
 import time
 from unittest import mock
 
-from platforms import process
-from platforms.process import Process
+from platforms.system import processes
+from platforms.system.processes import Process
 from testing.test_case import TestCase
 
 
 class ProcessTest(TestCase):
     def other(self, **changes) -> Process:
-        return dataclasses.replace(process.this(), **changes)
+        return dataclasses.replace(processes.this(), **changes)
 
     def test_a_process_can_be_read_back(self):
-        self.assertEqual(Process.from_json(process.this().to_json()), process.this())
+        self.assertEqual(Process.from_json(processes.this().to_json()), processes.this())
 
     def test_it_knows_itself(self):
-        here = process.this()
+        here = processes.this()
         self.assertEqual((here.pid, here.is_alive), (os.getpid(), True))
-        self.assertEqual(here.started, process._start_of(os.getpid()))
+        self.assertEqual(here.started, processes._start_of(os.getpid()))
 
     def test_when_it_started_is_what_ps_says(self):
-        seconds = int(process.this().started) / os.sysconf("SC_CLK_TCK")
+        seconds = int(processes.this().started) / os.sysconf("SC_CLK_TCK")
         with open("/proc/uptime") as file:
             age = float(file.read().split()[0]) - seconds
         shown = subprocess.run(["ps", "-o", "etimes=", "-p", str(os.getpid())], capture_output=True, text=True).stdout
@@ -34,14 +34,14 @@ class ProcessTest(TestCase):
 
     def test_a_process_that_forked_is_another(self):
         with multiprocessing.get_context("fork").Pool(1) as pool:
-            child = pool.apply(process.this)
-        self.assertNotEqual((child.pid, child.token), (process.this().pid, process.this().token))
+            child = pool.apply(processes.this)
+        self.assertNotEqual((child.pid, child.token), (processes.this().pid, processes.this().token))
 
     def test_the_dead_and_the_undead_are_not_alive(self):
         child = multiprocessing.get_context("fork").Process(target=lambda: None)
         child.start()
-        named = self.other(pid=child.pid, started=process._start_of(child.pid) or "")
-        while process._start_of(child.pid) is not None:  # it ends, and is a zombie until it is joined
+        named = self.other(pid=child.pid, started=processes._start_of(child.pid) or "")
+        while processes._start_of(child.pid) is not None:  # it ends, and is a zombie until it is joined
             time.sleep(0.01)
         self.assertIs(named.is_alive, False)
         child.join()
@@ -55,32 +55,32 @@ class ProcessTest(TestCase):
 
     def test_another_users_process_that_the_system_hides_is_taken_to_live(self):
         with (
-            mock.patch.object(process, "open", side_effect=FileNotFoundError, create=True),
+            mock.patch.object(processes, "open", side_effect=FileNotFoundError, create=True),
             mock.patch("os.kill", side_effect=PermissionError),
         ):
             self.assertIs(self.other().is_alive, True)
 
     def test_where_there_is_no_proc_ps_is_asked(self):
-        with mock.patch.object(process, "open", side_effect=FileNotFoundError, create=True):
-            shown = process._start_of(os.getpid())
+        with mock.patch.object(processes, "open", side_effect=FileNotFoundError, create=True):
+            shown = processes._start_of(os.getpid())
             self.assertRegex(shown, r":\d\d:\d\d")
             self.assertIs(self.other(started=shown).is_alive, True)
             self.assertIs(self.other(started="yesterday").is_alive, False)
 
     def test_numbers_that_no_process_has_name_nobody(self):
         for pid in (0, -1, 2**31, 10**400, 1.5, "1", None):
-            content = json.dumps(json.loads(process.this().to_json()) | {"pid": pid})
+            content = json.dumps(json.loads(processes.this().to_json()) | {"pid": pid})
             self.assertEqual(Process.from_json(content).machine, "")
 
     def test_what_would_upset_a_terminal_is_not_read_and_not_written(self):
         for name in ("host", "command"):
             self.assertEqual(Process.from_json(self.other(**{name: "a\x1b[2J\nb"}).to_json()).pid, 0)
         with mock.patch("sys.argv", ["EC.py", "a\nb\x07", "\udcff"]):
-            process._named.cache_clear()
-            self.addCleanup(process._named.cache_clear)
-            self.assertEqual(process.this().command, "EC.py 'a b ' ' '")
-            self.assertEqual(Process.from_json(process.this().to_json()), process.this())
+            processes._named.cache_clear()
+            self.addCleanup(processes._named.cache_clear)
+            self.assertEqual(processes.this().command, "EC.py 'a b ' ' '")
+            self.assertEqual(Process.from_json(processes.this().to_json()), processes.this())
 
     def test_a_token_is_fit_for_the_name_of_a_file(self):
-        for one in (process.this(), Process.from_json("../../etc"), Process.from_json("")):
+        for one in (processes.this(), Process.from_json("../../etc"), Process.from_json("")):
             self.assertRegex(one.token, "^[0-9a-f]{12}$")

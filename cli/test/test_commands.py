@@ -1,6 +1,6 @@
 """The list of commands."""
 
-from cli import runner_registry
+import EC
 from extraction.runner import ExtractionRunner
 from foundations.errors import ConfigError
 from lottery.branch.runner import LotteryBranchRunner
@@ -9,24 +9,24 @@ from testing.test_case import TestCase
 from training.runner import TrainingRunner
 
 
-class TestRunnerRegistry(TestCase):
+class TestCommands(TestCase):
     def test_a_command_finds_its_runner(self):
-        self.assertIs(runner_registry.get("train"), TrainingRunner)
-        self.assertIs(runner_registry.get("extract"), ExtractionRunner)
-        self.assertIs(runner_registry.get("lottery"), LotteryRunner)
-        self.assertIs(runner_registry.get("lottery_branch"), LotteryBranchRunner)
+        self.assertIs(EC.COMMANDS.get("train"), TrainingRunner)
+        self.assertIs(EC.COMMANDS.get("extract"), ExtractionRunner)
+        self.assertIs(EC.COMMANDS.get("lottery"), LotteryRunner)
+        self.assertIs(EC.COMMANDS.get("lottery_branch"), LotteryBranchRunner)
 
     def test_an_unknown_command_is_an_error_with_the_nearest_and_all_of_them(self):
         with self.assertRaisesRegex(ConfigError, "'trian' .*did you mean 'train'.*valid: .*extract.*train"):
-            runner_registry.get("trian")
+            EC.COMMANDS.get("trian")
 
     def test_the_welcome_has_one_line_for_each_command_with_its_description(self):
-        lines = runner_registry.welcome().splitlines()
-        for name, runner in runner_registry.registered_runners.items():
+        lines = EC.COMMANDS.welcome().splitlines()
+        for name, runner in EC.COMMANDS.runners.items():
             with self.subTest(command=name):
                 self.assertEqual(len([line for line in lines if f"EC.py {name} " in line and line.endswith(runner.description())]), 1)
 
     def test_the_welcome_says_how_to_go_on(self):
-        last = runner_registry.welcome().splitlines()[-2:]
+        last = EC.COMMANDS.welcome().splitlines()[-2:]
         self.assertTrue(last[0].endswith("python EC.py extract --default_hparams=students_digits_lenet"))
         self.assertTrue(last[1].endswith("python EC.py extract --help"))

@@ -6,8 +6,8 @@ import json
 
 from foundations import paths
 from foundations.errors import ConfigError, reason
-from platforms import lock
 from platforms.platform import get_platform
+from platforms.system import locks
 
 LONGEST_TEXT = 2**30  # characters
 LONGEST_JSON = 2**24
@@ -76,7 +76,7 @@ def refresh(path: str, content: bytes) -> None:
 def _refresh(path: str, content: bytes) -> None:
     if _holds(path, content) and not get_platform().exists(paths.lock_of(path)):
         return
-    with lock.held_for(path):
+    with locks.held_for(path):
         if not _holds(path, content):
             get_platform().write(path, content)
 

@@ -4,12 +4,12 @@ import subprocess
 import sys
 import unittest
 
-from platforms import memory
+from platforms.system import memory
 from testing.test_case import TestCase
 
 STEPS = """
 import resource, sys, numpy
-from platforms import memory
+from platforms.system import memory
 if sys.argv[1] == "kept":
     memory.keep_freed()
 def step():

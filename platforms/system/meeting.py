@@ -11,15 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
 
 from foundations.errors import ConfigError, reason
-
-if TYPE_CHECKING:
-    from platforms.distributed import Place
+from platforms.system.rendezvous import Rendezvous
 
 ARRIVAL = timedelta(minutes=10)  # in which all processes have to come
 PATIENCE = timedelta(days=100)  # in which a process that waits for the others' work is not lost
@@ -33,7 +30,7 @@ class Meeting:
     """Where the processes of a job leave notes, which of them this is, and the end of its listening to them."""
 
     store: distributed.Store
-    place: Place
+    rendezvous: Rendezvous
     over: threading.Event
 
 
@@ -41,7 +38,7 @@ _meeting: Meeting | None = None
 
 
 @contextlib.contextmanager
-def held(place: Place, device: torch.device) -> Iterator[None]:
+def process_group(rendezvous: Rendezvous, device: torch.device) -> Iterator[None]:
     """Meets the other processes, and after the block waits for them and parts.
 
     A process that leaves the block with an error does not wait; those that are waiting for it are made to leave, too (`leave`).
@@ -50,7 +47,7 @@ def held(place: Place, device: torch.device) -> Iterator[None]:
         ConfigError: the others cannot be reached, or do not come.
     """
     global _meeting
-    _meeting = Meeting(_met(place, device), place, threading.Event())
+    _meeting = Meeting(_met(rendezvous, device), rendezvous, threading.Event())
     watch = threading.Thread(target=_watch, args=(_meeting,), daemon=True)
     watch.start()
     yield
@@ -61,21 +58,21 @@ def held(place: Place, device: torch.device) -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-def _met(place: Place, device: torch.device) -> distributed.Store:
+def _met(rendezvous: Rendezvous, device: torch.device) -> distributed.Store:
     """Where the processes leave notes, once all of them have come; messages go by Gloo, and what is on GPUs by NCCL."""
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    serves = rendezvous.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
-        store = distributed.TCPStore(place.address, place.port, place.world_size, serves, ARRIVAL)
+        store = distributed.TCPStore(rendezvous.address, rendezvous.port, rendezvous.world_size, serves, ARRIVAL)
         store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.world_size, timeout=PATIENCE)
+        distributed.init_process_group(backend, store=store, rank=rendezvous.rank, world_size=rendezvous.world_size, timeout=PATIENCE)
         distributed.all_reduce(torch.zeros(1, device=device))
     except (RuntimeError, ValueError) as error:
-        where = f"{place.address}:{place.port}"
-        raise ConfigError(f"--platform: {place.world_size} processes were to meet at {where}, and did not ({reason(error)})") from None
+        where = f"{rendezvous.address}:{rendezvous.port}"
+        raise ConfigError(f"--platform: {rendezvous.world_size} processes were to meet at {where}, and did not ({reason(error)})") from None
     return store
 
 
@@ -84,8 +81,8 @@ def wait_for_all() -> None:
     distributed.all_reduce(torch.zeros(1))
 
 
-def told(message: object = None) -> object:
-    """What the primary process says, in JSON's terms; what the others say is not heard."""
+def broadcast_json(message: object = None) -> object:
+    """The message of the primary process, as JSON can hold it, in every process; the messages of the others are ignored."""
     text = bytearray(json.dumps(message).encode())
     length = torch.tensor(len(text))
     distributed.broadcast(length, 0)
@@ -94,11 +91,11 @@ def told(message: object = None) -> object:
     return json.loads(content.numpy().tobytes())
 
 
-def least(*values: int) -> list[int]:
-    """Of each value the least of all processes'."""
-    found = torch.tensor(values, dtype=torch.int64)
-    distributed.all_reduce(found, distributed.ReduceOp.MIN)
-    return found.tolist()
+def all_reduce_min(*values: int) -> list[int]:
+    """The minimum of each value over all processes."""
+    minima = torch.tensor(values, dtype=torch.int64)
+    distributed.all_reduce(minima, distributed.ReduceOp.MIN)
+    return minima.tolist()
 
 
 def leave(status: int, primary: bool) -> int | None:
@@ -114,12 +111,13 @@ def leave(status: int, primary: bool) -> int | None:
     if _meeting is None:  # before they have met, processes have the errors of what they have in common
         return None if primary else status
     _meeting.over.set()
-    store, place = _meeting.store, _meeting.place
+    store, rendezvous = _meeting.store, _meeting.rendezvous
     try:
-        mine = f"{place.rank} {status}"
+        mine = f"{rendezvous.rank} {status}"
         first = store.compare_set(LEFT, "", mine).decode()
         known, deadline = store.add(COUNT, 1), time.monotonic() + 2 * GRACE_SECONDS
-        while place.rank == 0 and known < place.world_size and time.monotonic() < deadline:  # it may be the one that keeps the notes
+        keeps_notes = rendezvous.rank == 0  # it may be the process that serves the store
+        while keeps_notes and known < rendezvous.world_size and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 5)
             known = store.add(COUNT, 0)
         return None if first == mine else int(first.split()[1])

@@ -16,9 +16,10 @@ from unittest import mock
 
 from foundations import paths
 from foundations.errors import Busy, ConfigError
-from platforms import lock, platform, process
+from platforms.base import installed
 from platforms.platform import get_platform
-from platforms.process import Process
+from platforms.system import lock_files, locks, processes
+from platforms.system.processes import Process
 from testing.test_case import CpuPlatform, TestCase
 
 PROCESSES = 8
@@ -43,22 +44,22 @@ class LockTestCase(TestCase):
         super().setUp()
         self.folder = os.path.join(self.root, "run")
         self.path = paths.lock(self.folder)
-        patch = mock.patch.object(lock, "LONGEST_PAUSE", 0.1)
+        patch = mock.patch.object(lock_files, "LONGEST_PAUSE", 0.1)
         patch.start()
         self.addCleanup(patch.stop)
 
     def leave_lock(self, path: str | None = None, **changes) -> Process:
         """Leaves the lock of a process that is like this one but for some changes."""
-        holder = dataclasses.replace(process.this(), **changes)
+        holder = dataclasses.replace(processes.this(), **changes)
         get_platform().write(path or self.path, holder.to_json())
         return holder
 
     def enter(self):
-        with lock.held(self.folder):
+        with locks.held(self.folder):
             pass
 
     def hold_for_ever(self):
-        with lock.held(self.folder):
+        with locks.held(self.folder):
             time.sleep(60)
 
     def holder(self) -> multiprocessing.Process:
@@ -72,19 +73,19 @@ class LockTestCase(TestCase):
 
 class HoldingTest(LockTestCase):
     def test_a_lock_names_its_holder_and_goes_with_it(self):
-        with lock.held(self.folder), open(self.path) as file:
-            self.assertEqual(Process.from_json(file.read()), process.this())
+        with locks.held(self.folder), open(self.path) as file:
+            self.assertEqual(Process.from_json(file.read()), processes.this())
         self.assertEqual(self.files(), [])
 
     def test_it_goes_when_the_run_fails(self):
         for failure in (ConfigError, KeyboardInterrupt):
-            with self.assertRaises(failure), lock.held(self.folder):
+            with self.assertRaises(failure), locks.held(self.folder):
                 raise failure
             self.assertEqual(self.files(), [])
 
     def test_a_process_may_hold_it_twice(self):
-        with lock.held(self.folder):
-            with lock.held(self.folder):
+        with locks.held(self.folder):
+            with locks.held(self.folder):
                 pass
             self.assertTrue(os.path.exists(self.path))
         self.assertEqual(self.files(), [])
@@ -95,7 +96,7 @@ class HoldingTest(LockTestCase):
 
         def count():
             for _ in range(3):
-                with lock.held(self.folder):
+                with locks.held(self.folder):
                     with open(counter) as file:
                         number = int(file.read())
                     time.sleep(0.005)
@@ -128,7 +129,7 @@ class HoldingTest(LockTestCase):
             rank = 1
             on_primary = mock.Mock(return_value=True)  # what the primary process has found
 
-        with platform.installed(Second()), lock.held(self.folder):
+        with installed(Second()), locks.held(self.folder):
             self.assertEqual(self.files(), [])
         Second.on_primary.assert_called_once()
 
@@ -143,7 +144,7 @@ class WaitingTest(LockTestCase):
     def test_who_does_not_wait_says_who_is_at_work(self):
         holder = self.holder()
         before = self.files()
-        with platform.installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, rf"{self.folder} .* process {holder.pid} on "):
+        with installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, rf"{self.folder} .* process {holder.pid} on "):
             self.enter()
         self.assertEqual(self.files(), before)
 
@@ -172,7 +173,7 @@ class InheritanceTest(LockTestCase):
         alone = os.path.join(self.root, "alone")
 
         def enter_alone():
-            with lock.held(self.folder):
+            with locks.held(self.folder):
                 os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
                 time.sleep(0.002)
                 os.unlink(alone)
@@ -187,21 +188,21 @@ class InheritanceTest(LockTestCase):
     def test_who_looked_before_another_followed_does_not_follow_as_well(self):
         """The slow one finds the holder dead, and until it puts down its claim a fast one has followed, and has the lock."""
         dead = self.leave_lock(started="long ago")
-        find, fast = lock.Watch.finds_dead, []
+        find, fast = lock_files.Watch.finds_dead, []
 
         def find_and_be_late(watch, path, holder):
             found = find(watch, path, holder)
             if not fast:
-                with mock.patch.object(lock.Watch, "finds_dead", find):
+                with mock.patch.object(lock_files.Watch, "finds_dead", find):
                     fast.append(started(self.hold_for_ever))
                 self.addCleanup(fast[0].kill)
-                while lock._holder(self.path) == dead:
+                while lock_files._holder(self.path) == dead:
                     time.sleep(0.01)
             return found
 
         with (
-            mock.patch.object(lock.Watch, "finds_dead", find_and_be_late),
-            platform.installed(CpuPlatform(wait=False)),
+            mock.patch.object(lock_files.Watch, "finds_dead", find_and_be_late),
+            installed(CpuPlatform(wait=False)),
             self.assertRaises(Busy) as caught,
         ):
             self.enter()
@@ -220,19 +221,19 @@ class InheritanceTest(LockTestCase):
         self.assertEqual(self.files(), [])
 
     def test_a_finished_run_keeps_the_lock_of_a_living_holder_and_loses_that_of_a_dead_one(self):
-        lock.tidy(self.folder)
-        self.leave_lock(pid=os.getppid(), started=process._start_of(os.getppid()))
-        lock.tidy(self.folder)
+        locks.tidy(self.folder)
+        self.leave_lock(pid=os.getppid(), started=processes._start_of(os.getppid()))
+        locks.tidy(self.folder)
         self.assertEqual(len(self.files()), 1)
         self.leave_lock(started="long ago")
         with mock.patch("os.link", side_effect=PermissionError):
-            lock.tidy(self.folder)
-        lock.tidy(self.folder)
+            locks.tidy(self.folder)
+        locks.tidy(self.folder)
         self.assertEqual(self.files(), [])
 
     def test_what_a_killed_writer_had_half_written_is_removed_and_nothing_else(self):
         def die_writing():
-            with lock.held(self.folder), mock.patch("os.fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL)):
+            with locks.held(self.folder), mock.patch("os.fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL)):
                 get_platform().write(os.path.join(self.folder, "below", "model.pth"), "weights")
 
         get_platform().write(os.path.join(self.folder, ".model.pth.0123456789ab.new"), "of a living process")
@@ -242,19 +243,19 @@ class InheritanceTest(LockTestCase):
         self.assertEqual(self.files(), ["run/.model.pth.0123456789ab.new"])
 
     def test_a_slurm_job_that_was_started_again_follows_itself_on_another_machine(self):
-        with mock.patch.object(process, "this", return_value=dataclasses.replace(process.this(), job="7", restarts=1)):
+        with mock.patch.object(processes, "this", return_value=dataclasses.replace(processes.this(), job="7", restarts=1)):
             self.leave_lock(machine="another", job="7", restarts=0)
             self.enter()
             for other in ({"job": "8"}, {"job": "7", "restarts": 1}):
                 self.leave_lock(**{"machine": "another", "restarts": 0} | other)
-                with platform.installed(CpuPlatform(wait=False)), self.assertRaises(Busy):
+                with installed(CpuPlatform(wait=False)), self.assertRaises(Busy):
                     self.enter()
 
 
 class OtherMachineTest(LockTestCase):
     def setUp(self):
         super().setUp()
-        patch = mock.patch.multiple(lock, STALE=0.4, HEARTBEAT=0.1)
+        patch = mock.patch.multiple(lock_files, STALE=0.4, HEARTBEAT=0.1)
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -285,21 +286,30 @@ class OtherMachineTest(LockTestCase):
             os.utime(self.path)
 
     def test_a_lock_that_names_nobody_is_one_of_another_machine(self):
-        for content in ("", "{", "[]", "null", '{"pid": 1}', "[" * 10000, '{"host": 1}', process.this().to_json().replace("pid", "../pid")):
+        for content in (
+            "",
+            "{",
+            "[]",
+            "null",
+            '{"pid": 1}',
+            "[" * 10000,
+            '{"host": 1}',
+            processes.this().to_json().replace("pid", "../pid"),
+        ):
             get_platform().write(self.path, content)
-            with platform.installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, "by a process that left no name"):
+            with installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, "by a process that left no name"):
                 self.enter()
         self.assertGreaterEqual(self.entered_after(), 0.4)
 
     def test_a_holder_touches_its_lock(self):
-        with lock.held(self.folder):
+        with locks.held(self.folder):
             os.utime(self.path, (1, 1))
             time.sleep(0.3)
             self.assertGreater(os.stat(self.path).st_mtime, 1)
 
     def test_a_holder_that_was_held_up_for_too_long_writes_no_more(self):
         path = os.path.join(self.folder, "model.pth")
-        with lock.held(self.folder):
+        with locks.held(self.folder):
             get_platform().write(path, "mine")
             successor = self.successor()
             time.sleep(0.4)
@@ -307,12 +317,12 @@ class OtherMachineTest(LockTestCase):
                 get_platform().write(path, "mine, too late")
         with open(path) as file:
             self.assertEqual(file.read(), "mine")
-        self.assertEqual(lock._holder(self.path), successor)
+        self.assertEqual(lock_files._holder(self.path), successor)
         get_platform().write(path, "other work")
 
     def successor(self) -> Process:
         """A process of another machine, which has taken over the lock."""
-        successor = dataclasses.replace(process.this(), host="another", machine="another")
+        successor = dataclasses.replace(processes.this(), host="another", machine="another")
         with open(self.path, "w") as file:
             file.write(successor.to_json())
         return successor

@@ -5,8 +5,8 @@ from unittest import mock
 
 from foundations import paths
 from foundations.errors import ConfigError
-from platforms import files
 from platforms.platform import get_platform
+from platforms.system import files
 from testing.test_case import TestCase
 
 
