@@ -50,7 +50,8 @@ class Check:
         """The requirement as text; empty where nothing is required."""
         if self.limit is None:
             return ""
-        return _shown(self.limit) if self.comparison == "equal to" else f"{self.comparison} {_shown(self.limit)}"
+        limit = f"{self.limit:.0e}" if isinstance(self.limit, float) else _shown(self.limit)
+        return limit if self.comparison == "equal to" else f"{self.comparison} {limit}"
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from models.mlp import FullyConnected
 from training.desc import TrainingDesc
+from training.job import record
 from training.metric_logger import MetricLogger
 from training.plan import StandardPlan, StopRule
-from training.job import record
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning

@@ -139,7 +139,7 @@ def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
     """The figures of a report that are listed with its run, from its parsed JSON; nothing else of it is looked at.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError, OverflowError: a figure is missing, or is not of its type.
+        KeyError, TypeError, AttributeError, OverflowError: a figure is missing, or is not of its type.
     """
     figures = {
         "identified": content["identified"],

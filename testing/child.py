@@ -29,7 +29,7 @@ import torch._dynamo  # noqa: F401
 from tqdm import tqdm
 
 import EC
-from extraction import certificate, evaluation, expand_and_cluster, plotting  # noqa: F401
+from extraction import certificate, evaluation, plotting, search  # noqa: F401
 from platforms import base
 from pruning import base as pruning
 from pruning.mask import Mask

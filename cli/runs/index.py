@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cli.runs import checkpoint, records
+from extraction import report
 from foundations import paths
 from platforms.system import processes
 
@@ -292,20 +293,12 @@ def _extracting(run: Run) -> tuple[bool, dict[str, float | bool]]:
         return False, _training(run)[1]
     if _REPORT not in files:
         return False, {}
-    report = records.read_json(paths.report(folder))
+    content = records.read_json(paths.report(folder))
     try:
-        found = {
-            "identified": report["identified"],
-            "accepted": report["certificate"]["accepted"],
-            "max_relative_error": report["max_relative_error"],
-            "max_abs_error": report["function"]["max_abs_error"],
-            "seconds": sum(report["seconds"].values()),
-        }
-        if any(type(value) not in (bool, int, float, type(None)) for value in found.values()):
-            raise TypeError
-    except (KeyError, TypeError, AttributeError):
+        figures = report.summary(content)
+    except (KeyError, TypeError, AttributeError, OverflowError):
         raise records.Damaged("report.json is not whole") from None
-    return True, {name: value for name, value in found.items() if value is not None}
+    return True, {name: value for name, value in figures.items() if value is not None}
 
 
 def _levels(run: Run) -> tuple[bool, dict[str, float]]:

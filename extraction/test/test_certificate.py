@@ -4,20 +4,24 @@ import copy
 import dataclasses
 import json
 import math
+import types
 import unittest
 
 import numpy as np
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from datasets.base import DataLoader
+from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
-from extraction.certificate import WEIGHT_ERROR, can_be_turned, certify, determination
+from extraction.certificate import certify, determination
+from extraction.checks import RULES, SEPARATION, WEIGHT_ERROR, Certificate
 from extraction.clustering import Clustering
-from extraction.expand_and_cluster import Reconstruction
-from extraction.finetuning import layer_vectors
-from extraction.layer_reconstruction import RecoveredLayer
+from extraction.fitting import Fit
+from extraction.recovery import RecoveredLayer
+from extraction.search import Reconstruction
+from extraction.signs import has_joint_sign_flip
 from extraction.symmetry import symmetries
+from extraction.test.known_networks import session_of
 from foundations.model_hparams import ModelHparams
 from models import registry
 from models.activation_functions import LEAKY_SLOPE
@@ -34,12 +38,12 @@ def network(act_fun="tanh", name="mlp_3_4_2", seed=0):
 def as_if_recovered(model, students=4, holders=4):
     """A network as the students' common property; its first neuron is held by some of them only."""
     layers = []
-    for vectors in layer_vectors(model)[:-1]:
+    for vectors in model.layer_vectors()[:-1]:
         student, labels = (grid.flatten() for grid in np.indices((students, len(vectors))))
         labels = np.where((labels == 0) & (student >= holders), -1, labels)
         clustering = Clustering(np.zeros(0), np.zeros((0, 4)), 1.0, labels, student)
         layers.append(RecoveredLayer(vectors, clustering, vectors.repeat(students, 1)))
-    return Reconstruction(layers, ModelHparams("mlp_3_4_2", "", ""), model, model, "", [], "")
+    return Reconstruction(layers, Fit(ModelHparams("mlp_3_4_2", "", ""), model, model, ""), [], "")
 
 
 def queries(count, inputs=3, seed=0):
@@ -55,12 +59,46 @@ class CertificateTestCase(TestCase):
             with torch.no_grad():
                 answers = answered((teacher or model)(examples))
             loaders.append(DataLoader(Dataset(examples, answers), size, seed=5, dtype=torch.float64))
-        found = certify(as_if_recovered(model, **holders), *loaders)
-        self.assertEqual(json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False)), dataclasses.asdict(found))
-        return found
+        session = session_of("students_mlp(2)_3_4_2", Loaders(*loaders), self.root)
+        found = certify(session, as_if_recovered(model, **holders))
+        plain = dataclasses.asdict(found)
+        self.assertEqual(json.loads(json.dumps(plain, allow_nan=False)), plain)
+        unknowns = next(check.limit for check in found.checks if check.name == "rank")
+        return types.SimpleNamespace(**{check.name: check.value for check in found.checks}, unknowns=unknowns, accepted=found.accepted)
 
     def assert_refused(self, found):
         self.assertIs(found.accepted, False)
+
+
+class TestChecks(unittest.TestCase):
+    figures = {
+        "residual": 1e-14,
+        "held_out_residual": 1e-14,
+        "equations": 600,
+        "unknowns": 26,
+        "rank": 26,
+        "weight_error_bound": 1e-12,
+        "separation": 0.3,
+        "signs_settled": True,
+        "disagreement": 1e-12,
+        "agreement": 1.0,
+    }
+
+    def test_a_network_is_accepted_where_every_requirement_is_met(self):
+        self.assertIs(Certificate.of(self.figures).accepted, True)
+
+    def test_one_requirement_that_is_not_met_is_enough_to_refuse(self):
+        worse = {"residual": 1e-10, "held_out_residual": 1e-10, "equations": 26, "rank": 25, "weight_error_bound": 1e-5}
+        worse |= {"separation": 1e-7, "signs_settled": False, "disagreement": 1e-7}
+        self.assertEqual(worse.keys(), {rule.name for rule in RULES if rule.limit is not None})
+        for name, value in worse.items():
+            for given in (value, None):
+                with self.subTest(name=name, value=given):
+                    found = Certificate.of(self.figures | {name: given})
+                    self.assertEqual(([check.name for check in found.unmet], found.accepted), ([name], False))
+
+    def test_nothing_is_required_of_the_agreement(self):
+        self.assertIs(Certificate.of(self.figures | {"agreement": 0.2}).accepted, True)
 
 
 class TestAccepted(CertificateTestCase):
@@ -184,7 +222,7 @@ class TestDetermination(CertificateTestCase):
                     step, *_ = np.linalg.lstsq(jacobian_of(model, queries(300)), noise.flatten().numpy())
                     fitted = copy.deepcopy(model)
                     vector_to_parameters(parameters_to_vector(model.parameters()) + torch.from_numpy(step), fitted.parameters())
-                    pairs = zip(layer_vectors(fitted), layer_vectors(model), strict=True)
+                    pairs = zip(fitted.layer_vectors(), model.layer_vectors(), strict=True)
                     deviation = max(float((ours - true).abs().max() / ours.abs().max()) for ours, true in pairs)
                     found = self.certify(fitted, model, answered=lambda y, noise=noise: y + noise[: len(y)])
                     self.assertGreater(deviation, 1e-10)
@@ -320,19 +358,19 @@ class TestSigns(CertificateTestCase):
         for size in range(2, 9):
             incoming = torch.randn(8, 3, generator=generator, dtype=torch.float64)
             following = torch.randn(1, 9, generator=generator, dtype=torch.float64)
-            self.assertFalse(can_be_turned(incoming, following))
+            self.assertFalse(has_joint_sign_flip(incoming, following, SEPARATION))
             places = torch.randperm(8, generator=generator)[:size]
             contributions = following[0, places, None] * incoming[places, :-1]
             last = places[-1]
             incoming[last, :-1] -= contributions.sum(0) / following[0, last]
-            self.assertTrue(can_be_turned(incoming, following))
+            self.assertTrue(has_joint_sign_flip(incoming, following, SEPARATION))
 
     def test_with_too_many_choices_there_is_doubt(self):
         generator = torch.Generator().manual_seed(0)
         for neurons, doubt in ((18, False), (19, True)):
             incoming = torch.randn(neurons, 3, generator=generator, dtype=torch.float64)
             following = torch.randn(1, neurons + 1, generator=generator, dtype=torch.float64)
-            self.assertIs(can_be_turned(incoming, following), doubt)
+            self.assertIs(has_joint_sign_flip(incoming, following, SEPARATION), doubt)
 
 
 if __name__ == "__main__":

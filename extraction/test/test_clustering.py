@@ -8,7 +8,7 @@ import torch
 from scipy.cluster.hierarchy import average, fcluster, linkage
 from scipy.spatial.distance import pdist, squareform
 
-from extraction.clustering import angles, best_cut, cluster, condensed_distances, distances, is_narrow, shared_clusters
+from extraction.clustering import Criteria, angles, best_cut, cluster, condensed_distances, distances, is_narrow, shared_clusters
 from foundations.extraction_hparams import LINKAGES
 
 
@@ -151,7 +151,7 @@ class TestCluster(unittest.TestCase):
             for seed in range(3):
                 with self.subTest(linkage=linking, seed=seed):
                     vectors, student, _ = planted(noise=0.15, junk=8, seed=seed)
-                    found = cluster(vectors, student, 6, 0.5, 6, False, linking)
+                    found = cluster(vectors, student, 6, Criteria(0.5, 6, linking), False)
                     self.assertEqual(partition(found.labels), self.naive(found, vectors, student, 6, 0.5, 6))
                     self.assertEqual(set(found.labels) - {-1}, set(range(found.clusters)))
 
@@ -159,23 +159,23 @@ class TestCluster(unittest.TestCase):
         vectors, student, label = planted(junk=4)
         for linking in LINKAGES:
             with self.subTest(linkage=linking):
-                found = cluster(vectors, student, 6, 0.7, 6, False, linking)
+                found = cluster(vectors, student, 6, Criteria(0.7, 6, linking), False)
                 np.testing.assert_allclose(found.tree, linkage(pdist(vectors.numpy()), linking), rtol=1e-9)
                 self.assertEqual(partition(found.labels), partition(label))
 
     def test_average_linkage_is_the_default(self):
         vectors, student, _ = planted(junk=4)
-        by_default, average_one = (cluster(vectors, student, 6, 0.7, 6, False, *linking) for linking in ((), ("average",)))
+        by_default, average_one = (cluster(vectors, student, 6, Criteria(0.7, 6, *linking), False) for linking in ((), ("average",)))
         np.testing.assert_array_equal(by_default.tree, average_one.tree)
 
     def test_distances_among_some_are_those_of_the_square(self):
-        found = cluster(*planted(junk=2)[:2], 6, 0.7, 6, False)
+        found = cluster(*planted(junk=2)[:2], 6, Criteria(0.7, 6), False)
         places = np.array([40, 3, 0, 17, 41, 18])
         np.testing.assert_array_equal(found.distances_among(places), squareform(found.distances)[np.ix_(places, places)])
 
     def check(self, gamma=0.7, beta=6, up_to_sign=False, **settings):
         vectors, student, label = planted(**settings)
-        found = cluster(vectors, student, 6, gamma, beta, up_to_sign)
+        found = cluster(vectors, student, 6, Criteria(gamma, beta), up_to_sign)
         self.assertEqual(partition(found.labels), partition(label))
         return found
 
@@ -194,14 +194,14 @@ class TestCluster(unittest.TestCase):
     def test_a_cluster_needs_enough_students_not_enough_members(self):
         vectors, student, _ = planted(neurons=2, students=6)
         copies = torch.eye(8, dtype=torch.float64)[7] + 1e-3 * torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
-        found = cluster(torch.cat([vectors, copies]), np.append(student, [0] * 10), 6, 0.5, 6, up_to_sign=False)
+        found = cluster(torch.cat([vectors, copies]), np.append(student, [0] * 10), 6, Criteria(0.5, 6), up_to_sign=False)
         self.assertEqual(found.clusters, 2)
         self.assertTrue((found.labels[-10:] == -1).all())
 
     def test_wide_clusters_are_dropped(self):
         vectors, student, _ = planted(noise=0.02)
-        self.assertEqual(cluster(vectors, student, 6, 0.7, 6, up_to_sign=False).clusters, 5)
-        self.assertIsNone(cluster(vectors, student, 6, 0.7, 1000, up_to_sign=False))
+        self.assertEqual(cluster(vectors, student, 6, Criteria(0.7, 6), up_to_sign=False).clusters, 5)
+        self.assertIsNone(cluster(vectors, student, 6, Criteria(0.7, 1000), up_to_sign=False))
 
     def test_generosity_adds_clusters_that_come_about_late_or_that_fewer_students_share(self):
         vectors, student, label = planted(neurons=6, students=6)
@@ -209,7 +209,7 @@ class TestCluster(unittest.TestCase):
         vectors[label == 4] += torch.from_numpy(late)  # a loose cluster
         kept = (label != 5) | (student < 3)  # one that half of the students have
         vectors, student, label = vectors[kept], student[kept], label[kept]
-        strict, generous = (cluster(vectors, student, 6, 0.7, 6, up_to_sign=False, doubtful=share) for share in (0.0, 0.5))
+        strict, generous = (cluster(vectors, student, 6, Criteria(0.7, 6, doubtful=share), up_to_sign=False) for share in (0.0, 0.5))
         self.assertEqual(partition(strict.labels), {frozenset(np.flatnonzero(label == one)) for one in range(4)})
         self.assertTrue(partition(strict.labels) < partition(generous.labels))
         self.assertEqual(partition(generous.labels) - partition(strict.labels), self.smallest(vectors, student, label, least=3))
@@ -227,8 +227,8 @@ class TestCluster(unittest.TestCase):
 
     def test_is_none_without_clusters_or_vectors(self):
         vectors, student, _ = planted(neurons=1, students=6, junk=6, noise=3.0)
-        self.assertIsNone(cluster(vectors, student, 6, 1.0, 12, up_to_sign=False))
-        self.assertIsNone(cluster(vectors[:1], student[:1], 6, 0.7, 6, up_to_sign=False))
+        self.assertIsNone(cluster(vectors, student, 6, Criteria(1.0, 12), up_to_sign=False))
+        self.assertIsNone(cluster(vectors[:1], student[:1], 6, Criteria(0.7, 6), up_to_sign=False))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction.evaluation import function_error, score
+from extraction.network import Layers
 from extraction.symmetry import symmetries, transform
 from foundations.model_hparams import ModelHparams
 from models import registry
@@ -36,13 +37,18 @@ def in_another_gauge(model):
     return moved
 
 
+def compared(model, teacher):
+    """The score of a network as a model."""
+    return score(Layers.of(model), Layers.of(teacher) if teacher else None)
+
+
 class TestScore(unittest.TestCase):
     def test_the_teacher_in_any_gauge_is_identified(self):
         for act_fun in symmetries:
             for name in ("mlp_4_5_3", "mlp_4_5_6_3"):
                 with self.subTest(act_fun=act_fun, name=name):
                     teacher = network(name, act_fun)
-                    found = score(in_another_gauge(teacher), teacher)
+                    found = compared(in_another_gauge(teacher), teacher)
                     self.assertTrue(found.identified)
                     self.assertLess(found.max_relative_error, 1e-13)
                     self.assertEqual([layer.matched for layer in found.layers], [layer.teacher_width for layer in found.layers])
@@ -52,7 +58,7 @@ class TestScore(unittest.TestCase):
         wrong = in_another_gauge(teacher)
         wrong.fc.bias.data[1] += 0.01
         largest = torch.cat([teacher.fc.weight.data.flatten(), teacher.fc.bias.data]).abs().max().item()
-        found = score(wrong, teacher)
+        found = compared(wrong, teacher)
         self.assertFalse(found.identified)
         self.assertAlmostEqual(found.max_relative_error, 0.01 / largest)
         self.assertLess(found.layers[0].max_weight_error, 1e-13)
@@ -63,9 +69,9 @@ class TestScore(unittest.TestCase):
             teacher.fc_layers[0].weight.data[1:],
             teacher.fc_layers[0].bias.data[1:],
         )
-        hidden = score(found, teacher).layers[0]
+        hidden = compared(found, teacher).layers[0]
         self.assertEqual((hidden.matched, hidden.missing, hidden.excess), (4, 1, 0))
-        self.assertFalse(score(found, teacher).identified)
+        self.assertFalse(compared(found, teacher).identified)
 
     def test_an_extra_neuron_is_in_excess_though_the_function_is_the_same(self):
         teacher, found = network("mlp_4_5_3"), network("mlp_4_6_3", seed=3)
@@ -75,7 +81,7 @@ class TestScore(unittest.TestCase):
         )
         found.fc.weight.data = torch.cat([teacher.fc.weight.data, torch.zeros(3, 1, dtype=torch.float64)], 1)
         found.fc.bias.data = teacher.fc.bias.data
-        scored = score(found, teacher)
+        scored = compared(found, teacher)
         self.assertEqual((scored.layers[0].matched, scored.layers[0].missing, scored.layers[0].excess), (5, 0, 1))
         self.assertFalse(scored.identified)
 
@@ -83,21 +89,21 @@ class TestScore(unittest.TestCase):
         teacher, found = network(act_fun="tanh"), network(act_fun="tanh", seed=3)
         found.fc_layers[0].weight.data[:] = teacher.fc_layers[0].weight.data[0]
         found.fc_layers[0].bias.data[:] = teacher.fc_layers[0].bias.data[0]
-        self.assertEqual(score(found, teacher).layers[0].matched, 1)
+        self.assertEqual(compared(found, teacher).layers[0].matched, 1)
 
     def test_another_activation_function_is_not_the_teacher(self):
         teacher = network(act_fun="relu")
         other = network(act_fun="gelu")
         other.load_state_dict(teacher.state_dict())
-        self.assertFalse(score(other, teacher).identified)
+        self.assertFalse(compared(other, teacher).identified)
 
     def test_another_depth_is_not_the_teacher(self):
-        found = score(network("mlp_4_5_3"), network("mlp_4_5_6_3"))
+        found = compared(network("mlp_4_5_3"), network("mlp_4_5_6_3"))
         self.assertFalse(found.identified)
         self.assertIsNone(found.max_relative_error)
 
     def test_without_the_teachers_weights_nothing_is_claimed(self):
-        found = score(network(), None)
+        found = compared(network(), None)
         self.assertIsNone(found.identified)
         self.assertEqual([layer.recovered_width for layer in found.layers], [5, 3])
         self.assertIsNone(found.layers[0].teacher_width)
@@ -108,9 +114,9 @@ class TestScore(unittest.TestCase):
         answers = model(queries).detach()
         answers[3, 1] += 0.5
         found = function_error(model, DataLoader(Dataset(queries, answers), 8, dtype=torch.float64))
-        self.assertEqual(found["queries"], 20)
-        self.assertAlmostEqual(found["mse"], 0.25 / 60)
-        self.assertAlmostEqual(found["max_abs_error"], 0.5)
+        self.assertEqual(found.queries, 20)
+        self.assertAlmostEqual(found.mse, 0.25 / 60)
+        self.assertAlmostEqual(found.max_abs_error, 0.5)
 
 
 if __name__ == "__main__":

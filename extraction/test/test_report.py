@@ -1,16 +1,18 @@
-"""The table and the verdict that are printed."""
+"""The report as JSON, and the table and the verdict that are printed."""
 
+import dataclasses
 import json
 import unittest
 
-from extraction.report import read, table, verdict, write
+from extraction.report import Report, read, summary, table, verdict, write
 from foundations import paths
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
 from testing.test_case import TestCase
 
 
-def report(**changes):
+def content(**changes):
+    """A report as JSON has it, in the form of reports whose certificates are plain figures."""
     layer = {
         "recovered_width": 16,
         "teacher_width": 16,
@@ -26,7 +28,7 @@ def report(**changes):
         "max_relative_error": 3e-15,
         "layers": [layer, layer | {"recovered_width": 10, "teacher_width": 10, "matched": 10}],
         "function": {"queries": 1360, "mse": 1e-30, "max_abs_error": 2e-14},
-        "before_finetuning": {"max_relative_error": 2e-3, "function": {"queries": 1360, "mse": 1e-5, "max_abs_error": 2e-2}},
+        "before_finetuning": {"max_relative_error": 2e-3, "layers": [], "function": {"queries": 1360, "mse": 1e-5, "max_abs_error": 2e-2}},
         "certificate": {
             "residual": 4e-14,
             "held_out_residual": 6e-14,
@@ -40,11 +42,17 @@ def report(**changes):
             "disagreement": 7e-13,
             "accepted": True,
         },
-        "students": {"count": 3, "losses": [2e-8, 1e-8, 3e-8]},
+        "students": {"count": 3, "losses": [2e-8, 1e-8, 3e-8], "weights": "model_ep1_it0.pth"},
         "seconds": {"students": 7.25, "pictures": 1.0},
         "act_fun": "relu",
         "model_name": "digits_lenet_16",
+        "model_path": "model_ep2_it0.pth",
     } | changes
+
+
+def report(**changes) -> Report:
+    """The same as a value."""
+    return Report.from_json(content(**changes))
 
 
 class TestReport(TestCase):
@@ -69,7 +77,7 @@ class TestReport(TestCase):
         self.assertEqual(after, "fine-tuned weight error 3.0e-15, on 1360 fresh queries mean squared error 1.0e-30, largest 2.0e-14")
 
     def test_a_miss_says_what_is_missing(self):
-        layers = report()["layers"]
+        layers = content()["layers"]
         layers[0] = layers[0] | {"recovered_width": 17, "matched": 15, "missing": 1, "excess": 2}
         said = verdict(report(identified=False, max_relative_error=0.4, layers=layers))
         self.assertEqual(said, "NOT IDENTIFIED. 15 of 16 neurons matched, 2 in excess; largest weight error 4.0e-01.")
@@ -83,18 +91,18 @@ class TestReport(TestCase):
         )
 
     def test_what_was_not_examined_is_left_out_of_it(self):
-        figures = report()["certificate"] | {"rank": None, "weight_error_bound": None, "disagreement": None, "accepted": False}
+        figures = content()["certificate"] | {"rank": None, "weight_error_bound": None, "disagreement": None, "accepted": False}
         (line,) = [line for line in table(report(certificate=figures)).splitlines() if line.startswith("certified")]
         self.assertTrue(line.startswith("certified  not accepted: answers missed by"))
         self.assertTrue(line.endswith("; - of 1210 unknowns determined"))
 
     def test_with_the_teacher_the_verdict_is_the_comparison(self):
-        refused = report()["certificate"] | {"accepted": False}
+        refused = content()["certificate"] | {"accepted": False}
         self.assertTrue(verdict(report(certificate=refused)).startswith("IDENTIFIED."))
         self.assertTrue(verdict(report(identified=False, max_relative_error=0.4)).startswith("NOT IDENTIFIED."))
 
     def test_without_the_teacher_it_is_the_certificate(self):
-        layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in report()["layers"]]
+        layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in content()["layers"]]
         unknown = {"identified": None, "max_relative_error": None, "layers": layers}
         text = table(report(**unknown))
         self.assertEqual(
@@ -102,24 +110,45 @@ class TestReport(TestCase):
             "Verdict: ACCEPTED. digits_lenet_16 gives every answer to rounding, and the answers leave no other choice of weights.",
         )
         self.assertEqual([line.split()[-1] for line in text.splitlines()[1:4]], ["recovered", "16", "10"])
-        refused = report()["certificate"] | {"accepted": False}
+        refused = content()["certificate"] | {"accepted": False}
         self.assertEqual(
             verdict(report(**unknown, certificate=refused)),
             "NOT ACCEPTED as exact. digits_lenet_16 misses the held-out answers by 2.0e-14 at most; the teacher's weights are not known.",
         )
 
+    def test_what_is_written_is_read_back(self):
+        write(self.root, report())
+        self.assertEqual(read(self.root), report())
+        with open(paths.report(self.root)) as file:
+            written = json.load(file)
+        self.assertEqual(written.keys(), content().keys())
+        checks = {check["name"]: check for check in written["certificate"]["checks"]}
+        self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
+        self.assertIs(checks["agreement"]["met"], None)
+
+    def test_a_report_with_plain_figures_has_the_same_checks(self):
+        get_platform().write(paths.report(self.root), json.dumps(content()))
+        self.assertEqual(read(self.root), report())
+        refused = content()["certificate"] | {"accepted": False}
+        self.assertIs(report(certificate=refused).certificate.accepted, False)
+
+    def test_its_summary_has_the_figures_that_are_listed_with_a_run(self):
+        figures = {"identified": True, "accepted": True, "max_relative_error": 3e-15, "max_abs_error": 2e-14, "seconds": 8.25}
+        self.assertEqual(summary(content()), figures)
+        self.assertEqual(summary(dataclasses.asdict(report())), figures)
+
     def test_a_damaged_file_is_named_and_a_whole_one_is_not(self):
-        whole = report(students=report()["students"] | {"weights": "model_ep1_it0.pth"})
-        write(self.root, whole)
-        self.assertEqual(read(self.root), whole)
+        whole = dataclasses.asdict(report())
         text = json.dumps(whole)
         wrong = [text[: len(text) * tenths // 10] for tenths in range(10)]
-        wrong += ["[]", "3", "[" * 100_000, json.dumps(report())]
+        wrong += ["[]", "3", "[" * 100_000]
         wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in whole]
         wrong += [json.dumps(whole | {"layers": [{}]}), json.dumps(whole | {"seconds": []}), json.dumps(whole | {"function": {"mse": "0"}})]
         wrong += [json.dumps(whole | {"seconds": {"students": 10**400}}), json.dumps(whole | {"act_fun": "\x1b[2J"})]
-        for content in wrong:
-            get_platform().write(paths.report(self.root), content)
+        wrong += [json.dumps(whole | {"students": {"count": 0, "losses": [], "weights": "model_ep1_it0.pth"}})]
+        wrong += [json.dumps(whole | {"certificate": {"accepted": True, "checks": [{"name": "rank"}]}})]
+        for damaged in wrong:
+            get_platform().write(paths.report(self.root), damaged)
             with self.assertRaisesRegex(
                 ConfigError, f"^{paths.report(self.root)} is damaged .*; delete it and run the same command again$"
             ):

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from extraction import expand_and_cluster
+from extraction import search
 from foundations.model_hparams import ModelHparams
 from models import registry
 from platforms.platform import get_platform
@@ -104,7 +104,7 @@ class TestExtraction(ExtractionTestCase):
         with (
             self.subTest("again: nothing is computed, the answer is the same, and a page that is missing comes back"),
             mock.patch.object(train, "train", side_effect=AssertionError),
-            mock.patch.object(expand_and_cluster, "reconstruct", side_effect=AssertionError),
+            mock.patch.object(search, "reconstruct", side_effect=AssertionError),
         ):
             page, before = Path(location, "report.html"), self.contents()
             made = page.read_bytes()

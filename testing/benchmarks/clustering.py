@@ -23,7 +23,7 @@ import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from extraction.clustering import Clustering, cluster
+from extraction.clustering import Clustering, Criteria, cluster
 
 WIDTH = 400
 SHARED = 80
@@ -81,7 +81,7 @@ def main() -> int:
 
     vectors, student = planted(students)
     print(f"{args.vectors} vectors of {DIMENSIONS} numbers, {students} students, {torch.get_num_threads()} threads")
-    ours, found = timed(cluster, vectors, student, students, GAMMA, BETA, False)
+    ours, found = timed(cluster, vectors, student, students, Criteria(GAMMA, BETA), False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     clusters = found.clusters if found else 0
     print(f"ours       {ours:8.2f} s   {clusters} clusters of {SHARED} planted   peak memory of the process {peak / 1024**3:.2f} GiB")

@@ -46,6 +46,7 @@ import torch
 from extraction import plotting, report
 from extraction.desc import ExtractionDesc
 from extraction.evaluation import score
+from extraction.network import Layers
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import symmetries
 from foundations import tables
@@ -146,12 +147,11 @@ def run(number: int) -> dict[str, object]:
             return row | {"seconds": round(time.monotonic() - started, 1), "remark": str(error).split(";")[0]}
         row["seconds"] = round(time.monotonic() - started, 1)
         found = report.read(runner.output_location)
-        network = models.load(found["model_path"], dataclasses.replace(desc.model_hparams, model_name=found["model_name"]))
-        judged = score(network, trial.teacher)
-    figures = found["certificate"]
+        network = models.load(found.model_path, dataclasses.replace(desc.model_hparams, model_name=found.model_name))
+        judged = score(Layers.of(network), Layers.of(trial.teacher))
     error = "-" if judged.max_relative_error is None else f"{judged.max_relative_error:.0e}"
-    remark = f"{found['model_name']} misses answers by {figures['residual']:.0e}, weights by {error}"
-    return row | {"identified": judged.identified, "accepted": figures["accepted"], "remark": remark}
+    remark = f"{found.model_name} misses answers by {found.certificate['residual']:.0e}, weights by {error}"
+    return row | {"identified": judged.identified, "accepted": found.certificate.accepted, "remark": remark}
 
 
 def is_false(row: dict[str, object]) -> bool:

@@ -37,16 +37,17 @@ from unittest import mock
 
 import numpy as np
 import torch
-from extraction.finetuning import assemble
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
 from datasets import registry as datasets
-from extraction import layer_reconstruction as layers
 from extraction import report
 from extraction.desc import ExtractionDesc
-from extraction.evaluation import LayerScore, score
+from extraction.evaluation import score
+from extraction.network import Layers, fit_outputs
+from extraction.report import LayerScore
 from extraction.runner import ExtractionRunner, check
+from extraction.signs import resolve_signs
 from extraction.symmetry import Symmetry, symmetries
 from foundations import tables
 from foundations.errors import ConfigError
@@ -180,9 +181,9 @@ def read_off(students: Students, losses: list[float], desc: ExtractionDesc, quer
         raise LookupError("no cluster")
     student = np.arange(len(vectors)) // layer.weight.shape[2]
     incoming = torch.from_numpy(collapse(vectors, clusters, student, np.array(losses))).to(queries)
-    incoming, _ = layers.resolve_signs(incoming, students.activation, symmetry, queries, answers)
-    outputs = layers.fit_outputs(students.activation(layers.with_ones(queries) @ incoming.T), answers)
-    network, _ = assemble([incoming, outputs.T], desc.model_hparams)
+    incoming, _ = resolve_signs(incoming, students.act_fun, queries, answers)
+    hidden = Layers((incoming,), students.act_fun)
+    network, _ = hidden.followed_by(fit_outputs(hidden.activations(queries), answers).T).to_network(desc.model_hparams)
     return network
 
 
@@ -205,7 +206,7 @@ def run_recipe(desc: ExtractionDesc, teacher: FullyConnected, seed: int, seconds
         return Outcome(time.monotonic() - started, epochs=f"{end.ep}")
     fine_end = train(FINE_TUNING, network, loader, os.path.join(location, "fine_tuning"), deadline(started + seconds))
     elapsed = time.monotonic() - started
-    found = score(network.double(), teacher)
+    found = score(Layers.of(network.double()), Layers.of(teacher))
     return Outcome(elapsed, found.layers[0], found.max_relative_error, found.identified, f"{end.ep}+{fine_end.ep}")
 
 
@@ -218,7 +219,7 @@ def run_ours(runner: ExtractionRunner) -> Outcome:
         return Outcome(time.monotonic() - started)
     elapsed = time.monotonic() - started
     found = report.read(runner.output_location)
-    return Outcome(elapsed, LayerScore(**found["layers"][0]), found["max_relative_error"], found["identified"])
+    return Outcome(elapsed, found.layers[0], found.max_relative_error, found.identified)
 
 
 def compare(act_fun: str, factor: float, seed: int) -> tuple[Outcome, Outcome]:

@@ -93,12 +93,12 @@ def identify(size: tuple[int, int, int]) -> dict[str, object]:
         except ConfigError as error:
             return row | {"seconds": round(time.monotonic() - started, 1), "remark": str(error).split(";")[0]}
         return row | {
-            "identified": found["identified"],
-            "recovered_width": found["layers"][0]["recovered_width"],
-            "max_relative_error": found["max_relative_error"],
-            "accepted": found["certificate"]["accepted"],
+            "identified": found.identified,
+            "recovered_width": found.layers[0].recovered_width,
+            "max_relative_error": found.max_relative_error,
+            "accepted": found.certificate.accepted,
             "seconds": round(time.monotonic() - started, 1),
-            "remark": f"best students {' '.join(f'{loss:.0e}' for loss in sorted(found['students']['losses'])[:2])}",
+            "remark": f"best students {' '.join(f'{loss:.0e}' for loss in sorted(found.students.losses)[:2])}",
         }
 
 

@@ -1,0 +1,36 @@
+"""Networks and queries that tests of extraction know, and sessions about them."""
+
+from __future__ import annotations
+
+import torch
+
+from datasets.base import DataLoader, Loaders
+from datasets.teacher_dataset import Dataset
+from extraction.desc import ExtractionDesc
+from extraction.session import Session
+from foundations.model_hparams import ModelHparams
+from models import registry
+from models.mlp import Perceptron
+
+
+def network(name: str, act_fun: str = "tanh", seed: int = 0) -> Perceptron:
+    """A plain network or a stack with random weights, in float64."""
+    return registry.get(ModelHparams(name, "kaiming_normal", "uniform", act_fun), seed=seed).double()
+
+
+def queries(count: int = 200, inputs: int = 4) -> torch.Tensor:
+    """Gaussian queries, the same at every call."""
+    return torch.randn(count, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def session_of(students: str, loaders: Loaders, location: str, act_fun: str = "tanh") -> Session:
+    """A quiet session of students, which work in a folder."""
+    desc = ExtractionDesc.default_for(students)
+    desc.model_hparams.act_fun = act_fun
+    return Session(desc, loaders, location, verbose=False)
+
+
+def answered(teacher: Perceptron, x: torch.Tensor, batch_size: int, seed: int = 1) -> Loaders:
+    """The queries with a teacher's answers, for training and for test."""
+    loader = DataLoader(Dataset(x, teacher(x).detach()), batch_size, seed=seed, dtype=torch.float64)
+    return Loaders(loader, loader)

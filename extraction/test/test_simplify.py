@@ -1,0 +1,86 @@
+"""Networks lose the neurons that they do not need, on layers whose truth is known."""
+
+import unittest
+
+import numpy as np
+import torch
+
+from extraction.network import Layers, with_ones
+from extraction.simplify import merge, refit_without_neuron, simplified
+from extraction.symmetry import symmetries
+from extraction.test.known_networks import network, queries
+from extraction.test.test_recovery import random
+from foundations.model_hparams import ModelHparams
+from models.activation_functions import activation_functions
+
+
+class TestRefit(unittest.TestCase):
+    activations, following = random(100, 4, seed=1), random(3, 5, seed=2)
+
+    def test_it_is_the_least_squares_fit_of_the_others(self):
+        found, lost = refit_without_neuron(self.activations, self.following, 1)
+        others = np.column_stack([np.delete(self.activations.numpy(), 1, axis=1), np.ones(100)])
+        wanted = (with_ones(self.activations) @ self.following.T).numpy()
+        solution = np.linalg.lstsq(others, wanted, rcond=None)[0]
+        np.testing.assert_allclose(found.numpy(), solution.T)
+        share = np.sqrt(np.mean((others @ solution - wanted) ** 2)) / np.sqrt(np.mean((wanted - wanted.mean(0)) ** 2))
+        self.assertAlmostEqual(lost, share, places=12)
+
+    def test_nothing_is_lost_with_a_neuron_that_the_others_make_up(self):
+        activations = self.activations.clone()
+        activations[:, 2] = 2 * activations[:, 0] - activations[:, 3] + 1
+        found, lost = refit_without_neuron(activations, self.following, 2)
+        self.assertLess(lost, 1e-14)
+        kept = with_ones(activations[:, [0, 1, 3]])
+        torch.testing.assert_close(kept @ found.T, with_ones(activations) @ self.following.T)
+
+
+class TestMerge(unittest.TestCase):
+    def test_twins_are_merged_without_a_change_to_the_function(self):
+        inputs, base, following = random(40, 3), random(3, 4), random(2, 7, seed=1)
+        contribution = torch.ones(6, dtype=torch.float64)
+        for act_fun, others in {"relu": (2.0, 0.5), "tanh": (-1.0, 1.0), "sigmoid": (-1.0, 1.0), "g": (1.0, 1.0)}.items():
+            with self.subTest(act_fun):
+                s = activation_functions[act_fun]
+                vectors = torch.cat([base, others[0] * base[:1], others[1] * base[1:2], others[0] * base[:1]])
+                kept, taken = merge(vectors, following, contribution, symmetries[act_fun])
+                self.assertTrue(torch.equal(kept, base))
+                before = with_ones(s(with_ones(inputs) @ vectors.T)) @ following.T
+                torch.testing.assert_close(with_ones(s(with_ones(inputs) @ kept.T)) @ taken.T, before)
+
+    def test_opposites_are_no_twins_where_a_sign_matters(self):
+        base, contribution = random(2, 4), torch.ones(3, dtype=torch.float64)
+        vectors = torch.cat([base, -base[:1]])
+        for act_fun in ("relu", "softplus", "g"):
+            self.assertIsNone(merge(vectors, random(2, 4, seed=1), contribution, symmetries[act_fun]))
+
+    def test_dead_neurons_go_and_their_twins_stay(self):
+        vectors = random(2, 4)[[0, 0, 1]]
+        contribution = torch.tensor([1e-9, 1.0, 1.0], dtype=torch.float64)
+        kept, following = merge(vectors, random(2, 4, seed=1), contribution, symmetries["g"])
+        self.assertTrue(torch.equal(kept, vectors[1:]))
+        self.assertTrue(torch.equal(following, random(2, 4, seed=1)[:, 1:]))
+
+
+class TestSimplified(unittest.TestCase):
+    def test_a_network_that_needs_all_its_neurons_is_left_alone(self):
+        self.assertIsNone(simplified(network("mlp_4_5_6_3"), queries()))
+
+    def test_twins_in_every_layer_are_merged(self):
+        model = network("mlp_4_5_6_3")
+        wide = model.layer_vectors()
+        for depth, neuron in ((0, 1), (1, 4)):
+            wide[depth] = torch.cat([wide[depth], -wide[depth][[neuron]]])
+            outgoing, bias = wide[depth + 1][:, :-1], wide[depth + 1][:, -1:]
+            outgoing[:, neuron] *= 0.3
+            wide[depth + 1] = torch.cat([outgoing, -outgoing[:, [neuron]] * 0.7 / 0.3, bias], 1)
+        hparams = ModelHparams("students_mlp(3)_4_9_9_3", "kaiming_normal", "uniform", "tanh")
+        built, built_hparams = Layers(tuple(wide), "tanh").to_network(hparams)
+        self.assertEqual(built_hparams.model_name, "mlp_4_6_7_3")
+        torch.testing.assert_close(built(queries()), model(queries()))
+        for found, expected in zip(simplified(built, queries()).vectors, model.layer_vectors(), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+if __name__ == "__main__":
+    unittest.main()

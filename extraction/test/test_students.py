@@ -1,0 +1,75 @@
+"""Recovered layers are built upon and made more exact, on networks that are known."""
+
+import os
+import unittest
+
+import numpy as np
+import torch
+
+from datasets.base import DataLoader, Loaders
+from datasets.teacher_dataset import Dataset
+from extraction.network import Layers, with_ones
+from extraction.students import Standardisation, imitate_above, sharpen, train_together
+from extraction.test.known_networks import answered, network, queries, session_of
+from extraction.test.test_recovery import random
+from foundations.training_hparams import TrainingHparams
+from testing.test_case import TestCase
+from training.evaluation import evaluate
+
+
+class TestStandardisation(unittest.TestCase):
+    def test_vectors_over_standardised_inputs_give_the_same_pre_activations(self):
+        inputs, incoming = 3 * random(50, 4, seed=1) + 7, random(6, 5, seed=2)
+        scale = Standardisation.of(inputs)
+        standard = scale.apply(inputs)
+        np.testing.assert_allclose(standard.mean(0), np.zeros(4), atol=1e-12)
+        np.testing.assert_allclose(standard.std(0), np.ones(4))
+        torch.testing.assert_close(with_ones(inputs) @ scale.undo(incoming).T, with_ones(standard) @ incoming.T)
+        stack = incoming.expand(3, -1, -1)
+        torch.testing.assert_close(scale.redo(scale.undo(stack)), stack)
+
+    def test_a_constant_column_keeps_its_scale(self):
+        inputs = random(50, 2, seed=1)
+        inputs[:, 1] = 4.0
+        scale = Standardisation.of(inputs)
+        self.assertEqual((scale.mean[1].item(), scale.spread[1].item()), (4.0, 1.0))
+
+
+class TestAbove(TestCase):
+    def nearly_recovered(self, noise: float):
+        """A layer of a known network, the same with some noise, students above the latter, and the session."""
+        teacher = network("mlp_4_5_4_3")
+        session = session_of("students_mlp(2)_4_9_9_3", answered(teacher, queries(1500), 256), self.root)
+        session.desc.training_hparams = TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine")
+        true = teacher.layer_vectors()[0]
+        near = Layers((true + noise * queries(5, 5),), "tanh")
+        above = imitate_above(session, near, network("students_mlp(2)_4_9_9_3"), os.path.join(self.root, "layer_2"))
+        return true, near, above, session
+
+    def test_recovered_layers_become_more_exact_with_students_above_them(self):
+        true, near, above, session = self.nearly_recovered(1e-2)
+        session.desc.training_hparams.training_steps = "15000it"  # of which this takes a tenth
+        before = above.losses
+        layers, better = train_together(session, near, above)
+        self.assertLess((layers.vectors[0] - true).norm().item(), 0.8 * (near.vectors[0] - true).norm().item())
+        self.assertLess(max(better.losses), min(before))
+        self.assertEqual(better.losses, evaluate(better.students, better.loaders.train)["individual_losses"])
+
+    def test_recovered_layers_are_sharpened_by_a_student_above_them(self):
+        true, near, above, session = self.nearly_recovered(1e-3)
+        layers, better = sharpen(session, near, above)
+        self.assertLess((layers.vectors[0] - true).norm().item(), 0.1 * (near.vectors[0] - true).norm().item())
+        self.assertLess(max(better.losses), min(above.losses))
+
+    def test_the_weights_of_shallower_students_do_not_depend_on_the_folder(self):
+        loaders = Loaders(*(DataLoader(Dataset(queries(40), queries(40, 2)), 40, seed=7, dtype=torch.float64) for _ in range(2)))
+        session = session_of("students_mlp(3)_4_5_6_2", loaders, self.root)
+        session.desc.training_hparams = TrainingHparams("adam", 0.01, "3it")
+        found = []
+        for folder in ("here", "elsewhere"):
+            location = os.path.join(self.root, folder)
+            above = imitate_above(session, Layers((queries(5, 5),), "tanh"), network("students_mlp(3)_4_5_6_2"), location)
+            found.append(above.students)
+        self.assertEqual(found[0].sizes, [5, 6, 2])
+        for here, elsewhere in zip(found[0].parameters(), found[1].parameters(), strict=True):
+            self.assertTrue(torch.equal(here, elsewhere))
