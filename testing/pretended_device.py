@@ -5,6 +5,9 @@ its arguments are, computes on the CPU, and wraps the result, so that results ar
 `device="pretended"` make such tensors. The device has the dispatch key that torch reserves for external devices (`PrivateUse1`), so that
 autograd, torch.func, autocast, and fused optimizers treat it as a real one.
 
+The module registers the device when it is imported, for the rest of the process: torch counts devices in the first backward pass, and knows
+no others after that.
+
 It differs from a GPU in two ways. Random numbers come from the CPU's default generator when no generator is given. A file that is loaded
 without `map_location` gives CPU tensors.
 """
@@ -13,12 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from unittest import mock
 
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
 
 from platforms import local
@@ -41,28 +43,13 @@ def missing() -> str | None:
     return "a GPU is here, and torch prefers an external device to it once one is registered" if torch.cuda.is_available() else None
 
 
-def device() -> torch.device:
-    """The pretended device; the first call registers it with torch for the rest of the process."""
-    if not _libraries:
-        backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
-        everything, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
-        everything.fallback(_compute, "PrivateUse1")
-        everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-        for name in DIRECT:
-            aten.impl(name, functools.partial(_compute, _operation(name)), "PrivateUse1")
-        for name in SIXTEEN_BITS:
-            aten.impl(name, functools.partial(_compute_in_sixteen_bits, _operation(name)), "AutocastPrivateUse1")
-        _libraries.extend((everything, aten))
-    return torch.device(NAME)
-
-
 @dataclass
 class Platform(local.Platform):
     """The local machine with the pretended device as its GPU."""
 
     @property
     def torch_device(self) -> torch.device:
-        return device()
+        return torch.device(NAME)
 
 
 @contextlib.contextmanager
@@ -140,20 +127,25 @@ def _operation(name: str) -> torch._ops.OpOverload:
 
 def _compute(operation: torch._ops.OpOverload, *args, **kwargs):
     """Computes an operation that has an argument on the pretended device, or whose result is to be there."""
-    flat, structure = pytree.tree_flatten((args, kwargs))
-    _check(operation, args, kwargs, flat)
-    known = {id(_on_cpu(value)): value for value in flat if isinstance(value, torch.Tensor)}
-    cpu_args, cpu_kwargs = pytree.tree_unflatten([_on_cpu(value) for value in flat], structure)
-    result = operation(*cpu_args, **cpu_kwargs)
+    _check(operation, args, kwargs)
+    known: dict[int, torch.Tensor] = {}  # the arguments, by their tensors on the CPU
+
+    def on_cpu(value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            values = value.values if isinstance(value, PretendedTensor) else value
+            known[id(values)] = value
+            return values
+        return torch.device("cpu") if isinstance(value, torch.device) and value.type == NAME else value
+
+    result = operation(*_mapped(on_cpu, args), **{name: _mapped(on_cpu, value) for name, value in kwargs.items()})
     if kwargs.get("device") is not None and kwargs["device"].type != NAME:
         return result
-    return pytree.tree_map_only(torch.Tensor, lambda values: _wrapped(values, known), result)
+    return _mapped(lambda value: _wrapped(value, known) if isinstance(value, torch.Tensor) else value, result)
 
 
-def _on_cpu(value: object) -> object:
-    if isinstance(value, PretendedTensor):
-        return value.values
-    return torch.device("cpu") if isinstance(value, torch.device) and value.type == NAME else value
+def _mapped(change: Callable[[object], object], value: object) -> object:
+    """An argument or a result with a change to every value in it."""
+    return type(value)([_mapped(change, part) for part in value]) if isinstance(value, (list, tuple)) else change(value)
 
 
 def _wrapped(values: torch.Tensor, known: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -161,46 +153,55 @@ def _wrapped(values: torch.Tensor, known: dict[int, torch.Tensor]) -> torch.Tens
     tensor = known.get(id(values))
     if tensor is None:
         return PretendedTensor(values)
-    if (tensor.shape, tensor.stride()) != (values.shape, values.stride()):
+    if tensor.shape != values.shape or tensor.stride() != values.stride():
         raise NotImplementedError("the pretended device has no operation that gives a tensor another shape in place")
     return tensor
 
 
-def _check(operation: torch._ops.OpOverload, args: tuple, kwargs: dict, flat: list) -> None:
+def _check(operation: torch._ops.OpOverload, args: tuple, kwargs: dict) -> None:
     """Raises the RuntimeError of CUDA where an argument is on the CPU that has to be on the device, or the reverse."""
-    name = operation.overloadpacket.__name__.removesuffix("_")
-    for value in flat:
-        if isinstance(value, torch.Generator) and value.device.type != NAME:
-            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device.type}'")
+    name, takes_numbers, written = _rules(operation)
+    generator = kwargs.get("generator")
+    if generator is not None and generator.device.type != NAME:
+        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{generator.device.type}'")
     if name in ("copy", "_to_copy"):
         return
     if name in INDEXED:
         if not isinstance(args[0], PretendedTensor):
             raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-        flat = [args[0], *args[2:3]]
+        args = (args[0], None, *args[2:])
+
+    def check(value: object, is_written: bool) -> None:
+        if isinstance(value, (list, tuple)):
+            for part in value:
+                check(part, is_written)
+        elif isinstance(value, torch.Tensor) and value.device.type != NAME and (value.dim() or is_written or not takes_numbers):
+            found = f"found at least two devices, {NAME}:0 and {value.device}!"
+            raise RuntimeError(f"Expected all tensors to be on the same device, but {found} (in {operation})")
+
+    for place, value in [*enumerate(args), *kwargs.items()]:
+        check(value, place in written)
+
+
+@functools.cache
+def _rules(operation: torch._ops.OpOverload) -> tuple[str, bool, set[int | str]]:
+    """The name of an operation, whether it takes numbers on the CPU, and which arguments, by place and by name, it writes to."""
+    name, arguments = operation.overloadpacket.__name__.removesuffix("_"), operation._schema.arguments
     takes_numbers = torch.Tag.pointwise in operation.tags or name in NUMBERS or name.startswith("_foreach")
-    written = _written(operation, args, kwargs)
-    for value in flat:
-        if isinstance(value, torch.Tensor) and not isinstance(value, PretendedTensor):
-            if value.dim() or not takes_numbers or any(value is target for target in written):
-                found = f"found at least two devices, {NAME}:0 and {value.device}!"
-                raise RuntimeError(f"Expected all tensors to be on the same device, but {found} (in {operation})")
-
-
-def _written(operation: torch._ops.OpOverload, args: tuple, kwargs: dict) -> list:
-    """The arguments that an operation writes to."""
-    arguments = operation._schema.arguments
-    given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
-    names = [argument.name for argument in arguments if argument.alias_info is not None and argument.alias_info.is_write]
-    return pytree.tree_leaves([given.get(name) for name in names])
+    written = [(place, argument.name) for place, argument in enumerate(arguments) if argument.alias_info and argument.alias_info.is_write]
+    return name, takes_numbers, {key for pair in written for key in pair}
 
 
 def _compute_in_sixteen_bits(operation: torch._ops.OpOverload, *args, **kwargs):
     """Computes an operation in the number format of the autocast context around it."""
     dtype = torch.get_autocast_dtype(NAME)
+
+    def narrow(value: object) -> object:
+        is_narrowed = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64
+        return value.to(dtype) if is_narrowed else value
+
     with torch.autocast(NAME, enabled=False):
-        narrow = lambda value: value.to(dtype) if value.dtype in (torch.float32, torch.bfloat16, torch.float16) else value  # noqa: E731
-        return operation(*pytree.tree_map_only(torch.Tensor, narrow, args), **kwargs)
+        return operation(*_mapped(narrow, args), **kwargs)
 
 
 _torch_apply = torch.nn.Module._apply
@@ -216,3 +217,20 @@ def _apply(self: torch.nn.Module, change, recurse: bool = True) -> torch.nn.Modu
             parameter._backward_hooks = parameter._backward_hooks  # registers them for the tensor that the parameter is now
             self._parameters[name] = parameter
     return self
+
+
+def _register() -> None:
+    """Makes torch know the pretended device."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
+    everything, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    everything.fallback(_compute, "PrivateUse1")
+    everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for name in DIRECT:
+        aten.impl(name, functools.partial(_compute, _operation(name)), "PrivateUse1")
+    for name in SIXTEEN_BITS:
+        aten.impl(name, functools.partial(_compute_in_sixteen_bits, _operation(name)), "AutocastPrivateUse1")
+    _libraries.extend((everything, aten))
+
+
+if missing() is None:
+    _register()
