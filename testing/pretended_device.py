@@ -227,6 +227,7 @@ def _register() -> None:
     everything.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for name in DIRECT:
         aten.impl(name, functools.partial(_compute, _operation(name)), "PrivateUse1")
+    aten.impl("_efficientzerotensor", functools.partial(_compute, torch.ops.aten.zeros.default), "PrivateUse1")
     for name in SIXTEEN_BITS:
         aten.impl(name, functools.partial(_compute_in_sixteen_bits, _operation(name)), "AutocastPrivateUse1")
     _libraries.extend((everything, aten))
