@@ -1,0 +1,238 @@
+"""Every workflow runs on a device that refuses to mix with the CPU: a GPU where there is one, elsewhere a pretended one.
+
+The pretended device computes on the CPU, so that all results have to be the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+from lottery.branch import registry as branches
+from models import base
+from platforms import registry as platforms
+from pruning import registry as strategies
+from testing import dataset_files, pretended_device, toy_teacher
+from testing.test_case import CpuPlatform, TestCase
+from training import checkpointing
+
+ON_GPU = torch.cuda.is_available()
+LOSS_ERROR = 1e-5  # of an evaluation, relative: its batches have other sizes than on the CPU
+
+DIGITS = ("--default_hparams=digits_lenet_6_5", "--training_steps=2ep", "--batch_size=500", "--lr=0.1", "--global_seed=3", "--quiet")
+IMAGES = ("--default_hparams=cifar_resnet_8_4", "--training_steps=2ep", "--batch_size=4", "--global_seed=3", "--quiet")
+STUDENTS = ("--default_hparams=students_mlp(3)_3_5_2", "--training_steps=6it", "--batch_size=100", "--global_seed=3", "--quiet")
+POLISHED = ("--polish_optimizer=levenberg_marquardt", "--polish_steps=30it", "--global_seed=3")
+PICTURES = ("training.plotting.curves", "lottery.plotting.tickets", "lottery.plotting.comparison", "lottery.plotting.barriers")
+
+
+class DeviceTestCase(TestCase):
+    """A test that runs commands on the CPU and on the device."""
+
+    def setUp(self):
+        super().setUp()
+        if not ON_GPU and pretended_device.missing():
+            self.skipTest(pretended_device.missing())
+        for picture in PICTURES:
+            patch = mock.patch(picture)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def assert_same(self, *commands: tuple[str, ...], prepare: Callable[[], object] = lambda: None) -> None:
+        """That commands succeed on the device and write the networks, masks, evaluations and reports that they write on the CPU.
+
+        On a GPU, where roundings are others, that they write as many.
+
+        Args:
+            commands: the arguments of each.
+            prepare: writes what the commands need to the folder of results.
+        """
+        on_cpu = self.results("cpu", mock.patch.dict(platforms.registered_platforms, local=CpuPlatform), commands, prepare)
+        device = contextlib.nullcontext() if ON_GPU else pretended_device.installed()
+        on_device = self.results("device", device, commands, prepare)
+        self.assertEqual(on_device.keys(), on_cpu.keys())
+        self.assertTrue(on_cpu)
+        for path, expected in on_cpu.items() if not ON_GPU else ():
+            with self.subTest(path):
+                self.assert_equal(on_device[path], expected)
+
+    def results(
+        self, name: str, device: contextlib.AbstractContextManager, commands: tuple[tuple[str, ...], ...], prepare: Callable[[], object]
+    ) -> dict[str, object]:
+        """Runs commands in a folder of results of their own; returns what they have written, by path."""
+        root = os.path.join(self.root, name)
+        with mock.patch.dict(os.environ, EC_ROOT=root):
+            prepare()
+            with device:
+                for command in commands:
+                    status, out, err = self.command(*command)
+                    self.assertEqual((status, err), (0, ""), out)
+        files = [path for path in sorted(Path(root).rglob("*")) if "checkpoint" not in path.name]
+        results = {str(path.relative_to(root)): base.read_state(path) for path in files if path.suffix == ".pth"}
+        results |= {str(path.relative_to(root)): evaluations(path) for path in files if path.name == "logger"}
+        return results | {str(path.relative_to(root)): report(path) for path in files if path.name == "report.json"}
+
+    def assert_equal(self, result: object, expected: object):
+        """That two results are equal, their tensors bit for bit."""
+        if isinstance(expected, dict):
+            self.assertEqual(result.keys(), expected.keys())
+            for name, value in expected.items():
+                self.assert_equal(result[name], value)
+        elif isinstance(expected, list):
+            np.testing.assert_allclose(result, expected, rtol=LOSS_ERROR)
+        elif isinstance(expected, torch.Tensor):
+            self.assertTrue(torch.equal(result, expected))
+        else:
+            self.assertEqual(result, expected)
+
+
+def evaluations(path: Path) -> list[float]:
+    """The numbers in a log."""
+    return [number for line in path.read_text().splitlines() for number in np.ravel(json.loads(line.split("$")[2]))]
+
+
+def report(path: Path) -> dict[str, object]:
+    """What a report says of the network, but for the folder that it is in."""
+    content = json.loads(path.read_text())
+    return {name: content[name] for name in ("identified", "max_relative_error", "certificate", "layers", "before_finetuning")}
+
+
+def teacher(model_name: str, act_fun: str) -> tuple[str, ...]:
+    """The flags that ask a toy teacher, which they write."""
+    name, _ = toy_teacher.make(model_name, act_fun, seed=1)
+    return f"--teacher_name={name}", "--teacher_seed=1", f"--act_fun={act_fun}"
+
+
+class TestTraining(DeviceTestCase):
+    def test_a_fully_connected_network(self):
+        optimizers = {
+            "sgd": ("--momentum=0.9", "--warmup_steps=2it", "--milestone_steps=4it"),
+            "sgd on a plateau": ("--nesterov_momentum=0.9", "--plateau_opt"),
+            "adam": ("--optimizer_name=adam", "--lr=0.01", "--weight_decay=0.01", "--centred"),
+            "nadam": ("--optimizer_name=adam", "--nesterov_momentum=0.9", "--lr=0.01"),
+            "lbfgs": ("--optimizer_name=lbfgs", "--lr=1"),
+            "float64": ("--precision=float64",),
+            "bf16": ("--precision=bf16",),
+            "fp16": ("--precision=fp16",),
+            "frozen": ("--others_frozen",),
+            "other images": ("--subsample_fraction=0.5", "--random_labels_fraction=0.5", "--blur_factor=2"),
+            "rotation": ("--unsupervised_labels=rotation",),
+        }
+        for name, flags in optimizers.items():
+            with self.subTest(name):
+                self.assert_same(("train", *DIGITS, *flags))
+
+    def test_a_convolutional_network(self):
+        with dataset_files.cifar10(os.path.join(self.root, "datasets"), train=10, test=4):
+            for precision in ("float32", "bf16"):
+                with self.subTest(precision):
+                    self.assert_same(("train", *IMAGES, f"--precision={precision}"))
+
+    def test_a_network_on_images_that_are_read_from_files(self):
+        dataset_files.write_imagenet(os.path.join(self.root, "imagenet"))
+        flags = ("--training_steps=1ep", "--batch_size=6", "--warmup_steps=0it", "--global_seed=3", "--quiet")
+        self.assert_same(("train", "--default_hparams=imagenet_resnet_18_4", *flags))
+
+    def test_students(self):
+        asked = (*teacher("mlp_3_3_2", "tanh"), "--datagen=random:300")
+        flags = {
+            "adam": ("--centred",),
+            "lbfgs": ("--optimizer_name=lbfgs", "--lr=1", "--batch_size=300"),
+            "levenberg_marquardt": ("--optimizer_name=levenberg_marquardt", "--lr=1", "--batch_size=300"),
+        }
+        for name, own in flags.items():
+            with self.subTest(name):
+                self.assert_same(("train", *STUDENTS, *asked, *own), prepare=lambda: teacher("mlp_3_3_2", "tanh"))
+
+    def test_levenberg_marquardt_with_products(self):
+        asked = (*teacher("mlp_3_3_2", "tanh"), "--datagen=random:300", "--optimizer_name=levenberg_marquardt", "--lr=1")
+        with mock.patch("training.second_order.DENSE_PARAMETERS", 0):
+            self.assert_same(("train", *STUDENTS, *asked), prepare=lambda: teacher("mlp_3_3_2", "tanh"))
+
+    def test_an_interrupted_run_goes_on(self):
+        command = ("train", *DIGITS, "--optimizer_name=adam", "--lr=0.01", "--plateau_opt")
+        save = checkpointing.save
+
+        def save_and_stop(*state):
+            save(*state)
+            raise KeyboardInterrupt
+
+        def interrupt():
+            with (
+                pretended_device.installed() if not ON_GPU else contextlib.nullcontext(),
+                mock.patch.multiple("training.train", CHECKPOINT_SECONDS=0),
+                mock.patch.object(checkpointing, "SHARE", 1.0),
+                mock.patch.object(checkpointing, "save", save_and_stop),
+            ):
+                self.assertEqual(self.command(*command)[0], 130)
+            self.assertTrue(list(Path(os.environ["EC_ROOT"]).rglob("checkpoint.pth")))
+
+        self.assert_same(command, prepare=interrupt)
+
+
+class TestExtraction(DeviceTestCase):
+    def assert_extracts(self, model_name: str, act_fun: str, students: str, *flags: str) -> None:
+        asked = teacher(model_name, act_fun)
+        command = ("extract", f"--default_hparams={students}", *asked, *POLISHED, *flags, "--quiet")
+        self.assert_same(command, prepare=lambda: teacher(model_name, act_fun))
+        (path,) = Path(self.root, "device").rglob("report.json")
+        self.assertTrue(json.loads(path.read_text())["identified"])
+
+    def test_one_layer_of_tanh(self):
+        self.assert_extracts("mlp_3_3_2", "tanh", "students_mlp(5)_3_8_2", "--datagen=random:300", "--training_steps=100it")
+
+    def test_one_layer_of_relu(self):
+        self.assert_extracts("mlp_3_3_2", "relu", "students_mlp(5)_3_8_2", "--datagen=random:300", "--training_steps=100it")
+
+    def test_two_layers_of_tanh(self):
+        self.assert_extracts("mlp_3_3_3_2", "tanh", "students_mlp(5)_3_7_7_2", "--datagen=random:400", "--training_steps=300it")
+
+    def test_two_layers_of_relu(self):
+        flags = ("--datagen=random:400", "--training_steps=500it", "--gamma=0.4", "--beta=3", "--global_seed=2")
+        self.assert_extracts("mlp_3_3_2_2", "relu", "students_mlp(5)_3_6_5_2", *flags)
+
+
+class TestLottery(DeviceTestCase):
+    def test_each_strategy(self):
+        for name in strategies.registered_strategies:
+            with self.subTest(name):
+                self.assert_same(("lottery", *DIGITS, "--levels=2", f"--pruning_strategy={name}"))
+
+    def test_each_strategy_with_a_convolutional_network(self):
+        with dataset_files.cifar10(os.path.join(self.root, "datasets"), train=10, test=4):
+            for name in strategies.registered_strategies:
+                with self.subTest(name):
+                    self.assert_same(("lottery", *IMAGES, "--training_steps=1ep", "--levels=1", f"--pruning_strategy={name}"))
+
+    def test_each_strategy_with_students(self):
+        asked = (*teacher("mlp_3_3_2", "tanh"), "--datagen=random:300")
+        for name in strategies.registered_strategies:
+            with self.subTest(name):
+                command = ("lottery", *STUDENTS, *asked, "--levels=1", f"--pruning_strategy={name}")
+                self.assert_same(command, prepare=lambda: teacher("mlp_3_3_2", "tanh"))
+
+    def test_levels_that_start_later_or_from_another_training(self):
+        for flags in (
+            ("--rewinding_steps=2it",),
+            ("--pretrain", "--pretrain_training_steps=1ep", "--pretrain_unsupervised_labels=rotation"),
+        ):
+            with self.subTest(flags[0]):
+                self.assert_same(("lottery", *DIGITS, "--levels=1", *flags))
+
+    def test_each_branch(self):
+        for name in branches.registered_branches:
+            with self.subTest(name):
+                branch = ("lottery_branch", name, *DIGITS, "--levels=1")
+                self.assert_same(("lottery", *DIGITS, "--levels=1"), branch)
+
+
+if __name__ == "__main__":
+    unittest.main()
