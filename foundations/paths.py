@@ -19,6 +19,11 @@ def previous_checkpoint(location: str) -> str:
     return os.path.join(location, "checkpoint_previous.pth")
 
 
+def progress(location: str) -> str:
+    """How far training has come, as JSON; there only until it is complete."""
+    return os.path.join(location, "progress.json")
+
+
 def lock(location: str) -> str:
     """Who is at work on the run; there only while somebody is."""
     return os.path.join(location, ".lock")

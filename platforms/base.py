@@ -173,16 +173,17 @@ class Platform(Hparams, abc.ABC):
             raise ConfigError(f"{path} cannot be removed ({error.strerror or error})") from error
 
     @staticmethod
-    def write(path: str, content: str | bytes, keep: str | None = None) -> None:
+    def write(path: str, content: str | bytes, keep: str | None = None, durable: bool = True) -> None:
         """Puts a file in place in one stroke: whoever reads the path sees the old content or the new, never a part.
 
-        It is on the disk when this returns. A write that fails leaves nothing behind, and one whose process is killed a file whose name
+        A write that fails leaves nothing behind, and one whose process is killed a file whose name
         ends in the token of that process.
 
         Args:
             path: where; folders are made.
             content: text is written as UTF-8.
             keep: another path, in the same folder, to which the old content moves; for an instant there is no file under the first.
+            durable: whether the file is on the disk when this returns; if not, a power cut may cost it, and writing takes much less time.
 
         Raises:
             ConfigError: the folder cannot be made or written to, or the disk is full.
@@ -195,8 +196,9 @@ class Platform(Hparams, abc.ABC):
             os.makedirs(folder, exist_ok=True)
             with open(aside, "wb") as file:
                 file.write(content.encode("utf-8") if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             if keep and os.path.exists(path):
                 os.replace(path, keep)
             os.replace(aside, path)
@@ -206,7 +208,8 @@ class Platform(Hparams, abc.ABC):
             if not isinstance(error, OSError):
                 raise
             raise ConfigError(f"{path} cannot be written ({error.strerror or error}); what was there before is intact") from error
-        _flush(folder)
+        if durable:
+            _flush(folder)
 
     @classmethod
     def own_flags(cls) -> set[str]:

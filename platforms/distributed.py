@@ -172,9 +172,9 @@ class Platform(local.Platform):
         remove = super().remove
         self.on_primary(lambda: remove(path))
 
-    def write(self, path: str, content: str | bytes, keep: str | None = None) -> None:
+    def write(self, path: str, content: str | bytes, keep: str | None = None, durable: bool = True) -> None:
         write = super().write
-        self.on_primary(lambda: write(path, content, keep))
+        self.on_primary(lambda: write(path, content, keep, durable))
 
 
 def _status(error: BaseException) -> int:

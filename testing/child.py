@@ -83,7 +83,7 @@ def contents(root: str) -> dict[str, bytes]:
     found = {}
     for path in files(root):
         name = os.path.basename(path)
-        if name.endswith((".png", ".html")) or name.startswith(("checkpoint", "provenance")):
+        if name.endswith((".png", ".html")) or name.startswith(("checkpoint", "progress", "provenance")):
             continue
         with open(os.path.join(root, path), "rb") as file:
             content = file.read()
@@ -129,24 +129,29 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Writes:
-    """Notes the path of everything that is written in a file, which several processes may share."""
+    """Notes the path of everything that is durably written in a file, which several processes may share."""
 
     log: str
 
     def __call__(self) -> None:
         write = base.Platform.write
 
-        def noted(path: str, content: str | bytes, keep: str | None = None) -> None:
-            write(path, content, keep)
-            with open(self.log, "a") as file:
-                file.write(f"{os.getpid()} {path}\n")
+        def noted(path: str, content: str | bytes, keep: str | None = None, durable: bool = True) -> None:
+            write(path, content, keep, durable)
+            if durable:
+                with open(self.log, "a") as file:
+                    file.write(f"{os.getpid()} {path}\n")
 
         base.Platform.write = staticmethod(noted)
 
 
 @dataclass(frozen=True)
 class DieInWrite:
-    """Kills the process in the middle of a write, counted from 1: with `half` of the file written, the `whole`, or `between` two names."""
+    """Kills the process in the middle of a durable write, counted from 1.
+
+    Stages: `half` of the file is written; the `whole` of it; `between`: where the old file is kept, it has its other name, and the new file
+    has none; `placed`: the new file has its name.
+    """
 
     number: int
     stage: str
@@ -161,12 +166,12 @@ class DieInWrite:
             if written == self.number and self.stage == "half":
                 os.ftruncate(descriptor, about.st_size // 2)
             fsync(descriptor)
-            if written == self.number and self.stage != "between":
+            if written == self.number and self.stage in ("half", "whole"):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def replace_and_die(source: str, target: str) -> None:
             replace(source, target)
-            if written == self.number:
+            if written == self.number and (self.stage == "between" or source.endswith(".new")):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         os.fsync, os.replace = fsync_and_die, replace_and_die
@@ -226,7 +231,7 @@ class DiskFull:
     def __call__(self) -> None:
         write, seen = base.Platform.write, 0
 
-        def write_where_there_is_no_room(path: str, content: str | bytes, keep: str | None = None) -> None:
+        def write_where_there_is_no_room(path: str, content: str | bytes, keep: str | None = None, durable: bool = True) -> None:
             nonlocal seen
             seen += self.part in path
             if seen == self.number and self.part in path:
@@ -237,7 +242,7 @@ class DiskFull:
                     fill(self.ballast, room)
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-            write(path, content, keep)
+            write(path, content, keep, durable)
 
         base.Platform.write = staticmethod(write_where_there_is_no_room)
 

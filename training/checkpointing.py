@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
@@ -53,7 +54,11 @@ def save(
     schedule: Schedule,
     logger: MetricLogger,
 ) -> None:
-    """Writes the checkpoint of a run, in one stroke; the one before is kept."""
+    """Writes the checkpoint of a run in one stroke, keeps the one before, and then writes how far the run has come.
+
+    The checkpoint comes first: a process that is killed between the two writes leaves a progress that lags behind, and never one that no
+    checkpoint has. Nothing that is computed depends on the progress, so that it need not survive a power cut.
+    """
     state = {
         "model": model.state_dict(),
         "optimizer": model.whole(optimizer.state_dict()) if isinstance(model, Share) else optimizer.state_dict(),
@@ -64,11 +69,20 @@ def save(
         "random_cuda": torch.cuda.get_rng_state_all(),
     }
     get_platform().write(paths.checkpoint(location), base.to_bytes(state), keep=paths.previous_checkpoint(location))
+    _write_progress(location, schedule)
+
+
+def _write_progress(location: str, schedule: Schedule) -> None:
+    """Writes how far a run has come, for those who list runs."""
+    epoch = schedule.iteration // schedule.iterations_per_epoch
+    content = {"iteration": schedule.iteration, "epoch": epoch, "planned_iterations": schedule.planned}
+    get_platform().write(paths.progress(location), json.dumps(content) + "\n", durable=False)
 
 
 def drop_previous(location: str) -> None:
-    """Removes the checkpoint before the newest; for runs that are complete."""
-    get_platform().remove(paths.previous_checkpoint(location))
+    """Removes the checkpoint before the newest, and the progress; for runs that are complete."""
+    for path in (paths.previous_checkpoint(location), paths.progress(location)):
+        get_platform().remove(path)
 
 
 def restore(
@@ -94,6 +108,7 @@ def restore(
             failure = failure or error
             continue
         if failure:
+            _write_progress(location, schedule)
             get_platform().move(previous, newest)
             print(f"{str(failure).partition(';')[0]}; going on from the checkpoint before it", file=sys.stderr, flush=True)
         return logger

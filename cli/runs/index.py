@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cli.runs import checkpoint, records
+from cli.runs import records
 from extraction import report
 from foundations import paths
 from platforms.system import processes
@@ -132,7 +132,8 @@ class Run:
 
 _LOCK, _FAILURE, _LOGGER = (os.path.basename(path("")) for path in (paths.lock, paths.failure, paths.logger))
 _REPORT = os.path.basename(paths.report(""))
-_SPARSITY, _BARRIER, _CHECKPOINT = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.checkpoint))
+_SPARSITY, _BARRIER, _PROGRESS = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.progress))
+_CHECKPOINT, _PREVIOUS = (os.path.basename(path("")) for path in (paths.checkpoint, paths.previous_checkpoint))
 _PROVENANCE = os.path.basename(paths.provenance(""))
 _RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, records.RECORD)  # the first that there is tells the date of a run
 
@@ -379,7 +380,7 @@ def _bytes(entry: os.DirEntry) -> int:
 
 
 def _progress(run: Run) -> str:
-    """How far an interrupted run has come, from its checkpoint."""
+    """How far an interrupted run has come."""
     if run.part.startswith("clustering_"):
         return "students trained, no report yet" if _is_trained(run.students[1]) else _step(run.students, run.hparams)
     folder, files = run.folders[-1]
@@ -391,12 +392,16 @@ def _progress(run: Run) -> str:
 
 
 def _step(folder: Folder, hparams: Mapping[str, object]) -> str:
-    """The iteration of a checkpoint, and the length of training."""
+    """The iteration of the newest checkpoint, and the length of training; of runs of older versions the iteration is not known."""
     planned = hparams.get("training_steps", "?")
-    if _CHECKPOINT not in folder[1]:
+    location, names = folder
+    if not names & {_CHECKPOINT, _PREVIOUS}:
         return f"before the first checkpoint of {planned}"
-    iteration = checkpoint.iteration(paths.checkpoint(folder[0]))
-    return f"{'an unknown step' if iteration is None else f'step {iteration}'} of {planned}"
+    with contextlib.suppress(records.Damaged):
+        iteration = records.read_json(paths.progress(location)).get("iteration") if _PROGRESS in names else None
+        if type(iteration) is int:
+            return f"step {iteration} of {planned}"
+    return f"an unknown step of {planned}"
 
 
 def command(run: Run) -> str | None:

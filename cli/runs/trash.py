@@ -26,7 +26,7 @@ from platforms.system import files, locks
 LIST = "moved.json"
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.new)?")  # half-written files, and claims to locks, with the token of their process
 ABANDONED_SECONDS = 3600.0  # after which a half-written file is nobody's
-CHECKPOINTS = tuple(os.path.basename(path("")) for path in (paths.checkpoint, paths.previous_checkpoint))
+CHECKPOINTS = tuple(os.path.basename(path("")) for path in (paths.checkpoint, paths.previous_checkpoint, paths.progress))
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class DurabilityTest(TestCase):
 
     def test_a_run_that_is_killed_in_a_write_ends_in_the_same_bits(self):
         expected = self.undisturbed()
-        for stage in ("half", "whole", "between"):
+        for stage in ("half", "whole", "between", "placed"):
             self.assertEqual(self.start(ALWAYS, child.DieInWrite(CHECKPOINT, stage)).wait()[0], -9)
             self.assertNotEqual(child.contents(self.sims), expected)
             self.assertEqual(self.start().wait()[0], 0)

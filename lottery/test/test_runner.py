@@ -67,7 +67,7 @@ class LotteryTestCase(TestCase):
 
     def contents(self) -> dict[str, bytes]:
         """The bytes of every file under the root but pictures, checkpoints, and when the runs were started."""
-        others = (".png", "checkpoint.pth", "checkpoint_previous.pth", "provenance.json")
+        others = (".png", "checkpoint.pth", "checkpoint_previous.pth", "progress.json", "provenance.json")
         kept = [name for name in self.files() if not name.endswith(others)]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 
@@ -77,12 +77,12 @@ class LotteryTestCase(TestCase):
         for start in range(1, 100):
             writes = 0
 
-            def dying(path, content, keep=None, start=start):
+            def dying(path, content, keep=None, durable=True, start=start):
                 nonlocal writes
                 writes += 1
                 if writes == start and not after:
                     raise KeyboardInterrupt
-                write(path, content, keep)
+                write(path, content, keep, durable)
                 if writes == start:
                     raise KeyboardInterrupt
 

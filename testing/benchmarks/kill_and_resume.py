@@ -6,10 +6,11 @@ Result: 100 kills (44 at a moment, 40 in a write, 16 in pruning), 100 resumed to
 
 Small runs of every command, with checkpoints within epochs every few hundredths of a second. Kills come in turn at a moment drawn from the
 time that the run takes; in the middle of a write that is drawn from all of its writes, with half of the file written, the whole of it, or,
-of checkpoints, between the moments when the old one loses and the new one takes its name; and where there is pruning, at a line of Python
-drawn from those that it runs, masks' writing included. All are `kill -9`. The same command is then started again, and every file that it
-leaves is compared with those of the undisturbed run: weights, masks, logs, reports and records. Checkpoints, pictures, pages, when
-runs were started, and the seconds in reports are left out. No lock and no half-written file may be left.
+of checkpoints, between the moments when the old one loses and the new one takes its name, or just after that, before the progress of the
+run is written; and where there is pruning, at a line of Python drawn from those that it runs, masks' writing included. All are `kill -9`.
+The same command is then started again, and every file that it leaves is compared with those of the undisturbed run: weights, masks, logs,
+reports and records. Checkpoints, pictures, pages, when runs were started, and the seconds in reports are left out. No lock and no
+half-written file may be left.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ EXTRACT = (
     "--training_steps=100it", "--datagen=digits+random:300", "--gamma=0.7", "--beta=1", "--finetune_training_steps=3it",
 )  # fmt: skip
 LOTTERY = ("lottery", "--default_hparams=digits_lenet_8", "--training_steps=3ep", "--rewinding_steps=5it", "--global_seed=1", "--levels=2")
-STAGES = ("half", "whole", "between")
+STAGES = ("half", "whole", "between", "placed")
 MOMENT, WRITE, PRUNING = "at a moment", "in a write", "in pruning"
 TAKEN_FOR_OVER = 5  # kills in a row that came too late
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 from unittest import mock
 
@@ -11,6 +12,7 @@ from foundations import paths
 from foundations.errors import ConfigError
 from foundations.step import Step
 from models import base
+from platforms.platform import get_platform
 from testing.test_case import TestCase
 from training import checkpointing
 from training.metric_logger import MetricLogger
@@ -91,7 +93,7 @@ class CheckpointingTest(TestCase):
         for _ in range(3):
             self.before.train(2)
             self.before.save(self.root)
-        self.assertEqual(self.files(), ["checkpoint.pth", "checkpoint_previous.pth"])
+        self.assertEqual(self.files(), ["checkpoint.pth", "checkpoint_previous.pth", "progress.json"])
         self.after.restore(self.root)
         self.assertTrue(torch.equal(weights(self.after.model), weights(self.before.model)))
 
@@ -103,6 +105,33 @@ class CheckpointingTest(TestCase):
             self.before.save(self.root)
         self.after.restore(self.root)
         self.assertTrue(torch.equal(weights(self.after.model), saved))
+
+    def progress(self) -> dict[str, int]:
+        """What is written of how far the run has come."""
+        with open(paths.progress(self.root)) as file:
+            return json.load(file)
+
+    def test_how_far_a_run_has_come_is_written_as_json(self):
+        self.before.train(BATCHES)
+        self.before.save(self.root)
+        done = 4 + BATCHES
+        self.assertEqual(self.progress(), {"iteration": done, "epoch": done // BATCHES, "planned_iterations": 9 * BATCHES})
+
+    def test_a_run_killed_between_checkpoint_and_progress_tells_an_earlier_step_and_goes_on_from_the_later(self):
+        self.before.save(self.root)
+        self.before.train(2)
+        write = get_platform().write
+
+        def killed_before_progress(path: str, *content, **options):
+            if path == paths.progress(self.root):
+                raise KeyboardInterrupt
+            write(path, *content, **options)
+
+        with mock.patch.object(type(get_platform()), "write", staticmethod(killed_before_progress)), self.assertRaises(KeyboardInterrupt):
+            self.before.save(self.root)
+        self.assertEqual(self.progress()["iteration"], 4)
+        self.after.restore(self.root)
+        self.assertEqual(self.after.schedule.iteration, 6)
 
     def two(self) -> torch.Tensor:
         """Saves twice; returns the weights of the first time."""
@@ -126,7 +155,8 @@ class CheckpointingTest(TestCase):
             os.truncate(self.path, os.path.getsize(self.path) * tenths // 10)
             self.assert_previous(saved)
             self.assert_previous(saved, complaints=0)
-            self.assertEqual(self.files(), ["checkpoint.pth"])
+            self.assertEqual(self.files(), ["checkpoint.pth", "progress.json"])
+            self.assertEqual(self.progress()["iteration"], self.after.schedule.iteration)
 
     def test_where_a_single_bit_of_the_newest_is_wrong_the_one_before_is_used(self):
         for eighth in range(1, 8):
@@ -148,7 +178,7 @@ class CheckpointingTest(TestCase):
 
     def test_where_both_are_damaged_the_newest_is_named(self):
         self.two()
-        for name in self.files():
+        for name in ("checkpoint.pth", "checkpoint_previous.pth"):
             os.truncate(os.path.join(self.root, name), 100)
         self.assert_refused()
 

@@ -206,14 +206,15 @@ class StopTest(TrainTestCase):
             os.kill(os.getpid(), signal.SIGTERM)
             with self.assertRaises(Stopped):
                 train(hparams(), network(), regression_loader(), folder)
-        self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
+        self.assertEqual(sorted(os.listdir(folder)), ["checkpoint.pth", "progress.json"])
 
 
 class CheckpointTest(TrainTestCase):
     def test_epochs_shorter_than_a_second_share_a_checkpoint(self):
         folder, seen = self.folder(), []
-        train(hparams("3ep"), network(), regression_loader(), folder, Plan([lambda location, *_: seen.append(os.listdir(location))]))
-        self.assertEqual(seen, [[]] * (3 * BATCHES) + [["checkpoint.pth"]])
+        look = Plan([lambda location, *_: seen.append(sorted(os.listdir(location)))])
+        train(hparams("3ep"), network(), regression_loader(), folder, look)
+        self.assertEqual(seen, [[]] * (3 * BATCHES) + [["checkpoint.pth", "progress.json"]])
 
     def test_a_finished_run_keeps_one_checkpoint(self):
         folder = self.folder()

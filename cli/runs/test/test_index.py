@@ -6,8 +6,6 @@ import json
 import os
 from unittest import mock
 
-import torch
-
 from cli.runs import index, query, records
 from cli.runs.index import Run
 from cli.runs.names import Names
@@ -83,15 +81,19 @@ class TestUnfinished(TestIndex):
     def test_an_interrupted_run_tells_the_step_of_its_checkpoint(self):
         folder = self.start()
         self.assertEqual((self.only().state, self.only().note), ("interrupted", "before the first checkpoint of 40ep"))
-        state = {"model": torch.nn.Linear(3, 2).state_dict(), "optimizer": {}, "schedule": {"iteration": 120}, "logger": "a$1$2\n"}
-        torch.save(state, paths.checkpoint(folder))
-        self.assertEqual(self.only().note, "step 120 of 40ep")
+        write(paths.progress(folder), '{"iteration": 120, "epoch": 10, "planned_iterations": 480}\n')
+        self.assertEqual(self.only().note, "before the first checkpoint of 40ep", "without a checkpoint it begins anew")
+        for path in (paths.previous_checkpoint(folder), paths.checkpoint(folder)):
+            write(path, "weights")
+            self.assertEqual(self.only().note, "step 120 of 40ep")
 
-    def test_a_checkpoint_is_read_as_data(self):
+    def test_where_the_progress_is_missing_or_damaged_the_step_is_unknown(self):
         folder = self.start()
-        torch.save({"schedule": {"iteration": 120}, "trap": _Trap(os.path.join(self.root, "sprung"))}, paths.checkpoint(folder))
-        self.assertIn("step", self.only().note)
-        self.assertFalse(os.path.exists(os.path.join(self.root, "sprung")))
+        write(paths.checkpoint(folder), "of an older version")
+        self.assertEqual(self.only().note, "an unknown step of 40ep")
+        for text in ("", '{"iteration": 12', "[120]", "{}", '{"iteration": "\\u001b[2J"}', '{"iteration": 1.5}', '{"iteration": true}'):
+            write(paths.progress(folder), text)
+            self.assertEqual((self.only().state, self.only().note), ("interrupted", "an unknown step of 40ep"), text)
 
     def test_a_run_with_a_living_holder_is_running_and_with_a_dead_one_interrupted(self):
         folder = self.start()
@@ -126,16 +128,6 @@ class TestUnfinished(TestIndex):
         place = run_folders.lottery_run(self.root, run_folders.lottery(), 0, 1)
         os.unlink(paths.levels(place, 1))
         self.assertEqual((self.only().state, self.only().note), ("interrupted", "level 1: trained"))
-
-
-class _Trap:
-    """An object whose unpickling makes a folder."""
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
 
 
 class TestAnything(TestIndex):

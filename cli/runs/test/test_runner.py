@@ -217,6 +217,8 @@ class TestClearing(RunsTestCase):
             os.utime(path, (1, 1))
         kept = run_folders.record(self.desc.run_path(self.root, 1), self.desc, 1)
         write(paths.checkpoint(kept), "of an interrupted run")
+        write(paths.progress(kept), '{"iteration": 12}')
+        write(paths.progress(self.folder), '{"iteration": 480}')  # of a process that was killed just before it was done
         young = write(os.path.join(self.root, f"train_{'e' * 32}", "seed_3", "main", "hparams_dict"), '{"cut')
         valued = write(os.path.join(self.root, f"train_{'f' * 32}", "seed_4", "main", "hparams_dict"), '{"cut')
         write(os.path.join(os.path.dirname(valued), "model_ep2_it0.pth"), "weights")
@@ -224,7 +226,8 @@ class TestClearing(RunsTestCase):
         self.ask("gc", "--yes")
         gone = {os.path.relpath(path, self.root) for path in before - set(self.content())}
         run, lost = os.path.relpath(self.folder, self.root), f"train_{'f' * 32}/seed_3"
-        expected = {f"{run}/checkpoint.pth", f"{run}/{os.path.basename(half)}", lost, f"{lost}/main", f"{lost}/main/hparams_dict"}
+        expected = {f"{run}/checkpoint.pth", f"{run}/progress.json", f"{run}/{os.path.basename(half)}"}
+        expected |= {lost, f"{lost}/main", f"{lost}/main/hparams_dict"}
         self.assertEqual(gone, expected)
         self.assertTrue(os.path.exists(young) and os.path.exists(valued))
 
