@@ -1,7 +1,7 @@
 """Captured updates against plain ones.
 
-On the CPU a stand-in repeats the captured computation by calling it again, so that both have to give the same bits. Where a GPU is here, CUDA
-graphs have to give the bits of the stand-in.
+On the CPU a stand-in repeats the captured computation by calling it again, so that both have to give the same bits. Where a GPU is here,
+CUDA graphs have to give the bits of the stand-in.
 """
 
 import contextlib
