@@ -95,7 +95,9 @@ class Model(abc.ABC, nn.Module):
 
     def save(self, location: str, step: Step) -> None:
         """Writes the weights to the run folder under the name of the step."""
-        get_platform().write(paths.model(location, step), to_bytes(self.state_dict()))
+        state = self.state_dict()
+        state.update({name: values.contiguous() for name, values in state.items()})
+        get_platform().write(paths.model(location, step), to_bytes(state))
 
 
 def to_bytes(state: object) -> bytes:

@@ -19,6 +19,8 @@ from models.base import Model
 from platforms.platform import get_platform
 
 SIXTEEN_BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TENSOR_CORES = ("tf32", "bf16", "fp16")  # formats that GPUs multiply in tensor cores, whose convolutions read channels last
+CAPTURABLE = ("float32", "tf32", "bf16")  # formats of updates that need nothing from the CPU; rates of captured updates are float32
 TF32_CAPABILITY = (8, 0)  # of NVIDIA GPUs that have tf32
 
 
@@ -46,12 +48,14 @@ class Arithmetic:
     Attributes:
         forward: the model's forward pass, in the number format asked for and on all devices of the platform.
         scaler: what scales the losses of fp16; for all other formats it does nothing.
+        is_capturable: whether an update computes on one device, by itself.
     """
 
     def __init__(self, training_hparams: TrainingHparams, model: Model, joint: bool = False):
         name = training_hparams.arithmetic
         forward = MixedPrecision(model, SIXTEEN_BITS[name]) if name in SIXTEEN_BITS else model
         self.forward = get_platform().wrap_distributed(forward) if joint else data_parallel(model, forward)
+        self.is_capturable = name in CAPTURABLE and self.forward is forward
         self.scaler = torch.amp.GradScaler(get_platform().torch_device.type, enabled=name == "fp16")
 
     def update(self, optimizer: torch.optim.Optimizer, objective) -> torch.Tensor:
@@ -82,6 +86,20 @@ def check(training_hparams: TrainingHparams) -> None:
 
 def _has_tf32(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_CAPABILITY
+
+
+@contextlib.contextmanager
+def channels_last(training_hparams: TrainingHparams, model: Model) -> Iterator[None]:
+    """For a while, the kernels of a convolutional network on a GPU lie in memory with channels last, where tensor cores multiply."""
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    wanted = on_gpu and model.channels is not None and training_hparams.arithmetic in TENSOR_CORES
+    if wanted:
+        model.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        if wanted:
+            model.to(memory_format=torch.contiguous_format)
 
 
 @contextlib.contextmanager

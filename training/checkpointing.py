@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import dataclass, field
 
 import torch
 
@@ -46,30 +47,35 @@ class Pace:
         self.cost = self.saved - self.begun
 
 
-def save(
-    location: str,
-    model: base.Model,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    schedule: Schedule,
-    logger: MetricLogger,
-) -> None:
+@dataclass
+class State:
+    """What changes in a run, and what a checkpoint holds of it beside the random generators."""
+
+    model: base.Model
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    logger: MetricLogger = field(default_factory=MetricLogger)
+
+
+def save(location: str, state: State) -> None:
     """Writes the checkpoint of a run in one stroke, keeps the one before, and then writes how far the run has come.
 
     The checkpoint comes first: a process that is killed between the two writes leaves a progress that lags behind, and never one that no
     checkpoint has. Nothing that is computed depends on the progress, so that it need not survive a power cut.
     """
-    state = {
+    model, optimizer = state.model, state.optimizer.state_dict()
+    content = {
         "model": model.state_dict(),
-        "optimizer": model.whole(optimizer.state_dict()) if isinstance(model, Share) else optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "schedule": schedule.state_dict(),
-        "logger": str(logger),
+        "optimizer": model.whole(optimizer) if isinstance(model, Share) else optimizer,
+        "scaler": state.scaler.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "logger": str(state.logger),
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all(),
     }
-    get_platform().write(paths.checkpoint(location), base.to_bytes(state), keep=paths.previous_checkpoint(location))
-    _write_progress(location, schedule)
+    get_platform().write(paths.checkpoint(location), base.to_bytes(content), keep=paths.previous_checkpoint(location))
+    _write_progress(location, state.schedule)
 
 
 def _write_progress(location: str, schedule: Schedule) -> None:
@@ -85,15 +91,13 @@ def drop_previous(location: str) -> None:
         get_platform().remove(path)
 
 
-def restore(
-    location: str, model: base.Model, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule
-) -> MetricLogger | None:
-    """Puts the run's checkpoint, if there is one, into the model, the optimizer, the scaler, the schedule and the random generators.
+def restore(location: str, state: State) -> bool:
+    """Puts the run's checkpoint, if there is one, into the state and the random generators.
 
     Where it is damaged, the one before takes its place, with a line that says so.
 
     Returns:
-        The log so far; None where there is no checkpoint.
+        Whether there is a checkpoint.
 
     Raises:
         ConfigError: all checkpoints there are are damaged, or belong to another run; the newest of them is named.
@@ -103,40 +107,40 @@ def restore(
     failure = None
     for path in there:
         try:
-            logger = _restore(path, model, optimizer, scaler, schedule)
+            _restore(path, state)
         except ConfigError as error:
             failure = failure or error
             continue
         if failure:
-            _write_progress(location, schedule)
+            _write_progress(location, state.schedule)
             get_platform().move(previous, newest)
             print(f"{str(failure).partition(';')[0]}; going on from the checkpoint before it", file=sys.stderr, flush=True)
-        return logger
+        return True
     if failure:
         raise failure
-    return None
+    return False
 
 
-def _restore(
-    path: str, model: base.Model, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule
-) -> MetricLogger:
-    state = base.read_state(path)
+def _restore(path: str, state: State) -> None:
+    content, model = base.read_state(path), state.model
     try:
-        model.load_state_dict(state["model"])
-        _restore_optimizer(optimizer, model.own(state["optimizer"]) if isinstance(model, Share) else state["optimizer"])
-        scaler.load_state_dict(state["scaler"] if scaler.is_enabled() else {})
-        schedule.load_state_dict(state["schedule"])
-        logger = MetricLogger.from_str(state["logger"])
-        torch.set_rng_state(state["random"])
-        for device, random in zip(range(torch.cuda.device_count()), state["random_cuda"], strict=False):
+        model.load_state_dict(content["model"])
+        _restore_optimizer(state.optimizer, model.own(content["optimizer"]) if isinstance(model, Share) else content["optimizer"])
+        state.scaler.load_state_dict(content["scaler"] if state.scaler.is_enabled() else {})
+        state.schedule.load_state_dict(content["schedule"])
+        state.logger = MetricLogger.from_str(content["logger"])
+        torch.set_rng_state(content["random"])
+        for device, random in zip(range(torch.cuda.device_count()), content["random_cuda"], strict=False):
             torch.cuda.set_rng_state(random, device)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a checkpoint of this run ({reason(error)}); move it away to start anew") from error
-    return logger
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """`load_state_dict`, but every tensor keeps its number format; torch casts those of float64 models, and loses bits of NAdam's."""
+    """`load_state_dict`, but every tensor keeps its number format, and lies in memory as its parameter does.
+
+    torch casts the tensors of float64 models, and loses bits of NAdam's. Fused kernels refuse moments that lie otherwise than weights.
+    """
     _check_groups(optimizer, state)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for place, values in state["state"].items():
@@ -144,10 +148,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
             _check_shapes(optimizer, parameters[place], name, value)
     optimizer.load_state_dict(state)
     for place, values in state["state"].items():
-        restored = optimizer.state[parameters[place]]
+        parameter, restored = parameters[place], optimizer.state[parameters[place]]
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
-                restored[name] = restored[name].to(value.dtype).copy_(value)
+                like = parameter if value.shape == parameter.shape else restored[name]
+                restored[name] = torch.empty_like(like, dtype=value.dtype, device=restored[name].device).copy_(value)
 
 
 def _check_groups(optimizer: torch.optim.Optimizer, state: dict) -> None:

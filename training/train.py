@@ -16,7 +16,7 @@ from models.base import Model
 from platforms.platform import get_platform
 from platforms.system import memory
 from platforms.system.signals import Stopped
-from training import arithmetic, checkpointing, sharing, standard_callbacks
+from training import arithmetic, captured, checkpointing, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
 from training.plan import STANDARD, WHOLE, Plan, StandardPlan
@@ -67,51 +67,62 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
         Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
     """
     memory.keep_freed()
-    iterations, parallelism, whole = len(train_loader), sharing.parallelism_of(training_hparams, model), model
+    parallelism = sharing.parallelism_of(training_hparams, model)
     arithmetic.check(training_hparams)
     model.to(get_platform().torch_device, getattr(torch, training_hparams.stored_precision))
     if parallelism is Parallelism.PRIMARY:
         everything = training_hparams, model, train_loader, output_location, plan
-        return Step(sharing.on_primary(model, lambda: train(*everything).iteration), iterations, last=True)
-    if parallelism is Parallelism.NETWORKS:
-        model = sharing.Share(whole)
-    if parallelism is Parallelism.EXAMPLES:
-        train_loader = train_loader.divided(get_platform().rank, get_platform().world_size)
-    computed = arithmetic.Arithmetic(training_hparams, model, parallelism is Parallelism.EXAMPLES)
-    optimizer = get_optimizer(training_hparams, model)
-    planned = plan.end or Step.from_str(training_hparams.training_steps, iterations)
-    schedule = Schedule(training_hparams, optimizer, iterations, planned)
-    schedule.advance_to(plan.start or Step.zero(iterations))
+        return Step(sharing.on_primary(model, lambda: train(*everything).iteration), len(train_loader), last=True)
     torch.manual_seed(derive(train_loader.seed, "training"))
-    logger = checkpointing.restore(output_location, model, optimizer, computed.scaler, schedule) or MetricLogger()
+    with arithmetic.tf32(training_hparams.arithmetic == "tf32"), arithmetic.channels_last(training_hparams, model):
+        if parallelism is Parallelism.EXAMPLES:
+            train_loader = train_loader.divided(get_platform().rank, get_platform().world_size)
+        if parallelism is not Parallelism.NETWORKS:
+            return _train(training_hparams, model, train_loader, output_location, plan)
+        share = sharing.Share(model)
+        end = _train(training_hparams, share, train_loader, output_location, plan)
+        model.load_state_dict(share.state_dict())
+        return end
+
+
+def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoader, output_location: str, plan: Plan) -> Step:
+    """The loop of `train`, over what this process trains of the model or sees of the batches."""
+    iterations = len(train_loader)
+    _, parts = train_loader.part
+    computed, optimizer = arithmetic.Arithmetic(training_hparams, model, joint=parts > 1), get_optimizer(training_hparams, model)
+    schedule = Schedule(training_hparams, optimizer, iterations, plan.end or Step.from_str(training_hparams.training_steps, iterations))
+    schedule.advance_to(plan.start or Step.zero(iterations))
+    state = checkpointing.State(model, optimizer, computed.scaler, schedule)
+    checkpointing.restore(output_location, state)
     pace, batches = checkpointing.Pace(CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_WITHIN), None
 
-    with arithmetic.tf32(training_hparams.arithmetic == "tf32"):
+    def plain_update(examples: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+        model.train()
+        return computed.update(optimizer, Objective(model, examples, labels, computed, share))
+
+    with captured.updates(plain_update, optimizer, train_loader, computed) as update:
         while True:
             step = Step(schedule.iteration, iterations, last=schedule.is_over())
-            _save_or_stop(output_location, step, pace, (model, optimizer, computed.scaler, schedule, logger))
+            _save_or_stop(output_location, step, pace, state)
             for callback in plan.callbacks:
-                callback(output_location, step, model, optimizer, logger)
+                callback(output_location, step, model, optimizer, state.logger)
             if step.last:
                 checkpointing.drop_previous(output_location)
-                if parallelism is Parallelism.NETWORKS:
-                    whole.load_state_dict(model.state_dict())
                 return step
-            if any(is_met(step, model, logger) for is_met in plan.stop_when):
+            if any(is_met(step, model, state.logger) for is_met in plan.stop_when):
                 schedule.stop()
             if batches is None or step.it == 0:
                 batches = train_loader.epoch(step.ep, step.it)
-            model.train()
-            objective = Objective(model, *next(batches), computed, train_loader.share(step.it))
-            schedule.step(computed.update(optimizer, objective))
+            examples, labels = next(batches)
+            schedule.step(update(examples, labels, train_loader.share(step.it)))
 
 
-def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: tuple) -> None:
+def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: checkpointing.State) -> None:
     """Writes a checkpoint where one is due, or where the run is to stop; then it raises Stopped."""
     notes = not step.last and get_platform().is_stopping, pace.is_due(step)
     stop, due = get_platform().any_process(*notes, at_once=step.it == 0 or step.last)
     if stop or due:
-        checkpointing.save(output_location, *state)
+        checkpointing.save(output_location, state)
         pace.done()
     if stop:
         raise Stopped(f"{output_location} has stopped at {step}")

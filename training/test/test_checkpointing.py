@@ -15,7 +15,6 @@ from models import base
 from platforms.platform import get_platform
 from testing.test_case import TestCase
 from training import checkpointing
-from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
 from training.test.test_train import BATCHES, hparams, network, regression_loader, weights
 from training.train import Objective
@@ -33,19 +32,18 @@ class Parts:
         self.model = network(model_name)
         self.optimizer = get_optimizer(training_hparams, self.model)
         self.schedule = Schedule(training_hparams, self.optimizer, BATCHES, Step(9 * BATCHES, BATCHES))
-        self.logger = MetricLogger()
-        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.state = checkpointing.State(self.model, self.optimizer, torch.amp.GradScaler("cpu", enabled=False), self.schedule)
 
     def train(self, updates: int):
         for examples, labels in [*regression_loader().epoch(0), *regression_loader().epoch(1)][:updates]:
             self.schedule.step(self.optimizer.step(Objective(self.model, examples, labels)))
-        self.logger.add("loss", Step(self.schedule.iteration, BATCHES), 1 / 3)
+        self.state.logger.add("loss", Step(self.schedule.iteration, BATCHES), 1 / 3)
 
     def save(self, location: str):
-        checkpointing.save(location, self.model, self.optimizer, self.scaler, self.schedule, self.logger)
+        checkpointing.save(location, self.state)
 
-    def restore(self, location: str) -> MetricLogger | None:
-        return checkpointing.restore(location, self.model, self.optimizer, self.scaler, self.schedule)
+    def restore(self, location: str) -> bool:
+        return checkpointing.restore(location, self.state)
 
 
 class CheckpointingTest(TestCase):
@@ -67,15 +65,15 @@ class CheckpointingTest(TestCase):
 
     def test_where_there_is_none_nothing_is_restored(self):
         start = weights(self.after.model)
-        self.assertIsNone(self.after.restore(self.root))
+        self.assertFalse(self.after.restore(self.root))
         self.assertTrue(torch.equal(weights(self.after.model), start))
 
     def test_model_optimizer_schedule_and_log_are_restored(self):
         self.before.save(self.root)
-        logger = self.after.restore(self.root)
+        self.assertTrue(self.after.restore(self.root))
         self.assertTrue(torch.equal(weights(self.after.model), weights(self.before.model)))
         self.assertEqual(self.after.schedule.state_dict(), self.before.schedule.state_dict())
-        self.assertEqual(str(logger), str(self.before.logger))
+        self.assertEqual(str(self.after.state.logger), str(self.before.state.logger))
         for ours, theirs in zip(self.before.optimizer.state.values(), self.after.optimizer.state.values(), strict=True):
             self.assertEqual(set(ours), {"step", "exp_avg", "exp_avg_sq"})
             for name, value in ours.items():

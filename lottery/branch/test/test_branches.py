@@ -184,7 +184,7 @@ class TestRetrain(BranchTestCase):
             self.assert_same(self.weights(folder, f"ep0_it{start}"), self.weights(trunk[2], "ep0_it1"))
             model = models.get(LotteryDesc.default_for("digits_lenet_6_5").model_hparams, 10)
             model.load_state_dict(self.weights(trunk[2], "ep0_it1"))
-            expected = self.trained(model, mask, TrainingHparams("sgd", 0.05, "2ep", momentum=0.5), start_step=Step(start, 3))
+            expected = self.trained(model, mask, TrainingHparams("sgd", 0.05, "2ep", momentum=0.5), start=Step(start, 3))
             self.assert_same(self.weights(folder, "ep2_it0"), expected)
             shutil.rmtree(os.path.join(self.root, "plain"))
 

@@ -1,0 +1,164 @@
+"""Updates that are captured once and replayed, for networks whose kernels take less time than their launches.
+
+An update of a small network is some dozens of kernels of a few microseconds each, and Python takes longer to launch them than the GPU to
+compute them. So a whole update, from the forward pass to the new weights, is captured as a CUDA graph, which one launch replays. A replay
+reads and writes the same memory every time: each batch is copied to the same two tensors, and the learning rate is a tensor as well.
+
+The first updates are not captured, so that what is made only once (state of the optimizer, workspaces) is there. Neither are batches of
+another size, such as the last of an epoch. All of them compute with the same kernels and the same learning rate as a replay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+
+from datasets.base import DataLoader
+from foundations.errors import reason
+from platforms.platform import get_platform
+from training.arithmetic import Arithmetic
+
+Update = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]  # from examples, labels and their share of a batch to the loss
+Capture = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]  # from a computation to what repeats it
+
+WARM_UP = 3  # updates before the one that is captured
+OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam)  # those whose fused kernels read the learning rate from a tensor
+
+
+@contextlib.contextmanager
+def updates(update: Update, optimizer: torch.optim.Optimizer, loader: DataLoader, computed: Arithmetic) -> Iterator[Update]:
+    """The updates of a training run, captured where the device and the run allow it; the run is what the block does.
+
+    Where updates are captured, the block works on a stream of its own: a capture must not depend on work of the default stream.
+
+    Args:
+        update: takes a step of the optimizer on a batch.
+        optimizer: on the parameters of the network.
+        loader: the batches.
+        computed: how the run computes.
+    """
+    device = get_platform().torch_device
+    capture = capture_on(device)
+    if capture is None or loader.is_stream or not computed.is_capturable or type(optimizer) not in OPTIMIZERS:
+        yield update
+        return
+    with _side_stream(device):
+        yield CapturedUpdate(update, optimizer, min(loader.batch_size, len(loader.dataset)), capture)
+
+
+def capture_on(device: torch.device) -> Capture | None:
+    """How computations are captured on a device; None where they are not."""
+    return cuda_graph if device.type == "cuda" else None
+
+
+def cuda_graph(computation: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Captures a computation on the current stream, which must not be the default stream; nothing is computed before the first replay.
+
+    Returns:
+        A function that computes it again, from what is in the same memory, and gives the same result tensor.
+
+    Raises:
+        RuntimeError: something in the computation cannot be captured.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        result = computation()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+class CapturedUpdate:
+    """An update that is captured at its first whole batch after the warm-up; where that fails, a note says so, and no update is captured.
+
+    Calling it gives the loss before the update, in a tensor that the next call may overwrite.
+
+    Args:
+        update: takes a step of the optimizer on a batch.
+        optimizer: one of OPTIMIZERS; its learning rate stays a number for everybody else.
+        batch_size: examples of the batches that are captured.
+        capture: captures a computation.
+    """
+
+    def __init__(self, update: Update, optimizer: torch.optim.Optimizer, batch_size: int, capture: Capture):
+        self._update, self._optimizer, self._batch_size = update, optimizer, batch_size
+        self._capture: Capture | None = capture
+        self._replay: Callable[[], torch.Tensor] | None = None
+        self._inputs: tuple[torch.Tensor, ...] = ()
+        self._whole_batches = 0
+        device = optimizer.param_groups[0]["params"][0].device
+        self._rate = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)  # as kernels want it
+        self._rate_value = 0.0
+
+    def __call__(self, examples: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
+        self._set_rate()
+        if len(examples) == self._batch_size:
+            self._whole_batches += 1
+            if self._replay is None and self._whole_batches > WARM_UP and self._capture is not None:
+                self._record(self._capture, examples, labels)
+            if self._replay is not None:
+                for place, values in zip(self._inputs, (examples, labels), strict=True):
+                    place.copy_(values)
+                return self._replay()
+        with self._rate_as_tensor():
+            return self._update(examples, labels, share)
+
+    def _set_rate(self) -> None:
+        """Writes the learning rate to its tensor where it has changed."""
+        rate = self._optimizer.param_groups[0]["lr"]
+        if rate != self._rate_value:
+            self._rate.fill_(rate)
+            self._rate_value = rate
+
+    def _record(self, capture: Capture, examples: torch.Tensor, labels: torch.Tensor) -> None:
+        self._inputs = examples.clone(), labels.clone()
+        try:
+            self._replay = capture(self._update_from_inputs)
+        except RuntimeError as error:
+            self._capture, self._inputs = None, ()
+            print(f"Note: updates are not captured ({reason(error)}), and take longer", file=sys.stderr, flush=True)
+
+    def _update_from_inputs(self) -> torch.Tensor:
+        with self._rate_as_tensor(capturable=True):
+            return self._update(*self._inputs, 1.0)
+
+    @contextlib.contextmanager
+    def _rate_as_tensor(self, **changes: object) -> Iterator[None]:
+        """For a while, the optimizer reads the learning rate from its tensor, with other changes to settings that it has."""
+        changes["lr"] = self._rate
+        before = [dict(group) for group in self._optimizer.param_groups]
+        for group in self._optimizer.param_groups:
+            group.update({name: value for name, value in changes.items() if name in group})
+        try:
+            yield
+        finally:
+            for group, settings in zip(self._optimizer.param_groups, before, strict=True):
+                group.update(settings)
+
+
+@contextlib.contextmanager
+def _side_stream(device: torch.device) -> Iterator[None]:
+    """On a GPU, has a block work on a stream beside the default one, after what was begun there and before what comes after the block."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = _stream_of(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.cuda.current_stream(device).wait_stream(stream)
+
+
+@functools.cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """The same stream for all runs, which share the memory that the allocator keeps for it."""
+    return torch.cuda.Stream(device)
