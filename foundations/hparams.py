@@ -13,8 +13,11 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from foundations.errors import ConfigError
+
+Bundle = TypeVar("Bundle", bound="Hparams")
 
 
 def unhashed(default: object) -> dataclasses.Field:
@@ -79,7 +82,7 @@ class Hparams:
                 flag.values = values
 
     @classmethod
-    def create_from_args(cls, args: argparse.Namespace, prefix: str | None = None) -> Hparams:
+    def create_from_args(cls: type[Bundle], args: argparse.Namespace, prefix: str | None = None) -> Bundle:
         """The bundle that parsed flags describe.
 
         Raises:
@@ -131,7 +134,7 @@ class Hparams:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Hparams:
+    def from_dict(cls: type[Bundle], values: Mapping[str, object]) -> Bundle:
         """The bundle that `to_dict` described; fields that it did not know have their defaults.
 
         Raises:
@@ -150,7 +153,7 @@ class Hparams:
         return cls(**found)
 
     @classmethod
-    def from_text(cls, texts: Mapping[str, str]) -> Hparams:
+    def from_text(cls: type[Bundle], texts: Mapping[str, str]) -> Bundle:
         """The bundle whose values `display` showed as text; names that it does not know are passed over.
 
         Raises:

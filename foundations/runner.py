@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from foundations.arguments import ArgumentParser
+
 
 class Runner(abc.ABC):
     """A workflow: its flags, and what happens when it runs. `computes` says whether it takes a platform, and its flags.
@@ -35,7 +37,7 @@ class Runner(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def add_args(parser: argparse.ArgumentParser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         """Adds the workflow's flags."""
 
     @staticmethod

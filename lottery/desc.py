@@ -8,6 +8,7 @@ import os
 import types
 
 from foundations import step
+from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import show
 from foundations.errors import ConfigError
@@ -107,7 +108,7 @@ class LotteryDesc(TrainingDesc):
         return self.display
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser, defaults: LotteryDesc | None = None) -> None:
+    def add_args(parser: ArgumentParser, defaults: LotteryDesc | None = None) -> None:
         from datasets import registry as datasets
         from pruning import registry as pruning
         from training import optimizers

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from foundations import paths
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Runner
@@ -53,7 +54,7 @@ class LotteryRunner(Runner):
         return "Run a pruning experiment: lottery tickets, level by level."
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         training_job.add_job_args(parser)
         LevelArgs.add_args(parser)
         name = parser.peek("default_hparams")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.model_hparams import ModelHparams
@@ -24,7 +25,7 @@ class TrainingDesc(Desc):
         return "train"
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser, defaults: TrainingDesc | None = None) -> None:
+    def add_args(parser: ArgumentParser, defaults: TrainingDesc | None = None) -> None:
         """Adds the flags of the three groups, with the given defaults."""
         from datasets import registry as datasets
         from models import registry as models

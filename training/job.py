@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from foundations import paths
+from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
@@ -58,7 +58,7 @@ class JobArgs(Hparams):
             raise unknown("--tracker_mode", self.tracker_mode, TRACKER_MODES)
 
 
-def add_job_args(parser: argparse.ArgumentParser) -> None:
+def add_job_args(parser: ArgumentParser) -> None:
     """Adds the flags that every command has which trains."""
     from training.trackers import registry as trackers
 
@@ -155,7 +155,7 @@ def summary(location: str) -> str:
     return f"Finished: test {', '.join(shown)}"
 
 
-def check(desc: Desc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Teacher | None, Callable[[], None]]:
+def check(desc: TrainingDesc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Teacher | None, Callable[[], None]]:
     """Checks the dataset, the model and the training of a descriptor, and that they fit together, writing nothing.
 
     Returns:
@@ -196,7 +196,7 @@ def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> Non
         )
 
 
-def check_freezing(desc: Desc) -> None:
+def check_freezing(desc: TrainingDesc) -> None:
     """Raises a ConfigError for frozen layers of students that a second-order optimizer would take to be the same in all of them."""
     from models.students import Model as Students
 
@@ -205,7 +205,7 @@ def check_freezing(desc: Desc) -> None:
         raise ConfigError(f"--optimizer_name: {name} trains students whole; leave out --output_frozen and --others_frozen, or use lbfgs")
 
 
-def check_centring(desc: Desc) -> None:
+def check_centring(desc: TrainingDesc) -> None:
     """Raises a ConfigError for centred steps of a network that is not fully connected."""
     from models import registry as models
     from models.mlp import Perceptron

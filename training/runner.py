@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from foundations.arguments import ArgumentParser
 from foundations.runner import Runner
 from training.desc import TrainingDesc
 from training.job import JobArgs, TrainingRun, add_job_args
@@ -20,7 +21,7 @@ class TrainingRunner(TrainingRun, Runner):
         return "Train a model."
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         add_job_args(parser)
         name = parser.peek("default_hparams")
         TrainingDesc.add_args(parser, TrainingDesc.default_for(name) if name else None)

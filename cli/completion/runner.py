@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cli.commands import CommandsRunner
+from foundations.arguments import ArgumentParser
 from foundations.errors import unknown
 from platforms.platform import get_platform
 
@@ -37,7 +38,7 @@ class CompletionRunner(CommandsRunner):
         return SHELLS
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         parser.add_argument("shell", metavar="SHELL", help=f"One of: {', '.join(SHELLS)}.")
         parser.epilog = (
             "`source` that file in the start file of the shell (~/.bashrc or ~/.zshrc), and write it anew when there are new commands or "

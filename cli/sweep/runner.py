@@ -23,6 +23,7 @@ from foundations.arguments import ArgumentParser
 from foundations.errors import Busy, ConfigError, unknown
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
+from platforms import registry, slurm
 from platforms.platform import get_platform
 from platforms.system import signals
 
@@ -145,8 +146,6 @@ class SweepRunner(CommandsRunner):
         Raises:
             ConfigError: they are to be run on a platform that a sweep does not go with, or in a way that does not go with it.
         """
-        from platforms import registry
-
         names = {word.name for word in self.words}
         if self._platform is registry.get("distributed"):
             raise ConfigError("--platform: distributed shares one run among processes; valid for a sweep: local, slurm")
@@ -213,14 +212,11 @@ def _title(planned: Planned, names: Names) -> str:
 
 def _queue() -> dict[str, str]:
     """The runs that are in the queue of a cluster; none where there is no cluster to be asked, as for a look at the plan."""
-    from platforms import slurm
-
     return slurm.queue() if shutil.which("squeue") else {}
 
 
 def _submit(commands: Commands, command: str, todo: Sequence[Planned]) -> None:
     """Submits runs to a cluster, those that differ in their seed alone as an array of jobs."""
-
     arrays: dict[tuple[str, ...], list[int]] = {}
     for each in todo:
         arrays.setdefault(tuple(each.combination.without(plan.SEED)), []).append(each.run.seed)

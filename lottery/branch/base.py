@@ -18,6 +18,7 @@ from typing import ClassVar
 from datasets import registry as datasets
 from datasets.base import DataLoader
 from foundations import paths
+from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
@@ -171,7 +172,7 @@ class Branch(Runner, abc.ABC):
     # The runner.
 
     @classmethod
-    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+    def add_args(cls, parser: ArgumentParser) -> None:
         training_job.add_job_args(parser)
         LevelRangeArgs.add_args(parser)
         fields = cls.Arguments.hyperparameters()

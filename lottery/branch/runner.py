@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.runner import Runner
 
@@ -27,7 +28,7 @@ class LotteryBranchRunner(Runner):
         return list(registry.registered_branches)
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         from lottery.branch import registry
 
         name = next(iter(parser.arguments), "--help")
