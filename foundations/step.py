@@ -55,9 +55,6 @@ class Step:
         """The iteration within that epoch."""
         return self.iteration % self.iterations_per_epoch
 
-    def __add__(self, other: Step) -> Step:
-        return Step(self.iteration + other.iteration, self.iterations_per_epoch)
-
     def __str__(self):
         return f"ep{self.ep}_it{self.it}"
 

@@ -25,11 +25,10 @@ def aligned(rows: Sequence[Sequence[str]], sides: str = "<", least: Sequence[int
         ValueError: two rows differ in their number of cells.
     """
     columns = [*zip(*rows, strict=True)]
-    widths = [max(_of(least, place), *map(len, column)) for place, column in enumerate(columns)]
-    padded = [
-        [cell.rjust(width) if _of(sides, place) == ">" else cell.ljust(width) for cell in column]
-        for place, (column, width) in enumerate(zip(columns, widths, strict=True))
-    ]
+    padded = []
+    for place, column in enumerate(columns):
+        width, pad = max(_of(least, place), *map(len, column)), str.rjust if _of(sides, place) == ">" else str.ljust
+        padded.append([pad(cell, width) for cell in column])
     return [gap.join(line).rstrip() for line in zip(*padded, strict=True)]
 
 

@@ -68,11 +68,6 @@ class Mask(Mapping[str, torch.Tensor]):
         """The share of the weights that is left."""
         return self.unpruned / self.total
 
-    @property
-    def sparsity(self) -> float:
-        """The share of the weights that is pruned."""
-        return 1 - self.density
-
     def select(self, i: int) -> Mask:
         """The mask of student i alone, as that of a stack of one."""
         return self.part(i, i + 1)

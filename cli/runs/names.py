@@ -65,16 +65,16 @@ class Names:
         """
         head, _, tail = text.strip("/").partition("/")
         names = sorted({run.name for run in self._runs})
-        name = _only(text, head, names, EXPERIMENT, self)
+        name = _only(text, head, names, EXPERIMENT)
         runs = [run for run in self._runs if run.name == name]
         if not tail and (whole or any(not run.part for run in runs)):
             return [run for run in runs if whole or not run.part]
         parts = sorted({run.part for run in runs if run.part})
-        part = _only(text, tail, parts, PART, self, f"{head}/")
+        part = _only(text, tail, parts, PART, f"{head}/")
         return [run for run in runs if run.part == part]
 
 
-def _only(text: str, prefix: str, names: Sequence[str], pattern: re.Pattern, known: Names, within: str = "") -> str:
+def _only(text: str, prefix: str, names: Sequence[str], pattern: re.Pattern, within: str = "") -> str:
     """The one name that begins with a prefix, or whose hash does.
 
     Raises:

@@ -23,7 +23,7 @@ from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 from platforms.platform import get_platform
 
-NEAREST_SHOWN, FIELDS_SHOWN, LISTED = 3, 12, 20
+NEAREST_SHOWN, FIELDS_SHOWN = 3, 12
 LIST = "list"  # what is done where no action is named
 TRAIN, TRAINED = "train --default_hparams=digits_lenet_16", "1f9aac2d"  # a command, and the hash of its run
 EXAMPLES = {

@@ -53,9 +53,6 @@ class TestStep(TestCase):
         self.assertEqual(Step(5, 10), Step(5, 3))
         self.assertLess(Step(5, 10), Step(6, 3))
 
-    def test_a_sum_of_steps_counts_epochs_of_the_first(self):
-        self.assertEqual(str(Step(150, 100) + Step(60, 50)), "ep2_it10")
-
     def test_zero_is_before_everything(self):
         self.assertEqual(str(Step.zero(7)), "ep0_it0")
         self.assertLess(Step.zero(7), Step(1, 7))

@@ -53,7 +53,6 @@ class TestContent(TestCase):
         made = some_mask()
         self.assertEqual((made.total, made.unpruned), (21, 11))
         self.assertAlmostEqual(made.density, 11 / 21)
-        self.assertAlmostEqual(made.sparsity, 10 / 21)
 
     def test_masks_are_equal_when_every_weight_is(self):
         changed = some_mask()["b.weight"].clone()
