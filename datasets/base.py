@@ -113,7 +113,7 @@ class DataLoader:
             yield from [(self._own(self.examples), self._own(self.labels))][start:]
             return
         images = functools.partial(self.examples.index_select, 0) if augmentation is None else augmentation.epoch(self.seed, epoch)
-        for indices in map(self._own, self.order(epoch).to(self.labels.device).split(self.batch_size)[start:]):
+        for indices in map(self._own, _without_waiting(self.order(epoch), self.labels.device).split(self.batch_size)[start:]):
             yield images(indices).to(self.examples.dtype), self.labels[indices]
 
     def order(self, epoch: int) -> torch.Tensor:
@@ -127,6 +127,11 @@ class Loaders(NamedTuple):
 
     train: DataLoader
     test: DataLoader
+
+
+def _without_waiting(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Values from the CPU on a device; where that is a GPU, the CPU does not wait for what it is doing."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 class ImageDataset(Dataset):

@@ -170,13 +170,14 @@ def _shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) 
 
 def _scalings(network: FullyConnected) -> torch.Tensor:
     """The directions in which scaling a neuron moves the weights and nothing else, `[neurons, P]`."""
-    directions = []
-    layers = [*network.fc_layers, network.fc]
-    for layer, following in zip(layers[:-1], layers[1:], strict=True):
-        for neuron in range(len(layer.bias)):
-            parts = {id(parameter): torch.zeros_like(parameter) for parameter in network.parameters()}
-            parts[id(layer.weight)][neuron], parts[id(layer.bias)][neuron] = layer.weight.data[neuron], layer.bias.data[neuron]
-            parts[id(following.weight)][:, neuron] = -following.weight.data[:, neuron]
+    values, directions = network.state_dict(), []
+    names = [f"fc_layers.{depth}" for depth in range(len(network.fc_layers))] + ["fc"]
+    for layer, following in zip(names[:-1], names[1:], strict=True):
+        for neuron in range(len(values[f"{layer}.bias"])):
+            parts = {name: torch.zeros_like(value) for name, value in values.items()}
+            for part in ("weight", "bias"):
+                parts[f"{layer}.{part}"][neuron] = values[f"{layer}.{part}"][neuron]
+            parts[f"{following}.weight"][:, neuron] = -values[f"{following}.weight"][:, neuron]
             directions.append(torch.cat([part.flatten() for part in parts.values()]))
     return torch.stack(directions)
 

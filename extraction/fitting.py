@@ -20,6 +20,7 @@ from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
 from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
+from models.base import Model
 from models.mlp import FullyConnected
 from training.desc import TrainingDesc
 from training.job import record
@@ -121,15 +122,16 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
     """Takes a network that is nearly right to the rounding floor, in place, in float64."""
     h = session.desc.extraction_hparams
 
-    def has_twins(step: Step, model: FullyConnected, logger: MetricLogger) -> bool:
+    def has_twins(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether some neurons are twins or dead, which makes the problem singular and convergence slow."""
         due = step.iteration > 0 and step.iteration % REDUNDANCY_CHECK == 0
-        return due and simplified(model, session.queries) is not None
+        return due and simplified(network, session.queries) is not None
 
-    def has_stalled(step: Step, model: FullyConnected, logger: MetricLogger) -> bool:
+    def has_stalled(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether the loss no longer halves: a network of the right size falls to the floor in a few steps, others never do."""
-        losses = [loss for iteration, loss in logger.get("test_loss") if iteration <= step.iteration - STALL]
-        return bool(losses) and logger.latest("test_loss") > losses[-1] / 2
+        losses = logger.numbers("test_loss")
+        before = [loss for iteration, loss in losses if iteration <= step.iteration - STALL]
+        return bool(before) and losses[-1][1] > before[-1] / 2
 
     stop_when = [has_twins, has_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
     hparams = TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")

@@ -102,10 +102,12 @@ class Layers:
         Args:
             students_hparams: the hyperparameters of students, whose family, initialisers and activation function the model takes.
         """
-        family, _, _ = Students.parse(students_hparams.model_name)
-        model_hparams = dataclasses.replace(students_hparams, model_name=family.name_of(self.sizes))
+        parsed = Students.parse(students_hparams.model_name)
+        assert parsed is not None
+        model_hparams = dataclasses.replace(students_hparams, model_name=parsed[0].name_of(self.sizes))
         network = models.get(model_hparams, self.sizes[-1]).to(self.vectors[0])
-        network.load_layer_vectors(list(self.vectors))
+        assert isinstance(network, FullyConnected)
+        network.load_layer_vectors(self.vectors)
         return network, model_hparams
 
     def to_students(self, students_hparams: ModelHparams, count: int) -> Students:
@@ -115,9 +117,16 @@ class Layers:
             students_hparams: the hyperparameters of other students, whose initialisers and activation function the stack takes.
             count: the number of students.
         """
-        students = models.get(dataclasses.replace(students_hparams, model_name=stack_name(count, self.sizes)))
-        students.load_layer_vectors(list(self.vectors))
+        students = new_students(dataclasses.replace(students_hparams, model_name=stack_name(count, self.sizes)))
+        students.load_layer_vectors(self.vectors)
         return students
+
+
+def new_students(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) -> Students:
+    """A stack of students with fresh weights; the arguments are those of `models.registry.get`."""
+    students = models.get(model_hparams, outputs, seed)
+    assert isinstance(students, Students)
+    return students
 
 
 def stack_name(count: int, sizes: list[int]) -> str:

@@ -57,7 +57,7 @@ def draw(result: Reconstruction, teacher: Layers | None, students_location: str,
 def student_losses(logger: MetricLogger, path: str) -> None:
     """The loss of every student over training, on queries kept for test."""
     made, (axis,) = figure(width=6.5)
-    points = logger.get("test_individual_losses")
+    points = logger.vectors("test_individual_losses")
     iterations = [iteration for iteration, _ in points]
     for student, losses in enumerate(zip(*(values for _, values in points), strict=True)):
         axis.plot(iterations, losses, linewidth=1, label=f"student {student}")

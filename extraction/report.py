@@ -258,10 +258,10 @@ def _cell(value: Value) -> str:
     return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
-def _with_checks(figures: Mapping[str, Value]) -> dict[str, object]:
+def _with_checks(figures: Mapping[str, Value]) -> dict[str, typing.Any]:
     """A certificate that has its figures as plain values, in the form that it has now."""
     certificate = Certificate.of(figures)
-    return dataclasses.asdict(certificate) | {"accepted": figures.get("accepted", certificate.accepted)}
+    return {**dataclasses.asdict(certificate), "accepted": figures.get("accepted", certificate.accepted)}
 
 
 def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:
@@ -282,7 +282,7 @@ def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:
         return [_decoded(arguments[0], each, name) for each in value]
     if origin is dict and isinstance(value, dict):
         return {key: _decoded(arguments[1], each, name) for key, each in value.items()}
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints, missing = typing.get_type_hints(kind), dataclasses.MISSING
         required = [field.name for field in dataclasses.fields(kind) if field.default is missing]
         absent = next((field for field in required if field not in value), None)

@@ -113,7 +113,8 @@ def has_joint_sign_flip(incoming: torch.Tensor, following: torch.Tensor, toleran
     count = null.shape[1]
     if count == 0 or count > MOST_CHOICES:
         return count > 0
-    places = from_host(qr(to_host(null).T, mode="r", pivoting=True)[1][:count], null).long()
+    _, pivots = qr(to_host(null).T, mode="r", pivoting=True)  # pyright: ignore[reportAssignmentType]
+    places = from_host(pivots[:count], null).long()
     choices = (torch.arange(1, 2**count)[:, None] >> torch.arange(count) & 1).to(gram)
     turned = null @ torch.linalg.solve(null[places], (choices * lengths[places]).T)
     turned = (turned / lengths[:, None]).round().clamp(0, 1)

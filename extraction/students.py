@@ -15,7 +15,7 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from extraction.fitting import EXACT, Training, train_network
-from extraction.network import Layers, stack_name
+from extraction.network import Layers, new_students, stack_name
 from extraction.session import Session, float64_training, in_float64
 from extraction.signs import sign_invariant_features
 from foundations import paths
@@ -23,6 +23,7 @@ from foundations.seeds import derive
 from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from models import registry as models
+from models.base import Model
 from models.students import Model as Students
 from training.evaluation import evaluate
 from training.metric_logger import MetricLogger
@@ -109,8 +110,8 @@ class Imitation:
         return dataclasses.replace(self, losses=individual_losses(self.students.double(), self.loaders.train))
 
 
-def individual_losses(students: Students, loader: DataLoader) -> list[float]:
-    """The loss of each student on all examples of a loader, in the number format of the students."""
+def individual_losses(students: Model, loader: DataLoader) -> list[float]:
+    """The loss of each student of a stack on all examples of a loader, in the number format of the students."""
     losses = evaluate(students, loader)["individual_losses"]
     assert isinstance(losses, list)
     return losses
@@ -125,7 +126,7 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
         plan: of their training, see `training.train.standard_train`.
     """
     location, hparams = session.students_location, session.desc.training_hparams
-    students = models.get(session.desc.model_hparams, session.answers.shape[1], session.seed)
+    students = new_students(session.desc.model_hparams, session.answers.shape[1], session.seed)
     standard_train(hparams, students, loaders, location, plan)
     weights = os.path.basename(models.last_file(location)).removesuffix(".pth")
     polish(session, students, loaders, hparams, paths.polish(location, weights))
@@ -155,7 +156,7 @@ def polish(session: Session, students: Students, loaders: Loaders, hparams: Trai
     loader = DataLoader(type(data)(data.examples[chosen], data.labels[chosen]), count, seed, torch.float64)
     exact_loss = float(EXACT**2 * loader.labels.var(0).mean())
 
-    def are_exact(step: Step, model: Students, logger: MetricLogger) -> bool:
+    def are_exact(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether enough students are at the solution; more of them prove no more."""
         if step.iteration % EXACTNESS_CHECK:
             return False
@@ -193,7 +194,7 @@ def imitate_above(session: Session, layers: Layers, before: Students, location: 
     sizes = [loaders.train.examples.shape[1], *before.sizes[2:]]
     name = stack_name(before.networks, sizes)
     hparams = dataclasses.replace(session.desc.model_hparams, model_name=name)
-    students = models.get(hparams, seed=derive(session.seed, "layers left", len(sizes)))
+    students = new_students(hparams, seed=derive(session.seed, "layers left", len(sizes)))
     session.say(f"Students of what is above the recovered layers: {name}")
     train_quickly(session, students, loaders, location, {"lr": FASTER * session.desc.training_hparams.lr})
     return Imitation(students.double(), [], loaders, scale, location).evaluated()
@@ -277,11 +278,15 @@ def standardised(session: Session, layers: Layers, settled: bool, scale: Standar
     Returns:
         The loaders, and the standardisation.
     """
-    loaders = []
-    for loader in session.loaders:
-        inputs = layers.pre_activations(loader.examples)
-        inputs = layers.activation(inputs) if settled else sign_invariant_features(layers.act_fun, inputs)
-        scale = scale or Standardisation.of(inputs)
-        dataset = type(loader.dataset)(scale.apply(inputs), loader.labels)
-        loaders.append(DataLoader(dataset, session.desc.dataset_hparams.batch_size, loader.seed, torch.float64))
+
+    def features(loader: DataLoader) -> torch.Tensor:
+        pre_activations = layers.pre_activations(loader.examples)
+        return layers.activation(pre_activations) if settled else sign_invariant_features(layers.act_fun, pre_activations)
+
+    inputs = [features(loader) for loader in session.loaders]
+    scale = scale or Standardisation.of(inputs[0])
+    batch_size, loaders = session.desc.dataset_hparams.batch_size, []
+    for loader, values in zip(session.loaders, inputs, strict=True):
+        dataset = type(loader.dataset)(scale.apply(values), loader.labels)
+        loaders.append(DataLoader(dataset, batch_size, loader.seed, torch.float64))
     return Loaders(*loaders), scale

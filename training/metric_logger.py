@@ -37,6 +37,14 @@ class MetricLogger:
         """The iterations and values of one metric, in order of the iterations."""
         return sorted((iteration, value) for (known, iteration), value in self._values.items() if known == name)
 
+    def numbers(self, name: str) -> list[tuple[int, float]]:
+        """The iterations and values of a metric that is one number at a time, in order of the iterations."""
+        return [(iteration, value) for iteration, value in self.get(name) if not isinstance(value, list)]
+
+    def vectors(self, name: str) -> list[tuple[int, list[float]]]:
+        """The iterations and values of a metric that is a list of numbers, in order of the iterations."""
+        return [(iteration, value) for iteration, value in self.get(name) if isinstance(value, list)]
+
     def latest(self, name: str) -> float | list[float] | None:
         """The newest value of a metric."""
         values = self.get(name)
@@ -104,8 +112,8 @@ def numbers(logger: MetricLogger, name: str, location: str) -> list[tuple[int, f
     Raises:
         ConfigError: the log, whose run folder is given for the error, has no such metric.
     """
-    values = logger.get(name)
-    if not values or any(isinstance(value, list) for _, value in values):
+    values = logger.numbers(name)
+    if not values or len(values) != len(logger.get(name)):
         raise files.damaged(paths.logger(location), f"it has no {name}", REMEDY)
     return values
 
