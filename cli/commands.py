@@ -50,7 +50,8 @@ class Commands:
             text = (
                 f"Where the command runs; --help beside it lists the flags of that platform. (one of: {', '.join(valid)}; default: local)"
             )
-            made.add_argument("--platform", default="local", metavar="STR", help=text).values = valid
+            made.add_argument("--platform", default="local", metavar="STR", help=text)
+            made.choices_of["platform"] = valid
         runner_class.add_args(made)
         if runner_class.computes:
             platform.add_args(made)

@@ -15,7 +15,8 @@ class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser whose errors are ConfigErrors.
 
     It knows its arguments from the start, because some of them (`--default_hparams`, `--platform`) decide which other flags there are.
-    `examples` are commands, without `python EC.py`, that help opens with.
+    `examples` are commands, without `python EC.py`, that help opens with. `choices_of` has the values of flags, by their names without
+    dashes, which shells complete.
     """
 
     def __init__(self, prog: str, arguments: Sequence[str], description: str = "", examples: Sequence[str] = ()):
@@ -23,6 +24,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.examples = examples
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse knows no -1e-3
         self.arguments = list(arguments)
+        self.choices_of: dict[str, Sequence[str]] = {}
 
     def peek(self, flag: str, default: str | None = None) -> str | None:
         """The value of `--flag VALUE` or `--flag=VALUE` among the arguments, before they are parsed."""
@@ -91,7 +93,7 @@ class _Formatter(argparse.HelpFormatter):
         """Fills line by line; what is indented goes on below its second column."""
         filled = []
         for line in text.splitlines():
-            first = re.match(r"( +\S+ +)?", line)[0]
+            first = re.findall(r"^(?: +\S+ +)?", line)[0]
             hanging = indent + " " * len(first)
             filled.append(textwrap.fill(line[len(first) :], width, initial_indent=indent + first, subsequent_indent=hanging))
         return "\n".join(filled)

@@ -15,18 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 
 Bundle = TypeVar("Bundle", bound="Hparams")
 
 
-def unhashed(default: object) -> dataclasses.Field:
-    """A hyperparameter that does not name the run."""
+def unhashed(default: object) -> typing.Any:
+    """A field of a hyperparameter that does not name the run."""
     return dataclasses.field(default=default, metadata={"hashed": False})
 
 
-def hashed_as(name: str, default: object) -> dataclasses.Field:
-    """A hyperparameter that keeps an older name inside the hash."""
+def hashed_as(name: str, default: object) -> typing.Any:
+    """A field of a hyperparameter that keeps an older name inside the hash."""
     return dataclasses.field(default=default, metadata={"hash_name": name})
 
 
@@ -50,8 +51,8 @@ class Hparams:
     @classmethod
     def add_args(
         cls,
-        parser: argparse.ArgumentParser,
-        defaults: Hparams | None = None,
+        parser: ArgumentParser,
+        defaults: typing.Any = None,
         prefix: str | None = None,
         choices: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -59,10 +60,10 @@ class Hparams:
 
         Args:
             parser: where the flags go.
-            defaults: values that stand in for the class's own defaults.
+            defaults: an object whose attributes stand in for the class's own defaults.
             prefix: makes `--prefix_field` of `--field`.
             choices: for fields with a closed list of values, bundles within bundles included, the list that help shows and that shells
-                complete (`values` of the flag).
+                complete.
         """
         title = cls._name if prefix is None else f"{cls._name} ({prefix})"
         group = parser.add_argument_group(title, cls._description)
@@ -78,8 +79,8 @@ class Hparams:
             if kind is bool:
                 group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text)
             else:
-                flag = group.add_argument(f"--{name}", type=_PARSERS[kind], default=default, help=text, metavar=kind.__name__.upper())
-                flag.values = values
+                group.add_argument(f"--{name}", type=_PARSERS[kind], default=default, help=text, metavar=kind.__name__.upper())
+                parser.choices_of[name] = values
 
     @classmethod
     def create_from_args(cls: type[Bundle], args: argparse.Namespace, prefix: str | None = None) -> Bundle:

@@ -94,11 +94,9 @@ class FullyConnected(Perceptron):
     def layer_vectors(self) -> list[torch.Tensor]:
         return [torch.cat([layer.weight.data, layer.bias.data[:, None]], 1) for layer in (*self.fc_layers, self.fc)]
 
-    @torch.no_grad()
     def load_layer_vectors(self, vectors: Sequence[torch.Tensor]) -> None:
         for layer, rows in zip((*self.fc_layers, self.fc), vectors, strict=True):
-            layer.weight.copy_(rows[:, :-1])
-            layer.bias.copy_(rows[:, -1])
+            layer.weight.data, layer.bias.data = rows[:, :-1].clone(), rows[:, -1].clone()
 
     @classmethod
     def parse(cls, model_name: str, outputs: int | None = None) -> list[int] | None:

@@ -77,7 +77,7 @@ def _deciding(parser: ArgumentParser) -> Iterator[tuple[str, list[str]]]:
     """Arguments that bring other flags with them."""
     for action in parser._actions:
         if action.dest in DECIDING:
-            yield from ((f"--{action.dest}={value}", [f"--{action.dest}={value}"]) for value in action.values)
+            yield from ((f"--{action.dest}={value}", [f"--{action.dest}={value}"]) for value in parser.choices_of[action.dest])
         yield from ((flag, [flag]) for flag in SWITCHES if flag in action.option_strings)
 
 
@@ -99,7 +99,7 @@ def _collect(parser: ArgumentParser, values: dict[str, list[str]], switches: set
             switches.update(flags)
             continue
         name = next((name for name in unlisted if action.dest.endswith(name)), None)
-        found = unlisted[name] if name else [value for value in getattr(action, "values", ()) if value.isidentifier()]
+        found = unlisted[name] if name else [value for value in parser.choices_of.get(action.dest, ()) if value.isidentifier()]
         for flag in flags if found else ():
             values[flag] = list(dict.fromkeys([*values.get(flag, ()), *found]))
 
