@@ -24,14 +24,18 @@ class Centring:
 
     Args:
         optimizer: a first-order one.
-        model: its network, which may be pruned: what is pruned gets no gradient.
+        model: its network, on the device and in the number format that it is trained in. It may be pruned: what is pruned gets no gradient.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: Perceptron):
         self.centre = activation_functions.centre(model.act_fun)
         mask, layers = getattr(model, "mask", {}), {f"fc_layers.{depth}": layer for depth, layer in enumerate(model.fc_layers)}
         self.layers = [(layer, mask.get(f"{name}.weight")) for name, layer in ({**layers, "fc": model.fc}).items()][1:]
-        self.layers = [(layer, left) for layer, left in self.layers if layer.weight.requires_grad and layer.bias.requires_grad]
+        self.layers = [
+            (layer, None if left is None else left.to(layer.weight))
+            for layer, left in self.layers
+            if layer.weight.requires_grad and layer.bias.requires_grad
+        ]
         self.sums: list[torch.Tensor] = []
         if self.centre == 0:
             return
@@ -57,7 +61,7 @@ class Centring:
         self.sums = [_sum(layer) for layer, _ in self.layers]
         for (layer, left), total in zip(self.layers, self.sums, strict=True):
             shift = self.centre * layer.bias.grad.view_as(total)
-            layer.weight.grad.sub_(shift if left is None else shift * left.to(shift))
+            layer.weight.grad.sub_(shift if left is None else shift * left)
 
     @torch.no_grad()
     def _after(self, *_) -> None:
