@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 
+from foundations.arguments import ArgumentParser
 from foundations.desc import fingerprint
 from foundations.extraction_hparams import LINKAGES, ExtractionHparams
 from foundations.hparams import Hparams
@@ -40,7 +41,7 @@ class ExtractionDesc(TrainingDesc):
         return os.path.join(self.run_path(root, seed), self.clustering_hashname)
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser, defaults: ExtractionDesc | None = None) -> None:
+    def add_args(parser: ArgumentParser, defaults: ExtractionDesc | None = None) -> None:
         from datasets.image_registry import registered_images
         from training import optimizers
 

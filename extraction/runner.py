@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from extraction import report
 from extraction.desc import ExtractionDesc
 from foundations import paths
+from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
 from platforms.platform import get_platform
@@ -43,7 +44,7 @@ class ExtractionRunner(Runner):
         return "Run Expand-and-Cluster: recover the weights of a network from its answers."
 
     @staticmethod
-    def add_args(parser: argparse.ArgumentParser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         training_job.add_job_args(parser)
         name = parser.peek("default_hparams")
         ExtractionDesc.add_args(parser, ExtractionDesc.default_for(name) if name else None)

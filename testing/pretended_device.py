@@ -138,6 +138,8 @@ def _compute(operation: torch._ops.OpOverload, *args, **kwargs):
         return torch.device("cpu") if isinstance(value, torch.device) and value.type == NAME else value
 
     result = operation(*_mapped(on_cpu, args), **{name: _mapped(on_cpu, value) for name, value in kwargs.items()})
+    if operation is torch.ops.aten.linalg_lstsq.default and bool((result[2] < min(args[0].shape[-2:])).any()):
+        raise RuntimeError("torch.linalg.lstsq needs a matrix of full rank on a GPU, where its only driver is gels")
     if kwargs.get("device") is not None and kwargs["device"].type != NAME:
         return result
     return _mapped(lambda value: _wrapped(value, known) if isinstance(value, torch.Tensor) else value, result)

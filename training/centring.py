@@ -24,7 +24,7 @@ class Centring:
 
     Args:
         optimizer: a first-order one.
-        model: its network, which may be pruned: what is pruned gets no gradient.
+        model: its network, on the device and in the number format that it is trained in. It may be pruned: what is pruned gets no gradient.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: Perceptron):

@@ -50,7 +50,8 @@ def parse(cls: type[Hparams], *arguments: str, **options) -> Hparams:
 
 
 def help_of(cls: type[Hparams], **options) -> str:
-    parser = argparse.ArgumentParser(prog="test", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=200))
+    parser = ArgumentParser("test", [])
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=200)
     cls.add_args(parser, **options)
     return parser.format_help()
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import unittest
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +25,11 @@ from pruning import registry as strategies
 from testing import dataset_files, pretended_device, toy_teacher
 from testing.test_case import CpuPlatform, TestCase
 from training import checkpointing
+from training.evaluation import evaluate
 
 ON_GPU = torch.cuda.is_available()
 FIGURES_ERROR = 1e-5  # of evaluations and certificates, relative: evaluations have other batches than on the CPU
+STEP = re.compile(r"ep\d+_it\d+")
 
 DIGITS = ("--default_hparams=digits_lenet_6_5", "--training_steps=2ep", "--batch_size=500", "--lr=0.1", "--global_seed=3", "--quiet")
 IMAGES = ("--default_hparams=cifar_resnet_8_4", "--training_steps=2ep", "--batch_size=4", "--global_seed=3", "--quiet")
@@ -49,29 +53,32 @@ class DeviceTestCase(TestCase):
     def assert_same(self, *commands: tuple[str, ...], prepare: Callable[[], object] = lambda: None) -> None:
         """That commands succeed on the device and write the networks and masks that they write on the CPU, and the same figures.
 
-        On a GPU, where roundings are others, that they write as many.
+        On a GPU, whose rounding differs, that they write networks and masks for the same runs.
 
         Args:
             commands: the arguments of each.
             prepare: writes what the commands need to the folder of results.
         """
-        on_cpu = self.results("cpu", mock.patch.dict(platforms.registered_platforms, local=CpuPlatform), commands, prepare)
-        device = contextlib.nullcontext() if ON_GPU else pretended_device.installed()
-        on_device = self.results("device", device, commands, prepare)
-        self.assertEqual(on_device.keys(), on_cpu.keys())
-        self.assertTrue(on_cpu)
-        for path, expected in on_cpu.items() if not ON_GPU else ():
-            with self.subTest(path):
-                self.assert_equal(on_device[path], expected)
+        on_cpu = self.results("cpu", commands, prepare)
+        self.assert_results(self.results("device", commands, prepare), on_cpu)
 
-    def results(
-        self, name: str, device: contextlib.AbstractContextManager, commands: tuple[tuple[str, ...], ...], prepare: Callable[[], object]
-    ) -> dict[str, object]:
-        """Runs commands in a folder of results of their own; returns what they have written, by path."""
+    def assert_results(self, there: dict[str, object], on_cpu: dict[str, object]) -> None:
+        """That commands have written the same on the device as on the CPU; on a GPU, networks of the same names, but for their steps."""
+        self.assertTrue(on_cpu)
+        if ON_GPU:
+            self.assertEqual(*({STEP.sub("", path) for path in written if "finetune" not in path} for written in (there, on_cpu)))
+            return
+        self.assertEqual(there.keys(), on_cpu.keys())
+        for path, expected in on_cpu.items():
+            with self.subTest(path):
+                self.assert_equal(there[path], expected)
+
+    def results(self, name: str, commands: tuple[tuple[str, ...], ...], prepare: Callable[[], object] = lambda: None) -> dict[str, object]:
+        """Runs commands on `cpu` or on the `device`, in a folder of results of their own; returns what they have written, by path."""
         root = os.path.join(self.root, name)
         with mock.patch.dict(os.environ, EC_ROOT=root):
             prepare()
-            with device:
+            with on_device() if name == "device" else mock.patch.dict(platforms.registered_platforms, local=CpuPlatform):
                 for command in commands:
                     status, out, err = self.command(*command)
                     self.assertEqual((status, err), (0, ""), out)
@@ -98,6 +105,11 @@ class DeviceTestCase(TestCase):
             self.assertEqual(result, expected)
 
 
+def on_device() -> contextlib.AbstractContextManager:
+    """Has commands run on the device."""
+    return contextlib.nullcontext() if ON_GPU else pretended_device.installed()
+
+
 def evaluations(path: Path) -> list[float]:
     """The numbers in a log."""
     return [number for line in path.read_text().splitlines() for number in np.ravel(json.loads(line.split("$")[2]))]
@@ -116,6 +128,12 @@ def teacher(model_name: str, act_fun: str) -> tuple[str, ...]:
 
 
 class TestTraining(DeviceTestCase):
+    def test_a_command_trains_on_the_device(self):
+        with on_device(), mock.patch("training.standard_callbacks.evaluate", wraps=evaluate) as evaluations:
+            self.assertEqual(self.command("train", *DIGITS), (0, "", ""))
+        devices = {next(call.args[0].parameters()).device.type for call in evaluations.call_args_list}
+        self.assertEqual(devices, {"cuda" if ON_GPU else pretended_device.NAME})
+
     def test_a_fully_connected_network(self):
         optimizers = {
             "sgd": ("--momentum=0.9", "--warmup_steps=2it", "--milestone_steps=4it"),
@@ -162,24 +180,36 @@ class TestTraining(DeviceTestCase):
             self.assert_same(("train", *STUDENTS, *asked), prepare=lambda: teacher("mlp_3_3_2", "tanh"))
 
     def test_an_interrupted_run_goes_on(self):
-        command = ("train", *DIGITS, "--optimizer_name=adam", "--lr=0.01", "--plateau_opt")
-        save = checkpointing.save
+        optimizers = {
+            "adam": ("--optimizer_name=adam", "--lr=0.01", "--plateau_opt"),
+            "nadam": ("--optimizer_name=adam", "--nesterov_momentum=0.9", "--lr=0.01"),
+            "lbfgs": ("--optimizer_name=lbfgs", "--lr=1", "--batch_size=2000", "--training_steps=6it"),
+            "fp16": ("--precision=fp16",),
+        }
+        for name, flags in optimizers.items():
+            command = ("train", *DIGITS, *flags)
+            with self.subTest(name):
+                undisturbed = self.results("cpu", (command,))
+                interrupted = self.results("device", (command,), lambda command=command: self.interrupt(command))
+                self.assert_results(interrupted, undisturbed)
+
+    def interrupt(self, command: tuple[str, ...]) -> None:
+        """Runs a command on the device until its third checkpoint."""
+        save, calls = checkpointing.save, 0
 
         def save_and_stop(*state):
+            nonlocal calls
+            calls += 1
             save(*state)
-            raise KeyboardInterrupt
+            if calls == 3:
+                raise KeyboardInterrupt
 
-        def interrupt():
-            with (
-                pretended_device.installed() if not ON_GPU else contextlib.nullcontext(),
-                mock.patch.multiple("training.train", CHECKPOINT_SECONDS=0),
-                mock.patch.object(checkpointing, "SHARE", 1.0),
-                mock.patch.object(checkpointing, "save", save_and_stop),
-            ):
-                self.assertEqual(self.command(*command)[0], 130)
-            self.assertTrue(list(Path(os.environ["EC_ROOT"]).rglob("checkpoint.pth")))
-
-        self.assert_same(command, prepare=interrupt)
+        with contextlib.ExitStack() as patches:
+            patches.enter_context(on_device())
+            patches.enter_context(mock.patch.multiple("training.train", CHECKPOINT_SECONDS=1e-9, CHECKPOINT_SECONDS_WITHIN=1e-9))
+            patches.enter_context(mock.patch.object(checkpointing, "SHARE", math.inf))
+            patches.enter_context(mock.patch.object(checkpointing, "save", save_and_stop))
+            self.assertEqual(self.command(*command)[0], 130)
 
 
 class TestExtraction(DeviceTestCase):
@@ -197,7 +227,8 @@ class TestExtraction(DeviceTestCase):
         self.assert_extracts("mlp_3_3_2", "relu", "students_mlp(5)_3_8_2", "--datagen=random:300", "--training_steps=100it")
 
     def test_two_layers_of_tanh(self):
-        self.assert_extracts("mlp_3_3_3_2", "tanh", "students_mlp(5)_3_7_7_2", "--datagen=random:400", "--training_steps=300it")
+        flags = ("--datagen=random:200", "--training_steps=300it", "--polish_steps=20it", "--gamma=0.67", "--beta=3")
+        self.assert_extracts("mlp_3_3_2_2", "tanh", "students_mlp(3)_3_6_5_2", *flags)
 
     def test_two_layers_of_relu(self):
         flags = ("--datagen=random:400", "--training_steps=500it", "--gamma=0.4", "--beta=3", "--global_seed=2")
@@ -210,17 +241,17 @@ class TestLottery(DeviceTestCase):
             with self.subTest(name):
                 self.assert_same(("lottery", *DIGITS, "--levels=1", f"--pruning_strategy={name}"))
 
-    def test_strategies_that_judge_with_a_convolutional_network(self):
+    def test_strategies_with_a_convolutional_network(self):
         with dataset_files.cifar10(os.path.join(self.root, "datasets"), train=10, test=4):
             for name in ("sparse_global", "han", "snip", "grasp", "synflow"):
                 with self.subTest(name):
                     self.assert_same(("lottery", *IMAGES, "--training_steps=1ep", "--levels=1", f"--pruning_strategy={name}"))
 
-    def test_each_strategy_with_students(self):
+    def test_strategies_with_students(self):
         asked = (*teacher("mlp_3_3_2", "tanh"), "--datagen=random:300")
-        for name in strategies.registered_strategies:
+        for name in ("sparse_global", "han", "random", "snip"):
             with self.subTest(name):
-                command = ("lottery", *STUDENTS, *asked, "--levels=1", f"--pruning_strategy={name}")
+                command = ("lottery", *STUDENTS, *asked, "--centred", "--levels=1", f"--pruning_strategy={name}")
                 self.assert_same(command, prepare=lambda: teacher("mlp_3_3_2", "tanh"))
 
     def test_levels_that_start_later_or_from_another_training(self):

@@ -180,6 +180,15 @@ class TestTraining(DeviceTestCase):
         for derive in (torch.func.vmap(torch.func.jacrev(cube)), lambda x: torch.func.jvp(cube, (x,), (x,))[1]):
             self.assert_equal(derive(rows_there), derive(rows))
 
+    def test_least_squares_need_full_rank(self):
+        rows, rows_there = self.rows(6, 3)
+        right = torch.ones(6, 1)
+        self.assert_equal(torch.linalg.lstsq(rows_there, right.to(self.device)).solution, torch.linalg.lstsq(rows, right).solution)
+        if not ON_GPU:  # where the solution is wrong, without an error
+            rows_there[:, 2] = rows_there[:, 1]
+            with self.assertRaisesRegex(RuntimeError, "full rank"):
+                torch.linalg.lstsq(rows_there, right.to(self.device))
+
     def test_copies_are_apart_and_parameters_stay_parameters(self):
         network = self.network().to(self.device)
         network[0].weight.requires_grad_(False)
