@@ -32,8 +32,10 @@ DIRECT = (*FACTORIES, "copy_")  # torch calls these without the fallback, `copy_
 SIXTEEN_BITS = ("addmm", "baddbmm", "bmm", "conv2d", "linear", "matmul", "mm")  # operations that autocast computes in 16 bits
 INDEXED = ("index", "index_put", "_index_put_impl")  # operations on a tensor and a list of indices, which may be on the CPU
 NUMBERS = ("fill", "index_put", "_index_put_impl", "masked_fill")  # operations besides the pointwise ones that take a number on the CPU
+READERS = ("_local_scalar_dense", "equal", "masked_select", "nonzero")  # operations that read a value, or count values
 
 _libraries: list[torch.library.Library] = []  # torch forgets their kernels when they are deleted
+_records: list[list[str]] = []  # of waits, one for each `recorded_waits` that is active
 
 
 def missing() -> str | None:
@@ -58,6 +60,17 @@ def installed() -> Iterator[None]:
     patches = mock.patch.dict(platforms.registered_platforms, local=Platform), mock.patch.object(torch.nn.Module, "_apply", _apply)
     with patches[0], patches[1]:
         yield
+
+
+@contextlib.contextmanager
+def recorded_waits() -> Iterator[list[str]]:
+    """Records the operations at which a GPU would make the CPU wait: those that read a value, and copies from and to ordinary memory."""
+    record: list[str] = []
+    _records.append(record)
+    try:
+        yield record
+    finally:
+        _records.remove(record)
 
 
 class PretendedTensor(torch.Tensor):
@@ -128,6 +141,9 @@ def _operation(name: str) -> torch._ops.OpOverload:
 def _compute(operation: torch._ops.OpOverload, *args, **kwargs):
     """Computes an operation that has an argument on the pretended device, or whose result is to be there."""
     _check(operation, args, kwargs)
+    if _records and _waits(operation, args, kwargs):
+        for record in _records:
+            record.append(str(operation))
     known: dict[int, torch.Tensor] = {}  # the arguments, by their tensors on the CPU
 
     def on_cpu(value: object) -> object:
@@ -183,6 +199,18 @@ def _check(operation: torch._ops.OpOverload, args: tuple, kwargs: dict) -> None:
 
     for place, value in [*enumerate(args), *kwargs.items()]:
         check(value, place in written)
+
+
+def _waits(operation: torch._ops.OpOverload, args: tuple, kwargs: dict) -> bool:
+    """Whether a GPU would make the CPU wait for the result, or for an argument."""
+    name, _, _ = _rules(operation)
+    if name == "copy":
+        return any(value.device.type != NAME for value in args[:2])
+    if name == "_to_copy":
+        return kwargs.get("device") is not None and kwargs["device"].type != NAME
+    if name in INDEXED:
+        return any(index is not None and (index.dtype == torch.bool or index.device.type != NAME) for index in args[1])
+    return name in READERS
 
 
 @functools.cache

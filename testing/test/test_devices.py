@@ -163,6 +163,27 @@ class TestTraining(DeviceTestCase):
         flags = ("--training_steps=1ep", "--batch_size=6", "--warmup_steps=0it", "--global_seed=3", "--quiet")
         self.assert_same(("train", "--default_hparams=imagenet_resnet_18_4", *flags))
 
+    def test_a_step_does_not_wait_for_the_device(self):
+        if ON_GPU:
+            self.skipTest("a GPU does not count")
+        asked = (*STUDENTS, *teacher("mlp_3_3_2", "relu"), "--datagen=random:3000")
+        commands = {
+            "sgd": ("train", *DIGITS, "--plateau_opt"),
+            "fp16": ("train", *DIGITS, "--momentum=0.9", "--precision=fp16"),
+            "students": ("train", *asked, "--centred"),
+            "a ticket": ("lottery", *DIGITS, "--centred", "--act_fun=g", "--levels=0"),
+        }
+        for name, command in commands.items():
+            with self.subTest(name):
+                waits = []
+                for steps in (4, 8):  # within the first epoch
+                    with pretended_device.recorded_waits() as record, on_device():
+                        flags = ("--batch_size=100", f"--training_steps={steps}it")
+                        self.assertEqual(self.command(*command, *flags), (0, "", ""))
+                    waits.append(len(record))
+                self.assertGreater(waits[0], 0)
+                self.assertEqual(*waits)
+
     def test_students(self):
         asked = (*teacher("mlp_3_3_2", "tanh"), "--datagen=random:300")
         flags = {

@@ -94,6 +94,20 @@ class TestMixing(DeviceTestCase):
         self.assertEqual((there[0, 0].item(), float(there[0, 0])), (here[0, 0].item(), here[0, 0].item()))
         self.assertEqual((bool(there.isfinite().all()), int(there.argmax())), (True, int(here.argmax())))
 
+    def test_waits_are_recorded(self):
+        if ON_GPU:
+            self.skipTest("a GPU does not count")
+        here, there = self.rows(2, 2)
+        flags = there > 0
+        waits = (lambda: there.cpu(), lambda: there.copy_(here), lambda: float(there.sum()), lambda: there[flags], lambda: there[[0, 1]])
+        for wait in (*waits, lambda: here.to(self.device), lambda: flags.nonzero()):
+            with pretended_device.recorded_waits() as record:
+                wait()
+            self.assertEqual(len(record), 1)
+        with pretended_device.recorded_waits() as record:
+            torch.where(flags, there @ there, there[1:]).sum()
+        self.assertEqual(record, [])
+
     def test_generators_of_the_cpu_draw_nothing_on_it(self):
         for draw in (lambda **where: torch.randperm(5, **where), lambda **where: torch.rand(5, **where)):
             with self.assertRaisesRegex(RuntimeError, "device type for generator but found 'cpu'"):
