@@ -80,7 +80,7 @@ def agreement(result: Reconstruction) -> float:
     for layer in result.layers:
         clustering = layer.clustering
         students = len(set(clustering.student.tolist()))
-        members = (clustering.student[clustering.labels == label] for label in range(clustering.clusters))
+        members = (clustering.student[clustering.labels == label] for label in range(clustering.count))
         shares += [len(set(student.tolist())) / students for student in members]
     return min(shares)
 

@@ -1,9 +1,9 @@
 """Which neurons of many students are the same neuron.
 
-Linkage over the distances of all neurons gives a tree; a cut through it gives clusters; those that most students share, and whose
-members point the same way, are the teacher's. Axes: n neurons of N students, D values a neuron.
+Linkage over the distances of all neurons gives a merge tree. A cut through the tree gives clusters. Clusters that most students share, and
+whose members point in the same direction, are neurons of the teacher. Axes: n neurons of N students, D values for each neuron.
 
-Made for n up to some tens of thousands: the distances are the only thing of size n^2, once here and once more inside of scipy's linkage.
+Made for n up to some tens of thousands: only the distances take memory of size n^2, once here and once more in scipy's linkage.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from scipy.spatial.distance import cdist, squareform
 from extraction.host import from_host, to_host
 
 NEAR_MOST = 0.5  # a cut must leave at least this share of the largest number of clusters seen below the angle that beta allows
-LEAST_HEIGHT = 1e-12  # heights below are all rounding
-BLOCK = 256  # rows of the matrix of pairs that are computed at a time
-CANCELS = 1e-6  # of squared distances below this share of the squared length the product formula leaves fewer than ten digits
+LEAST_HEIGHT = 1e-12  # smaller heights are rounding errors
+BLOCK = 256  # rows of the matrix of pairs that are computed together
+CANCELS = 1e-6  # below this share of the squared length, the product formula gives fewer than ten digits of a squared distance
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Which clusters count as neurons of the teacher.
+    """The conditions under which a cluster counts as a neuron of the teacher.
 
     Attributes:
         gamma: the share of the students that must have a neuron in a cluster.
         beta: the median angle between the members of a cluster is at most pi / beta.
         linkage: how the distance of two clusters follows from those of their members: average, complete, single or weighted. With all of
             them heights only grow along the tree.
-        doubtful: the largest number of further clusters that are taken in doubt, for each cluster that counts. They are the smallest
-            subtrees that half as many students share. Most of all that there may be are torn copies.
+        doubtful: the largest number of doubtful clusters that are added, for each cluster that counts. Doubtful clusters are the smallest
+            subtrees that half as many students share. Most of them are torn copies of other clusters.
     """
 
     gamma: float
@@ -48,7 +48,7 @@ class Clustering:
     """The clusters of one layer.
 
     Attributes:
-        distances: between neurons, condensed as scipy does, `[n (n - 1) / 2]`.
+        distances: between neurons, in scipy's condensed form, `[n (n - 1) / 2]`.
         tree: scipy's linkage matrix, `[n - 1, 4]`.
         cut: the height of the cut.
         labels: the cluster of each neuron, 0 .. clusters - 1, or -1 where it is in none that counts, `[n]`.
@@ -62,12 +62,12 @@ class Clustering:
     student: np.ndarray
 
     @property
-    def clusters(self) -> int:
-        """How many clusters count."""
+    def count(self) -> int:
+        """The number of clusters that count."""
         return int(self.labels.max()) + 1
 
     def distances_among(self, places: np.ndarray) -> np.ndarray:
-        """The distances between the neurons at these places, `[p, p]`."""
+        """The distances between the neurons at some places, `[p, p]`."""
         low, high = np.minimum.outer(places, places), np.maximum.outer(places, places)
         apart = low != high
         low, high = low[apart], high[apart]
@@ -77,24 +77,24 @@ class Clustering:
 
 
 def distances(vectors: torch.Tensor, up_to_sign: bool) -> torch.Tensor:
-    """Euclidean distances between all pairs, `[n, n]`, for few vectors; see `condensed_distances`."""
+    """Euclidean distances between all pairs of a few vectors, `[n, n]`; see `condensed_distances`."""
     return from_host(squareform(condensed_distances(vectors, up_to_sign), checks=False), vectors)
 
 
 def condensed_distances(vectors: torch.Tensor, up_to_sign: bool, block: int = BLOCK) -> np.ndarray:
     """Euclidean distances between all pairs; with `up_to_sign` the shorter of |u - v| and |u + v|, which is a metric too.
 
-    Blocked matrix products in float64 where the vectors are: O(n^2 D) time, and O(block n) space beside what is returned. The formula
-    |u|^2 + |v|^2 - 2 u.v keeps nine digits of a distance of 1e-3 |u|, and none of one of 1e-8 |u|, while copies of a neuron may agree to
-    1e-15: what is closer than that first is computed again as a difference.
+    Blocked matrix products in float64 on the device of the vectors: O(n^2 D) time, and O(block n) space beside the result. The formula
+    |u|^2 + |v|^2 - 2 u.v keeps nine digits of a distance of 1e-3 |u|, and none of a distance of 1e-8 |u|, while copies of a neuron may
+    agree to 1e-15. So distances below 1e-3 |u| are computed again from differences.
 
     Args:
         vectors: `[n, D]`.
         up_to_sign: whether opposite vectors are the same.
-        block: rows at a time; any gives the same up to rounding.
+        block: the number of rows that are computed together; the result is the same up to rounding.
 
     Returns:
-        On the host, condensed as scipy does, `[n (n - 1) / 2]`.
+        An array on the host, in scipy's condensed form, `[n (n - 1) / 2]`.
     """
     n = len(vectors)
     vectors = vectors.double()
@@ -117,13 +117,13 @@ def condensed_distances(vectors: torch.Tensor, up_to_sign: bool, block: int = BL
 
 
 def _compute_again(squared: np.ndarray, near: np.ndarray, vectors: np.ndarray, up_to_sign: bool) -> None:
-    """Overwrites the squared distances of the near pairs by those that no cancellation has touched.
+    """Overwrites the squared distances of near pairs by values without cancellation.
 
-    What is near the same vector is taken together, which makes a dense block of every cluster.
+    All vectors near the same vector are computed together, so that each cluster is one dense block.
 
     Args:
-        squared: of the first rows to all, `[rows, n]`.
-        near: which of them to overwrite; others may be too, `[rows, n]`.
+        squared: the squared distances from the first rows to all vectors, `[rows, n]`.
+        near: the pairs to overwrite, `[rows, n]`; others may be overwritten too.
         vectors: `[n, D]`.
         up_to_sign: see `condensed_distances`.
     """
@@ -131,13 +131,13 @@ def _compute_again(squared: np.ndarray, near: np.ndarray, vectors: np.ndarray, u
     for row in np.flatnonzero(waiting):
         if not waiting[row]:
             continue
-        alike = np.flatnonzero(near[:, row] & waiting)
-        columns = np.flatnonzero(near[alike].any(0))
-        exact = cdist(vectors[alike], vectors[columns], "sqeuclidean")
+        members = np.flatnonzero(near[:, row] & waiting)
+        columns = np.flatnonzero(near[members].any(0))
+        exact = cdist(vectors[members], vectors[columns], "sqeuclidean")
         if up_to_sign:
-            exact = np.minimum(exact, cdist(-vectors[alike], vectors[columns], "sqeuclidean"))
-        squared[np.ix_(alike, columns)] = exact
-        waiting[alike] = False
+            exact = np.minimum(exact, cdist(-vectors[members], vectors[columns], "sqeuclidean"))
+        squared[np.ix_(members, columns)] = exact
+        waiting[members] = False
 
 
 def cluster(vectors: torch.Tensor, student: np.ndarray, students: int, criteria: Criteria, up_to_sign: bool) -> Clustering | None:
@@ -180,7 +180,7 @@ def cluster(vectors: torch.Tensor, student: np.ndarray, students: int, criteria:
 
 
 def shared_clusters(tree: np.ndarray, student: np.ndarray, students: int, gamma: float) -> np.ndarray:
-    """How many clusters hold neurons of at least gamma * N students, after each merge of the tree, `[n - 1]`.
+    """The number of clusters with neurons of at least gamma * N students, after each merge of the tree, `[n - 1]`.
 
     One pass over the merges: O(n N), with the students of a cluster as the bits of one integer.
     """
@@ -225,18 +225,19 @@ def unassigned_clusters(tree: np.ndarray, labels: np.ndarray, student: np.ndarra
 def best_cut(heights: np.ndarray, counts: np.ndarray, limit: float) -> float | None:
     """The height to cut at: the middle of the most persistent plateau, on a logarithmic axis of height.
 
-    The literal rule, the height with the most clusters, can pick one at which junk has clustered while true clusters have merged, or at
-    which copies within students have split them. True clusters stay the same over a long range of heights. Candidates are the plateaus
-    below the limit whose count is at least NEAR_MOST of the largest there; measured on digits with relu and tanh teachers of 8, 16 and 24
-    neurons, this found the exact width in 30 of 30 runs, where a share of 0.8 lost all those of eight tanh neurons to split copies.
+    The published rule, the height with the most clusters, can pick a height at which surplus neurons have clustered while true clusters
+    have merged, or at which copies within students have split true clusters. True clusters stay the same over a long range of heights.
+    Candidates are the plateaus below the limit whose count is at least NEAR_MOST of the largest count there. On digits, with relu and tanh teachers of
+    8, 16 and 24 neurons, this found the exact width in 30 of 30 runs; a share of 0.8 failed with all teachers of eight tanh neurons, whose
+    copies were split.
 
     Args:
         heights: of the merges, ascending, `[n - 1]`.
-        counts: clusters that most students share, after each merge, `[n - 1]`.
-        limit: no cut above this height.
+        counts: the number of clusters that most students share, after each merge, `[n - 1]`.
+        limit: the largest height of the cut.
 
     Returns:
-        The height; None where there is never a cluster below the limit.
+        The height; None where no merge below the limit leaves a cluster that counts.
     """
     below = int(np.searchsorted(heights, limit))
     if below == 0 or counts[:below].max() == 0:
@@ -256,9 +257,9 @@ def angles(vectors: torch.Tensor, others: torch.Tensor, up_to_sign: bool) -> tor
 
 
 def is_narrow(vectors: torch.Tensor, limit: float, up_to_sign: bool, block: int = BLOCK) -> bool:
-    """Whether the median angle between pairs of vectors, the lower one of two, is at most a limit.
+    """Whether the median angle between pairs of vectors (the lower median) is at most a limit.
 
-    It is where at least half of the pairs are within the limit. Counting them takes O(block n) space, where a median takes O(n^2).
+    This is so where at least half of the pairs are within the limit. Counting them takes O(block n) space, while a median takes O(n^2).
     """
     n = len(vectors)
     vectors = torch.nn.functional.normalize(vectors, dim=1)

@@ -1,4 +1,4 @@
-"""What names an extraction: the students on the one hand, what is made of them on the other."""
+"""The descriptor of an extraction, which names its folders: one for the students, one for the network that is recovered from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from training.desc import TrainingDesc
 
 @dataclasses.dataclass
 class ExtractionDesc(TrainingDesc):
-    """Students, the teacher that they imitate, their training, and how the teacher is read off them.
+    """Students, the teacher that they imitate, their training, and how the network is recovered from them.
 
-    The folder `extract_<md5>` is named by all that trains the students; inside a run of it `clustering_<md5>` is named by the extraction's
-    hyperparameters alone, so that many extractions share the students.
+    The name of the folder `extract_<md5>` depends on everything that trains the students. Inside a run, the name of the folder
+    `clustering_<md5>` depends on the hyperparameters of the extraction alone, so that many extractions share the students.
     """
 
     extraction_hparams: ExtractionHparams
@@ -51,8 +51,8 @@ class ExtractionDesc(TrainingDesc):
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> ExtractionDesc:
-        training = TrainingDesc.create_from_args(args)
-        return ExtractionDesc(*vars(training).values(), ExtractionHparams.create_from_args(args))
+        training, extraction_hparams = TrainingDesc.create_from_args(args), ExtractionHparams.create_from_args(args)
+        return ExtractionDesc(training.dataset_hparams, training.model_hparams, training.training_hparams, extraction_hparams)
 
     @staticmethod
     def default_for(model_name: str) -> ExtractionDesc:

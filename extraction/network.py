@@ -142,15 +142,16 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
 def least_squares(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """The shortest `x` `[F, O]` that minimises `|matrix x - right|`, for a matrix `[Q, F]` of any rank and a right-hand side `[Q, O]`.
 
-    A pivoted QR decomposition (LAPACK's gelsy) on the CPU. CUDA has a solver for full rank only, so that other devices use a singular
-    value decomposition with the same tolerance for the rank.
+    On the CPU this is a QR decomposition with pivoting (LAPACK's gelsy). CUDA has a solver for full rank only, so that on other devices it
+    is a QR decomposition without pivoting, and a singular value decomposition of its small factor, with the same tolerance for the rank.
     """
     if matrix.device.type == "cpu":
         return torch.linalg.lstsq(matrix, right).solution
-    left, values, directions = torch.linalg.svd(matrix, full_matrices=False)
+    orthogonal, triangular = torch.linalg.qr(matrix)
+    left, values, directions = torch.linalg.svd(triangular, full_matrices=False)
     tolerance = max(matrix.shape) * torch.finfo(matrix.dtype).eps * values.max()
     inverse = torch.where(values > tolerance, 1 / values, 0.0)
-    return directions.T @ (inverse[:, None] * (left.T @ right))
+    return directions.T @ (inverse[:, None] * (left.T @ (orthogonal.T @ right)))
 
 
 def fit_outputs(features: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:

@@ -115,8 +115,11 @@ def _hyperparameters(location: str, students_location: str) -> tuple[list[Row], 
     """The hyperparameters that differ from their defaults, and those that do not."""
     path, remedy = paths.hparams_dict(students_location), f"move {students_location} away to start anew"
     own = files.read_json(paths.hparams_dict(location, "extraction_"), remedy)
+    students = files.read_json(path, remedy)
     try:
-        values = {**files.read_json(path, remedy), "extraction_hparams": own}
+        if not isinstance(students, dict):
+            raise TypeError("no bundles of hyperparameters")
+        values = {**students, "extraction_hparams": own}
         groups = [(kind, field, values[name]) for name, kind in BUNDLES.items() for field, _ in kind.hyperparameters()]
         fields = [(kind, field, group.get(field.name, field.default)) for kind, field, group in groups]
     except (KeyError, TypeError, AttributeError) as error:

@@ -21,10 +21,10 @@ from extraction.symmetry import Symmetry
 from training.metric_logger import MetricLogger
 from training.plotting import figure, save
 
-SHOWN_LEAVES = 500  # of a larger dendrogram only the top merges are drawn, by a function that calls itself as deep as the tree is
-SHOWN_ROWS = 2000  # of a larger matrix of distances; a picture has fewer pixels
+SHOWN_LEAVES = 500  # of a larger dendrogram only the top merges are drawn: scipy's function recurses as deep as the tree
+SHOWN_ROWS = 2000  # of a larger matrix of distances, because a picture has fewer pixels
 SHOWN_NEURONS = 64
-LEAST_ANGLE = 1e-7  # smaller ones are rounding, such as that of a neuron with itself, and drawn as this
+LEAST_ANGLE = 1e-7  # smaller angles are rounding errors, such as that of a neuron with itself, and drawn as this
 
 
 def draw(result: Reconstruction, teacher: Layers | None, students_location: str, folder: str) -> None:
@@ -55,7 +55,7 @@ def draw(result: Reconstruction, teacher: Layers | None, students_location: str,
 
 
 def student_losses(logger: MetricLogger, path: str) -> None:
-    """The loss of every student over training, on queries kept for test."""
+    """The loss of every student during training, on held-out queries."""
     made, (axis,) = figure(width=6.5)
     points = logger.vectors("test_individual_losses")
     iterations = [iteration for iteration, _ in points]
@@ -68,60 +68,62 @@ def student_losses(logger: MetricLogger, path: str) -> None:
 
 
 def dendrogram(layer: RecoveredLayer, path: str) -> None:
-    """The merge tree of the clustered neurons, and the height at which it is cut."""
+    """The merge tree of the clustered neurons, and the height of the cut."""
     from scipy.cluster import hierarchy
 
-    found = layer.clustering
+    clusters = layer.clustering
     made, (axis,) = figure(width=11, height=4)
-    many = len(found.labels) > SHOWN_LEAVES
+    many = len(clusters.labels) > SHOWN_LEAVES
     options = {"truncate_mode": "lastp", "p": SHOWN_LEAVES} if many else {}
-    hierarchy.dendrogram(found.tree, ax=axis, no_labels=True, color_threshold=found.cut, above_threshold_color="0.6", **options)
-    heights = found.tree[:, 2]
+    hierarchy.dendrogram(clusters.tree, ax=axis, no_labels=True, color_threshold=clusters.cut, above_threshold_color="0.6", **options)
+    heights = clusters.tree[:, 2]
     axis.set_yscale("log")
     heights = heights[heights > clustering.LEAST_HEIGHT]
-    axis.set_ylim(max(heights.min(initial=found.cut) / 2, clustering.LEAST_HEIGHT), 2 * heights.max(initial=found.cut))
-    axis.axhline(found.cut, color="black", linestyle="--", linewidth=1, label=f"cut at {found.cut:.2g}: {found.clusters} clusters count")
-    axis.set(xlabel=f"{len(found.labels)} neurons of all students", ylabel="distance", title="Merge tree")
+    axis.set_ylim(max(heights.min(initial=clusters.cut) / 2, clustering.LEAST_HEIGHT), 2 * heights.max(initial=clusters.cut))
+    axis.axhline(
+        clusters.cut, color="black", linestyle="--", linewidth=1, label=f"cut at {clusters.cut:.2g}: {clusters.count} clusters count"
+    )
+    axis.set(xlabel=f"{len(clusters.labels)} neurons of all students", ylabel="distance", title="Merge tree")
     axis.legend(loc="upper right")
     save(made, path)
 
 
 def distance_matrix(layer: RecoveredLayer, path: str) -> None:
-    """Distances between the clustered neurons, cluster by cluster, those in no cluster last; of many, evenly spaced ones."""
-    found = layer.clustering
-    labels = np.where(found.labels < 0, found.clusters, found.labels)
-    order = np.lexsort((found.student, labels))
+    """Distances between the clustered neurons, sorted by cluster, neurons in no cluster last; of many neurons, evenly spaced ones."""
+    clusters = layer.clustering
+    labels = np.where(clusters.labels < 0, clusters.count, clusters.labels)
+    order = np.lexsort((clusters.student, labels))
     if len(order) > SHOWN_ROWS:
         order = order[np.linspace(0, len(order) - 1, SHOWN_ROWS).round().astype(int)]
     made, (axis,) = figure(width=6, height=5.2)
-    image = axis.imshow(found.distances_among(order), cmap="viridis")
+    image = axis.imshow(clusters.distances_among(order), cmap="viridis")
     ends = np.cumsum(np.bincount(labels[order]))[:-1] - 0.5
     for end in ends:
         axis.axhline(end, color="white", linewidth=0.4)
         axis.axvline(end, color="white", linewidth=0.4)
     made.colorbar(image, ax=axis, label="distance")
     shown = "" if len(order) == len(labels) else f", {len(order)} of {len(labels)} shown"
-    axis.set(title=f"Neurons in {found.clusters} clusters{shown}", xlabel="neuron", ylabel="neuron")
+    axis.set(title=f"Neurons in {clusters.count} clusters{shown}", xlabel="neuron", ylabel="neuron")
     save(made, path)
 
 
 def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> None:
-    """How far the members of each cluster point away from the neuron that it is collapsed to."""
-    found = layer.clustering
-    made, (axis,) = figure(width=max(5.0, 0.3 * found.clusters + 2))
-    for label in range(found.clusters):
-        members = np.flatnonzero(found.labels == label)
+    """The angle between each member of a cluster and the neuron that the cluster became."""
+    clusters = layer.clustering
+    made, (axis,) = figure(width=max(5.0, 0.3 * clusters.count + 2))
+    for label in range(clusters.count):
+        members = np.flatnonzero(clusters.labels == label)
         off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
         axis.scatter(
             np.full(len(members), label + 1),
             to_host(off.clamp_min(LEAST_ANGLE)),
             s=9,
             alpha=0.5,
-            c=found.student[members],
+            c=clusters.student[members],
             cmap="tab10",
         )
-    counts = np.bincount(found.labels[found.labels >= 0])
-    axis.set_xticks(range(1, found.clusters + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
+    counts = np.bincount(clusters.labels[clusters.labels >= 0])
+    axis.set_xticks(range(1, clusters.count + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
     axis.set(yscale="log", xlabel="cluster (neurons in it); a colour is a student", ylabel="angle (radians)")
     axis.set_title("Agreement within clusters")
     save(made, path)

@@ -114,7 +114,7 @@ def _collapse(members: _Members, clustering: Clustering, residual: torch.Tensor,
     """
     rank = to_host(torch.argsort(torch.argsort(residual)))
     collapsed = []
-    for label in range(clustering.clusters):
+    for label in range(clustering.count):
         places = np.flatnonzero(clustering.labels == label)
         best = places[np.argmin(rank[clustering.student[places]])]
         copies = places[clustering.student[places] == clustering.student[best]]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ExtractionRunner(Runner):
-    """One extraction; `prepare` makes what the teacher's dataset lacks, such as the trained teacher."""
+    """One extraction; `prepare` makes missing inputs of the dataset, such as the trained teacher."""
 
     desc: ExtractionDesc
     job: JobArgs
@@ -81,20 +81,20 @@ class ExtractionRunner(Runner):
         if not self.is_finished:
             self._extract()
         elif not get_platform().exists(paths.page(self.output_location)):
-            self._show(report.read(self.output_location))
+            self._write_page(report.read(self.output_location))
         locks.tidy(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             print(report.table(report.read(self.output_location)))
 
     def _remark(self) -> None:
-        """Says what is allowed but can hardly be meant."""
+        """Prints a note on settings that are allowed but probably a mistake."""
         theirs, ours = self.teacher.model_hparams, self.desc.model_hparams
         if theirs and theirs.act_fun != ours.act_fun:
             print(f"Note: the teacher's activation function is {theirs.act_fun}, that of the students {ours.act_fun} (--act_fun).")
 
     def _extract(self) -> None:
-        """Everything from the teacher to the report, which is written last; another process may have got there while this one waited."""
+        """Everything from the teacher to the report, which is written last; another process may have written it in the meantime."""
         from training import arithmetic
 
         arithmetic.check(self.desc.training_hparams)
@@ -107,7 +107,7 @@ class ExtractionRunner(Runner):
                 self._reconstruct(students, session, watch)
 
     def _train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
-        """The trained students, and what the steps after them share."""
+        """The trained students, and the session of the steps after them."""
         from datasets import registry as datasets
         from datasets.base import Loaders
         from extraction import students
@@ -145,20 +145,20 @@ class ExtractionRunner(Runner):
             certified = certificate.certify(session, result)
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
-            found = evaluation.report_on(session, result, teacher, certified)
+            content = evaluation.report_on(session, result, teacher, certified)
         with watch("pictures"):
             true = Layers.of(teacher) if teacher else None
             plotting.draw(result, true, self.students_location, paths.plots(self.output_location))
-        found = dataclasses.replace(found, seconds=watch.seconds)
-        self._show(found)
-        report.write(self.output_location, found)
+        content = dataclasses.replace(content, seconds=watch.seconds)
+        self._write_page(content)
+        report.write(self.output_location, content)
 
-    def _show(self, found: Report) -> None:
-        """Makes the page of a report, from files that are there already."""
+    def _write_page(self, content: Report) -> None:
+        """Writes the page of a report, from files that exist already."""
         from extraction import page
 
         with locks.held(self.output_location):
-            page.write(self.output_location, self.students_location, found)
+            page.write(self.output_location, self.students_location, content)
 
     def _record(self) -> None:
         """Writes the extraction's hyperparameters beside its results."""
@@ -168,7 +168,7 @@ class ExtractionRunner(Runner):
 
 
 class Stopwatch:
-    """Seconds by phase; the phase is what `with watch(name)` surrounds."""
+    """The seconds of each phase; `with watch(name)` surrounds a phase."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -181,10 +181,10 @@ class Stopwatch:
 
 
 def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, Callable[[], None]]:
-    """Checks that an extraction can be run, writing nothing.
+    """Checks that an extraction can be run, without writing anything.
 
     Returns:
-        The descriptor in its canonical form, the teacher, and what makes the teacher where it is absent.
+        The descriptor in its canonical form, the teacher, and the function that makes the teacher where it is missing.
 
     Raises:
         ConfigError: something cannot be run.
@@ -203,7 +203,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         raise ConfigError(f"--dataset_name: {desc.dataset_hparams.dataset_name} has no teacher to extract; valid: teacher")
     _, students, _ = Students.parse(name)
     if h.gamma * students < 2:
-        raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two that agree; valid: 2/N or more, or more students")
+        raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two; valid: 2/N or more, or more students")
     if h.finetune_optimizer not in optimizers.OPTIMIZERS:
         raise unknown("--finetune_optimizer", h.finetune_optimizer, optimizers.OPTIMIZERS)
     polish = desc.training_hparams.polish_optimizer
@@ -211,7 +211,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         raise unknown("--polish_optimizer", polish, optimizers.SECOND_ORDER)
     for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
         if getattr(desc.model_hparams, frozen):
-            raise ConfigError(f"--{frozen}: students that are to become the teacher must be free to; leave it out")
+            raise ConfigError(f"--{frozen}: frozen weights cannot become the teacher's; leave the flag out")
     dataset_hparams, shape, teacher, prepare = training_job.check(desc, job)
     if teacher.model_hparams and models.outline(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")

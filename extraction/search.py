@@ -129,6 +129,9 @@ class Peeled:
     may_have_excess: bool
 
 
+Candidate = tuple[list[RecoveredLayer], Fit]  # the recovered layers, and a network that was fitted from them
+
+
 def reconstruct(session: Session, students: Students) -> Reconstruction:
     """Recovers the network that the students imitate.
 
@@ -148,7 +151,7 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     losses = individual_losses(students.to(session.queries), session.loaders.train)
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
-    found: list[tuple[list[RecoveredLayer], Fit]] = []
+    candidates: list[Candidate] = []
     failures = []
     for attempt in ATTEMPTS:
         if not attempt.suits(students, session):
@@ -162,22 +165,22 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         except ConfigError as error:
             failures.append(error)
             continue
-        found += [(peeled.recovered, fitted) for fitted in fits]
+        candidates += [(peeled.recovered, fitted) for fitted in fits]
         if is_exact(fits[-1].network, session.loaders.train):
-            found = found[-1:]
+            candidates = candidates[-1:]
             break
-    if not found:
+    if not candidates:
         raise failures[0]
-    recovered, fitted = _smallest_of_the_best(session, found)
+    recovered, fitted = _smallest_of_the_best(session, candidates)
     final = paths.reconstructed_model(session.location)
     get_platform().move(fitted.location, final)
     return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file)
 
 
-def _smallest_of_the_best(session: Session, found: list[tuple[list[RecoveredLayer], Fit]]) -> tuple[list[RecoveredLayer], Fit]:
+def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
     """The smallest of the networks that give the answers about as well as the best."""
-    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in found]
-    as_good = [pair for pair, loss in zip(found, losses, strict=True) if loss <= AS_GOOD * min(losses)]
+    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
+    as_good = [pair for pair, loss in zip(candidates, losses, strict=True) if loss <= AS_GOOD * min(losses)]
     return min(as_good, key=lambda pair: pair[1].neurons)
 
 

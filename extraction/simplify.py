@@ -58,14 +58,14 @@ def removals(network: FullyConnected, queries: torch.Tensor) -> list[Removal]:
     Returns:
         One removal for each neuron of each hidden layer with two neurons or more; those that lose least come first.
     """
-    layers, found = Layers.of(network), []
+    layers, candidates = Layers.of(network), []
     for depth in range(1, len(layers)):
         width = layers.sizes[depth]
         activations = network.activations(some_of(queries), depth)
         for neuron in range(width if width > 1 else 0):
             following, loss = refit_without_neuron(activations, layers.vectors[depth], neuron)
-            found.append(Removal(loss, layers.without_neuron(depth, neuron, following)))
-    return sorted(found, key=lambda removal: removal.loss)
+            candidates.append(Removal(loss, layers.without_neuron(depth, neuron, following)))
+    return sorted(candidates, key=lambda removal: removal.loss)
 
 
 def merge(

@@ -1,8 +1,8 @@
-"""What of a neuron its outputs cannot tell: the symmetries of activation functions.
+"""The symmetries of activation functions: what the outputs of a network leave open in a neuron.
 
 A neuron is an incoming vector (w; b) and an outgoing vector a; it adds a s(w.x + b). For most activations s there are constants with
-`s(-x) = parity * s(x) + constant + slope * x`, so that the opposite vector adds the same up to a constant and a linear term; where
-`s(cx) = c s(x)` for c > 0, length moves freely from (w; b) to a.
+`s(-x) = parity * s(x) + constant + slope * x`, so that the opposite vector adds the same up to a constant and a linear term. Where
+`s(cx) = c s(x)` for c > 0, the length of (w; b) can move to a.
 
 Axes: K neurons, D inputs and the bias (so D + 1 is written `D`), O units of the next layer.
 """
@@ -18,7 +18,7 @@ from models.activation_functions import LEAKY_SLOPE
 
 @dataclass(frozen=True)
 class Symmetry:
-    """A class of activation functions, by `s(-x) = parity * s(x) + constant + slope * x`; parity 0 where there is no such law."""
+    """A class of activation functions, by `s(-x) = parity * s(x) + constant + slope * x`; parity 0 where there is no such relation."""
 
     name: str
     parity: int = 0
@@ -28,12 +28,12 @@ class Symmetry:
 
     @property
     def opposite_looks_alike(self) -> bool:
-        """Whether students may hold a neuron as its opposite, and leave the rest to constants and linear terms."""
+        """Whether students may contain a neuron as its opposite, and compensate by constants and linear terms."""
         return self.parity != 0
 
     @property
     def opposite_is_equal(self) -> bool:
-        """Whether a neuron's sign is truly free: the next layer alone can make up for it."""
+        """Whether the sign of a neuron is free: the next layer alone can compensate it."""
         return self.parity != 0 and self.slope == 0
 
 
@@ -51,10 +51,10 @@ symmetries: dict[str, Symmetry] = {
 
 
 def canonical(vectors: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors of comparable length, and the factors that bring the old ones back.
+    """Vectors of comparable length, and the factors that restore the original ones.
 
-    Unit vectors where scaling is free; elsewhere all are divided by their median length, which keeps their proportions. Signs are left
-    alone: `clustering.distances` compares vectors up to their sign where it is free, so that no sign rule can tear a cluster apart.
+    Vectors get unit length where scaling is free. Elsewhere all are divided by their median length, which keeps their proportions. Signs do
+    not change: `clustering.distances` compares vectors up to sign where the sign is free, so that no choice of signs can split a cluster.
 
     Args:
         vectors: `[K, D]`.
@@ -71,13 +71,13 @@ def canonical(vectors: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, 
 def transform(
     symmetry: Symmetry, incoming: torch.Tensor, outgoing: torch.Tensor, bias: torch.Tensor, signs: torch.Tensor, scales: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same function in another gauge: each neuron's incoming vector times a sign and a positive scale, the next layer adapted.
+    """The same function with each neuron's incoming vector multiplied by a sign and a positive scale, and the next layer adapted.
 
     Args:
         symmetry: of the activation function. Signs must be 1 unless `opposite_is_equal`, scales 1 unless `positive_scaling`.
         incoming: `[K, D]`.
         outgoing: `[K, O]`.
-        bias: of the next layer, `[O]`.
+        bias: the bias of the next layer, `[O]`.
         signs: 1 or -1, `[K]`.
         scales: positive, `[K]`.
 

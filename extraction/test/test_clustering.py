@@ -153,7 +153,7 @@ class TestCluster(unittest.TestCase):
                     vectors, student, _ = planted(noise=0.15, junk=8, seed=seed)
                     found = cluster(vectors, student, 6, Criteria(0.5, 6, linking), False)
                     self.assertEqual(partition(found.labels), self.naive(found, vectors, student, 6, 0.5, 6))
-                    self.assertEqual(set(found.labels) - {-1}, set(range(found.clusters)))
+                    self.assertEqual(set(found.labels) - {-1}, set(range(found.count)))
 
     def test_the_tree_is_that_of_scipy_for_every_linkage(self):
         vectors, student, label = planted(junk=4)
@@ -180,7 +180,7 @@ class TestCluster(unittest.TestCase):
         return found
 
     def test_finds_what_was_planted(self):
-        self.assertEqual(self.check().clusters, 5)
+        self.assertEqual(self.check().count, 5)
 
     def test_finds_it_among_junk(self):
         self.check(junk=4)
@@ -195,12 +195,12 @@ class TestCluster(unittest.TestCase):
         vectors, student, _ = planted(neurons=2, students=6)
         copies = torch.eye(8, dtype=torch.float64)[7] + 1e-3 * torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
         found = cluster(torch.cat([vectors, copies]), np.append(student, [0] * 10), 6, Criteria(0.5, 6), up_to_sign=False)
-        self.assertEqual(found.clusters, 2)
+        self.assertEqual(found.count, 2)
         self.assertTrue((found.labels[-10:] == -1).all())
 
     def test_wide_clusters_are_dropped(self):
         vectors, student, _ = planted(noise=0.02)
-        self.assertEqual(cluster(vectors, student, 6, Criteria(0.7, 6), up_to_sign=False).clusters, 5)
+        self.assertEqual(cluster(vectors, student, 6, Criteria(0.7, 6), up_to_sign=False).count, 5)
         self.assertIsNone(cluster(vectors, student, 6, Criteria(0.7, 1000), up_to_sign=False))
 
     def test_generosity_adds_clusters_that_come_about_late_or_that_fewer_students_share(self):
