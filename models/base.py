@@ -94,9 +94,9 @@ class Model(abc.ABC, nn.Module):
         return state
 
     def save(self, location: str, step: Step) -> None:
-        """Writes the weights to the run folder under the name of the step."""
+        """Writes the weights to the run folder under the name of the step; kernels of convolutions are stored with channels first."""
         state = self.state_dict()
-        state.update({name: values.contiguous() for name, values in state.items()})
+        state.update({name: values.contiguous() for name, values in state.items() if values.dim() == 4})
         get_platform().write(paths.model(location, step), to_bytes(state))
 
 
