@@ -30,8 +30,7 @@ class Centring:
     def __init__(self, optimizer: torch.optim.Optimizer, model: Perceptron):
         self.centre = activation_functions.centre(model.act_fun)
         mask, layers = getattr(model, "mask", {}), {f"fc_layers.{depth}": layer for depth, layer in enumerate(model.fc_layers)}
-        left = {name: values.to(model.fc.weight) for name, values in mask.items()}
-        self.layers = [(layer, left.get(f"{name}.weight")) for name, layer in ({**layers, "fc": model.fc}).items()][1:]
+        self.layers = [(layer, mask.get(f"{name}.weight")) for name, layer in ({**layers, "fc": model.fc}).items()][1:]
         self.layers = [(layer, left) for layer, left in self.layers if layer.weight.requires_grad and layer.bias.requires_grad]
         self.sums: list[torch.Tensor] = []
         if self.centre == 0:
@@ -58,7 +57,7 @@ class Centring:
         self.sums = [_sum(layer) for layer, _ in self.layers]
         for (layer, left), total in zip(self.layers, self.sums, strict=True):
             shift = self.centre * layer.bias.grad.view_as(total)
-            layer.weight.grad.sub_(shift if left is None else shift * left)
+            layer.weight.grad.sub_(shift if left is None else shift * left.to(shift))
 
     @torch.no_grad()
     def _after(self, *_) -> None:

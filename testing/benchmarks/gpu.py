@@ -258,8 +258,8 @@ def convolutions(options: Options) -> None:
     from models import registry
     from training import arithmetic
 
-    name, count = ("cifar_resnet_8", 320) if options.quick else ("cifar_resnet_20", 50_000)
-    loader, work = images(count, 128), operations(name) / 1e12
+    name, count = ("cifar_resnet_8_4", 64) if options.quick else ("cifar_resnet_20", 50_000)
+    loader, work = images(count, options.size(128, 16)), operations(name) / 1e12
     changes = {
         "as trained": contextlib.nullcontext,
         "not captured": not_captured,
@@ -357,8 +357,8 @@ def students(options: Options) -> None:
     """Section: stacks of students, captured and not."""
     from foundations.hparams import TrainingHparams
 
-    batch_size, repeats = 512, options.size(200, 2)
-    loader = answers(options.size(60_000, 3000), batch_size)
+    batch_size, repeats = options.size(512, 32), options.size(200, 2)
+    loader = answers(options.size(60_000, 150), batch_size)
     for networks in (10, 50):
         for precision in ("float32", "tf32"):
             what, h = f"{networks} students {precision}", TrainingHparams("adam", 1e-3, "2ep", precision=precision)

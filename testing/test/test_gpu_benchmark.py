@@ -52,6 +52,20 @@ class ReportTest(TestCase):
         self.assertEqual(rows[0]["remark"], "ValueError: wrong")
 
 
+class SectionTest(TestCase):
+    def test_the_cpu_can_compute_all_figures_but_those_in_tf32(self):
+        for section in (gpu.card, gpu.convolutions, gpu.students, gpu.clustering):
+            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+                section(gpu.Options("cpu", True))
+            rows = [json.loads(line.removeprefix(gpu.MARK)) for line in out.getvalue().splitlines()]
+            failed = [row["what"] for row in rows if row["value"] == "ERROR"]
+            self.assertEqual([what for what in failed if "tf32" not in what], [], err.getvalue())
+            self.assertGreater(len(rows), len(failed))
+            for row in rows:
+                if row["what"].endswith("difference") and row["value"] != "ERROR":
+                    self.assertEqual(row["value"], 0.0)
+
+
 class LimitTest(TestCase):
     def test_cards_are_known_by_their_names(self):
         known = {"NVIDIA H100 80GB HBM3": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H200": 989, "NVIDIA A100-SXM4-80GB": 312, "Tesla T4": None}
