@@ -30,9 +30,12 @@ class Centring:
     def __init__(self, optimizer: torch.optim.Optimizer, model: Perceptron):
         self.centre = activation_functions.centre(model.act_fun)
         mask, layers = getattr(model, "mask", {}), {f"fc_layers.{depth}": layer for depth, layer in enumerate(model.fc_layers)}
-        left = {name: values.to(model.fc.weight) for name, values in mask.items()}
-        self.layers = [(layer, left.get(f"{name}.weight")) for name, layer in ({**layers, "fc": model.fc}).items()][1:]
-        self.layers = [(layer, left) for layer, left in self.layers if layer.weight.requires_grad and layer.bias.requires_grad]
+        self.layers = [(layer, mask.get(f"{name}.weight")) for name, layer in ({**layers, "fc": model.fc}).items()][1:]
+        self.layers = [
+            (layer, None if left is None else left.to(layer.weight))
+            for layer, left in self.layers
+            if layer.weight.requires_grad and layer.bias.requires_grad
+        ]
         self.sums: list[torch.Tensor] = []
         if self.centre == 0:
             return
