@@ -227,9 +227,9 @@ def best_cut(heights: np.ndarray, counts: np.ndarray, limit: float) -> float | N
 
     The published rule, the height with the most clusters, can pick a height at which surplus neurons have clustered while true clusters
     have merged, or at which copies within students have split true clusters. True clusters stay the same over a long range of heights.
-    Candidates are the plateaus below the limit whose count is at least NEAR_MOST of the largest count there. On digits, with relu and tanh teachers of
-    8, 16 and 24 neurons, this found the exact width in 30 of 30 runs; a share of 0.8 failed with all teachers of eight tanh neurons, whose
-    copies were split.
+    Candidates are the plateaus below the limit whose count is at least NEAR_MOST of the largest count there. On digits, with relu and tanh
+    teachers of 8, 16 and 24 neurons, this found the exact width in 30 of 30 runs. A share of 0.8 failed with all teachers of eight tanh
+    neurons, whose copies were split.
 
     Args:
         heights: of the merges, ascending, `[n - 1]`.
