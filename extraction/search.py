@@ -1,4 +1,4 @@
-"""The search for the network that students imitate: layer by layer, then as a whole, and again in another way where it fails.
+"""The search for the network that students imitate: layer by layer, then as a whole; where one attempt fails, the next one begins.
 
 Axes: K neurons of a layer, D inputs with the bias last, Q queries.
 """
@@ -29,12 +29,12 @@ from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
 
-LACKING = 100.0  # times the loss of students, at least, is the loss of those above a recovered layer that lacks a neuron
+LACKING = 100.0  # a layer lacks a neuron where students above it have more than this many times the loss of those before
 TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neurons in excess
-PROMISING = 1e-4  # the relative loss below which taking neurons from a network is worth the time
-WORSE = 100.0  # times the loss before, at most, of a network with one neuron less whose fit counts as equally good
-TRIALS = 3  # neurons that are tried before all count as needed
-AS_GOOD = 2.0  # times the least loss, at most, of a network that gives the answers as well
+PROMISING = 1e-4  # the relative loss below which it is worth the time to take neurons from a network
+WORSE = 100.0  # a fit without a neuron counts as equally good up to this many times the loss with it
+TRIALS = 3  # neurons whose removal is tried before all neurons count as needed
+AS_GOOD = 2.0  # networks up to this many times the smallest loss count as equally good
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Attempt:
     """One way to search.
 
     Attributes:
-        name: what its folders are named by; empty for the first way.
+        name: a part of the names of its folders; empty for the first attempt.
         message: what is printed when it begins.
-        doubtful: the numbers of doubtful clusters, for each that counts, to try in turn while a layer lacks a neuron.
-        settles_signs: whether signs that matter are settled, and the layer trained on, before the next layer is looked for.
-        sharpens: whether recovered layers are fitted to the answers before the next layer is looked for.
+        doubtful: the numbers of doubtful clusters, for each cluster that counts, to try in turn while a layer lacks a neuron.
+        settles_signs: whether signs that matter are settled, and the layer is trained further, before the next layer is recovered.
+        sharpens: whether recovered layers are fitted to the answers before the next layer is recovered.
     """
 
     name: str = ""
@@ -57,15 +57,18 @@ class Attempt:
 
     @property
     def is_generous(self) -> bool:
-        """Whether clusters in doubt are taken from the start."""
-        return self.name != ""
+        """Whether doubtful clusters are added from the start."""
+        return self.doubtful[0] > 0
 
     def shares(self, is_first: bool) -> Sequence[float]:
-        """The numbers of doubtful clusters to try for a layer; `is_first` says whether it is the first of several."""
+        """The numbers of doubtful clusters to try for a layer.
+
+        The first of several layers is the easiest, and is always tried without doubtful clusters first.
+        """
         return (0.0, *self.doubtful) if is_first and self.is_generous else self.doubtful
 
     def suits(self, students: Students, session: Session) -> bool:
-        """Whether the attempt can differ from those before for such students."""
+        """Whether the attempt differs from the attempts before it for such students."""
         return not self.sharpens or (len(students.fc_layers) > 1 and session.symmetry.slope == 0)
 
 
@@ -73,13 +76,13 @@ ATTEMPTS = (
     Attempt(),
     Attempt(
         "generous",
-        "The answers are not met exactly: adding neurons that were in doubt, to take away again what is not needed",
+        "The network does not give the answers exactly: adding doubtful neurons, then removing those that are not needed",
         doubtful=(0.5, 1.0),
         settles_signs=True,
     ),
     Attempt(
         "sharpened",
-        "The answers are not met exactly: recovering deeper layers from students that are trained more exactly",
+        "The network does not give the answers exactly: recovering deeper layers from students that are trained more exactly",
         doubtful=(0.5, 1.0),
         settles_signs=True,
         sharpens=True,
@@ -135,10 +138,10 @@ Candidate = tuple[list[RecoveredLayer], Fit]  # the recovered layers, and a netw
 def reconstruct(session: Session, students: Students) -> Reconstruction:
     """Recovers the network that the students imitate.
 
-    A network that misses the answers lacks a neuron, while one that has too many shows which. So where the clusters that count do not lead
-    to the rounding floor, the doubtful clusters are added, and what is needed least is taken away again; where that fails too, the students
-    of deeper layers are trained more exactly. If nothing helps, as with answers that were rounded, the result is the smallest network of
-    those that give the answers about as well as the best.
+    A network that lacks a neuron cannot give the answers exactly. A network with too many neurons can, and shows which neurons it does not
+    need. So where the clusters that count do not lead to the rounding floor, the next attempt adds doubtful clusters and removes the
+    neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. Where all
+    attempts fail, as with rounded answers, the result is the smallest of the networks that give the answers about as well as the best one.
 
     Args:
         session: the extraction.
@@ -187,8 +190,8 @@ def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Cand
 def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
     """Fits a network that may have neurons in excess, then without one neuron after the other.
 
-    Surplus neurons cancel each other at the solution, and slow convergence down: the curvature is all but singular. So the neuron that is
-    needed least goes first, as long as the fit is as good without it.
+    Surplus neurons cancel each other at the solution and make the curvature nearly singular, which slows convergence down. So the neuron
+    that is needed least is removed first, as long as the fit is as good without it.
 
     Args:
         session: the extraction.
@@ -196,7 +199,7 @@ def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
         location: the path that the folders of the runs begin with.
 
     Returns:
-        The fits, each with a neuron less or more than one less than the fit before.
+        The fits, each with fewer neurons than the fit before.
     """
     fits, trials = [fit(session, layers, location, TRIM_EQUATIONS)], 0
     while not is_exact(fits[-1].network, session.loaders.train):
@@ -220,9 +223,10 @@ def peel(session: Session, start: Imitation, attempt: Attempt) -> Peeled:
     sigmoid neurons was lost. Where a neuron's sign is open and matters, students get the sign-invariant features of its activation, and
     show by their weights over them which sign is right.
 
-    Shallower students do about as well as those before, unless the layer below them lacks a neuron: with three layers of ten, on one of
-    which nine were found, their loss was some thousands of times as large, else 80 times at most. The doubtful clusters then join that
-    layer, half as many as count and at last as many, which found the tenth neuron of g in the second of three layers, and six in excess.
+    Shallower students reach about the loss of the students before, unless the layer below them lacks a neuron. With three layers of ten
+    neurons, one of them with nine recovered, their loss was thousands of times as large; with complete layers it was 80 times as large at
+    most. Doubtful clusters are then added to that layer: half as many as count, and at last as many. This recovered the tenth neuron of g
+    in the second of three layers, with six neurons in excess.
 
     Args:
         session: the extraction.
@@ -274,7 +278,7 @@ class NextLayer:
 
 
 def recover_until_imitated(session: Session, here: Imitation, below: Layers, attempt: Attempt) -> NextLayer:
-    """The next hidden layer, with ever more clusters in doubt until students above it do about as well as those before.
+    """The next hidden layer, with more and more doubtful clusters until students above it reach about the loss of those before.
 
     Args:
         session: the extraction.
@@ -289,23 +293,24 @@ def recover_until_imitated(session: Session, here: Imitation, below: Layers, att
     for doubtful in shares:
         recovered = recover_layer(session, here, len(below) == 0, doubtful)
         if step is not None and len(recovered.incoming) == len(step.recovered.incoming):
-            return dataclasses.replace(step, doubtful=doubtful)  # no further cluster is in doubt
+            return dataclasses.replace(step, doubtful=doubtful)  # there are no more doubtful clusters
         layers = stacked(below, recovered.incoming, here.scale)
         location = f"{here.location}_layer_{len(layers) + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
         step = NextLayer(recovered, layers, imitate_above(session, layers, here.students, location), doubtful)
         if step.above.best_loss <= LACKING * here.best_loss:
             break
         if doubtful < shares[-1]:
-            session.say(f"Hidden layer {len(layers)} seems to lack a neuron: adding those that were in doubt")
+            session.say(f"Hidden layer {len(layers)} seems to lack a neuron: adding doubtful neurons")
     assert step is not None
     return step
 
 
 def with_settled_signs(session: Session, layers: Layers, here: Imitation, above: Imitation) -> tuple[Layers, Imitation]:
-    """Recovered layers with the signs of the last as the students above it show them, and other students on its activations with these.
+    """Recovered layers with the signs that the students above them indicate, and new students on the activations with these signs.
 
-    These students have half as many inputs. The layer is a layer of a network now, and can be trained with them. With softplus and three
-    layers of ten, one of which had nine of its neurons and two others, that made the first layer more exact, and the second had all ten.
+    The new students have half as many inputs, and the recovered layers can be trained together with them. With softplus and three layers of
+    ten, one of which had nine of its neurons and two others, this made the first layer more exact, and the second layer had all ten
+    neurons.
 
     Args:
         session: the extraction.
@@ -322,7 +327,7 @@ def with_settled_signs(session: Session, layers: Layers, here: Imitation, above:
 
 
 def stacked(below: Layers, incoming: torch.Tensor, scale: Standardisation) -> Layers:
-    """Recovered layers with one more on top, which also settles the signs of the layer below it.
+    """Recovered layers with one more layer on top, which also settles the signs of the layer below it.
 
     Args:
         below: the recovered layers.
@@ -343,7 +348,7 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
         session: the extraction.
         imitation: the students.
         is_first: whether that layer is the first of the network as well.
-        doubtful: the number of clusters in doubt that are added, for each that counts.
+        doubtful: the number of doubtful clusters that are added, for each cluster that counts.
 
     Raises:
         ConfigError: there are none, or the students have diverged.

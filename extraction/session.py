@@ -69,7 +69,7 @@ class Session:
         return self.loaders.train.seed
 
     def criteria(self, doubtful: float) -> Criteria:
-        """Which clusters count, with so many clusters in doubt for each."""
+        """Which clusters count, with so many doubtful clusters for each of them."""
         h = self.desc.extraction_hparams
         return Criteria(h.gamma, h.beta, h.linkage, doubtful)
 
