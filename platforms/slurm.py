@@ -120,7 +120,7 @@ class Platform(local.Platform):
                 raise ConfigError(f"--extra_lines: {name} is set already; valid: any option but {', '.join(RESERVED)}")
 
     @classmethod
-    def own_flags(cls) -> set[str]:
+    def submission_flags(cls) -> set[str]:
         inherited = {field.name for field in dataclasses.fields(local.Platform)}
         return {field.name for field in dataclasses.fields(cls)} - inherited
 

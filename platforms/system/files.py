@@ -69,15 +69,15 @@ def _check_text(content: object) -> None:
         waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
-def refresh(path: str, content: bytes) -> None:
+def write_if_changed(path: str, content: bytes) -> None:
     """Writes a file unless it has that content already; of several processes that come to write it at once, one does."""
-    get_platform().on_primary(lambda: _refresh(path, content))
+    get_platform().on_primary(lambda: _write_if_changed(path, content))
 
 
-def _refresh(path: str, content: bytes) -> None:
+def _write_if_changed(path: str, content: bytes) -> None:
     if _holds(path, content) and not get_platform().exists(paths.lock_of(path)):
         return
-    with locks.held_for(path):
+    with locks.held_file(path):
         if not _holds(path, content):
             get_platform().write(path, content)
 
