@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         print(COMMANDS.welcome())
         return 0
     try:
-        with signals.watching(), provenance.asked(arguments):
+        with signals.watching(), provenance.command_line(arguments):
             run(arguments[0], arguments[1:])
     except ConfigError as error:
         print(one_line(f"EC.py {arguments[0]}: {error}"), file=sys.stderr)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Parses the arguments of a command and runs it on the platform that they name."""
-    with platform_class(arguments).together():
+    with platform_class(arguments).coordinated():
         platform, job = COMMANDS.parse(command, arguments)
         platform.launch(job)
 

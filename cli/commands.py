@@ -75,7 +75,7 @@ class Commands:
         if not runner_class.computes:
             return local.Platform(), Job(command, list(arguments), create)
         platform = platform_class(arguments)
-        passed_on = reader.without({"platform", *platform.own_flags()})
+        passed_on = reader.arguments_without({"platform", *platform.submission_flags()})
         return platform.create_from_args(args), Job(command, passed_on, create, args.display_output_location)
 
     def welcome(self) -> str:

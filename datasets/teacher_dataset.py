@@ -23,7 +23,7 @@ from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
-from foundations.desc import parse_shown
+from foundations.desc import parse_display_text
 from foundations.errors import ConfigError, did_you_mean, reason
 from foundations.model_hparams import ModelHparams
 from models import registry as models
@@ -136,7 +136,7 @@ def _read_log(name: str, location: str) -> Teacher:
     """
     path, valid = paths.hparams_log(location), "valid: a run folder as train leaves it"
     try:
-        groups = parse_shown(files.read_text(path, valid, files.LONGEST_JSON))
+        groups = parse_display_text(files.read_text(path, valid, files.LONGEST_JSON))
         model_hparams = ModelHparams.from_text(groups[ModelHparams._name])
         dataset_name = groups[DatasetHparams._name]["dataset_name"]
     except (ConfigError, ValueError, KeyError, TypeError):

@@ -203,7 +203,7 @@ def rows(report: Report) -> list[list[str]]:
 
 def table(report: Report) -> str:
     """The report as text, ending in a verdict."""
-    lines = aligned(rows(report), sides="<>")
+    lines = aligned(rows(report), "<>")
     rule = "-" * max(map(len, lines))
     seconds = report.seconds
     notes = [

@@ -82,7 +82,7 @@ class ExtractionRunner(Runner):
             self._extract()
         elif not get_platform().exists(paths.page(self.output_location)):
             self._write_page(report.read(self.output_location))
-        locks.tidy(self.output_location)
+        locks.remove_dead(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             print(report.table(report.read(self.output_location)))
@@ -103,7 +103,7 @@ class ExtractionRunner(Runner):
             students, session = self._train_students(watch)
         with locks.held(self.output_location):
             if not report.is_current(self.output_location, self.students_location):
-                provenance.note(self.output_location, session.seed)
+                provenance.record(self.output_location, session.seed)
                 self._reconstruct(students, session, watch)
 
     def _train_students(self, watch: Stopwatch) -> tuple[Students, Session]:

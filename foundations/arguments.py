@@ -1,4 +1,4 @@
-"""A parser that speaks in one line, and that can look ahead."""
+"""The parser of the command line: its errors are one line, and it can read a flag before all flags are known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
+from typing import NoReturn
 
 from foundations.errors import ConfigError, did_you_mean
 
@@ -14,24 +15,30 @@ from foundations.errors import ConfigError, did_you_mean
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser whose errors are ConfigErrors.
 
-    It knows its arguments from the start, because some of them (`--default_hparams`, `--platform`) decide which other flags there are.
-    `examples` are commands, without `python EC.py`, that help opens with. `choices_of` has the values of flags, by their names without
-    dashes, which shells complete.
+    The parser receives the arguments when it is made, because some of them (`--default_hparams`, `--platform`) decide which other flags
+    exist.
+
+    Attributes:
+        arguments: the arguments of the command line.
+        examples: the commands, without `python EC.py`, that help shows first.
+        choices_of: the valid values of each flag, by its name without dashes. Shells complete these values.
     """
 
     def __init__(self, prog: str, arguments: Sequence[str], description: str = "", examples: Sequence[str] = ()):
         super().__init__(prog=prog, description=description, formatter_class=_Formatter, allow_abbrev=False)
         self.examples = examples
-        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse knows no -1e-3
+        self._negative_number_matcher = re.compile(
+            r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE
+        )  # argparse alone does not accept -1e-3
         self.arguments = list(arguments)
         self.choices_of: dict[str, Sequence[str]] = {}
 
     def peek(self, flag: str, default: str | None = None) -> str | None:
-        """The value of `--flag VALUE` or `--flag=VALUE` among the arguments, before they are parsed."""
+        """The value of `--flag VALUE` or `--flag=VALUE`, read before the arguments are parsed."""
         value = default
-        for place, argument in enumerate(self.arguments):
-            if argument == f"--{flag}" and place + 1 < len(self.arguments):
-                value = self.arguments[place + 1]
+        for index, argument in enumerate(self.arguments):
+            if argument == f"--{flag}" and index + 1 < len(self.arguments):
+                value = self.arguments[index + 1]
             elif argument.startswith(f"--{flag}="):
                 value = argument.split("=", 1)[1]
         return value
@@ -40,17 +47,17 @@ class ArgumentParser(argparse.ArgumentParser):
         """Parses the arguments.
 
         Raises:
-            ConfigError: a flag is not known, or its value is not of its type.
+            ConfigError: a flag is unknown, or its value has the wrong type.
         """
         args, extra = self.parse_known_args(self.arguments)
         if extra:
             flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
             hint = did_you_mean(extra[0].split("=")[0], flags)
-            raise ConfigError(f"{extra[0]} is no argument of {self.prog}{hint}; see {self.prog} --help")
+            raise ConfigError(f"{extra[0]} is not an argument of {self.prog}{hint}; see {self.prog} --help")
         return args
 
-    def without(self, names: Collection[str]) -> list[str]:
-        """The arguments as they were given, without some flags and their values; to be called when they are known to parse."""
+    def arguments_without(self, names: Collection[str]) -> list[str]:
+        """The arguments of the command line without the flags `names` and their values. Call `parse` first: it reports errors."""
         reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         for action in self._actions:
             if action.dest in names:
@@ -58,7 +65,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return reader.parse_known_args(self.arguments)[1]
 
     def format_help(self) -> str:
-        """What `--help` prints: usage, description and examples, then the flags group by group."""
+        """The text of `--help`: usage, description, examples, then the flags by group."""
         head, flags = self._get_formatter(), self._get_formatter()
         head.add_usage(self.usage, self._actions, [])
         head.add_text(self.description)
@@ -71,26 +78,26 @@ class ArgumentParser(argparse.ArgumentParser):
         examples = "".join(f"  python EC.py {example}\n" for example in self.examples)
         return "\n".join(filter(None, [head.format_help(), examples and f"examples:\n{examples}", flags.format_help()]))
 
-    def error(self, message: str):
-        """Raises what argparse would print together with its usage."""
+    def error(self, message: str) -> NoReturn:
+        """Raises a ConfigError with the message that argparse would print."""
         raise ConfigError(message.removeprefix("argument "))
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Help as wide as the terminal, with a short usage, and with `--no-` beside those switches only that are on."""
+    """Help as wide as the terminal, with a short usage line. It shows `--no-FLAG` only for switches that are on by default."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=_help_width())
 
     def add_usage(self, usage: str | None, actions: Iterable[argparse.Action], groups: Iterable, prefix: str | None = None) -> None:
-        places = [action for action in actions if not action.option_strings]
-        if all(action.nargs != argparse.REMAINDER for action in places):
-            places.append(argparse.Action([], "flags", metavar="[--FLAG VALUE ...]"))
-        shown = [place if place.help != argparse.SUPPRESS else argparse.Action([], place.dest, metavar=place.metavar) for place in places]
+        words = [action for action in actions if not action.option_strings]
+        if all(action.nargs != argparse.REMAINDER for action in words):
+            words.append(argparse.Action([], "flags", metavar="[--FLAG VALUE ...]"))
+        shown = [word if word.help != argparse.SUPPRESS else argparse.Action([], word.dest, metavar=word.metavar) for word in words]
         super().add_usage(usage, shown, [], prefix)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Fills line by line; what is indented goes on below its second column."""
+        """Wraps each line by itself. The rest of an indented line continues below its second column."""
         filled = []
         for line in text.splitlines():
             first = re.findall(r"^(?: +\S+ +)?", line)[0]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample) of at least one value; the deviation of a single value is 0.
+    """Mean and sample standard deviation of one or more values. The deviation of a single value is 0.
 
-    Where a value is not finite, neither is the result. Where squares are too large for a number, the deviation is infinite.
+    If a value is not finite, the results are not finite. If the squares overflow, the deviation is infinite.
     """
     mean = math.fsum(values) / len(values)
     if len(values) == 1:

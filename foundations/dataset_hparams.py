@@ -13,7 +13,7 @@ UNSUPERVISED_LABELS = ("rotation",)
 
 @dataclass
 class DatasetHparams(Hparams):
-    """Which examples, and how many at a time."""
+    """The dataset, its transformations and the batch size."""
 
     dataset_name: str
     batch_size: int
@@ -30,23 +30,25 @@ class DatasetHparams(Hparams):
     blur_factor: int | None = None
 
     _name = "Dataset Hyperparameters"
-    _description = "The examples to train on, and for the dataset 'teacher' who answers which queries."
-    _dataset_name = "The dataset. 'teacher' asks a trained network for its outputs."
-    _batch_size = "Examples in a batch."
+    _description = "The examples to train on. For the dataset 'teacher': the teacher and its queries."
+    _dataset_name = "The dataset. The targets of 'teacher' are the outputs of a trained network."
+    _batch_size = "Examples per batch."
     _teacher_name = (
-        "Who answers the queries of the dataset 'teacher': the hash of a train run or a unique prefix of it, the name of a model "
-        "(its default run, trained first when absent), or a .npz file with arrays X and y."
+        "The teacher of the dataset 'teacher': the hash of a train run or a unique prefix of it, the name of a model (its default run, "
+        "which is trained first if it does not exist), or a .npz file with arrays X and y."
     )
     _teacher_seed = "The seed of the teacher's run."
-    _datagen = "The queries: policies joined by +, each with an optional count, such as digits+random:4000. A file of answers has its own."
-    _samples = "Queries in all; policies without a count share them. Inferred when left out."
-    _d_in = "Inputs of the teacher. Inferred when left out, checked when given."
-    _do_not_augment = "Train on the images as they are, without random crops and mirroring."
-    _transformation_seed = "The seed of what changes the dataset: subsampling, random labels, rotation, augmentation (0 when left out)."
-    _subsample_fraction = "The share of the training examples that is kept, drawn at random."
-    _random_labels_fraction = "The share of the training examples that get a class drawn at random."
-    _unsupervised_labels = "Another task, in training and test. 'rotation': by how many quarter turns an image has been turned."
-    _blur_factor = "Blur training images by shrinking them so many times and enlarging them again."
+    _datagen = (
+        "The queries: policies joined by +, each with an optional count, such as digits+random:4000. A .npz file contains its own queries."
+    )
+    _samples = "The number of queries in total. Policies without a count share them. Inferred by default."
+    _d_in = "The number of inputs of the teacher. Inferred by default; a value that is set is checked."
+    _do_not_augment = "Train without random crops and mirroring."
+    _transformation_seed = "The seed of subsampling, random labels, rotation and augmentation (0 by default)."
+    _subsample_fraction = "The fraction of the training examples that is kept. It is drawn at random."
+    _random_labels_fraction = "The fraction of the training examples whose class is replaced by a random one."
+    _unsupervised_labels = "Replace the labels, in training and test. 'rotation': the number of quarter turns by which an image is rotated."
+    _blur_factor = "Blur training images: shrink them by this factor, then enlarge them again."
 
     def __post_init__(self):
         self.require("batch_size", self.batch_size >= 1, "1 or more")
@@ -59,4 +61,4 @@ class DatasetHparams(Hparams):
         if self.unsupervised_labels not in (None, *UNSUPERVISED_LABELS):
             raise unknown("--unsupervised_labels", self.unsupervised_labels, UNSUPERVISED_LABELS)
         if self.unsupervised_labels is not None and self.random_labels_fraction is not None:
-            raise ConfigError("--random_labels_fraction: does not go with --unsupervised_labels, which replaces all labels")
+            raise ConfigError("--random_labels_fraction: cannot be combined with --unsupervised_labels, which replaces all labels")

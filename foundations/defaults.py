@@ -1,4 +1,4 @@
-"""The hyperparameters that a model family trains well with."""
+"""The default hyperparameters of a model family."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from foundations.training_hparams import TrainingHparams
 
 @dataclasses.dataclass
 class DefaultHparams:
-    """What `--default_hparams=NAME` fills in. A workflow takes the groups that it needs.
+    """The values that `--default_hparams=NAME` sets. A workflow uses the groups that it needs.
 
-    Pruning is given as plain data, because models do not know the strategies: the name of a strategy and, where it is not None, the value
-    of `pruning_layers_to_ignore`. The other hyperparameters of the strategy have their own defaults.
+    Models do not import pruning strategies, so pruning is plain data: the name of a strategy and the value of
+    `pruning_layers_to_ignore` (None: the strategy's default). The other hyperparameters of the strategy have their own defaults.
     """
 
     dataset_hparams: DatasetHparams

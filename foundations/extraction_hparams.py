@@ -14,7 +14,7 @@ LINKAGES = ("average", "complete", "single", "weighted")
 
 @dataclass
 class ExtractionHparams(Hparams):
-    """How a network is read off its students; they are hashed on their own, so that the same students serve many."""
+    """How the network is reconstructed from its students. Their hash is separate, so that several extractions can share students."""
 
     gamma: float = 0.7
     beta: float = 6.0
@@ -26,15 +26,17 @@ class ExtractionHparams(Hparams):
     finetune_batch_size: int | None = None
 
     _name = "Extraction Hyperparameters"
-    _description = "Clustering of the students' neurons, and fine-tuning of the network that they share."
-    _gamma = "The share of the students that must have a neuron for it to count as the teacher's."
-    _beta = "A cluster counts while the median angle between its neurons is at most pi/beta."
-    _linkage = "How the distance of two clusters follows from those of their neurons."
-    _boruta = "The dataset whose uninformative inputs, by the Boruta procedure, are left out of clustering and of the score."
+    _description = "Clustering of the students' neurons, and fine-tuning of the reconstructed network."
+    _gamma = "The fraction of the students that must have a neuron for the neuron to count as the teacher's."
+    _beta = "A cluster is accepted if the median angle between its neurons is at most pi/beta."
+    _linkage = "How the distance between two clusters is computed from the distances between their neurons."
+    _boruta = "A dataset. The inputs that the Boruta procedure finds uninformative on it are left out of clustering and of the score."
     _finetune_optimizer = "The optimizer that fine-tunes the reconstructed network."
-    _finetune_lr = "Its learning rate."
-    _finetune_training_steps = "How long to fine-tune at most; it stops earlier when the loss is at the rounding floor."
-    _finetune_batch_size = "Queries in a step of fine-tuning (when left out, twenty equations for each unknown, or all queries)."
+    _finetune_lr = "The learning rate of fine-tuning."
+    _finetune_training_steps = "The maximum length of fine-tuning. It stops earlier if the loss reaches the rounding floor."
+    _finetune_batch_size = (
+        "Queries per step of fine-tuning (by default as many as give twenty equations per unknown, or all queries if there are fewer)."
+    )
 
     def __post_init__(self):
         self.require("gamma", 0 < self.gamma <= 1, "more than 0 and at most 1")

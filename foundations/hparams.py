@@ -1,8 +1,8 @@
-"""Hyperparameters: dataclasses that turn into flags, into text, and into the name of a run.
+"""Hyperparameters: dataclasses that are converted to flags, to text, and to the name of a run.
 
-A field is a hyperparameter: its annotation is its type (bool, int, float, str, any of them `| None`, or another Hparams), its
-default is what leaves training as it would be without it, and a class attribute `_field` is its help. A field without a default
-is required. `_name` and `_description` head the group.
+Each field is a hyperparameter. Its annotation is its type (bool, int, float, str, any of these `| None`, or another Hparams). Its
+default leaves training unchanged. The class attribute `_field` is its help text. A field without a default is required. `_name` and
+`_description` are the title and the description of the group.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 
+T = TypeVar("T")
 Bundle = TypeVar("Bundle", bound="Hparams")
 
 
 def unhashed(default: object) -> typing.Any:
-    """A field of a hyperparameter that does not name the run."""
+    """A field that is left out of the hash, so that it does not name the run."""
     return dataclasses.field(default=default, metadata={"hashed": False})
 
 
 def hashed_as(name: str, default: object) -> typing.Any:
-    """A field of a hyperparameter that keeps an older name inside the hash."""
+    """A field that has an older name inside the hash."""
     return dataclasses.field(default=default, metadata={"hash_name": name})
 
 
@@ -40,7 +41,7 @@ class Hparams:
 
     @classmethod
     def hyperparameters(cls) -> list[tuple[dataclasses.Field, type]]:
-        """Each field with its type, None aside."""
+        """All fields with their types. `X | None` counts as X."""
         hints = typing.get_type_hints(cls)
         rows = []
         for field in dataclasses.fields(cls):
@@ -56,14 +57,13 @@ class Hparams:
         prefix: str | None = None,
         choices: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Adds a group with one flag a hyperparameter.
+        """Adds a group with one flag per hyperparameter.
 
         Args:
-            parser: where the flags go.
-            defaults: an object whose attributes stand in for the class's own defaults.
-            prefix: makes `--prefix_field` of `--field`.
-            choices: for fields with a closed list of values, bundles within bundles included, the list that help shows and that shells
-                complete.
+            parser: the parser that receives the flags.
+            defaults: an object whose attributes replace the defaults of the class.
+            prefix: if set, flags are named `--prefix_field` instead of `--field`.
+            choices: the valid values of fields, by field name; nested bundles are included. Help lists them, and shells complete them.
         """
         title = cls._name if prefix is None else f"{cls._name} ({prefix})"
         group = parser.add_argument_group(title, cls._description)
@@ -84,10 +84,10 @@ class Hparams:
 
     @classmethod
     def create_from_args(cls: type[Bundle], args: argparse.Namespace, prefix: str | None = None) -> Bundle:
-        """The bundle that parsed flags describe.
+        """The bundle with the values of the parsed flags.
 
         Raises:
-            ConfigError: a required flag is missing, or a value is out of its range.
+            ConfigError: a required flag is missing, or a value is out of range.
         """
         values = {}
         for field, kind in cls.hyperparameters():
@@ -97,21 +97,21 @@ class Hparams:
                 continue
             values[field.name] = getattr(args, name)
             if values[field.name] is None and field.default is dataclasses.MISSING:
-                elsewhere = "" if getattr(args, "default_hparams", None) else ", or start from --default_hparams=NAME"
-                raise ConfigError(f"--{name} is required; give it{elsewhere}")
+                alternative = "" if getattr(args, "default_hparams", None) else ", or start from --default_hparams=NAME"
+                raise ConfigError(f"--{name} is required; give it{alternative}")
         try:
             return cls(**values)
         except ConfigError as error:
             raise error if prefix is None else ConfigError(str(error).replace("--", f"--{prefix}_", 1)) from None
 
     def require(self, field: str, condition: bool, valid: str) -> None:
-        """Raises a ConfigError that names a field, its value and what is valid, unless the condition holds."""
+        """Raises a ConfigError unless the condition is true. The error names the field, its value and the valid values."""
         if not condition:
             raise ConfigError(f"--{field}: {getattr(self, field)} is out of range; valid: {valid}")
 
     @property
     def display(self) -> str:
-        """The group's name, and a line for each hyperparameter that is required or differs from its default."""
+        """The title of the group, and one line for each hyperparameter that is required or differs from its default."""
         lines = [self._name]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -122,7 +122,7 @@ class Hparams:
         return "\n".join(lines)
 
     def __str__(self):
-        """The canonical text: what differs from its default, sorted by name."""
+        """The canonical text: the hashed fields that differ from their defaults, sorted by name."""
         shown = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -130,18 +130,18 @@ class Hparams:
                 shown[field.metadata.get("hash_name", field.name)] = str(value) if isinstance(value, Hparams) else repr(value)
         return f"Hparams({', '.join(f'{name}={shown[name]}' for name in sorted(shown))})"
 
-    def to_dict(self) -> dict[str, object]:
-        """Every hyperparameter with its value, as JSON can hold it."""
+    def to_dict(self) -> dict[str, typing.Any]:
+        """The value of each hyperparameter, ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls: type[Bundle], values: Mapping[str, object]) -> Bundle:
-        """The bundle that `to_dict` described; fields that it did not know have their defaults.
+    def from_dict(cls: type[Bundle], values: Mapping[str, typing.Any]) -> Bundle:
+        """The bundle with the values of a dictionary from `to_dict`. Missing fields have their defaults; unknown names are ignored.
 
         Raises:
-            TypeError: a value is not of its hyperparameter's type, or a required one is missing.
+            TypeError: a value has the wrong type, or a required field is missing.
         """
-        found = {}
+        checked = {}
         for field, kind in cls.hyperparameters():
             if field.name not in values:
                 continue
@@ -150,16 +150,16 @@ class Hparams:
                 value = kind.from_dict(value)
             elif not (type(value) is kind or (kind is float and type(value) is int) or (value is None and field.default is None)):
                 raise TypeError(f"{field.name} is {value!r:.40}")
-            found[field.name] = value
-        return cls(**found)
+            checked[field.name] = value
+        return cls(**checked)
 
     @classmethod
     def from_text(cls: type[Bundle], texts: Mapping[str, str]) -> Bundle:
-        """The bundle whose values `display` showed as text; names that it does not know are passed over.
+        """The bundle with the values of a text from `display`. Unknown names are ignored.
 
         Raises:
-            ValueError: a text is no value of its hyperparameter.
-            TypeError: a required hyperparameter is missing.
+            ValueError: a text cannot be converted to the type of its field.
+            TypeError: a required field is missing.
         """
         known = {field.name: kind for field, kind in cls.hyperparameters() if field.name in texts}
         return cls(**{name: texts[name] == "True" if kind is bool else kind(texts[name]) for name, kind in known.items()})
@@ -170,6 +170,7 @@ def _default(field: dataclasses.Field) -> object:
 
 
 def _help(text: str, default: object, choices: Sequence[str]) -> str:
+    """The help of a flag: its text, its valid values and its default."""
     notes = [f"one of: {', '.join(choices)}"] if choices else []
     if default is dataclasses.MISSING:
         notes.append("required")
@@ -178,14 +179,16 @@ def _help(text: str, default: object, choices: Sequence[str]) -> str:
     return f"{text} ({'; '.join(notes)})".replace("%", "%%") if notes else text.replace("%", "%%")
 
 
-def _parser(kind: type, article: str):
-    def parse(text: str):
+def _parser(kind: type[T], description: str) -> Callable[[str], T]:
+    """The function that converts the text of a flag to a value. `description` names the type in the error."""
+
+    def parse(text: str) -> T:
         try:
             return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {article}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {description}") from None
 
     return parse
 
 
-_PARSERS = {int: _parser(int, "a whole number"), float: _parser(float, "a number"), str: str}
+_PARSERS: dict[type, Callable[[str], typing.Any]] = {int: _parser(int, "a whole number"), float: _parser(float, "a number"), str: str}

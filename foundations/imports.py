@@ -1,4 +1,4 @@
-"""Libraries that only some runs need, imported when they are needed, with a line of explanation where that fails."""
+"""Imports of libraries that only some runs need. If an import fails, the error explains how to install the library."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from foundations.errors import ConfigError, reason
 
 
 def torchvision() -> types.ModuleType:
-    """torchvision, which must fit the installed torch.
+    """Imports torchvision.
 
     Raises:
-        ConfigError: it does not, or is not there.
+        ConfigError: torchvision is missing, or does not match the installed torch.
     """
     import torch
 
@@ -20,24 +20,24 @@ def torchvision() -> types.ModuleType:
         import torchvision
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise ConfigError(
-            f"torchvision cannot be imported beside torch {torch.__version__} ({reason(error)}); "
-            "`pip install -r requirements.txt` in a fresh environment installs a pair that fits"
+            f"torchvision cannot be imported with torch {torch.__version__} ({reason(error)}); "
+            "`pip install -r requirements.txt` in a fresh environment installs versions that match"
         ) from error
     return torchvision
 
 
-def optional(module: str, wanted_by: str, package: str) -> types.ModuleType:
-    """A library that is none of the requirements.
+def optional(module: str, flag: str, package: str) -> types.ModuleType:
+    """Imports a library that `requirements.txt` does not install.
 
     Args:
-        module: what of it is imported.
-        wanted_by: the flag that asks for it.
-        package: what pip installs.
+        module: the module to import.
+        flag: the flag that needs the library.
+        package: the name of the library in pip.
 
     Raises:
-        ConfigError: it is not there, or does not work here.
+        ConfigError: the library is missing, or its import fails.
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:  # a library that does not fit the others fails in any way
-        raise ConfigError(f"{wanted_by} needs {package}, which cannot be imported ({reason(error)}): pip install {package}") from error
+    except Exception as error:  # a library that does not match the others can raise any error
+        raise ConfigError(f"{flag} needs {package}, which cannot be imported ({reason(error)}): pip install {package}") from error

@@ -9,7 +9,7 @@ from foundations.hparams import Hparams
 
 @dataclass
 class ModelHparams(Hparams):
-    """Which network, and how its weights begin."""
+    """The network, its initialisation, and which of its parameters are not trained."""
 
     model_name: str
     model_init: str
@@ -21,14 +21,14 @@ class ModelHparams(Hparams):
     others_frozen_exceptions: str | None = None
 
     _name = "Model Hyperparameters"
-    _description = "The network, its initialisation, and what of it stays as it begins."
+    _description = "The network, its initialisation, and which of its parameters are not trained."
     _model_name = "The model, such as digits_lenet_16 or students_digits_lenet(10)_64."
-    _model_init = "How kernels begin."
-    _batchnorm_init = "How BatchNorm scales begin."
+    _model_init = "Weight initialiser."
+    _batchnorm_init = "Initialiser of BatchNorm scales."
     _act_fun = "The activation function of the hidden layers."
-    _batchnorm_frozen = "Leave the scales and shifts of BatchNorm layers as they begin; their running statistics still follow the data."
-    _output_frozen = "Leave the output layer as it begins."
-    _others_frozen = "Leave everything else as it begins."
+    _batchnorm_frozen = "Do not train the scales and shifts of BatchNorm layers. Their running statistics are still updated."
+    _output_frozen = "Do not train the output layer."
+    _others_frozen = "Do not train any parameter outside of BatchNorm layers and the output layer."
     _others_frozen_exceptions = (
-        "Tensors that --others_frozen spares, by name and joined by commas, such as conv.weight,blocks.0.conv1.weight."
+        "Parameters that are trained in spite of --others_frozen: names joined by commas, such as conv.weight,blocks.0.conv1.weight."
     )

@@ -1,4 +1,4 @@
-"""Whole numbers as text: `3`, `0-4` and `0-8:2`, joined by commas; and back."""
+"""Lists of whole numbers as text, such as `3,0-4`: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _STEPPED = re.compile(r"(\d+)-(\d+)(?::(\d+))?")
 
 
 def parse(text: str) -> range | None:
-    """The numbers that `3` or `0-4` stands for; empty where the range falls, None where the text is neither."""
+    """The numbers of `3` or `0-4`. Empty if the range ends before it starts; None if the text has another form."""
     match = _PATTERN.fullmatch(text)
     return range(int(match[1]), int(match[2] or match[1]) + 1) if match else None
 
 
 def parse_stepped(text: str) -> range | None:
-    """The numbers that `0-4` or `0-8:2` stands for; empty where the range falls or the step is 0, None where the text is neither."""
+    """The numbers of `0-4` or `0-8:2`. Empty if the range ends before it starts or the step is 0; None if the text has another form."""
     match = _STEPPED.fullmatch(text)
     if match is None:
         return None
@@ -25,27 +25,31 @@ def parse_stepped(text: str) -> range | None:
     return range(int(match[1]), int(match[2]) + 1, step) if step else range(0)
 
 
-def numbers(text: str, refusal: Callable[[str, bool], Exception]) -> list[int]:
-    """The numbers that a list such as `0-2,5` stands for, in increasing order, each once.
+def parse_list(text: str, make_error: Callable[[str, bool], Exception]) -> list[int]:
+    """The numbers of a list such as `0-2,5`, in increasing order and without duplicates.
 
     Args:
-        text: the list; spaces around its parts do not count.
-        refusal: makes the error for a part that stands for no number, from the part and whether it is a range that falls.
+        text: the list. Spaces around its parts are ignored.
+        make_error: makes the error for a part without numbers. Its arguments are the part, and whether the part is a range that ends
+            before it starts.
 
     Raises:
-        What `refusal` makes.
+        The error of `make_error`.
     """
     found: set[int] = set()
     for part in map(str.strip, text.split(",")):
-        each = parse(part)
-        if not each:
-            raise refusal(part, each is not None)
-        found.update(each)
+        numbers = parse(part)
+        if not numbers:
+            raise make_error(part, numbers is not None)
+        found.update(numbers)
     return sorted(found)
 
 
-def show(numbers: Iterable[int]) -> str:
-    """Numbers in increasing order, each once, consecutive ones as ranges: `0-4,7`. Negative ones stand alone, for `-1-1` cannot be read."""
+def to_text(numbers: Iterable[int]) -> str:
+    """The list of numbers as text such as `0-4,7`: sorted, without duplicates, consecutive numbers as ranges.
+
+    Negative numbers are never part of a range, because `-1-1` would be ambiguous.
+    """
     pairs = enumerate(sorted(set(numbers)))
     blocks = ([number for _, number in block] for _, block in itertools.groupby(pairs, lambda pair: (min(pair[1], 0), pair[1] - pair[0])))
     return ",".join(f"{block[0]}-{block[-1]}" if len(block) > 1 else str(block[0]) for block in blocks)

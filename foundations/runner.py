@@ -1,4 +1,4 @@
-"""The base of every workflow that the command line offers, and a call of one."""
+"""The base class of the workflows of the command line, and one call of a workflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from foundations.arguments import ArgumentParser
 
 
 class Runner(abc.ABC):
-    """A workflow: its flags, and what happens when it runs. `computes` says whether it takes a platform, and its flags.
+    """A workflow: its flags and its work.
 
-    The module of a runner imports nothing heavy at its top (torch, scipy, matplotlib), for the welcome lists them all;
-    what `run` needs, `run` imports.
+    The welcome text lists all runners, so the module of a runner imports no slow library (torch, scipy, matplotlib) at its top; `run`
+    imports what it needs.
+
+    Attributes:
+        computes: whether the workflow runs on a platform and so has the flags of the platform.
     """
 
     computes: ClassVar[bool] = True
@@ -23,16 +26,16 @@ class Runner(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def description() -> str:
-        """One line for the list of commands."""
+        """The line of the workflow in the list of commands."""
 
     @staticmethod
     def examples() -> Sequence[str]:
-        """Two commands that show what it is for, without `python EC.py`; they work as they are written, in their order."""
+        """Two example commands, without `python EC.py`. They work as they are written, one after the other."""
         return ()
 
     @staticmethod
     def subcommands() -> Sequence[str]:
-        """The words that may stand before its flags, and decide which there are."""
+        """The words that are valid before the flags. The word determines which flags exist."""
         return ()
 
     @staticmethod
@@ -43,40 +46,40 @@ class Runner(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def create_from_args(args: argparse.Namespace) -> Runner:
-        """Builds the runner, and checks all that can be checked before anything is written.
+        """Makes the runner. It checks everything that can be checked before files are written.
 
         Raises:
-            ConfigError: a flag is missing or its value cannot be run.
+            ConfigError: a flag is missing or has an invalid value.
         """
 
     @property
     @abc.abstractmethod
     def output_location(self) -> str:
-        """The folder of the results, which no other run shares."""
+        """The folder of the results. No other run uses it."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is known, without running, that nothing is left to do."""
+        """Whether the results are complete, as far as that is known without running."""
         return False
 
     def display_output_location(self) -> None:
-        """Prints the folder of the results, and nothing else."""
+        """Prints only the folder of the results."""
         print(self.output_location)
 
     @abc.abstractmethod
     def run(self) -> None:
-        """Does the work, from wherever an earlier run left it."""
+        """Does the work. It resumes from the results of an earlier start."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A call of the command line: what a platform runs, or passes on.
+    """A call of a workflow by the command line. A platform runs it, or submits it to other machines.
 
     Attributes:
         command: the name of the workflow.
-        arguments: its flags and their values as they were given, without those that the platform alone reads.
-        create: makes the runner, checked; keyword arguments stand in for values of flags.
-        only_display: whether no more is asked for than the folder of the results.
+        arguments: the flags and values of the command line, without the flags that only the platform uses.
+        create: makes and checks the runner. Keyword arguments replace the values of flags.
+        only_display: whether only the folder of the results is printed.
     """
 
     command: str
@@ -85,7 +88,7 @@ class Job:
     only_display: bool = False
 
     def __call__(self, **changes: object) -> None:
-        """Runs it here."""
+        """Runs the workflow in this process. `changes` replace the values of flags."""
         runner = self.create(**changes)
         if self.only_display:
             runner.display_output_location()

@@ -1,4 +1,4 @@
-"""Where randomness comes from: one seed a run, and from it one independent stream for each use."""
+"""Random seeds: each run has one seed, from which an independent seed is derived for each purpose."""
 
 import hashlib
 import secrets
@@ -7,18 +7,18 @@ NOT_CHOSEN = -1
 
 
 def draw() -> int:
-    """A fresh seed from the operating system, for a run whose seed was not chosen."""
+    """A random seed from the operating system, for a run without a chosen seed."""
     return secrets.randbelow(2**31)
 
 
 def derive(seed: int, *purpose: object) -> int:
-    """The seed of one stream of a run, in [0, 2^63).
+    """The seed of one random stream of a run, in [0, 2^63).
 
-    Streams of different purposes are independent, so that drawing more from one (a larger query set, say) leaves the
-    others (initialisation, data order) as they were.
+    Streams of different purposes are independent: more draws from one stream (for a larger query set) do not change the others
+    (initialisation, data order).
 
     Args:
-        seed: the run's seed.
+        seed: the seed of the run.
         purpose: words and numbers that name the stream.
     """
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()

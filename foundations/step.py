@@ -1,4 +1,4 @@
-"""A moment of training, as an iteration or as an epoch and an iteration within it."""
+"""A training step, as an iteration or as an epoch and an iteration within the epoch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ _PATTERN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
 
 @dataclass(frozen=True, order=True)
 class Step:
-    """Training after `iteration` updates, where an epoch has `iterations_per_epoch` of them.
+    """The state of training after `iteration` updates.
 
-    `last` marks the step at which training ends, early or as planned; it takes no part in comparisons.
+    Attributes:
+        iteration: the number of updates before this step.
+        iterations_per_epoch: the number of updates in an epoch. Comparisons ignore it.
+        last: whether training ends at this step, early or as planned. Comparisons ignore it.
     """
 
     iteration: int
@@ -23,7 +26,7 @@ class Step:
 
     def __post_init__(self):
         if self.iteration < 0 or self.iterations_per_epoch < 1:
-            raise ValueError(f"no such step: iteration {self.iteration} of {self.iterations_per_epoch} an epoch")
+            raise ValueError(f"invalid step: iteration {self.iteration} with {self.iterations_per_epoch} iterations per epoch")
 
     @staticmethod
     def from_epoch(epoch: int, iteration: int, iterations_per_epoch: int) -> Step:
@@ -32,7 +35,7 @@ class Step:
 
     @staticmethod
     def from_str(text: str, iterations_per_epoch: int) -> Step:
-        """The step that `40ep`, `500it` or `3ep20it` names.
+        """The step of a text such as `40ep`, `500it` or `3ep20it`.
 
         Raises:
             ConfigError: the text has another form.
@@ -47,12 +50,12 @@ class Step:
 
     @property
     def ep(self) -> int:
-        """The epoch under way."""
+        """The index of the current epoch."""
         return self.iteration // self.iterations_per_epoch
 
     @property
     def it(self) -> int:
-        """The iteration within that epoch."""
+        """The iteration within the current epoch."""
         return self.iteration % self.iterations_per_epoch
 
     def __str__(self):
@@ -60,8 +63,12 @@ class Step:
 
 
 def parse(text: str, flag: str = "a step") -> tuple[int, int]:
-    """Epochs and iterations that a step string names; `flag` says in the error where it stood."""
+    """The epochs and iterations of a text such as `3ep20it`. The error names the flag.
+
+    Raises:
+        ConfigError: the text has another form.
+    """
     match = _PATTERN.fullmatch(text) if text else None
     if match is None:
-        raise ConfigError(f"{flag}: {text!r} is no step; write 40ep (epochs), 500it (iterations) or 3ep20it (both)")
+        raise ConfigError(f"{flag}: {text!r} is not a step; write 40ep (epochs), 500it (iterations) or 3ep20it (both)")
     return int(match[1] or 0), int(match[2] or 0)

@@ -1,4 +1,4 @@
-"""The hyperparameters of a training."""
+"""The hyperparameters of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS = ("float32", "tf32", "bf16", "fp16", "float64")
 
 @dataclass
 class TrainingHparams(Hparams):
-    """How weights are changed."""
+    """The optimizer, its schedule, and the length and precision of training."""
 
     optimizer_name: str
     lr: float
@@ -39,36 +39,38 @@ class TrainingHparams(Hparams):
     further_training: str | None = unhashed(None)
 
     _name = "Training Hyperparameters"
-    _description = "The optimizer, its learning rate over time, and the length of training."
+    _description = "The optimizer, its learning rate schedule, and the length of training."
     _optimizer_name = "The optimizer."
-    _lr = "The learning rate. Gauss-Newton and Levenberg-Marquardt steps are multiplied by it; 1 is the full step."
+    _lr = "The learning rate. Gauss-Newton and Levenberg-Marquardt steps are multiplied by it: 1 is the full step."
     _training_steps = "How long to train: epochs (40ep), iterations (500it) or both (3ep20it)."
-    _data_order_seed = "The seed of the order of the examples, where it is not to follow from --global_seed."
-    _momentum = "The momentum of SGD, or the first decay rate of Adam where it is set."
+    _data_order_seed = "The seed of the order of the examples. By default it is derived from --global_seed."
+    _momentum = "The momentum of SGD. For Adam: the first decay rate beta1, if the value is not 0."
     _nesterov_momentum = "The Nesterov momentum of SGD."
-    _milestone_steps = "When the learning rate is multiplied by --delta, such as 80ep,120ep."
-    _delta = "The factor of milestones (0.1 when left out) and of plateaus (1/sqrt(10) when left out)."
-    _warmup_steps = "How long the learning rate rises from 0 in a line."
+    _milestone_steps = "The steps at which the learning rate is multiplied by --delta, such as 80ep,120ep."
+    _delta = "The factor of the learning rate at milestones (0.1 by default) and at plateaus (1/sqrt(10) by default)."
+    _warmup_steps = "The length of the linear warmup of the learning rate from 0."
     _weight_decay = "The L2 penalty on the weights."
     _centred = (
-        "Step as if the activations of hidden neurons were centred, which changes the way and not the network: for sgd and adam, and fully "
-        "connected networks."
+        "Step as if the activations of hidden neurons were centred. This changes the optimisation path, not the function. "
+        "Valid for sgd and adam, and for fully connected networks."
     )
-    _lr_decay = "The curve along which the learning rate falls to 0 at the end of training."
+    _lr_decay = "The curve along which the learning rate decays to 0 at the end of training."
     _plateau_opt = (
-        "Multiply the learning rate by --delta whenever the training loss has not improved for --patience epochs, and stop when "
-        "it has fallen by a factor of 10,000."
+        "Multiply the learning rate by --delta whenever the training loss has not improved for --patience epochs. "
+        "Stop when the learning rate has decreased by a factor of 10,000."
     )
-    _patience = "Epochs without improvement before a plateau is declared."
-    _cooldown = "Epochs after a plateau in which no other is declared."
+    _patience = "The number of epochs without improvement that make a plateau."
+    _cooldown = "The number of epochs after a plateau in which no further plateau is declared."
     _precision = (
-        "The number format of the arithmetic. tf32 needs an NVIDIA GPU. bf16 and fp16 are mixed precision: weights stay in float32, and "
-        "the losses of fp16 are scaled."
+        "The number format of the arithmetic. tf32 needs an NVIDIA GPU. bf16 and fp16 are mixed precision: weights stay in float32. "
+        "With fp16 the loss is scaled."
     )
-    _apex_fp16 = "The older name of --precision fp16, which names the same folder as in OpenLTH. It needs no Apex."
-    _polish_optimizer = "Extraction only: when trained, students go on in float64 with this second-order optimizer, until two are exact."
-    _polish_steps = "How long to polish at most."
-    _further_training = "Train a finished run for this many steps more, in the same folder."
+    _apex_fp16 = "The older name of --precision fp16. It gives the run the same name as in OpenLTH. Apex is not needed."
+    _polish_optimizer = (
+        "Extraction only: after training, continue to train the students in float64 with this second-order optimizer, until two are exact."
+    )
+    _polish_steps = "The maximum number of steps of --polish_optimizer."
+    _further_training = "Train a finished run for this many more steps, in the same folder."
 
     def __post_init__(self):
         self.require("lr", 0 < self.lr < math.inf, "a finite number more than 0")
@@ -90,19 +92,21 @@ class TrainingHparams(Hparams):
         if self.precision not in PRECISIONS:
             raise unknown("--precision", self.precision, PRECISIONS)
         if self.apex_fp16 and self.precision != "float32":
-            raise ConfigError(f"--apex_fp16: stands for --precision fp16, and not for {self.precision}; valid: one flag of the two")
+            raise ConfigError(
+                f"--apex_fp16: means --precision fp16 and contradicts --precision {self.precision}; valid: only one of the two flags"
+            )
 
     @property
     def arithmetic(self) -> str:
-        """The number format of the arithmetic, by whichever name it was asked for: one of PRECISIONS."""
+        """The number format of the arithmetic from `precision` or `apex_fp16`: one of PRECISIONS."""
         return "fp16" if self.apex_fp16 else self.precision
 
     @property
     def stored_precision(self) -> str:
-        """The number format of weights and inputs, as torch calls it: float32 unless all is float64."""
+        """The number format of weights and inputs by its name in torch: float64 for `float64`, else float32."""
         return "float64" if self.precision == "float64" else "float32"
 
     @property
     def milestones(self) -> list[str]:
-        """The milestone steps one by one."""
+        """The list of the milestone steps."""
         return self.milestone_steps.split(",") if self.milestone_steps else []

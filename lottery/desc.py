@@ -10,7 +10,7 @@ import types
 from foundations import step
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
-from foundations.desc import show
+from foundations.desc import display_text
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
@@ -95,12 +95,12 @@ class LotteryDesc(TrainingDesc):
 
     @property
     def display(self) -> str:
-        main = show([self.dataset_hparams, self.model_hparams, self.training_hparams, self.pruning_hparams])
+        main = display_text([self.dataset_hparams, self.model_hparams, self.training_hparams, self.pruning_hparams])
         if self.pretrain_training_hparams is None:
             return main
         if self.rewinds_to_training:
             return f"{main}\nRewinding\n    * rewinding_steps => {self.pretrain_training_hparams.training_steps}"
-        before = show([self.pretrain_dataset_hparams, self.pretrain_training_hparams])
+        before = display_text([self.pretrain_dataset_hparams, self.pretrain_training_hparams])
         return f"{main}\nPretraining\n{before.replace('    * ', f'    * {PRETRAIN}_')}"
 
     @property

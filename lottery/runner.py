@@ -103,7 +103,7 @@ class LotteryRunner(Runner):
             with locks.held(place):
                 if not self.is_finished:
                     self._train()
-        locks.tidy(place)
+        locks.remove_dead(place)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
         picture = paths.levels(place, self.levels)
         if not get_platform().exists(picture):

@@ -100,7 +100,7 @@ class Platform(Hparams, abc.ABC):
         """
         return f()
 
-    def any_process(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
+    def any_process(self, *notes: bool, immediate: bool = True) -> Sequence[bool]:
         """For each note whether it is true in any process; all processes get the same answer.
 
         Args:
@@ -212,13 +212,13 @@ class Platform(Hparams, abc.ABC):
             _flush(folder)
 
     @classmethod
-    def own_flags(cls) -> set[str]:
+    def submission_flags(cls) -> set[str]:
         """The flags that concern only how a job gets to where it runs, and are not passed on with it."""
         return set()
 
     @classmethod
     @contextlib.contextmanager
-    def together(cls) -> Iterator[None]:
+    def coordinated(cls) -> Iterator[None]:
         """Surrounds a command, the reading of its flags included; what the processes of a job have to say is said once."""
         yield
 

@@ -44,7 +44,7 @@ class Platform(local.Platform):
 
     @classmethod
     @contextlib.contextmanager
-    def together(cls) -> Iterator[None]:
+    def coordinated(cls) -> Iterator[None]:
         """Silences all processes but the primary one, and of those that leave with an error lets the first one say so."""
         rank = next((os.environ[name] for name in NUMBERS["rank"] if name in os.environ), "0")
         primary = not rank.isdecimal() or int(rank) == 0
@@ -56,9 +56,9 @@ class Platform(local.Platform):
             try:
                 yield
             except (Exception, signals.Stopped, KeyboardInterrupt) as error:
-                from platforms.system import meeting
+                from platforms.system import collectives
 
-                status = meeting.leave(_status(error), primary)
+                status = collectives.leave(_status(error), primary)
                 if status is not None:
                     raise SystemExit(status) from None
                 raise
@@ -69,10 +69,10 @@ class Platform(local.Platform):
         Raises:
             ConfigError: there are no others, or they cannot be reached.
         """
-        from platforms.system import meeting
+        from platforms.system import collectives
 
         self._rendezvous = Rendezvous.of(os.environ)
-        with meeting.process_group(self._rendezvous, self.torch_device):
+        with collectives.process_group(self._rendezvous, self.torch_device):
             super().launch(job)
 
     @property
@@ -100,10 +100,10 @@ class Platform(local.Platform):
     def on_primary(self, f: Callable[[], Plain]) -> Plain:
         if self.world_size == 1:
             return f()
-        from platforms.system import meeting
+        from platforms.system import collectives
 
         self._patience = 0
-        meeting.wait_for_all()
+        collectives.wait_for_all()
         outcome = None
         if self.is_primary_process:
             self._alone = True
@@ -113,24 +113,24 @@ class Platform(local.Platform):
                 outcome = {"error": type(error).__name__, "message": str(error)}
             finally:
                 self._alone = False
-        outcome = meeting.broadcast_json(outcome)
+        outcome = collectives.broadcast_json(outcome)
         if "error" in outcome:
             raise SHARED_ERRORS[outcome["error"]](outcome["message"])
         return outcome["result"]
 
-    def any_process(self, *notes: bool, at_once: bool = True) -> Sequence[bool]:
+    def any_process(self, *notes: bool, immediate: bool = True) -> Sequence[bool]:
         """As in any platform; questions that are not urgent are put after as many steps as take a tenth of a second."""
         if self.world_size == 1:
             return notes
         self._unasked += 1
-        if not at_once and self._unasked <= self._patience:
+        if not immediate and self._unasked <= self._patience:
             return (False,) * len(notes)
-        from platforms.system import meeting
+        from platforms.system import collectives
 
         now = time.monotonic()
         pace = (now - self._asked) / self._unasked
         patience = min(MOST_STEPS, int(ASK_SECONDS / max(pace, 1e-9)))
-        *notes, self._patience = meeting.all_reduce_min(*(not note for note in notes), patience)
+        *notes, self._patience = collectives.all_reduce_min(*(not note for note in notes), patience)
         self._unasked, self._asked = 0, now
         return [not note for note in notes]
 

@@ -120,7 +120,7 @@ class Platform(local.Platform):
                 raise ConfigError(f"--extra_lines: {name} is set already; valid: any option but {', '.join(RESERVED)}")
 
     @classmethod
-    def own_flags(cls) -> set[str]:
+    def submission_flags(cls) -> set[str]:
         inherited = {field.name for field in dataclasses.fields(local.Platform)}
         return {field.name for field in dataclasses.fields(cls)} - inherited
 
@@ -222,7 +222,7 @@ class Platform(local.Platform):
         }
         if array:
             cap = f"%{self.at_once}" if self.at_once else ""
-            yield f"array={ranges.show([run.seed for run in runs])}{cap}"
+            yield f"array={ranges.to_text([run.seed for run in runs])}{cap}"
         yield "requeue" if self.requeues else "no-requeue"
         yield from (f"{option}={value}" for option, value in values.items() if value is not None)
         yield from (line.removeprefix("--") for line in self._extra)
@@ -235,7 +235,7 @@ def parse_seeds(text: str) -> list[int]:
         ConfigError: a range ends before it begins.
     """
     valid = FORMATS["seeds"][1]
-    return ranges.numbers(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it begins; valid: {valid}"))
+    return ranges.parse_list(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it begins; valid: {valid}"))
 
 
 def queue() -> dict[str, str]:

@@ -115,7 +115,7 @@ class TrainingRun:
             with locks.held(self.output_location):
                 if not self.is_finished:
                     self._train()
-        locks.tidy(self.output_location)
+        locks.remove_dead(self.output_location)
         if not self.job.quiet:
             print(summary(self.output_location))
 
@@ -232,7 +232,7 @@ def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tupl
         raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a .npz file")
     if name.endswith(".npz"):
         teacher, content = teacher_dataset.examine_answers(name)
-        prepare = lambda: files.refresh(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
+        prepare = lambda: files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
     elif _is_model(name):
         teacher, prepare = _default_teacher(name, hparams.teacher_seed, act_fun, job)
     else:

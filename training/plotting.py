@@ -36,7 +36,7 @@ def save(made, path: str) -> None:
     """Writes a figure as a PNG or a PDF, as its name says, unless it is there; the same figure gives the same bytes."""
     form, buffer = path.rpartition(".")[2], io.BytesIO()
     made.savefig(buffer, format=form, dpi=110, metadata={"CreationDate": None} if form == "pdf" else None)
-    files.refresh(path, buffer.getvalue())
+    files.write_if_changed(path, buffer.getvalue())
 
 
 def band(

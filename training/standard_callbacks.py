@@ -99,7 +99,7 @@ def create_provenance_callback(seed: int):
     def run(output_location, step, model, optimizer, logger):
         nonlocal noted
         if not noted:
-            provenance.note(output_location, seed)
+            provenance.record(output_location, seed)
             noted = True
 
     return run

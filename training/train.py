@@ -120,7 +120,7 @@ def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLo
 def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: checkpointing.State) -> None:
     """Writes a checkpoint where one is due, or where the run is to stop; then it raises Stopped."""
     notes = not step.last and get_platform().is_stopping, pace.is_due(step)
-    stop, due = get_platform().any_process(*notes, at_once=step.it == 0 or step.last)
+    stop, due = get_platform().any_process(*notes, immediate=step.it == 0 or step.last)
     if stop or due:
         checkpointing.save(output_location, state)
         pace.done()

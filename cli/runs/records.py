@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
-from foundations.desc import parse_shown
+from foundations.desc import parse_display_text
 from foundations.extraction_hparams import ExtractionHparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
@@ -82,7 +82,7 @@ def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tup
                 return known, False, str(error)
     if LOG in files:
         try:
-            groups = parse_shown(read(os.path.join(folder, LOG), LONGEST_RECORD).decode(errors="replace"))
+            groups = parse_display_text(read(os.path.join(folder, LOG), LONGEST_RECORD).decode(errors="replace"))
         except Damaged as error:
             return {}, True, str(error)
         return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework's"

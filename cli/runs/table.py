@@ -203,4 +203,4 @@ def size(count: float) -> str:
 
 def seeds(numbers: Sequence[int]) -> str:
     """Seeds as numbers and ranges, such as `0-4,7`; `-` where there are none."""
-    return str(numbers[0]) if len(numbers) == 1 else ranges.show(numbers) or "-"
+    return str(numbers[0]) if len(numbers) == 1 else ranges.to_text(numbers) or "-"

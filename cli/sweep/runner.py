@@ -221,7 +221,7 @@ def _submit(commands: Commands, command: str, todo: Sequence[Planned]) -> None:
     for each in todo:
         arrays.setdefault(tuple(each.combination.without(plan.SEED)), []).append(each.run.seed)
     for arguments, seeds in arrays.items():
-        chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={ranges.show(seeds)}"]
+        chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={ranges.to_text(seeds)}"]
         platform, job = commands.parse(command, [*arguments, *chosen])
         platform.launch(job)
 

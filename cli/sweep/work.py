@@ -52,7 +52,7 @@ def run(commands: Commands, task: Task, **changes: object) -> Outcome:
     """Runs a task in this process, as its command would; keyword arguments stand in for values of flags."""
     try:
         platform, job = commands.parse(task.command, task.arguments)
-        with provenance.asked([task.command, *task.arguments]):
+        with provenance.command_line([task.command, *task.arguments]):
             dataclasses.replace(platform, wait=platform.wait and task.wait).run_job(lambda: job(**changes))
     except Busy as error:
         return Outcome(BUSY, one_line(str(error)))

@@ -101,10 +101,10 @@ class TestPage(TestCase):
             self.assertEqual((texts[place + 1], place < split), (value, chosen))
 
     def test_the_command_is_shown_and_no_text_from_elsewhere_is_markup(self):
-        with provenance.asked(["extract", "--teacher_name", HOSTILE]):
-            provenance.note(self.location, 3)
-        with provenance.asked(["extract", "--gamma=0.5"]):
-            provenance.note(self.students, 3)
+        with provenance.command_line(["extract", "--teacher_name", HOSTILE]):
+            provenance.record(self.location, 3)
+        with provenance.command_line(["extract", "--gamma=0.5"]):
+            provenance.record(self.students, 3)
         found = self.page(model_name=HOSTILE, seconds={HOSTILE: 1.0}, act_fun=HOSTILE)
         self.assertIn(provenance.read(self.location)["command"], found.texts)
         self.assertIn("python EC.py extract --gamma=0.5", found.texts)

@@ -1,4 +1,4 @@
-"""The parser: looking ahead, and errors in one line."""
+"""The parser: flags that are read early, help, and errors of one line."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 
 class TestPeek(TestCase):
-    def test_both_spellings_of_a_value_are_seen(self):
+    def test_peek_reads_a_value_after_a_space_and_after_an_equals_sign(self):
         for arguments in (["--x", "1"], ["--x=1"], ["a", "--y", "--x=1", "b"]):
             with self.subTest(arguments=arguments):
                 self.assertEqual(ArgumentParser("test", arguments).peek("x"), "1")
 
-    def test_the_last_of_several_wins_as_it_does_in_parsing(self):
+    def test_peek_and_parse_return_the_last_of_several_values(self):
         for arguments in (["--title", "1", "--title=2"], ["--title=1", "--title", "2"]):
             with self.subTest(arguments=arguments):
                 self.assertEqual(ArgumentParser("test", arguments).peek("title"), "2")
                 self.assertEqual(parse(*arguments).title, "2")
 
-    def test_an_absent_flag_has_the_default(self):
+    def test_peek_returns_the_default_of_an_absent_flag(self):
         self.assertIsNone(ArgumentParser("test", []).peek("x"))
         self.assertEqual(ArgumentParser("test", ["--xy=2", "--y", "3", "x"]).peek("x", "1"), "1")
 
@@ -49,33 +49,33 @@ class TestPeek(TestCase):
     def test_a_flag_at_the_end_has_no_value(self):
         self.assertEqual(ArgumentParser("test", ["--x"]).peek("x", "1"), "1")
 
-    def test_looking_ahead_takes_nothing_away(self):
+    def test_peek_does_not_remove_the_flag(self):
         parser = ArgumentParser("test", ["--title", "1"])
         Knobs.add_args(parser)
         parser.peek("title")
         self.assertEqual(parser.parse().title, "1")
 
 
-class TestWithout(TestCase):
-    def without(self, arguments: list[str], *names: str) -> list[str]:
+class TestArgumentsWithout(TestCase):
+    def arguments_without(self, arguments: list[str], *names: str) -> list[str]:
         parser = ArgumentParser("test", arguments)
         Knobs.add_args(parser)
         parser.parse()
-        return parser.without(names)
+        return parser.arguments_without(names)
 
-    def test_flags_go_with_their_values_however_they_are_spelled(self):
+    def test_flags_are_removed_with_their_values_in_every_spelling(self):
         arguments = ["--rounds", "3", "--title=a", "--loud", "--rounds=4"]
-        self.assertEqual(self.without(arguments, "rounds"), ["--title=a", "--loud"])
-        self.assertEqual(self.without(arguments, "title", "loud"), ["--rounds", "3", "--rounds=4"])
-        self.assertEqual(self.without(["--no-loud", "--title", "x"], "loud"), ["--title", "x"])
+        self.assertEqual(self.arguments_without(arguments, "rounds"), ["--title=a", "--loud"])
+        self.assertEqual(self.arguments_without(arguments, "title", "loud"), ["--rounds", "3", "--rounds=4"])
+        self.assertEqual(self.arguments_without(["--no-loud", "--title", "x"], "loud"), ["--title", "x"])
 
-    def test_all_else_stays_as_it_was_given(self):
+    def test_other_arguments_are_unchanged(self):
         values = ["students(6)_36", "it's", 'a "b" c', "-1e-3", "-5", "--title=no", "$HOME", "a=b", "", "*"]
         for value in values:
             with self.subTest(value=value):
                 kept = [f"--title={value}", "--learning_rate", "-1e-3", "--loud"]
-                self.assertEqual(self.without(["--rounds", "3", *kept], "rounds"), kept)
-                self.assertEqual(self.without([*kept, "--rounds=3"], "rounds"), kept)
+                self.assertEqual(self.arguments_without(["--rounds", "3", *kept], "rounds"), kept)
+                self.assertEqual(self.arguments_without([*kept, "--rounds=3"], "rounds"), kept)
 
 
 class TestParse(TestCase):
@@ -84,28 +84,28 @@ class TestParse(TestCase):
             parse(*arguments)
         self.assertNotIn("\n", str(caught.exception))
 
-    def test_an_unknown_flag_is_named_with_the_nearest(self):
+    def test_the_error_for_an_unknown_flag_suggests_the_nearest_flag(self):
         for arguments in (["--lerning_rate", "1"], ["--lerning_rate=3.14159265358979323846"], ["--rounds=1", "--lerning_rate", "1"]):
             with self.subTest(arguments=arguments):
-                self.assertFails("^--lerning_rate.* is no argument of EC.py test, did you mean '--learning_rate'", *arguments)
+                self.assertFails("^--lerning_rate.* is not an argument of EC.py test, did you mean '--learning_rate'", *arguments)
 
-    def test_an_unknown_flag_points_to_the_list_of_the_known(self):
+    def test_the_error_for_an_unknown_flag_refers_to_help(self):
         self.assertFails("--zzz .*EC.py test --help", "--zzz")
 
-    def test_a_stray_word_is_an_error(self):
-        self.assertFails("^stray is no argument", "--rounds=1", "stray")
+    def test_an_unexpected_word_is_an_error(self):
+        self.assertFails("^stray is not an argument", "--rounds=1", "stray")
 
     def test_abbreviations_are_not_accepted(self):
         for arguments in (["--learning=1"], ["--round", "1"], ["--lou"], ["--no-lou"]):
             with self.subTest(arguments=arguments):
-                self.assertFails(f"^{arguments[0]} is no argument", *arguments)
+                self.assertFails(f"^{arguments[0]} is not an argument", *arguments)
 
-    def test_a_value_of_the_wrong_type_is_named_with_its_flag_and_the_type(self):
+    def test_the_error_for_a_value_of_the_wrong_type_names_flag_value_and_type(self):
         self.assertFails("^--learning_rate: 'abc' is not a number$", "--learning_rate", "abc")
         self.assertFails("^--rounds: '1.5' is not a whole number$", "--rounds=1.5")
         self.assertFails("^--rounds: '' is not a whole number$", "--rounds=")
 
-    def test_a_flag_without_its_value_is_named(self):
+    def test_the_error_for_a_missing_value_names_the_flag(self):
         self.assertFails("^--rounds: ", "--rounds")
         self.assertFails("^--rounds: ", "--rounds", "--loud")
 
@@ -126,12 +126,12 @@ class TestHelp(TestCase):
         with mock.patch.dict(os.environ, COLUMNS="80"):
             return parser.format_help()
 
-    def test_examples_stand_between_the_description_and_the_flags(self):
+    def test_help_shows_examples_between_the_description_and_the_flags(self):
         head = "usage: EC.py test PLACE [--FLAG VALUE ...]\n\nWhat it does.\n\nexamples:\n"
         examples = "  python EC.py test --title a\n  python EC.py test --rounds 2\n\npositional arguments:\n  PLACE\n"
         self.assertTrue(self.help().startswith(head + examples), self.help())
 
-    def test_long_lines_go_on_below_their_second_column(self):
+    def test_long_lines_continue_below_their_second_column(self):
         lines = self.help().splitlines()
         first = next(number for number, line in enumerate(lines) if line.startswith("  one       what it"))
         self.assertRegex(lines[first + 1], r"^ {12}\S")

@@ -1,4 +1,4 @@
-"""Names of runs: what is in them, what is not, and that they stay what they are."""
+"""Names of runs: which hyperparameters they depend on, and that they never change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 
 from extraction.desc import ExtractionDesc
 from foundations.dataset_hparams import DatasetHparams
-from foundations.desc import Desc, parse_shown
+from foundations.desc import Desc, parse_display_text
 from foundations.extraction_hparams import ExtractionHparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
@@ -18,7 +18,7 @@ from training.desc import TrainingDesc
 
 TEACHER = "train_1f9aac2d81228685d9c62001e9758edb"
 
-# For every hyperparameter that names a run, a value that the default run of digits_lenet does not have; then for those that do not.
+# For each hyperparameter a value that differs from the default run of digits_lenet: first those that name a run, then those that do not.
 OTHER_VALUES = {
     "dataset_hparams": {
         "dataset_name": "mnist",
@@ -76,7 +76,7 @@ class Shuffled(Desc):
 
 
 def resnet_20() -> TrainingDesc:
-    """The run that OpenLTH's manual shows."""
+    """The run in the manual of OpenLTH."""
     return TrainingDesc(
         dataset_hparams=DatasetHparams(dataset_name="cifar10", batch_size=128),
         model_hparams=ModelHparams(model_name="cifar_resnet_20", model_init="kaiming_normal", batchnorm_init="uniform"),
@@ -93,7 +93,7 @@ def resnet_20() -> TrainingDesc:
 
 
 def students() -> ExtractionDesc:
-    """The default extraction of digits, its teacher and its queries resolved."""
+    """The default extraction of digits with its teacher and its queries."""
     desc = ExtractionDesc.default_for("students_digits_lenet")
     desc.dataset_hparams.teacher_name, desc.dataset_hparams.datagen = TEACHER, "digits+random:4000"
     return desc
@@ -118,24 +118,24 @@ class TestHashname(TestCase):
         model = "Hparams(batchnorm_init='b', model_init='i', model_name='m')"
         self.assertEqual(desc.hashname, f"shuffled_{md5('Hparams(gamma=0.9)', model)}")
 
-    def test_users_of_openlth_keep_their_folders(self):
+    def test_the_name_equals_that_of_openlth(self):
         self.assertEqual(resnet_20().hashname, "train_71bc92a970b64a76d7ab7681764b0021")
 
-    def test_transformations_name_a_run_as_in_openlth(self):
+    def test_transformations_have_the_canonical_text_of_openlth(self):
         hparams = DatasetHparams("cifar10", 128, do_not_augment=True, transformation_seed=3, subsample_fraction=0.5, blur_factor=4)
         hparams.random_labels_fraction, hparams.unsupervised_labels = 0.25, "rotation"
         expected = "batch_size=128, blur_factor=4, dataset_name='cifar10', do_not_augment=True, random_labels_fraction=0.25, "
         expected += "subsample_fraction=0.5, transformation_seed=3, unsupervised_labels='rotation'"
         self.assertEqual(str(hparams), f"Hparams({expected})")
 
-    def test_sixteen_bits_name_a_run_as_in_openlth(self):
+    def test_apex_fp16_has_the_canonical_text_of_openlth(self):
         training = "Hparams(apex_fp16=True, gamma=0.1, lr=0.1, milestone_steps='80ep,120ep', momentum=0.9, optimizer_name='sgd', "
         self.assertTrue(str(with_change(resnet_20(), "training_hparams", apex_fp16=True).training_hparams).startswith(training))
 
     def test_the_default_run_of_digits_lenet_keeps_its_name(self):
         self.assertEqual(TrainingDesc.default_for("digits_lenet_16").hashname, TEACHER)
 
-    def test_a_family_stands_for_its_default_member(self):
+    def test_the_name_of_a_family_means_its_default_model(self):
         self.assertEqual(TrainingDesc.default_for("digits_lenet").hashname, TEACHER)
 
     def test_every_hashed_hyperparameter_changes_the_name(self):
@@ -144,9 +144,9 @@ class TestHashname(TestCase):
             fields = {field.name for field in dataclasses.fields(getattr(desc, bundle))}
             self.assertEqual(set(values) | set(UNNAMED[bundle]), fields)
         changed = [with_change(desc, bundle, **{name: value}) for bundle in OTHER_VALUES for name, value in OTHER_VALUES[bundle].items()]
-        self.assertEqual(len({desc.hashname, *(each.hashname for each in changed)}), 1 + len(changed))
+        self.assertEqual(len({desc.hashname, *(other.hashname for other in changed)}), 1 + len(changed))
 
-    def test_what_does_not_name_a_run_does_not_change_the_name(self):
+    def test_unhashed_hyperparameters_do_not_change_the_name(self):
         for desc in (TrainingDesc.default_for("digits_lenet_16"), students()):
             for bundle, changes in UNNAMED.items():
                 for name, value in changes.items():
@@ -163,13 +163,13 @@ class TestExtractionNames(TestCase):
     MODEL = "Hparams(batchnorm_init='uniform', model_init='kaiming_normal', model_name='students_digits_lenet(10)_64')"
     TRAINING = "Hparams(lr=0.02, lr_decay='cosine', optimizer_name='adam', training_steps='6000it')"
 
-    def test_the_name_of_an_extract_run_covers_all_that_trains_the_students_and_nothing_else(self):
+    def test_the_name_of_an_extract_run_depends_on_the_training_of_the_students_only(self):
         self.assertEqual(students().hashname, f"extract_{md5(self.DATASET, self.MODEL, self.TRAINING)}")
 
     def test_the_default_extraction_of_digits_keeps_its_name(self):
         self.assertEqual(students().hashname, "extract_72f7553f0d7fb16d008cb08fe07eff19")
 
-    def test_the_clustering_is_named_by_the_extraction_alone(self):
+    def test_the_name_of_a_clustering_depends_on_the_extraction_hyperparameters_only(self):
         self.assertEqual(students().clustering_hashname, f"clustering_{md5('Hparams()')}")
         changed = with_change(students(), "extraction_hparams", gamma=0.9, beta=4.0)
         self.assertEqual(changed.clustering_hashname, f"clustering_{md5('Hparams(beta=4.0, gamma=0.9)')}")
@@ -179,7 +179,7 @@ class TestExtractionNames(TestCase):
         changed = with_change(students(), "extraction_hparams", gamma=0.9)
         self.assertEqual(changed.clustering_hashname, "clustering_ede65a8e49cc54900023ed226fe265cb")
 
-    def test_every_hyperparameter_of_the_extraction_changes_the_clustering_and_leaves_the_students(self):
+    def test_every_extraction_hyperparameter_changes_the_name_of_the_clustering_only(self):
         other = {
             "gamma": 0.9,
             "beta": 4.0,
@@ -195,31 +195,31 @@ class TestExtractionNames(TestCase):
         self.assertEqual(len({students().clustering_hashname, *(desc.clustering_hashname for desc in changed)}), 1 + len(other))
         self.assertEqual({desc.hashname for desc in changed}, {students().hashname})
 
-    def test_the_milestone_factor_changes_the_students_under_its_older_name(self):
+    def test_delta_is_hashed_as_gamma_in_the_name_of_the_students(self):
         changed = with_change(students(), "training_hparams", delta=0.5)
         training = self.TRAINING.replace("(lr=", "(gamma=0.5, lr=")
         self.assertEqual(changed.hashname, f"extract_{md5(self.DATASET, self.MODEL, training)}")
         self.assertEqual(changed.clustering_hashname, students().clustering_hashname)
 
-    def test_the_teacher_names_the_students(self):
+    def test_the_teacher_changes_the_name_of_the_students(self):
         changed = with_change(students(), "dataset_hparams", teacher_name="train_71bc92a970b64a76d7ab7681764b0021")
         self.assertNotEqual(changed.hashname, students().hashname)
 
 
-class TestPlaces(TestCase):
+class TestFolders(TestCase):
     def test_a_run_has_a_folder_for_each_seed(self):
         self.assertEqual(resnet_20().run_path("/r", 5), os.path.join("/r", resnet_20().hashname, "seed_5", "main"))
 
-    def test_a_run_without_a_seed_is_in_the_folder_of_minus_one(self):
+    def test_a_run_without_a_seed_has_the_folder_seed_minus_one(self):
         self.assertEqual(resnet_20().run_path("/r"), os.path.join("/r", resnet_20().hashname, "seed_-1", "main"))
 
-    def test_a_clustering_lies_within_the_run_of_its_students(self):
+    def test_the_folder_of_a_clustering_is_inside_the_run_of_its_students(self):
         desc = students()
         self.assertEqual(desc.clustering_path("/r", 5), os.path.join(desc.run_path("/r", 5), desc.clustering_hashname))
 
 
 class TestRecords(TestCase):
-    def test_display_shows_the_groups_one_after_another_as_openlth_does(self):
+    def test_display_shows_all_groups_in_the_format_of_openlth(self):
         groups = {
             "Dataset": ["dataset_name => cifar10", "batch_size => 128"],
             "Model": ["model_name => cifar_resnet_20", "model_init => kaiming_normal", "batchnorm_init => uniform"],
@@ -229,26 +229,27 @@ class TestRecords(TestCase):
         shown = "\n".join("\n    * ".join([f"{name} Hyperparameters", *lines]) for name, lines in groups.items())
         self.assertEqual(resnet_20().display, shown)
 
-    def test_what_is_shown_can_be_read_back(self):
-        groups = parse_shown(resnet_20().display)
+    def test_the_displayed_text_can_be_parsed(self):
+        groups = parse_display_text(resnet_20().display)
         self.assertEqual(list(groups), ["Dataset Hyperparameters", "Model Hyperparameters", "Training Hyperparameters"])
         for bundle in resnet_20().bundles().values():
             self.assertEqual(type(bundle).from_text(groups[bundle._name]), bundle)
 
-    def test_what_openlth_shows_can_be_read(self):
+    def test_the_text_of_openlth_can_be_parsed(self):
         log = "Model Hyperparameters\n    * model_name => cifar_resnet_20\n    * model_init => a => b\n    * others_frozen => True\n"
         self.assertEqual(
-            parse_shown(log), {"Model Hyperparameters": {"model_name": "cifar_resnet_20", "model_init": "a => b", "others_frozen": "True"}}
+            parse_display_text(log),
+            {"Model Hyperparameters": {"model_name": "cifar_resnet_20", "model_init": "a => b", "others_frozen": "True"}},
         )
-        self.assertEqual(parse_shown(""), {})
+        self.assertEqual(parse_display_text(""), {})
 
-    def test_the_banner_has_the_title_the_hyperparameters_and_the_place(self):
+    def test_the_banner_has_the_title_the_hyperparameters_and_the_folder(self):
         lines = resnet_20().banner("Training a Model (Seed 1)", "/r/x").splitlines()
         self.assertEqual(lines[:2], ["=" * 82, "Training a Model (Seed 1)"])
         self.assertEqual(lines[-2:], ["Output Location: /r/x", "=" * 82])
         self.assertIn(resnet_20().display, "\n".join(lines))
 
-    def test_the_record_rebuilds_the_descriptor(self):
+    def test_the_descriptor_can_be_rebuilt_from_its_json(self):
         desc = with_change(students(), "training_hparams", further_training="1it")
         record = json.loads(desc.to_json(seed=7))
         self.assertEqual(record.pop("seed"), 7)

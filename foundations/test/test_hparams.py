@@ -66,7 +66,7 @@ class TestFlags(TestCase):
     def test_a_float_flag_makes_a_float_of_a_whole_number(self):
         self.assertIsInstance(parse(Outer, "--kind=a", "--size=3", "--alpha=1").alpha, float)
 
-    def test_no_before_a_boolean_turns_it_off(self):
+    def test_no_before_a_boolean_flag_sets_it_to_false(self):
         self.assertFalse(parse(Outer, "--kind=a", "--size=3", "--no-safe").safe)
         self.assertTrue(parse(Outer, "--kind=a", "--size=3").safe)
 
@@ -76,20 +76,20 @@ class TestFlags(TestCase):
     def test_without_flags_every_optional_field_has_its_default(self):
         self.assertEqual(parse(Outer, "--kind=a", "--size=3"), Outer("a", 3))
 
-    def test_given_defaults_stand_in_for_the_required_and_for_the_classes_own(self):
+    def test_other_defaults_replace_required_fields_and_defaults_of_the_class(self):
         defaults = Outer("b", 9, zeta=True, alpha=2.0, inner=Inner(depth=5))
         self.assertEqual(parse(Outer, defaults=defaults), defaults)
 
-    def test_flags_win_over_given_defaults(self):
+    def test_flags_override_other_defaults(self):
         defaults = Outer("b", 9, zeta=True, inner=Inner(depth=5))
         made = parse(Outer, "--size", "1", "--no-zeta", "--inner_depth", "6", defaults=defaults)
         self.assertEqual(made, Outer("b", 1, inner=Inner(depth=6)))
 
-    def test_a_prefix_heads_every_flag_even_the_nested(self):
+    def test_a_prefix_applies_to_all_flags_including_nested_ones(self):
         made = parse(Outer, "--pre_kind=a", "--pre_size=3", "--no-pre_safe", "--pre_inner_depth=4", prefix="pre")
         self.assertEqual(made, Outer("a", 3, safe=False, inner=Inner(depth=4)))
 
-    def test_a_prefix_takes_the_bare_flags_away(self):
+    def test_with_a_prefix_the_flags_without_it_do_not_exist(self):
         with self.assertRaisesRegex(ConfigError, "--size"):
             parse(Outer, "--pre_kind=a", "--pre_size=3", "--size=3", prefix="pre")
 
@@ -100,15 +100,15 @@ class TestFlags(TestCase):
         args = parser.parse()
         self.assertEqual([Inner.create_from_args(args, prefix).depth for prefix in ("one", "two")], [3, 4])
 
-    def test_a_missing_required_flag_is_named(self):
+    def test_the_error_for_a_missing_required_flag_names_it(self):
         with self.assertRaisesRegex(ConfigError, "^--size is required"):
             parse(Outer, "--kind=a")
 
-    def test_a_missing_required_flag_is_named_with_its_prefix(self):
+    def test_the_error_for_a_missing_required_flag_names_its_prefix(self):
         with self.assertRaisesRegex(ConfigError, "^--pre_size is required"):
             parse(Outer, "--pre_kind=a", prefix="pre")
 
-    def test_values_are_checked_as_flags_are_read(self):
+    def test_values_are_checked_when_flags_are_read(self):
         with self.assertRaisesRegex(ConfigError, "^--batch_size: 0 "):
             parse(DatasetHparams, "--dataset_name=digits", "--batch_size=0")
         with self.assertRaisesRegex(ConfigError, "^--pre_batch_size: 0 "):
@@ -124,7 +124,7 @@ class TestHelp(TestCase):
     def test_help_says_which_flags_are_required(self):
         self.assertRegex(help_of(Outer), r"--kind STR +Which kind, in 100% of cases\. \(required\)")
 
-    def test_help_shows_the_given_default_instead(self):
+    def test_help_shows_defaults_that_replace_those_of_the_class(self):
         text = help_of(Outer, defaults=Outer("b", 9, inner=Inner(depth=5)))
         self.assertRegex(text, r"--kind STR .*\(default: b\)")
         self.assertRegex(text, r"--inner_depth INT .*\(default: 5\)")
@@ -153,7 +153,7 @@ class TestHelp(TestCase):
 
 
 class TestCanonicalText(TestCase):
-    def test_only_what_differs_from_its_default_is_named(self):
+    def test_only_fields_that_differ_from_their_defaults_are_in_the_text(self):
         self.assertEqual(str(Inner()), "Hparams()")
         self.assertEqual(str(Inner(rate=0.25)), "Hparams(rate=0.25)")
 
@@ -161,7 +161,7 @@ class TestCanonicalText(TestCase):
         made = Outer("a'b", 3, zeta=True, alpha=1e-7, inner=Inner(depth=1))
         self.assertEqual(str(made), """Hparams(alpha=1e-07, inner=Hparams(depth=1), kind="a'b", size=3, zeta=True)""")
 
-    def test_a_default_given_by_hand_leaves_no_trace(self):
+    def test_a_default_that_is_set_explicitly_is_not_in_the_text(self):
         self.assertEqual(str(Outer("a", 3, alpha=None, inner=Inner(2, 0.5))), str(Outer("a", 3)))
 
     def test_an_unhashed_field_is_left_out(self):
@@ -170,7 +170,7 @@ class TestCanonicalText(TestCase):
     def test_a_renamed_field_has_and_is_sorted_by_its_older_name(self):
         self.assertEqual(str(Outer("a", 3, old=1)), "Hparams(ancient=1, kind='a', size=3)")
 
-    def test_the_milestone_factor_is_called_gamma(self):
+    def test_delta_is_called_gamma(self):
         self.assertIn("(gamma=0.5, lr=", str(TrainingHparams("sgd", 0.1, "1ep", delta=0.5)))
 
     def test_further_training_is_not_in_the_text(self):
@@ -178,7 +178,7 @@ class TestCanonicalText(TestCase):
 
 
 class TestDisplay(TestCase):
-    def test_display_shows_the_required_and_what_differs_in_the_order_of_the_fields(self):
+    def test_display_shows_required_and_changed_fields_in_the_order_of_the_fields(self):
         shown = TrainingHparams("sgd", 0.1, "160ep", delta=0.1, momentum=0.9, further_training="1ep").display
         lines = ["Training Hyperparameters", "optimizer_name => sgd", "lr => 0.1", "training_steps => 160ep"]
         lines += ["momentum => 0.9", "delta => 0.1", "further_training => 1ep"]
@@ -186,7 +186,7 @@ class TestDisplay(TestCase):
 
 
 class TestDict(TestCase):
-    def test_every_value_survives_json(self):
+    def test_every_value_is_restored_from_json(self):
         bundles = [
             DatasetHparams("teacher", 256, teacher_name="train_0", teacher_seed=3, datagen="digits", samples=7, d_in=2),
             ModelHparams("mlp_2_3_4", "binary", "fixed", "tanh"),
@@ -197,16 +197,16 @@ class TestDict(TestCase):
             with self.subTest(bundle=type(bundle).__name__):
                 self.assertEqual(type(bundle).from_dict(json.loads(json.dumps(bundle.to_dict()))), bundle)
 
-    def test_the_dict_holds_defaults_and_the_unhashed_too(self):
+    def test_the_dict_contains_defaults_and_unhashed_fields(self):
         self.assertEqual(set(TrainingHparams("sgd", 0.1, "1ep").to_dict()), {field.name for field in dataclasses.fields(TrainingHparams)})
 
-    def test_a_record_from_before_a_field_existed_has_its_default(self):
+    def test_a_field_that_is_missing_in_a_record_has_its_default(self):
         self.assertEqual(Inner.from_dict({"depth": 7}), Inner(depth=7, rate=0.5))
 
-    def test_a_record_with_a_field_that_is_gone_can_be_read(self):
-        self.assertEqual(Inner.from_dict({"depth": 7, "bygone": 1}), Inner(depth=7))
+    def test_unknown_fields_of_a_record_are_ignored(self):
+        self.assertEqual(Inner.from_dict({"depth": 7, "removed": 1}), Inner(depth=7))
 
-    def test_a_record_whose_values_are_of_other_types_is_refused(self):
+    def test_values_of_the_wrong_type_are_an_error(self):
         whole = Outer("a", 1).to_dict()
         wrong = [
             {"kind": 3},
@@ -259,7 +259,7 @@ OUT_OF_RANGE = [
     (ExtractionHparams, "finetune_batch_size", (0,)),
     (ExtractionHparams, "finetune_training_steps", ("0ep", "0it", "0ep0it", *STEPS)),
 ]
-AT_THE_EDGE = [
+AT_THE_LIMIT = [
     (dataset, {"batch_size": 1, "samples": 1, "d_in": 1, "teacher_seed": -1}),
     (training, {"momentum": 0.0, "nesterov_momentum": 0.0, "weight_decay": 0.0, "patience": 0, "cooldown": 0}),
     (training, {"momentum": 0.999, "delta": 0.999, "training_steps": "1it", "warmup_steps": "0ep", "milestone_steps": "0it,3ep20it"}),
@@ -268,18 +268,18 @@ AT_THE_EDGE = [
 
 
 class TestText(TestCase):
-    def test_values_are_of_their_types_again(self):
+    def test_texts_are_converted_to_the_types_of_the_fields(self):
         texts = {"optimizer_name": "sgd", "lr": "0.1", "training_steps": "2ep", "patience": "7", "plateau_opt": "True", "delta": "0.5"}
         expected = TrainingHparams("sgd", 0.1, "2ep", patience=7, plateau_opt=True, delta=0.5)
         self.assertEqual(TrainingHparams.from_text(texts), expected)
         self.assertFalse(TrainingHparams.from_text(texts | {"plateau_opt": "False"}).plateau_opt)
 
-    def test_names_that_are_not_known_are_passed_over(self):
+    def test_unknown_names_are_ignored(self):
         self.assertEqual(
             DatasetHparams.from_text({"dataset_name": "digits", "batch_size": "5", "subset": "1"}), DatasetHparams("digits", 5)
         )
 
-    def test_what_is_no_value_or_missing_is_an_error(self):
+    def test_an_invalid_or_missing_value_is_an_error(self):
         with self.assertRaises(ValueError):
             DatasetHparams.from_text({"dataset_name": "digits", "batch_size": "many"})
         with self.assertRaises(TypeError):
@@ -287,7 +287,7 @@ class TestText(TestCase):
 
 
 class TestRanges(TestCase):
-    def test_a_value_out_of_range_is_a_one_line_error_that_names_its_flag_and_says_what_is_valid(self):
+    def test_the_error_for_a_value_out_of_range_is_one_line_with_the_flag_and_the_valid_values(self):
         for make, field, values in OUT_OF_RANGE:
             for value in values:
                 with self.subTest(field=field, value=value):
@@ -295,7 +295,7 @@ class TestRanges(TestCase):
                         make(**{field: value})
                     self.assertRegex(str(caught.exception), rf"^--{field}: .*(valid: |write )[^\n]+$")
 
-    def test_the_edges_of_the_ranges_are_valid(self):
-        for make, values in AT_THE_EDGE:
+    def test_the_limits_of_the_ranges_are_valid(self):
+        for make, values in AT_THE_LIMIT:
             with self.subTest(**values):
                 self.assertEqual({name: getattr(make(**values), name) for name in values}, values)

@@ -1,9 +1,11 @@
+"""Lists of whole numbers as text."""
+
 from foundations import ranges
 from testing.test_case import TestCase
 
 
-def refusal(part: str, falls: bool) -> Exception:
-    return ValueError(f"{part!r} {'falls' if falls else 'is no range'}")
+def make_error(part: str, is_empty: bool) -> Exception:
+    return ValueError(f"{part!r} {'is empty' if is_empty else 'is not a range'}")
 
 
 class TestRanges(TestCase):
@@ -19,20 +21,25 @@ class TestRanges(TestCase):
         for text in ("3", "0-8:", "0-8:2:1", "-1-3", "1e-3"):
             self.assertIsNone(ranges.parse_stepped(text), text)
 
-    def test_a_list_names_each_number_once(self):
-        self.assertEqual(ranges.numbers("5-7, 0,3,6", refusal), [0, 3, 5, 6, 7])
+    def test_a_list_is_parsed_without_duplicates(self):
+        self.assertEqual(ranges.parse_list("5-7, 0,3,6", make_error), [0, 3, 5, 6, 7])
 
-    def test_the_part_that_is_wrong_is_refused(self):
-        wrong = {"1,a-2": "'a-2' is no range", "1,,2": "'' is no range", "0, 3-1": "'3-1' falls", "0-4:2": "'0-4:2' is no range"}
+    def test_an_invalid_part_raises_the_error_that_the_caller_makes(self):
+        wrong = {
+            "1,a-2": "'a-2' is not a range",
+            "1,,2": "'' is not a range",
+            "0, 3-1": "'3-1' is empty",
+            "0-4:2": "'0-4:2' is not a range",
+        }
         for text, message in wrong.items():
             with self.assertRaises(ValueError) as caught:
-                ranges.numbers(text, refusal)
+                ranges.parse_list(text, make_error)
             self.assertEqual(str(caught.exception), message)
 
-    def test_numbers_are_shown_as_they_are_read(self):
+    def test_parsing_and_formatting_are_inverse(self):
         for text in ("0", "0-2,5,7-8", "3,5-6"):
-            self.assertEqual(ranges.show(ranges.numbers(text, refusal)), text)
+            self.assertEqual(ranges.to_text(ranges.parse_list(text, make_error)), text)
 
-    def test_they_are_shown_in_order_and_once_and_negative_ones_alone(self):
+    def test_numbers_are_formatted_sorted_without_duplicates_and_negative_ones_without_ranges(self):
         shown = {(): "", (2, 1, 1): "1-2", (-1, 0, 1): "-1,0-1", (-2, -1): "-2,-1", (10, 9, -3, 0): "-3,0,9-10"}
-        self.assertEqual({numbers: ranges.show(numbers) for numbers in shown}, shown)
+        self.assertEqual({numbers: ranges.to_text(numbers) for numbers in shown}, shown)

@@ -1,4 +1,4 @@
-"""Seeds: drawn for a run, derived for a stream."""
+"""Seeds: random seeds of runs, and derived seeds of streams."""
 
 import os
 import random
@@ -21,22 +21,22 @@ class TestDerive(TestCase):
 
         self.assertEqual({in_new_process("1"), in_new_process("2")}, {derive(5, "queries", "digits", True)})
 
-    def test_seeds_and_purposes_that_differ_give_streams_that_differ(self):
+    def test_different_seeds_or_purposes_give_different_streams(self):
         purposes = [(), ("a",), ("b",), ("a", "b"), ("ab",), ("b", "a"), (0,), (1,), ("0",), ("a", 1), ("a", 11), ("a1", 1), ("a", True)]
         derived = {derive(seed, *purpose) for seed in range(50) for purpose in purposes}
         self.assertEqual(len(derived), 50 * len(purposes))
 
-    def test_neighbouring_seeds_give_streams_that_share_no_pattern(self):
+    def test_consecutive_seeds_give_streams_that_differ_in_half_of_the_bits(self):
         halves = sum(bin(derive(seed, "x") ^ derive(seed + 1, "x")).count("1") for seed in range(1000)) / 1000
         self.assertAlmostEqual(halves, 63 / 2, delta=0.5)
 
-    def test_seeds_fill_the_63_bits_that_generators_take(self):
+    def test_derived_seeds_use_the_63_bits_that_generators_accept(self):
         derived = [derive(seed, "x") for seed in range(1000)]
         self.assertGreaterEqual(min(derived), 0)
         self.assertTrue(2**62 < max(derived) < 2**63)
         torch.Generator().manual_seed(max(derived))
 
-    def test_deriving_leaves_the_global_streams_as_they_are(self):
+    def test_derive_does_not_change_the_global_random_states(self):
         before = random.getstate(), torch.get_rng_state()
         derive(3, "x")
         self.assertEqual(random.getstate(), before[0])
@@ -44,12 +44,12 @@ class TestDerive(TestCase):
 
 
 class TestDraw(TestCase):
-    def test_a_drawn_seed_is_one_that_can_be_chosen(self):
+    def test_a_drawn_seed_is_a_valid_seed(self):
         drawn = [draw() for _ in range(1000)]
         self.assertTrue(all(0 <= seed < 2**31 for seed in drawn))
         self.assertNotIn(NOT_CHOSEN, drawn)
 
-    def test_a_drawn_seed_does_not_follow_from_a_global_one(self):
+    def test_drawn_seeds_do_not_depend_on_global_random_states(self):
         drawn = []
         for _ in range(2):
             random.seed(0)

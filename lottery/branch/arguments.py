@@ -30,7 +30,7 @@ class LevelRangeArgs(Hparams):
 
     def chosen(self) -> list[int]:
         """The levels one by one."""
-        return ranges.numbers(self.levels, self._refusal)
+        return ranges.parse_list(self.levels, self._refusal)
 
     def _refusal(self, part: str, falls: bool) -> ConfigError:
         valid = "ranges that rise, such as 0-2" if falls else "levels and ranges of them, such as 0-2,5"

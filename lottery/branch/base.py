@@ -148,7 +148,7 @@ class Branch(Runner, abc.ABC):
                 f"{self.name}: levels start at {start}, which leaves nothing of {training_hparams.training_steps} of training"
             )
         training_job.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
-        provenance.note(self.branch_root, self.trunk.seed)
+        provenance.record(self.branch_root, self.trunk.seed)
         mask.save(location)
         pruned = PrunedModel(model, mask)
         identity = training_job.identity(self.desc, self.trunk.seed, self.job)
@@ -232,7 +232,7 @@ class Branch(Runner, abc.ABC):
             if not self.is_complete(self.branch_root):
                 with locks.held(self.branch_root):
                     self._work()
-            locks.tidy(self.branch_root)
+            locks.remove_dead(self.branch_root)
         self.report()
 
     def _work(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from foundations.desc import Desc, fingerprint, show
+from foundations.desc import Desc, display_text, fingerprint
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 from lottery.desc import LotteryDesc
@@ -43,7 +43,7 @@ class BranchDesc(Desc):
 
     @property
     def display(self) -> str:
-        own = show([self.branch_hparams])
+        own = display_text([self.branch_hparams])
         return f"{self.lottery_desc.display}\n{own}" if own else self.lottery_desc.display
 
     @property

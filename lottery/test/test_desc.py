@@ -110,7 +110,7 @@ class TestFlags(TestCase):
         self.assertEqual(other.pretrain_dataset_hparams, DatasetHparams("digits", 50))
 
     def test_flags_of_pretraining_go_with_it(self):
-        with self.assertRaisesRegex(ConfigError, "--pretrain_lr=1 is no argument"):
+        with self.assertRaisesRegex(ConfigError, "--pretrain_lr=1 is not an argument"):
             parse(DEFAULTS, "--pretrain_lr=1")
 
     def test_what_is_wrong_is_named_with_its_flag(self):
@@ -118,7 +118,7 @@ class TestFlags(TestCase):
         for arguments, message in (
             (("--pretrain",), "^--pretrain_training_steps is required"),
             ((*pretrain, "--rewinding_steps=5it"), "^--rewinding_steps: 5it is out of range; valid: none beside --pretrain"),
-            (("--rewinding_steps=5",), "^--rewinding_steps: '5' is no step"),
+            (("--rewinding_steps=5",), "^--rewinding_steps: '5' is not a step"),
             ((*pretrain, "--pretrain_lr=-1"), "^--pretrain_lr: -1.0 is out of range"),
             ((*pretrain, "--pretrain_batch_size=0"), "^--pretrain_batch_size: 0 is out of range"),
             ((*pretrain, "--pretrain_lr_decay=cosin"), "^--pretrain_lr_decay: 'cosin' is not known, did you mean 'cosine'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from foundations import paths
 from foundations.errors import ConfigError, reason
@@ -36,8 +37,8 @@ def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
     return text
 
 
-def read_json(path: str, remedy: str) -> object:
-    """What a file of JSON holds; arguments and errors are those of `read_text`."""
+def read_json(path: str, remedy: str) -> Any:
+    """The content of a JSON file. Arguments and errors are those of `read_text`; the caller checks the structure of the content."""
     try:
         content = parse_json(read_text(path, remedy, LONGEST_JSON))
         _check_text(content)
@@ -46,11 +47,11 @@ def read_json(path: str, remedy: str) -> object:
     return content
 
 
-def parse_json(text: str) -> object:
-    """What some JSON says.
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
 
     Raises:
-        ValueError: it says nothing, or is nested more deeply than anything is that belongs here.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -68,15 +69,15 @@ def _check_text(content: object) -> None:
         waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
-def refresh(path: str, content: bytes) -> None:
+def write_if_changed(path: str, content: bytes) -> None:
     """Writes a file unless it has that content already; of several processes that come to write it at once, one does."""
-    get_platform().on_primary(lambda: _refresh(path, content))
+    get_platform().on_primary(lambda: _write_if_changed(path, content))
 
 
-def _refresh(path: str, content: bytes) -> None:
+def _write_if_changed(path: str, content: bytes) -> None:
     if _holds(path, content) and not get_platform().exists(paths.lock_of(path)):
         return
-    with locks.held_for(path):
+    with locks.held_file(path):
         if not _holds(path, content):
             get_platform().write(path, content)
 

@@ -29,13 +29,13 @@ def held(folder: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_for(path: str) -> Iterator[None]:
+def held_file(path: str) -> Iterator[None]:
     """Keeps a single file for this process, which other processes of its job do not wait for; its errors are those of `held`."""
     path = paths.lock_of(path)
     with lock_files.kept(path) if lock_files.acquire(path, get_platform().wait) else contextlib.nullcontext():
         yield
 
 
-def tidy(folder: str) -> None:
+def remove_dead(folder: str) -> None:
     """Removes the lock of a finished run whose holder was killed after its last write; where nothing may be removed, it stays."""
     get_platform().on_primary(lambda: lock_files.remove_dead(paths.lock(folder)))

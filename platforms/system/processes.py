@@ -17,7 +17,7 @@ import uuid
 from foundations.errors import one_line
 
 COMMAND_SHOWN = 300  # characters
-MOST_PID = 2**31 - 1
+MAX_PID = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Process:
             for field in dataclasses.fields(Process):
                 values[field.type].append(getattr(found, field.name))
             plain = all(type(value) is int for value in values["int"]) and all(map(str.isprintable, values["str"]))
-            if plain and 0 < found.pid <= MOST_PID:
+            if plain and 0 < found.pid <= MAX_PID:
                 return found
         except (ValueError, TypeError, RecursionError):
             pass

@@ -27,30 +27,30 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib")
 ANSWER_SECONDS = 5  # that git may take
 
-_asked: tuple[str, str] | None = None
+_command_line: tuple[str, str] | None = None
 
 
 @contextlib.contextmanager
-def asked(arguments: Sequence[str]) -> Iterator[None]:
+def command_line(arguments: Sequence[str]) -> Iterator[None]:
     """Takes some arguments of `EC.py`, and this moment, for what is asked and when, for as long as the block takes."""
-    global _asked
-    before, _asked = _asked, (shlex.join(["python", "EC.py", *arguments]), _now())
+    global _command_line
+    before, _command_line = _command_line, (shlex.join(["python", "EC.py", *arguments]), _now())
     try:
         yield
     finally:
-        _asked = before
+        _command_line = before
 
 
-def note(location: str, seed: int) -> None:
+def record(location: str, seed: int) -> None:
     """Notes in a run folder that its run begins to work, or goes on; once for what is asked.
 
     A file that is damaged is begun anew, for no result depends on it.
     """
-    get_platform().on_primary(lambda: _note(location, seed))
+    get_platform().on_primary(lambda: _record(location, seed))
 
 
-def _note(location: str, seed: int) -> None:
-    command, time = _asked or (shlex.join(sys.orig_argv), _now())
+def _record(location: str, seed: int) -> None:
+    command, time = _command_line or (shlex.join(sys.orig_argv), _now())
     facts, first = {"command": command, "seed": seed} | _surroundings(), read(location)
     if first is None:
         content = facts | {"starts": [{"time": time}]}

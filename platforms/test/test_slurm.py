@@ -103,8 +103,8 @@ class TestHyperparameters(TestCase):
             self.assertEqual(slurm.parse_seeds(ranges.show(seeds)), seeds)
 
     def test_what_concerns_the_submission_is_not_passed_on(self):
-        self.assertTrue({"seeds", "dry_run", "partition", "time"} <= Platform.own_flags())
-        self.assertNotIn("num_workers", Platform.own_flags())
+        self.assertTrue({"seeds", "dry_run", "partition", "time"} <= Platform.submission_flags())
+        self.assertNotIn("num_workers", Platform.submission_flags())
 
     def test_it_is_registered(self):
         self.assertIs(registry.get("slurm"), Platform)

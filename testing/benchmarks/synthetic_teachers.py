@@ -104,7 +104,7 @@ def identify(size: tuple[int, int, int]) -> dict[str, object]:
 
 def numbers(text: str) -> list[int]:
     """`2,4,8` or `0-9` or both as a list."""
-    return ranges.numbers(text, lambda part, _: ValueError(part))
+    return ranges.parse_list(text, lambda part, _: ValueError(part))
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:

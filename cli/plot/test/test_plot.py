@@ -116,7 +116,7 @@ class TestCurves(PlotTestCase):
             (("--log=z",), ("--log:", "'z'", "none, x, xy, y")),
             (("--where=lr=7",), ("no run fits, of 4",)),
             (("ffffffff",), ("'ffffffff'", "no run begins with it")),
-            (("--platform=slurm",), ("--platform=slurm", "no argument")),
+            (("--platform=slurm",), ("--platform=slurm", "not an argument")),
         ):
             with self.subTest(arguments):
                 err = self.refuse(*arguments)

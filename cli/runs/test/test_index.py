@@ -100,7 +100,7 @@ class TestUnfinished(TestIndex):
         with locks.held(folder):
             self.assertEqual(self.only().state, "running")
             self.assertIn(f"process {os.getpid()}", self.only().note)
-        write(paths.lock(folder), processes.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {processes.MOST_PID}'))
+        write(paths.lock(folder), processes.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {processes.MAX_PID}'))
         self.assertEqual(self.only().state, "interrupted")
 
     def test_a_holder_on_another_machine_counts_for_as_long_as_it_touches_its_lock(self):

@@ -162,7 +162,7 @@ class TestCommand(LotteryTestCase):
             "level 2 is not trained": ("retrain", *self.small, "--levels=1-3"),
             "--levels is required": ("retrain", *self.small),
             "--levels: 3-1 is out of range": ("retrain", *self.small, "--levels=3-1"),
-            "more is no argument of": ("retrain", *levels, "more"),
+            "more is not an argument of": ("retrain", *levels, "more"),
             "--strategy: 'evn' is not known, did you mean 'even'": ("randomly_prune", *levels, "--strategy=evn"),
             "--points: 1 is out of range; valid: 2 or more": ("linear_connectivity", *levels, "--points=1"),
             "--retrain_t_lr: 0.0 is out of range": ("retrain", *levels, "--retrain_t_lr=0"),

@@ -56,7 +56,7 @@ class FilesTest(TestCase):
 
         with mock.patch.object(type(get_platform()), "write", staticmethod(noted)):
             for content in (b"one", b"one", b"on", b"on"):
-                files.refresh(self.path, content)
+                files.write_if_changed(self.path, content)
                 with open(self.path, "rb") as file:
                     self.assertEqual(file.read(), content)
         self.assertEqual(seen, [True, True])

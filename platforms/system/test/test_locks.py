@@ -221,14 +221,14 @@ class InheritanceTest(LockTestCase):
         self.assertEqual(self.files(), [])
 
     def test_a_finished_run_keeps_the_lock_of_a_living_holder_and_loses_that_of_a_dead_one(self):
-        locks.tidy(self.folder)
+        locks.remove_dead(self.folder)
         self.leave_lock(pid=os.getppid(), started=processes._start_of(os.getppid()))
-        locks.tidy(self.folder)
+        locks.remove_dead(self.folder)
         self.assertEqual(len(self.files()), 1)
         self.leave_lock(started="long ago")
         with mock.patch("os.link", side_effect=PermissionError):
-            locks.tidy(self.folder)
-        locks.tidy(self.folder)
+            locks.remove_dead(self.folder)
+        locks.remove_dead(self.folder)
         self.assertEqual(self.files(), [])
 
     def test_what_a_killed_writer_had_half_written_is_removed_and_nothing_else(self):

@@ -28,8 +28,8 @@ class TestProvenance(TestCase):
 
     def noted(self, *arguments: str, seed: int = 3) -> dict:
         """What is kept after a command has begun to work."""
-        with provenance.asked(arguments):
-            provenance.note(self.root, seed)
+        with provenance.command_line(arguments):
+            provenance.record(self.root, seed)
         with open(paths.provenance(self.root)) as file:
             return json.load(file)
 
@@ -51,9 +51,9 @@ class TestProvenance(TestCase):
         self.assertGreaterEqual(again["starts"][1]["time"], again["starts"][0]["time"])
 
     def test_what_is_asked_once_is_noted_once(self):
-        with provenance.asked(["train"]):
+        with provenance.command_line(["train"]):
             for _ in range(2):
-                provenance.note(self.root, 3)
+                provenance.record(self.root, 3)
         self.assertEqual(len(provenance.read(self.root)["starts"]), 1)
 
     def test_a_damaged_file_is_begun_anew(self):
