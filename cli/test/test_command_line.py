@@ -231,14 +231,14 @@ class TestMistypes(TestCase):
         for command, start in (("extract", ()), ("train", ()), ("lottery", ("--levels=1",))):
             model = "students_digits_lenet" if command == "extract" else "digits_lenet_16"
             arguments = [*start, f"--default_hparams={model}"]
-            for action in EC.COMMANDS.parser(command, arguments)._actions:
-                valid = [value for value in getattr(action, "values", ()) if value.isidentifier()]
-                if not valid or action.dest in seen:
+            for flag, choices in EC.COMMANDS.parser(command, arguments).choices_of.items():
+                valid = [value for value in choices if value.isidentifier()]
+                if not valid or flag in seen:
                     continue
-                seen.add(action.dest)
+                seen.add(flag)
                 for wrong in sorted({wrong for value in valid for wrong in self.wrong(value)} - set(valid)):
-                    with self.subTest(command=command, flag=action.dest, wrong=wrong):
-                        self.refused(command, *arguments, f"--{action.dest}={wrong}", valid=valid)
+                    with self.subTest(command=command, flag=flag, wrong=wrong):
+                        self.refused(command, *arguments, f"--{flag}={wrong}", valid=valid)
         self.assertLessEqual({"act_fun", "linkage", "boruta", "tracker", "tracker_mode", "platform", "pruning_strategy"}, seen)
 
     def test_flags_get_the_nearest(self):

@@ -123,7 +123,7 @@ class CheckTest(TestCase):
                 "--others_frozen_exceptions=fc.wight",
             ): "did you mean 'fc.weight'",
             ("train", *students, "--optimizer_name=levenberg_marquardt"): "--optimizer_name: levenberg_marquardt trains students whole",
-            ("extract", *students): "--others_frozen: students that are to become the teacher",
+            ("extract", *students): "--others_frozen: frozen weights cannot become the teacher's",
         }
         for command, words in refused.items():
             status, _, err = self.command(*command)
