@@ -179,12 +179,12 @@ def _help(text: str, default: object, choices: Sequence[str]) -> str:
     return f"{text} ({'; '.join(notes)})".replace("%", "%%") if notes else text.replace("%", "%%")
 
 
-def _parser(kind: type[T], description: str) -> Callable[[str], T]:
+def _parser(convert: Callable[[str], T], description: str) -> Callable[[str], T]:
     """The function that converts the text of a flag to a value. `description` names the type in the error."""
 
     def parse(text: str) -> T:
         try:
-            return kind(text)
+            return convert(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {description}") from None
 

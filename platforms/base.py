@@ -1,4 +1,4 @@
-"""The base of every platform: where a run reads and writes, and on what hardware it computes."""
+"""The base class of platforms. A platform provides the folders and files of a run and the hardware on which it computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
@@ -24,15 +24,15 @@ Plain = TypeVar("Plain", None, bool, int, str, list[str])
 
 @dataclass
 class Platform(Hparams, abc.ABC):
-    """Hardware, folders and files. Its fields are flags, and none of them names a run."""
+    """Hardware, folders and files. The fields are flags that do not change the name of a run."""
 
     num_workers: int = 0
     wait: bool = True
 
     _name = "Platform Hyperparameters"
-    _description = "Where and on what the run computes."
-    _num_workers = "Worker processes that load data."
-    _wait = "Wait for another process that is at work on the same run; if not, leave at once with exit status 3."
+    _description = "The hardware on which the run computes, and how it starts."
+    _num_workers = "The number of worker processes that load data."
+    _wait = "Wait if another process works on the same run. With --no-wait, exit immediately with status 3."
 
     def __post_init__(self):
         self.require("num_workers", self.num_workers >= 0, "0 or more")
@@ -50,94 +50,98 @@ class Platform(Hparams, abc.ABC):
     @property
     @abc.abstractmethod
     def boruta_root(self) -> str:
-        """The folder of the masks of informative inputs."""
+        """The folder of the masks of informative inputs (`datasets/boruta.py`)."""
 
     @property
     @abc.abstractmethod
     def imagenet_root(self) -> str:
-        """The folder of ImageNet, which holds `train` and `val`."""
+        """The folder of ImageNet, which contains `train` and `val`."""
 
     @property
     def torch_device(self) -> torch.device:
-        """The device that models and small datasets live on."""
+        """The device of models and small datasets."""
         import torch
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
-        """The forward pass of a network on all devices of this process, a part of each batch on each; its weights stay its own."""
+        """The forward pass of a network, with each batch divided over all devices of this process. The weights are those of the network."""
         return forward
 
     @property
     def rank(self) -> int:
-        """The number of this process among `world_size`."""
+        """The index of this process among the `world_size` processes of the job."""
         return 0
 
     @property
     def world_size(self) -> int:
-        """How many processes share the job."""
+        """The number of processes that share the job."""
         return 1
 
     @property
     def is_primary_process(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this process writes the files and prints."""
         return self.rank == 0
 
     @property
     def is_stopping(self) -> bool:
-        """Whether this process has been asked to stop."""
+        """Whether a signal has requested that this process stops."""
         return signals.requested() is not None
 
-    # What the processes of a job do together; all of them have to call these, in the same order.
+    # Collective operations: all processes of a job must call them, in the same order.
 
     def on_primary(self, f: Callable[[], Plain]) -> Plain:
-        """Has the primary process do something by itself, and gives what came of it, result or error, to all.
+        """Calls a function in the primary process only. All processes return its result, or raise its error.
 
-        It begins when all have come here. Within it the primary process is the only one that there is.
+        The call starts when all processes have reached it. Within it `world_size` is 1.
 
         Args:
-            f: gives None, a truth value, a number, a text, or a list of them.
+            f: a function that returns None, a bool, an int, a str or a list of str.
         """
         return f()
 
-    def any_process(self, *notes: bool, immediate: bool = True) -> Sequence[bool]:
-        """For each note whether it is true in any process; all processes get the same answer.
+    def any_process(self, *values: bool, immediate: bool = True) -> Sequence[bool]:
+        """For each value whether it is true in any process. All processes return the same result.
 
         Args:
-            notes: of this process; a note that is true stays true until the answer is yes.
-            at_once: whether the answer must be current; if not, it may be no for some steps more.
+            values: the values of this process. The caller must pass a value that is true again until the result is true.
+            immediate: whether the result must be up to date. If not, the result may remain false for some more steps.
         """
-        return notes
+        return values
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, which replaces the values."""
+        """Replaces the values by their sum over all processes, and returns them."""
         return values
 
     def broadcast(self, values: torch.Tensor, source: int = 0) -> None:
-        """Replaces the values by those of one process."""
+        """Replaces the values by those of the process with rank `source`."""
 
     def wrap_distributed(self, network: torch.nn.Module) -> torch.nn.Module:
-        """The forward pass of a network in training of whose batches every process has a part; gradients are summed over the processes."""
+        """The forward pass of a network in training. Each process has a part of each batch; gradients are summed over the processes."""
         return network
 
     @staticmethod
-    def open(path: str, mode: str = "r") -> IO:
-        """Opens a file of text (UTF-8) or, with `b` in the mode, of bytes; what would never end, such as a pipe, raises an OSError."""
+    def open(path: str, mode: str = "r") -> IO[Any]:
+        """Opens a text file (UTF-8) or, with `b` in the mode, a binary file.
+
+        Raises:
+            OSError: the file cannot be opened, or is not a regular file. (A pipe, for example, might never end.)
+        """
         if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-            raise OSError(errno.EINVAL, "no regular file", path)
+            raise OSError(errno.EINVAL, "not a regular file", path)
         return open(path, mode, encoding=None if "b" in mode else "utf-8")
 
     @staticmethod
     def exists(path: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Whether a file or folder exists."""
         return os.path.exists(path)
 
     @staticmethod
     def listdir(path: str) -> list[str]:
-        """The sorted names in a folder; none where there is no folder.
+        """The sorted names in a folder. Empty if the folder does not exist.
 
         Raises:
-            ConfigError: the folder may not be read.
+            ConfigError: the folder cannot be read.
         """
         try:
             return sorted(os.listdir(path)) if os.path.isdir(path) else []
@@ -146,24 +150,24 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def move(source: str, target: str) -> None:
-        """Renames a file or folder, in place of the target where there is one.
+        """Renames a file or folder. It replaces an existing target.
 
         Raises:
-            ConfigError: the folder around may not be written to.
+            ConfigError: the target cannot be written.
         """
         shutil.rmtree(target, ignore_errors=True)
         try:
             os.replace(source, target)
         except OSError as error:
-            raise ConfigError(f"{target} cannot be written ({error.strerror or error}); {source} is left") from error
+            raise ConfigError(f"{target} cannot be written ({error.strerror or error}); {source} is unchanged") from error
         _flush(os.path.dirname(target))
 
     @staticmethod
     def remove(path: str) -> None:
-        """Removes a file, if there is one.
+        """Removes a file if it exists.
 
         Raises:
-            ConfigError: the folder may not be written to.
+            ConfigError: the file cannot be removed.
         """
         try:
             os.remove(path)
@@ -174,60 +178,61 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def write(path: str, content: str | bytes, keep: str | None = None, durable: bool = True) -> None:
-        """Puts a file in place in one stroke: whoever reads the path sees the old content or the new, never a part.
+        """Writes a file atomically: readers see the old content or the new content, never a part.
 
-        A write that fails leaves nothing behind, and one whose process is killed a file whose name
-        ends in the token of that process.
+        If the write fails, no new file remains. If the process is killed, a temporary file remains; its name contains the token of the
+        process.
 
         Args:
-            path: where; folders are made.
-            content: text is written as UTF-8.
-            keep: another path, in the same folder, to which the old content moves; for an instant there is no file under the first.
-            durable: whether the file is on the disk when this returns; if not, a power cut may cost it, and writing takes much less time.
+            path: the path of the file. Missing folders are made.
+            content: the new content. Text is written as UTF-8.
+            keep: a path in the same folder to which the old content is moved. For an instant no file exists at `path`.
+            durable: whether the content is on the disk when this function returns. If not, writing is much faster, but a power failure may
+                lose the file.
 
         Raises:
             ConfigError: the folder cannot be made or written to, or the disk is full.
-            Busy: another process has taken over what this one was at work on.
+            Busy: another process has taken over a lock of this process.
         """
         lock_files.check()
         folder, name = os.path.split(path)
-        aside = os.path.join(folder, f".{name}.{processes.this().token}.new")
+        temporary = os.path.join(folder, f".{name}.{processes.this().token}.new")
         try:
             os.makedirs(folder, exist_ok=True)
-            with open(aside, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(content.encode("utf-8") if isinstance(content, str) else content)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
             if keep and os.path.exists(path):
                 os.replace(path, keep)
-            os.replace(aside, path)
+            os.replace(temporary, path)
         except BaseException as error:
             with contextlib.suppress(OSError):
-                os.unlink(aside)
+                os.unlink(temporary)
             if not isinstance(error, OSError):
                 raise
-            raise ConfigError(f"{path} cannot be written ({error.strerror or error}); what was there before is intact") from error
+            raise ConfigError(f"{path} cannot be written ({error.strerror or error}); the previous content is intact") from error
         if durable:
             _flush(folder)
 
     @classmethod
     def submission_flags(cls) -> set[str]:
-        """The flags that concern only how a job gets to where it runs, and are not passed on with it."""
+        """The flags that only control the submission of a job. They are not passed to the submitted command."""
         return set()
 
     @classmethod
     @contextlib.contextmanager
     def coordinated(cls) -> Iterator[None]:
-        """Surrounds a command, the reading of its flags included; what the processes of a job have to say is said once."""
+        """Surrounds a command, including the parsing of its flags. Only one process of a job prints, and only one reports an error."""
         yield
 
     def launch(self, job: Job) -> None:
-        """Does what the command line asks for: here and now, unless a platform has others do it."""
+        """Runs the job in this process. A subclass may submit it instead."""
         self.run_job(job)
 
     def run_job(self, f: Callable[[], None]) -> None:
-        """Runs a job with this platform installed as the global one, and puts the old one back even if the job fails."""
+        """Runs a job with this platform installed as the global one. The previous platform is restored even if the job fails."""
         with installed(self):
             f()
 
@@ -236,23 +241,23 @@ _PLATFORM: Platform | None = None
 
 
 def current() -> Platform | None:
-    """The installed platform; None where none is."""
+    """The installed platform, or None."""
     return _PLATFORM
 
 
 @contextlib.contextmanager
 def installed(platform: Platform) -> Iterator[None]:
-    """Makes a platform the global one for as long as the block takes."""
+    """Makes a platform the global one within the block."""
     global _PLATFORM
-    before, _PLATFORM = _PLATFORM, platform
+    previous, _PLATFORM = _PLATFORM, platform
     try:
         yield
     finally:
-        _PLATFORM = before
+        _PLATFORM = previous
 
 
 def _flush(folder: str) -> None:
-    """Brings the names in a folder to the disk, where its file system can do that for folders."""
+    """Writes the names in a folder to the disk, if the file system supports this for folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

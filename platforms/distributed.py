@@ -1,8 +1,8 @@
-"""Several processes that share a job, on one machine or on many, started by `torchrun` or by SLURM's `srun`.
+"""Several processes that share a job, on one or more machines. `torchrun` or SLURM's `srun` starts them.
 
-All run the whole command. They divide the training of networks, which is what takes time; what is written, and what they have to find
-there, is the primary process's alone. So every process takes the same way, and what one learns of the world (a file, a signal, the time)
-counts only when all know of it.
+All processes run the whole command. The training of networks, which takes most of the time, is divided among them. Only the primary
+process accesses the files. All processes must follow the same control flow, so a decision that depends on a file, a signal or the time
+is made only after all processes have agreed on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundations.errors import Busy, ConfigError
 from foundations.runner import Job
@@ -24,41 +24,41 @@ from platforms.system.rendezvous import NUMBERS, START, Rendezvous
 if TYPE_CHECKING:
     import torch
 
-ASK_SECONDS = 0.1  # between questions to the other processes that are not urgent
-MOST_STEPS = 100  # between them
-# Errors of the primary process that all processes raise.
+SYNC_SECONDS = 0.1  # between synchronisations that are not urgent
+MAX_SYNC_STEPS = 100  # the maximum number of steps between them
+# Errors of the primary process that are raised in all processes.
 SHARED_ERRORS = {error.__name__: error for error in (ConfigError, Busy, signals.Stopped)}
 
 
 @dataclass
 class Platform(local.Platform):
-    """One of several processes that share a job; it computes on a GPU of its own, or on the CPU."""
+    """One of several processes that share a job. It computes on its own GPU, or on the CPU."""
 
-    _description = f"The processes that share the run; {START}."
+    _description = f"The run is shared by several processes; {START}."
 
     def __post_init__(self):
         super().__post_init__()
         self._rendezvous: Rendezvous | None = None
-        self._alone = False
-        self._unasked, self._patience, self._asked = 0, 0, 0.0
+        self._on_primary = False  # whether this process runs the function of `on_primary`
+        self._steps, self._max_steps, self._synchronised = 0, 0, 0.0  # since, until and time of synchronisations of `any_process`
 
     @classmethod
     @contextlib.contextmanager
     def coordinated(cls) -> Iterator[None]:
-        """Silences all processes but the primary one, and of those that leave with an error lets the first one say so."""
+        """Silences all processes except the primary one. Of the processes that end with an error, only the first one reports it."""
         rank = next((os.environ[name] for name in NUMBERS["rank"] if name in os.environ), "0")
         primary = not rank.isdecimal() or int(rank) == 0
         with contextlib.ExitStack() as silence:
             if not primary:
-                nowhere = silence.enter_context(open(os.devnull, "w"))
-                silence.enter_context(contextlib.redirect_stdout(nowhere))
-                silence.enter_context(contextlib.redirect_stderr(nowhere))
+                null = silence.enter_context(open(os.devnull, "w"))
+                silence.enter_context(contextlib.redirect_stdout(null))
+                silence.enter_context(contextlib.redirect_stderr(null))
             try:
                 yield
             except (Exception, signals.Stopped, KeyboardInterrupt) as error:
                 from platforms.system import collectives
 
-                status = collectives.leave(_status(error), primary)
+                status = collectives.report_failure(_status(error), primary)
                 if status is not None:
                     raise SystemExit(status) from None
                 raise
@@ -67,13 +67,19 @@ class Platform(local.Platform):
         """Runs the job together with the other processes.
 
         Raises:
-            ConfigError: there are no others, or they cannot be reached.
+            ConfigError: the environment variables define no other processes, or these cannot be reached.
         """
         from platforms.system import collectives
 
         self._rendezvous = Rendezvous.of(os.environ)
-        with collectives.process_group(self._rendezvous, self.torch_device):
+        with collectives.process_group(self.rendezvous, self.torch_device):
             super().launch(job)
+
+    @property
+    def rendezvous(self) -> Rendezvous:
+        """The rank of this process and the address of the job. It exists after `launch` has started."""
+        assert self._rendezvous is not None, "the job has not been launched"
+        return self._rendezvous
 
     @property
     def torch_device(self) -> torch.device:
@@ -82,57 +88,57 @@ class Platform(local.Platform):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
             return torch.device("cpu")
-        if self._rendezvous.local_rank >= count > 1:
-            raise ConfigError(f"--platform: there are more processes than GPUs on a machine that has {count}; start as many as there are")
-        return torch.device("cuda", self._rendezvous.local_rank % count)
+        if self.rendezvous.local_rank >= count > 1:
+            raise ConfigError(f"--platform: this machine has {count} GPUs and more processes; valid: at most {count} processes per machine")
+        return torch.device("cuda", self.rendezvous.local_rank % count)
 
     def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
         return forward
 
     @property
     def rank(self) -> int:
-        return self._rendezvous.rank
+        return self.rendezvous.rank
 
     @property
     def world_size(self) -> int:
-        return 1 if self._alone else self._rendezvous.world_size
+        return 1 if self._on_primary else self.rendezvous.world_size
 
     def on_primary(self, f: Callable[[], Plain]) -> Plain:
         if self.world_size == 1:
             return f()
         from platforms.system import collectives
 
-        self._patience = 0
+        self._max_steps = 0
         collectives.wait_for_all()
-        outcome = None
+        outcome: dict[str, Any] = {}
         if self.is_primary_process:
-            self._alone = True
+            self._on_primary = True
             try:
                 outcome = {"result": f()}
             except tuple(SHARED_ERRORS.values()) as error:
                 outcome = {"error": type(error).__name__, "message": str(error)}
             finally:
-                self._alone = False
+                self._on_primary = False
         outcome = collectives.broadcast_json(outcome)
         if "error" in outcome:
             raise SHARED_ERRORS[outcome["error"]](outcome["message"])
         return outcome["result"]
 
-    def any_process(self, *notes: bool, immediate: bool = True) -> Sequence[bool]:
-        """As in any platform; questions that are not urgent are put after as many steps as take a tenth of a second."""
+    def any_process(self, *values: bool, immediate: bool = True) -> Sequence[bool]:
+        """As in the base class. If the result is not needed immediately, processes synchronise only about every SYNC_SECONDS."""
         if self.world_size == 1:
-            return notes
-        self._unasked += 1
-        if not immediate and self._unasked <= self._patience:
-            return (False,) * len(notes)
+            return values
+        self._steps += 1
+        if not immediate and self._steps <= self._max_steps:
+            return (False,) * len(values)
         from platforms.system import collectives
 
         now = time.monotonic()
-        pace = (now - self._asked) / self._unasked
-        patience = min(MOST_STEPS, int(ASK_SECONDS / max(pace, 1e-9)))
-        *notes, self._patience = collectives.all_reduce_min(*(not note for note in notes), patience)
-        self._unasked, self._asked = 0, now
-        return [not note for note in notes]
+        step_seconds = (now - self._synchronised) / self._steps
+        max_steps = min(MAX_SYNC_STEPS, int(SYNC_SECONDS / max(step_seconds, 1e-9)))
+        *all_false, self._max_steps = collectives.all_reduce_min(*(not value for value in values), max_steps)
+        self._steps, self._synchronised = 0, now
+        return [not value for value in all_false]
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
         if self.world_size > 1:
@@ -154,7 +160,7 @@ class Platform(local.Platform):
 
         return distributed_data_parallel.wrap_distributed(network)
 
-    # Files are the primary process's: the others see what it sees.
+    # Only the primary process accesses files. The other processes receive its results.
 
     def exists(self, path: str) -> bool:
         exists = super().exists
@@ -178,7 +184,7 @@ class Platform(local.Platform):
 
 
 def _status(error: BaseException) -> int:
-    """The exit status that an error leads to."""
+    """The exit status of a process that ends with this error."""
     if isinstance(error, signals.Stopped):
         return signals.EXIT_STATUS
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_status", 1)

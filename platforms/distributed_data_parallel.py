@@ -1,43 +1,46 @@
-"""Networks of whose batches every process has a part, as if one process had the whole.
+"""Data-parallel networks: each process has a part of each batch, and the result equals that of one process with the whole batch.
 
-torch looks at the annotations of a hook and wants no text there, which is what `from __future__ import annotations` would make of them.
+This module has no `from __future__ import annotations`: torch checks the annotations of communication hooks, which must not be strings.
 """
 
 import warnings
 
 import torch
 from torch import distributed, nn
+from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 
-AXES = (0, 2, 3)  # of all values of a channel in images [B, C, H, W]
+AXES = (0, 2, 3)  # the axes over which BatchNorm averages images [B, C, H, W]
 
 
 def wrap_distributed(network: nn.Module) -> nn.Module:
-    """The forward pass of a network in training. After the backward pass gradients are the sum over the processes.
+    """The forward pass of a network in training. After the backward pass gradients are the sums over the processes.
 
-    Every process must have the network on its device, in its final number format. In training BatchNorm sees whole batches from now on, so
-    that its statistics are the same everywhere, and need not be sent around.
+    The network must be on the device of the process, in its final number format. In training BatchNorm layers use the statistics of whole
+    batches. Their buffers are then equal in all processes and need no broadcast.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = BatchNorm  # it remains the layer that the rest of the network and its optimizer know
-    with warnings.catch_warnings():  # torch is about to rename the argument
+            module.__class__ = BatchNorm  # the same object, so that the network and its optimizer still refer to it
+    with warnings.catch_warnings():  # torch warns that it will rename the argument
         warnings.simplefilter("ignore", FutureWarning)
         parallel = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
     parallel.register_comm_hook(None, _sum)
     return parallel
 
 
-def _sum(state: None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """The sum of gradients, where torch would take the mean."""
+def _sum(state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The communication hook that sums gradients. By default torch averages them."""
     return distributed.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda future: future.value()[0])
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the parts `[b, C, H, W]` of a batch that all processes have, on CPUs as well as on GPUs."""
+    """BatchNorm over whole batches of which each process has a part `[b, C, H, W]`, on CPUs and on GPUs."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
+        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+        assert self.momentum is not None
         y, mean, variance, count = _Normalised.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
@@ -47,11 +50,11 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class _Normalised(torch.autograd.Function):
-    """`weight * (x - mean) / sqrt(variance + eps) + bias` with the moments of whole batches, which are returned as well."""
+    """`weight * (x - mean) / sqrt(variance + eps) + bias` with the moments of whole batches. Also returns mean, variance and count."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float):
-        exact = x.to(weight.dtype)  # more digits than x has in 16 bits
+        exact = x.to(weight.dtype)  # more digits than a 16-bit x has
         mean, variance, count = _moments(exact)
         inverse = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse, count)
@@ -72,9 +75,9 @@ class _Normalised(torch.autograd.Function):
 
 
 def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean `[C]`, variance `[C]` and number of values `[1]` of all processes' parts (Chan, Golub & LeVeque 1979)."""
+    """Mean `[C]`, variance `[C]` and number of values `[1]` over the parts of all processes (Chan, Golub & LeVeque 1979)."""
     count = x.new_full((1,), x.numel() / x.shape[1])
-    mean = x.sum(AXES) / count.clamp_min(1)  # of nothing: 0
+    mean = x.sum(AXES) / count.clamp_min(1)  # the mean of an empty part is 0
     own = torch.cat([count, mean, (x - _per_channel(mean)).square().sum(AXES)])
     parts = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, own)
@@ -85,5 +88,5 @@ def _moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _per_channel(values: torch.Tensor) -> torch.Tensor:
-    """A value for each channel as a factor of images."""
+    """Values `[C]` of channels, reshaped to `[C, 1, 1]` to broadcast over images."""
     return values.view(-1, 1, 1)

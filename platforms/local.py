@@ -1,4 +1,4 @@
-"""The machine at hand. Edit the folders here, or set them in the environment."""
+"""The local machine. Edit the folders here, or set them by environment variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BORUTA_ROOT = "./data/boruta"
 
 @dataclass
 class Platform(base.Platform):
-    """One machine with its own disk, and all of its GPUs that CUDA_VISIBLE_DEVICES shows."""
+    """The local machine, with all GPUs that CUDA_VISIBLE_DEVICES lists."""
 
     def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
         import torch
@@ -30,7 +30,7 @@ class Platform(base.Platform):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that set the folders to what they are here, from wherever a process is started."""
+        """Environment variables that give another process the same folders, from any working directory."""
         roots = {"EC_ROOT": self.root, "EC_DATASET_ROOT": self.dataset_root}
         return roots | {"EC_IMAGENET_ROOT": self.imagenet_root, "EC_BORUTA_ROOT": self.boruta_root}
 

@@ -1,4 +1,4 @@
-"""The platform that the whole program looks to."""
+"""The platform that the program uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from platforms import base, local
 
 
 def get_platform() -> base.Platform:
-    """The installed platform; the local one where none is."""
+    """The installed platform, or the local platform if none is installed."""
     return base.current() or _default()
 
 

@@ -1,4 +1,4 @@
-"""The platforms that `--platform` offers."""
+"""The values of `--platform`."""
 
 from foundations.errors import unknown
 from platforms import distributed, local, slurm
@@ -8,7 +8,7 @@ registered_platforms = {"local": local.Platform, "distributed": distributed.Plat
 
 
 def get(name: str) -> type[Platform]:
-    """The platform's class.
+    """The class of a platform.
 
     Raises:
         ConfigError: no platform has this name.

@@ -4,8 +4,9 @@
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# One job that runs a command with one seed after the other, for those who write their own. Change what is above and the command, and
-# submit it where EC.py is: sbatch platforms/seeds.sh. It queues up again when its time is almost up; finished seeds then answer at once.
+# An example of a script without --platform slurm: one job that runs a command for one seed after the other. Edit the options above and the
+# command, and submit the script in the folder of EC.py: sbatch platforms/seeds.sh. The job is requeued before its time limit; finished seeds
+# are then skipped quickly.
 
 trap 'warned=yes; kill -USR1 $run' USR1
 trap 'kill $run' TERM
@@ -15,7 +16,7 @@ for seed in {0..9}; do
     run=$!
     wait $run
     status=$?
-    while kill -0 $run 2> /dev/null; do # a signal has ended the waiting and not the run
+    while kill -0 $run 2> /dev/null; do # a signal has ended the wait but not the run
         wait $run
         status=$?
     done

@@ -1,7 +1,7 @@
-"""Clusters with SLURM: the command becomes a batch job there, or an array of jobs with one seed each, that goes on from its checkpoint
-whenever its time is up or its place is needed.
+"""Clusters with SLURM: the command is submitted as a batch job, or as an array of jobs with one seed each.
 
-The job is found again by its comment, the folder of its results, so that the same command, started again, tells how things stand.
+A job that reaches its time limit or is preempted is requeued and resumes from its checkpoint. The comment of a job is the folder of its
+results. The same command, started again, uses it to find the job and prints its state.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from platforms.base import installed
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "slurm.sh")
 PROGRAM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "EC.py")
-ANSWER_SECONDS = 60  # that SLURM may take
-WORKING_SECONDS = 120  # that are left, at least, before the warning, which may come a minute early
+ANSWER_SECONDS = 60  # the timeout of SLURM's commands
+WORKING_SECONDS = 120  # the minimum time before the warning, which may come a minute early
 ANY_SEED = "seed_*"
-UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # so that the log of a job can be read while it runs
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # the log of a job can be read while it runs
 CLOCK = r"\d+(:\d\d?){0,2}"
 FORMATS = {
     "seeds": (r"\d+(-\d+)?(,\d+(-\d+)?)*", "0-9 or 0,3,5-7"),
@@ -45,14 +45,20 @@ RESERVED = ("array", "comment", "job-name", "open-mode", "output", "requeue", "n
 
 
 class _Template(string.Template):
-    """Text with `@name` where a value goes, for a shell's `$` has a meaning of its own."""
+    """A template with `@name` as placeholder, because `$` has a meaning in the shell."""
 
     delimiter = "@"
 
 
 @dataclass(frozen=True)
 class Run:
-    """The run of one seed (None: of the seed that the command itself gives), and whether it needs no job any more."""
+    """The run of one seed.
+
+    Attributes:
+        seed: the seed; None if the command has its own seed.
+        location: the folder of its results.
+        is_finished: whether its results are complete.
+    """
 
     seed: int | None
     location: str
@@ -60,16 +66,35 @@ class Run:
 
     @property
     def pattern(self) -> str:
-        """The folder of results of every seed's run."""
+        """The folder of the results with a wildcard for the seed."""
         if self.seed is None:
             return self.location
         head, _, tail = f"{self.location}{os.sep}".rpartition(f"{os.sep}seed_{self.seed}{os.sep}")
         return os.path.join(head, ANY_SEED, tail).rstrip(os.sep)
 
 
+@dataclass(frozen=True)
+class BatchJob:
+    """What a batch script runs, and where.
+
+    Attributes:
+        name: the name of the job.
+        command: the words of the command, without the seed.
+        logs: the folder of the logs.
+        folder: the working directory.
+        environment: the environment variables to set.
+    """
+
+    name: str
+    command: Sequence[str]
+    logs: str
+    folder: str
+    environment: Mapping[str, str]
+
+
 @dataclass
 class Platform(local.Platform):
-    """A cluster with SLURM, seen from a machine that submits jobs to it; they run on the local platform of theirs."""
+    """A cluster with SLURM. This process submits jobs to it; the jobs themselves run on the local platform."""
 
     seeds: str | None = None
     at_once: int | None = None
@@ -84,40 +109,39 @@ class Platform(local.Platform):
     requeues: int = 100
     extra_lines: str | None = None
 
-    _description = "The job that runs the command on a cluster with SLURM. The same command tells later how it stands."
-    _seeds = "The seeds to run, each as a job of its own, such as 0-9 or 0,3,5-7; they stand in for --global_seed."
-    _at_once = "How many of them may run at the same time (all when left out)."
-    _dry_run = "Print the batch script, and submit nothing."
-    _partition = "The partition (that of the cluster when left out)."
+    _description = "The job that runs the command on a cluster with SLURM. The same command, started again, prints the state of the job."
+    _seeds = "The seeds to run, one job per seed, such as 0-9 or 0,3,5-7. They replace --global_seed."
+    _at_once = "The maximum number of jobs that run at the same time (by default all)."
+    _dry_run = "Print the batch script without submitting it."
+    _partition = "The partition (by default that of the cluster)."
     _account = "The account that is charged."
-    _time = "The time limit of a start, such as 4:00:00 or 2-12; a run takes as many as it needs."
-    _cpus = "CPU cores for each job."
-    _gpus = "GPUs for each job, such as 1 or a100:1."
-    _memory = "Memory for each job, such as 16G."
-    _warning = "How many seconds before the time limit a run is told to write its checkpoint and leave."
-    _requeues = "How often a job is put back into the queue, preemptions included; after that the same command goes on."
-    _extra_lines = "More options of sbatch, separated by semicolons, such as constraint=a100;nice=100."
+    _time = "The time limit of one start, such as 4:00:00 or 2-12. A run is started again until it is finished."
+    _cpus = "CPU cores per job."
+    _gpus = "GPUs per job, such as 1 or a100:1."
+    _memory = "Memory per job, such as 16G."
+    _warning = "The number of seconds before the time limit at which a run writes its checkpoint and stops."
+    _requeues = "How often a job may be requeued, including preemptions. After that, start the same command again to resume."
+    _extra_lines = "Further options of sbatch, separated by semicolons, such as constraint=a100;nice=100."
 
     def __post_init__(self):
         super().__post_init__()
         for name, (pattern, valid) in FORMATS.items():
             value = getattr(self, name)
             if value is not None and not re.fullmatch(pattern, value):
-                raise ConfigError(f"--{name}: {value!r} is not understood; valid: {valid}")
+                raise ConfigError(f"--{name}: {value!r} has no valid form; valid: {valid}")
         self.require("at_once", self.at_once is None or self.at_once >= 1, "1 or more")
         if self.at_once and not self.seeds:
-            raise ConfigError("--at_once: goes with --seeds only")
+            raise ConfigError("--at_once: only valid with --seeds")
         self.require("cpus", self.cpus is None or self.cpus >= 1, "1 or more")
         self.require("requeues", self.requeues >= 0, "0 or more")
         self.require("warning", 0 < self.warning <= 65535, "1 to 65535 seconds")
-        least = self.warning + WORKING_SECONDS
-        self.require(
-            "time", self.time is None or _seconds(self.time) >= least, f"{least} seconds or more, that is --warning and two minutes"
-        )
+        shortest = self.warning + WORKING_SECONDS
+        is_long_enough = self.time is None or _seconds(self.time) >= shortest
+        self.require("time", is_long_enough, f"{shortest} seconds or more, that is --warning plus two minutes")
         for line in self._extra:
             name = line.split("=")[0].removeprefix("--")
             if name in RESERVED:
-                raise ConfigError(f"--extra_lines: {name} is set already; valid: any option but {', '.join(RESERVED)}")
+                raise ConfigError(f"--extra_lines: {name} is set by other flags; valid: any option but {', '.join(RESERVED)}")
 
     @classmethod
     def submission_flags(cls) -> set[str]:
@@ -129,14 +153,14 @@ class Platform(local.Platform):
         return self.extra_lines.split(";") if self.extra_lines else []
 
     def launch(self, job: Job) -> None:
-        """Submits a job for what is neither finished nor in the queue, and shows how everything stands.
+        """Submits a job for the runs that are neither finished nor in the queue, and prints the state of all runs.
 
         Raises:
-            ConfigError: the command cannot be run, or SLURM does not take it; then nothing is written.
+            ConfigError: the command is invalid, or SLURM rejects the job. Then nothing is written.
         """
         seeds = parse_seeds(self.seeds) if self.seeds else [None]
         if self.seeds and any(argument.split("=")[0] == "--global_seed" for argument in job.arguments):
-            raise ConfigError("--global_seed: --seeds says which seeds to run; leave one of the two out")
+            raise ConfigError("--global_seed: --seeds sets the seeds; valid: only one of the two flags")
         with installed(self):
             if job.only_display:
                 for seed in seeds:
@@ -148,18 +172,18 @@ class Platform(local.Platform):
                 self._submit(job, seeds)
 
     def _runs(self, job: Job, seeds: Sequence[int | None]) -> list[Run]:
-        """The run of every seed, checked."""
+        """The checked run of each seed."""
         runners = [job.create(**_changes(seed)) for seed in seeds]
         return [Run(seed, runner.output_location, runner.is_finished) for seed, runner in zip(seeds, runners, strict=True)]
 
     def _submit(self, job: Job, seeds: Sequence[int | None]) -> None:
         if shutil.which("sbatch") is None:
-            raise ConfigError("--platform: sbatch is not installed here; start this where SLURM is, or see the script by --dry_run")
+            raise ConfigError("--platform: sbatch is not installed here; use a machine with SLURM, or print the script by --dry_run")
         runs, states = self._runs(job, seeds), queue()
         waiting = [run for run in runs if not run.is_finished and run.location not in states]
         if waiting:
-            with _made(self._logs(runs[0])):
-                number = _ask("sbatch", "--parsable", script=self.script(job, waiting)).split(";")[0].strip()
+            with _new_folder(self._logs(runs[0])):
+                number = _run_slurm("sbatch", "--parsable", script=self.script(job, waiting)).split(";")[0].strip()
             print(f"Submitted job {number}, which logs to {self._logs(runs[0])}")
             submitted = {run.location: f"submitted as {number}" for run in waiting}
             runs, states = self._runs(job, seeds), submitted | queue()
@@ -168,46 +192,39 @@ class Platform(local.Platform):
             print(f"{'' if run.seed is None else f'seed {run.seed}: '}{state}, {run.location}")
 
     def _experiment(self, run: Run) -> str:
-        """The name of the experiment, which the folder of its results begins with."""
+        """The name of the experiment: the first part of the path of its results."""
         return os.path.relpath(run.location, self.root).split(os.sep)[0]
 
     def _logs(self, run: Run) -> str:
+        """The folder of the logs of the jobs."""
         return os.path.join(self.root, "slurm", self._experiment(run))
 
     def script(self, job: Job, runs: Sequence[Run]) -> str:
-        """The batch script that runs a command for the seeds of some runs, in the environment of this process."""
+        """The batch script that runs a job for the seeds of some runs, in the environment of this process."""
         environment = {name: value for name, value in os.environ.items() if name.startswith("EC_")} | self.environment | UNBUFFERED
         command = [sys.executable, PROGRAM, job.command, *job.arguments]
-        return self.render(command, runs, self._experiment(runs[0]), self._logs(runs[0]), os.getcwd(), environment)
+        return self.render(BatchJob(self._experiment(runs[0]), command, self._logs(runs[0]), os.getcwd(), environment), runs)
 
-    def render(self, command: Sequence[str], runs: Sequence[Run], name: str, logs: str, folder: str, environment: Mapping[str, str]) -> str:
-        """A batch script.
-
-        Args:
-            command: what to run, word by word, without the seed.
-            runs: of the seeds, or of no seed in particular, then one.
-            name: of the job.
-            logs: the folder of what is printed.
-            folder: the working directory.
-            environment: variables to set.
-        """
+    def render(self, batch_job: BatchJob, runs: Sequence[Run]) -> str:
+        """The batch script of a job for some runs: an array with one task per seed, or a single task if its run has no seed."""
         array = runs[0].seed is not None
-        words = shlex.join(command)
+        words = shlex.join(batch_job.command)
+        environment = batch_job.environment
         return _Template(_template()).substitute(
-            options="\n".join(f"#SBATCH --{option}" for option in self._options(runs, name, logs)),
-            folder=shlex.quote(folder),
+            options="\n".join(f"#SBATCH --{option}" for option in self._options(batch_job, runs)),
+            folder=shlex.quote(batch_job.folder),
             exports="\n".join(f"export {key}={shlex.quote(environment[key])}" for key in sorted(environment)),
             command=f"{words} --global_seed=$SLURM_ARRAY_TASK_ID" if array else words,
             requeues=self.requeues,
             task="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if array else "$SLURM_JOB_ID",
         )
 
-    def _options(self, runs: Sequence[Run], name: str, logs: str) -> Iterator[str]:
-        """The options of sbatch, one by one."""
+    def _options(self, batch_job: BatchJob, runs: Sequence[Run]) -> Iterator[str]:
+        """The options of sbatch."""
         array = runs[0].seed is not None
-        file = os.path.join(logs.replace("%", "%%"), "%A_%a.log" if array else "%j.log")
+        file = os.path.join(batch_job.logs.replace("%", "%%"), "%A_%a.log" if array else "%j.log")
         values = {
-            "job-name": name,
+            "job-name": batch_job.name,
             "comment": _quoted(runs[0].pattern),
             "output": _quoted(file),
             "open-mode": "append",
@@ -222,62 +239,62 @@ class Platform(local.Platform):
         }
         if array:
             cap = f"%{self.at_once}" if self.at_once else ""
-            yield f"array={ranges.to_text([run.seed for run in runs])}{cap}"
+            yield f"array={ranges.to_text(run.seed for run in runs if run.seed is not None)}{cap}"
         yield "requeue" if self.requeues else "no-requeue"
         yield from (f"{option}={value}" for option, value in values.items() if value is not None)
         yield from (line.removeprefix("--") for line in self._extra)
 
 
 def parse_seeds(text: str) -> list[int]:
-    """The seeds that a list of numbers and ranges names, in order, each once.
+    """The seeds of a list of numbers and ranges, sorted and without duplicates.
 
     Raises:
-        ConfigError: a range ends before it begins.
+        ConfigError: a range ends before it starts.
     """
     valid = FORMATS["seeds"][1]
-    return ranges.parse_list(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it begins; valid: {valid}"))
+    return ranges.parse_list(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it starts; valid: {valid}"))
 
 
 def queue() -> dict[str, str]:
-    """The runs of this user that are in the queue: folders of results, each with the state and the number of its job.
+    """The runs of this user in the queue: state and number of the job, by the folder of the results.
 
     Raises:
         ConfigError: SLURM does not answer.
     """
-    found = {}
-    rows = _ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%r|%k")
+    states = {}
+    rows = _run_slurm("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%r|%k")
     for row in rows.splitlines():
         number, seed, state, reason, pattern = row.split("|", 4)
         because = "" if reason in ("None", "(null)") else f" ({reason})"
-        found[pattern.replace(ANY_SEED, f"seed_{seed}")] = f"{state.lower()}{because}, job {number}"
-    return found
+        states[pattern.replace(ANY_SEED, f"seed_{seed}")] = f"{state.lower()}{because}, job {number}"
+    return states
 
 
-def _ask(*command: str, script: str | None = None) -> str:
-    """What a command of SLURM's prints.
+def _run_slurm(*command: str, script: str | None = None) -> str:
+    """The output of a command of SLURM.
 
     Raises:
-        ConfigError: it fails, or takes too long.
+        ConfigError: the command fails, or takes too long.
     """
     try:
         done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (subprocess.TimeoutExpired, OSError) as error:
         raise ConfigError(f"--platform: SLURM does not answer ({error})") from None
     if done.returncode:
-        said = " ".join(line.removeprefix(f"{command[0]}: ").removeprefix("error: ") for line in done.stderr.splitlines())
-        raise ConfigError(f"--platform: {command[0]} refuses: {said or f'exit status {done.returncode}'}")
+        message = " ".join(line.removeprefix(f"{command[0]}: ").removeprefix("error: ") for line in done.stderr.splitlines())
+        raise ConfigError(f"--platform: {command[0]} fails: {message or f'exit status {done.returncode}'}")
     return done.stdout
 
 
 @contextlib.contextmanager
-def _made(folder: str) -> Iterator[None]:
-    """Makes a folder, and takes back what it has made where the block fails.
+def _new_folder(folder: str) -> Iterator[None]:
+    """Makes a folder. If the block fails, the folders that were made are removed.
 
     Raises:
         ConfigError: the folder cannot be made.
     """
-    above = itertools.accumulate(folder.split(os.sep), lambda path, name: f"{path}{os.sep}{name}")
-    new = [path for path in above if path and not os.path.exists(path)]
+    parents = itertools.accumulate(folder.split(os.sep), lambda path, name: f"{path}{os.sep}{name}")
+    new = [path for path in parents if path and not os.path.exists(path)]
     try:
         os.makedirs(folder, exist_ok=True)
         yield
@@ -291,12 +308,12 @@ def _made(folder: str) -> Iterator[None]:
 
 
 def _changes(seed: int | None) -> dict[str, int]:
-    """The flags that a seed stands in for."""
+    """The values of flags that a seed replaces."""
     return {} if seed is None else {"global_seed": seed}
 
 
 def _seconds(time: str) -> int:
-    """The length of a time limit in one of SLURM's forms; a number alone is minutes, or after days hours."""
+    """The seconds of a time limit in a form of SLURM. A single number means minutes, or hours after a number of days."""
     days, dash, clock = time.rpartition("-")
     numbers = [int(number) for number in clock.split(":")]
     if not dash and len(numbers) < 3:
@@ -311,5 +328,5 @@ def _template() -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value as sbatch reads it from a script: quoted as for a shell, but backslashes count within quotes as well."""
+    """A value quoted for a line of #SBATCH: as for a shell, but backslashes are escaped within quotes, too."""
     return shlex.quote(value.replace("\\", "\\\\"))

@@ -1,4 +1,4 @@
-"""How the processes of a job find each other, hear from each other, and leave together."""
+"""Collective communication of the processes of a job: they connect, exchange values, and end together."""
 
 from __future__ import annotations
 
@@ -11,78 +11,87 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from foundations.errors import ConfigError, reason
 from platforms.system.rendezvous import Rendezvous
 
-ARRIVAL = timedelta(minutes=10)  # in which all processes have to come
-PATIENCE = timedelta(days=100)  # in which a process that waits for the others' work is not lost
-LOOK_SECONDS = 0.5  # between looks whether a process has left with an error
-GRACE_SECONDS = 5.0  # in which the others leave by themselves, after which they are made to
-LEFT, COUNT = "left with an error", "processes that know of it"
+CONNECT_TIMEOUT = timedelta(minutes=10)  # in which all processes must connect
+COLLECTIVE_TIMEOUT = timedelta(days=100)  # long, because processes may wait for the work of others
+CHECK_SECONDS = 0.5  # between checks whether a process has ended with an error
+GRACE_SECONDS = 5.0  # in which the other processes may end by themselves before they are forced to
+FAILED, COUNT = "first process that ended with an error", "number of processes that know"  # keys of the store
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Where the processes of a job leave notes, which of them this is, and the end of its listening to them."""
+class Connection:
+    """The connection of this process to the other processes of its job.
 
-    store: distributed.Store
+    Attributes:
+        store: the key-value store that all processes share.
+        rendezvous: the rank of this process, and the address of the store.
+        closed: set when this process no longer watches the store for errors of others.
+    """
+
+    store: Store
     rendezvous: Rendezvous
-    over: threading.Event
+    closed: threading.Event
 
 
-_meeting: Meeting | None = None
+_connection: Connection | None = None
 
 
 @contextlib.contextmanager
 def process_group(rendezvous: Rendezvous, device: torch.device) -> Iterator[None]:
-    """Meets the other processes, and after the block waits for them and parts.
+    """Connects to the other processes. After the block it waits for them and disconnects.
 
-    A process that leaves the block with an error does not wait; those that are waiting for it are made to leave, too (`leave`).
+    A process whose block ends with an error does not wait. It calls `report_failure`, which makes the other processes end, too.
 
     Raises:
-        ConfigError: the others cannot be reached, or do not come.
+        ConfigError: the other processes cannot be reached, or do not connect in time.
     """
-    global _meeting
-    _meeting = Meeting(_met(rendezvous, device), rendezvous, threading.Event())
-    watch = threading.Thread(target=_watch, args=(_meeting,), daemon=True)
+    global _connection
+    _connection = Connection(_connect(rendezvous, device), rendezvous, threading.Event())
+    watch = threading.Thread(target=_watch, args=(_connection,), daemon=True)
     watch.start()
     yield
-    _meeting.over.set()
+    _connection.closed.set()
     watch.join()
     wait_for_all()
-    _meeting = None
+    _connection = None
     distributed.destroy_process_group()
 
 
-def _met(rendezvous: Rendezvous, device: torch.device) -> distributed.Store:
-    """Where the processes leave notes, once all of them have come; messages go by Gloo, and what is on GPUs by NCCL."""
+def _connect(rendezvous: Rendezvous, device: torch.device) -> Store:
+    """Initialises the process group (Gloo for tensors on CPUs, NCCL for tensors on GPUs), and returns the store of the job."""
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    serves = rendezvous.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    is_server = rendezvous.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
-        store = distributed.TCPStore(rendezvous.address, rendezvous.port, rendezvous.world_size, serves, ARRIVAL)
-        store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        distributed.init_process_group(backend, store=store, rank=rendezvous.rank, world_size=rendezvous.world_size, timeout=PATIENCE)
+        server = TCPStore(rendezvous.address, rendezvous.port, rendezvous.world_size, is_server, CONNECT_TIMEOUT)
+        store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", server)
+        rank, world_size = rendezvous.rank, rendezvous.world_size
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
         distributed.all_reduce(torch.zeros(1, device=device))
     except (RuntimeError, ValueError) as error:
-        where = f"{rendezvous.address}:{rendezvous.port}"
-        raise ConfigError(f"--platform: {rendezvous.world_size} processes were to meet at {where}, and did not ({reason(error)})") from None
+        address = f"{rendezvous.address}:{rendezvous.port}"
+        raise ConfigError(f"--platform: {rendezvous.world_size} processes cannot connect at {address} ({reason(error)})") from None
     return store
 
 
 def wait_for_all() -> None:
-    """Waits until all processes have come here."""
+    """Waits until all processes have called this function."""
     distributed.all_reduce(torch.zeros(1))
 
 
-def broadcast_json(message: object = None) -> object:
-    """The message of the primary process, as JSON can hold it, in every process; the messages of the others are ignored."""
+def broadcast_json(message: object = None) -> Any:
+    """Returns the message of the primary process in all processes. It is sent as JSON. The messages of the others are ignored."""
     text = bytearray(json.dumps(message).encode())
     length = torch.tensor(len(text))
     distributed.broadcast(length, 0)
@@ -98,44 +107,44 @@ def all_reduce_min(*values: int) -> list[int]:
     return minima.tolist()
 
 
-def leave(status: int, primary: bool) -> int | None:
-    """To be called by a process that has an error, before it leaves.
+def report_failure(status: int, primary: bool) -> int | None:
+    """Tells the other processes that this process ends with an error. A process must call this before it ends with an error.
 
     Args:
-        status: the exit status that the error leads to.
+        status: the exit status of the error.
         primary: whether this is the primary process.
 
     Returns:
-        None if it is this process that has to say what is wrong; else the status to leave with, silently.
+        None if this process must print its error; otherwise the status with which it exits silently.
     """
-    if _meeting is None:  # before they have met, processes have the errors of what they have in common
+    if _connection is None:  # before they connect, all processes have the same error, because they run the same command
         return None if primary else status
-    _meeting.over.set()
-    store, rendezvous = _meeting.store, _meeting.rendezvous
+    _connection.closed.set()
+    store, rendezvous = _connection.store, _connection.rendezvous
     try:
         mine = f"{rendezvous.rank} {status}"
-        first = store.compare_set(LEFT, "", mine).decode()
+        first = store.compare_set(FAILED, "", mine).decode()
         known, deadline = store.add(COUNT, 1), time.monotonic() + 2 * GRACE_SECONDS
-        keeps_notes = rendezvous.rank == 0  # it may be the process that serves the store
-        while keeps_notes and known < rendezvous.world_size and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS / 5)
+        may_be_server = rendezvous.rank == 0  # the store ends with its server
+        while may_be_server and known < rendezvous.world_size and time.monotonic() < deadline:
+            time.sleep(CHECK_SECONDS / 5)
             known = store.add(COUNT, 0)
         return None if first == mine else int(first.split()[1])
-    except RuntimeError:  # nobody keeps the notes any more, so that somebody has left before
+    except RuntimeError:  # the store no longer exists, so another process has ended before
         return status
 
 
-def _watch(meeting: Meeting) -> None:
-    """Ends this process when another one has left with an error, for which it would wait forever."""
-    while not meeting.over.wait(LOOK_SECONDS):
+def _watch(connection: Connection) -> None:
+    """Ends this process if another process has ended with an error. Otherwise this process would wait for it forever."""
+    while not connection.closed.wait(CHECK_SECONDS):
         try:
-            if not meeting.store.check([LEFT]):
+            if not connection.store.check([FAILED]):
                 continue
-            status = int(meeting.store.get(LEFT).decode().split()[1])
+            status = int(connection.store.get(FAILED).decode().split()[1])
         except RuntimeError:
             status = 1
-        if not meeting.over.wait(GRACE_SECONDS):
+        if not connection.closed.wait(GRACE_SECONDS):
             with contextlib.suppress(RuntimeError):
-                meeting.store.add(COUNT, 1)
+                connection.store.add(COUNT, 1)
             sys.stdout.flush()
             os._exit(status)

@@ -1,4 +1,4 @@
-"""Files that others may have written: read as data, within bounds, and named in one line where they are not what they should be."""
+"""Reading files that may be damaged or foreign: as data only, with limits on size and depth, and with errors of one line."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from platforms.platform import get_platform
 from platforms.system import locks
 
 LONGEST_TEXT = 2**30  # characters
-LONGEST_JSON = 2**24
+LONGEST_JSON = 2**24  # characters
 
 
 def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
     """The text of a file.
 
     Args:
-        path: where it is.
-        remedy: what to do where it is damaged, for the error.
-        longest: characters that are no sign of damage.
+        path: the path of the file.
+        remedy: what the user should do if the file is damaged; part of the error.
+        longest: the maximum number of characters.
 
     Raises:
-        ConfigError: it cannot be read, is no text, or is longer.
+        ConfigError: the file cannot be read, is not text, or is too long.
     """
     try:
         with get_platform().open(path) as file:
@@ -31,7 +31,7 @@ def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from None
     except ValueError:
-        raise damaged(path, "it is no text", remedy) from None
+        raise damaged(path, "it is not text", remedy) from None
     if len(text) > longest:
         raise damaged(path, f"it has more than {longest:,} characters", remedy)
     return text
@@ -60,30 +60,30 @@ def parse_json(text: str) -> Any:
 
 
 def _check_text(content: object) -> None:
-    """Raises a ValueError where some JSON has text that would do something to a terminal rather than be seen on it."""
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
+    """Raises a ValueError if a text in the content has characters that are not printable, such as control codes of terminals."""
+    values = [content]
+    while values:
+        value = values.pop()
         if isinstance(value, str) and not value.isprintable():
-            raise ValueError(f"{value[:20]!r} is no plain text")
-        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+            raise ValueError(f"{value[:20]!r} is not plain text")
+        values += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def write_if_changed(path: str, content: bytes) -> None:
-    """Writes a file unless it has that content already; of several processes that come to write it at once, one does."""
+    """Writes a file unless it already has this content. If several processes call this at the same time, only one writes."""
     get_platform().on_primary(lambda: _write_if_changed(path, content))
 
 
 def _write_if_changed(path: str, content: bytes) -> None:
-    if _holds(path, content) and not get_platform().exists(paths.lock_of(path)):
+    if _has_content(path, content) and not get_platform().exists(paths.lock_of(path)):
         return
     with locks.held_file(path):
-        if not _holds(path, content):
+        if not _has_content(path, content):
             get_platform().write(path, content)
 
 
-def _holds(path: str, content: bytes) -> bool:
-    """Whether there is a file of that content."""
+def _has_content(path: str, content: bytes) -> bool:
+    """Whether the file exists and has this content."""
     try:
         with get_platform().open(path, "rb") as file:
             return file.read(len(content) + 1) == content
@@ -92,5 +92,5 @@ def _holds(path: str, content: bytes) -> bool:
 
 
 def damaged(path: str, why: str, remedy: str) -> ConfigError:
-    """The error for a file that is there and not whole."""
+    """The error for a file whose content is invalid."""
     return ConfigError(f"{path} is damaged ({why}); {remedy}")

@@ -1,13 +1,13 @@
-"""Files that lock a folder or a file for one process, on any file system that several machines may share.
+"""Lock files: they reserve a folder or a file for one process, also on file systems that several machines share.
 
-A lock is a file `.lock` that names its holder. It comes into being whole and only where there is none (`link`), and its holder, while it
-lives, touches it every few seconds. Of the processes that find its holder dead, the one takes it that first puts down a claim to it: a
-lock of its own, whose name says which holder is to be followed, and which is therefore taken over in the same way where its maker dies.
-Under the claim nobody else can change the lock, so that it can be looked at once more and replaced.
+A lock is a file `.lock` that names its holder. It is made atomically, and only if none exists (`link`). The holder touches it every few
+seconds. If the holder is dead, another process may take over its lock. Several processes may try this at the same time, so each first
+makes a claim: a second lock whose name contains the token of the dead holder. Only one process gets the claim. It then reads the lock
+again, because the lock may have changed, and replaces it. If the owner of a claim dies, its claim is taken over in the same way.
 
-On the machine of the holder its death is plain. From another one it looks dead when its lock has not been touched for `STALE` seconds by
-the watch of who waits, so that clocks need not agree. A process that was only held up that long finds on its return that its lock is
-another's, and writes no more.
+A process on the same machine sees directly whether the holder is alive. A process on another machine takes the holder for dead if the
+lock has not been touched for `STALE` seconds. The waiting process measures this time by its own clock, so clocks need not agree. A holder
+that was only suspended for so long detects that it has lost its lock, and stops writing.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from platforms.system import processes, signals
 from platforms.system.processes import Process
 
 HEARTBEAT = 10.0  # seconds between touches
-STALE = 120.0  # seconds without one after which a holder on another machine is dead; caches of file systems may hide one for a minute
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between looks while waiting
+STALE = 120.0  # seconds without a touch after which a holder on another machine is dead; file system caches may delay a touch by a minute
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between checks while waiting
 LONGEST_LOCK = 2**16  # characters
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links say
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # errors of file systems without hard links
 
-_lost: dict[str, str] = {}  # locks of this process that have become another's, and whose
+_lost: dict[str, str] = {}  # the locks that this process has lost, with the new holder
 
 
 def check() -> None:
-    """To be called before anything is written.
+    """Checks that this process has lost no lock. It is called before each write.
 
     Raises:
-        Busy: a lock that this process held has become another's.
+        Busy: another process has taken over a lock of this process.
     """
     for path, taker in list(_lost.items()):
-        raise Busy(f"{path} was taken over by {taker} while this process was held up; the run is left to them")
+        raise Busy(f"{path} was taken over by {taker} while this process was suspended; this process stops")
 
 
 def acquire(path: str, wait: bool) -> bool:
-    """Takes a lock, or waits until it can be taken; returns False where this process has it already.
+    """Takes a lock. Returns False if this process already holds it.
 
     Args:
-        path: of the lock.
-        wait: whether to wait for another process that has it.
+        path: the path of the lock.
+        wait: whether to wait if another process holds the lock.
 
     Raises:
-        Busy: another process has it, and is not waited for.
-        Stopped: this process has been asked to stop while waiting.
-        ConfigError: no file can be made there.
+        Busy: another process holds the lock, and `wait` is False.
+        Stopped: a signal has requested a stop while this process waited.
+        ConfigError: the lock cannot be written.
     """
     watch, named, pause = Watch(), None, FIRST_PAUSE
     try:
@@ -65,22 +65,22 @@ def acquire(path: str, wait: bool) -> bool:
         while not _take(path, watch):
             holder = _holder(path)
             if holder is not None and not wait:
-                raise Busy(f"{os.path.dirname(path)} is being worked on by {holder.display}; without --no-wait its end is waited for")
+                raise Busy(f"{os.path.dirname(path)} is locked by {holder.display}; without --no-wait this command waits for it")
             if holder not in (None, named):
-                print(f"Waiting for {holder.display}, which has {os.path.dirname(path)}", file=sys.stderr, flush=True)
+                print(f"Waiting for {holder.display}, which has locked {os.path.dirname(path)}", file=sys.stderr, flush=True)
                 named = holder
             if signals.requested():
-                raise signals.Stopped(f"{os.path.dirname(path)} was waited for")
+                raise signals.Stopped(f"Stopped while waiting for {os.path.dirname(path)}")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        _sweep(path)
+        _remove_leftovers(path)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror or error}), and no run is started without it") from error
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}); a run needs this lock") from error
     return True
 
 
 def remove_dead(path: str) -> None:
-    """Removes a lock whose holder is dead; where nothing may be removed, it stays."""
+    """Removes a lock whose holder is dead. Errors of the file system are ignored; the lock then remains."""
     with contextlib.suppress(OSError):
         holder = _holder(path)
         if holder is not None and holder.is_alive is False and _take(path, Watch()):
@@ -88,19 +88,19 @@ def remove_dead(path: str) -> None:
 
 
 def _take(path: str, watch: Watch) -> bool:
-    """Takes a lock that is free, or whose holder is dead; returns whether it did."""
+    """Takes a lock if it is free or its holder is dead. Returns whether this process now holds it."""
     holder = _holder(path)
     if holder is None:
         return _create(path)
     claim = f"{path}.{holder.token}"
-    if not watch.finds_dead(path, holder) or not _take(claim, watch):
+    if not watch.holder_is_dead(path, holder) or not _take(claim, watch):
         return False
     try:
         if _holder(path) != holder:
             return False
-        with _unborn(path) as aside:
-            os.replace(aside, path)
-        _clean(os.path.dirname(path), holder)
+        with _temporary_lock(path) as temporary:
+            os.replace(temporary, path)
+        _remove_temporary_files(os.path.dirname(path), holder)
         return True
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -108,19 +108,19 @@ def _take(path: str, watch: Watch) -> bool:
 
 
 def _create(path: str) -> bool:
-    """Makes a lock of this process where there is none; returns whether it did."""
+    """Makes a lock of this process if none exists. Returns whether this process now holds it."""
     try:
-        with _unborn(path) as aside:
-            _link(aside, path)
+        with _temporary_lock(path) as temporary:
+            _link(temporary, path)
     except FileExistsError:
-        return _holder(path) == processes.this()  # a file server may have done it, and have been asked twice
+        return _holder(path) == processes.this()  # a file server may have received the request twice
     return True
 
 
-def _link(aside: str, path: str) -> None:
-    """Gives a file a second name that no other has; where files cannot have two, makes a new one, which is empty for a moment."""
+def _link(temporary: str, path: str) -> None:
+    """Gives a lock file its final name, unless that name exists. Without hard links it makes a new file, which is empty for a moment."""
     try:
-        os.link(aside, path)
+        os.link(temporary, path)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
@@ -129,20 +129,20 @@ def _link(aside: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _unborn(path: str) -> Iterator[str]:
-    """A lock of this process under another name, which is gone after the block."""
-    aside = f"{path}.{processes.this().token}.new"
+def _temporary_lock(path: str) -> Iterator[str]:
+    """A lock of this process under a temporary name, which is removed after the block."""
+    temporary = f"{path}.{processes.this().token}.new"
     try:
-        with open(aside, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(processes.this().to_json().encode())
-        yield aside
+        yield temporary
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
+            os.unlink(temporary)
 
 
 def _holder(path: str) -> Process | None:
-    """Who has a lock; None where nobody has."""
+    """The holder of a lock; None if no process holds it."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return Process.from_json(file.read(LONGEST_LOCK))
@@ -151,17 +151,17 @@ def _holder(path: str) -> Process | None:
 
 
 class Watch:
-    """What a waiting process has seen of locks: when, by its own clock, each was last seen to be touched."""
+    """The observations of a waiting process: when, by its own clock, it last saw each lock touched."""
 
     def __init__(self):
         self._seen: dict[tuple[str, Process], tuple[int, float]] = {}
 
-    def finds_dead(self, path: str, holder: Process) -> bool:
-        """Whether the holder of a lock is dead."""
+    def holder_is_dead(self, path: str, holder: Process) -> bool:
+        """Whether the holder of a lock is dead. On another machine this takes `STALE` seconds of observation."""
         if holder.is_alive is not None:
             return not holder.is_alive
         try:
-            with open(path, "rb") as file:  # file servers are asked when a file is opened
+            with open(path, "rb") as file:  # opening a file refreshes the cache of a file server
                 touched = os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return False
@@ -174,59 +174,59 @@ class Watch:
 
 
 @contextlib.contextmanager
-def kept(path: str) -> Iterator[None]:
-    """Touches a lock for as long as the block takes, and gives it back; a block that a defect ends leaves a note of it."""
+def maintained(path: str) -> Iterator[None]:
+    """Touches a lock regularly within the block, and releases it afterwards. An error in the block, except a ConfigError, is recorded."""
     folder = os.path.dirname(path)
     with contextlib.suppress(OSError):
         os.unlink(paths.failure(folder))
-    over = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, over), daemon=True)
-    heart.start()
+    released = threading.Event()
+    heartbeat = threading.Thread(target=_touch_regularly, args=(path, released), daemon=True)
+    heartbeat.start()
     try:
         yield
-    except ConfigError:  # who refuses to go on leaves everything as it is
+    except ConfigError:  # an error of the user: the folder remains unchanged
         raise
     except Exception as error:
-        _note(folder, error)
+        _record_failure(folder, error)
         raise
     finally:
-        over.set()
-        heart.join()
+        released.set()
+        heartbeat.join()
         _lost.pop(path, None)
         with contextlib.suppress(OSError):
             if _holder(path) == processes.this():
                 os.unlink(path)
 
 
-def _note(folder: str, error: Exception) -> None:
-    """Writes down why the work in a folder has failed, where some was done and it can be written."""
+def _record_failure(folder: str, error: Exception) -> None:
+    """Records the error that ended the work in a folder, unless the folder is empty or cannot be written to."""
     with contextlib.suppress(OSError):
         if any(not name.startswith(os.path.basename(paths.lock(""))) for name in os.listdir(folder)):
             with open(paths.failure(folder), "w", encoding="utf-8") as file:
                 file.write(json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
 
 
-def _beat(path: str, over: threading.Event) -> None:
-    """Touches a lock until it is over, or has become another's."""
-    while not over.wait(HEARTBEAT):
-        with contextlib.suppress(OSError):  # a file server that is away for a while
+def _touch_regularly(path: str, released: threading.Event) -> None:
+    """Touches a lock until it is released, or another process has taken it over."""
+    while not released.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):  # a file server may be unreachable for a while
             holder = _holder(path)
             if holder != processes.this():
-                _lost[path] = holder.display if holder else "somebody who removed it"
+                _lost[path] = holder.display if holder else "a process that removed it"
                 return
             os.utime(path)
 
 
-def _clean(folder: str, dead: Process) -> None:
-    """Removes what a process that was killed had half written in a folder and below."""
-    for place, _, names in os.walk(folder):
+def _remove_temporary_files(folder: str, dead: Process) -> None:
+    """Removes the temporary files of a killed process in a folder and its subfolders."""
+    for parent, _, names in os.walk(folder):
         for name in names:
             if name.endswith(f".{dead.token}.new"):
-                os.unlink(os.path.join(place, name))
+                os.unlink(os.path.join(parent, name))
 
 
-def _sweep(path: str) -> None:
-    """Removes claims to a lock and unborn locks that were left behind: they live for moments, and this process has just taken the lock."""
+def _remove_leftovers(path: str) -> None:
+    """Removes leftover claims and temporary locks. They exist only for moments while a lock is taken, and this process has taken it."""
     folder, now = os.path.dirname(path), os.stat(path).st_mtime
     for name in os.listdir(folder):
         other = os.path.join(folder, name)

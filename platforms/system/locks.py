@@ -1,4 +1,4 @@
-"""Locks of run folders and of single files: only one process at a time works there (`lock_files` is the mechanism)."""
+"""Locks of run folders and of single files: only one process at a time works there. `lock_files` implements them."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from platforms.system import lock_files
 
 @contextlib.contextmanager
 def held(folder: str) -> Iterator[None]:
-    """Keeps a run folder for this process, which makes it where it is absent, and removes what writers that were killed left in it.
+    """Locks a run folder within the block. A missing folder is made. Temporary files of killed processes are removed.
 
-    Another process that has it is waited for, and named; or, where the platform says so, it is an error. Whoever has waited should look
-    whether there is anything left to do. Within a process locks may be nested; of several processes of a job the primary one locks.
+    If another process holds the lock, this process names it and waits. After waiting, the caller should check whether the work is already
+    done. Within a process locks may be nested. If several processes share a job, the primary process locks.
 
     Raises:
-        Busy: another process has the folder, and the platform does not wait.
-        Stopped: the platform has been asked to stop while waiting.
-        ConfigError: no file can be made there.
+        Busy: another process holds the lock, and the platform does not wait.
+        Stopped: a signal has requested a stop while this process waited.
+        ConfigError: the lock cannot be written.
     """
     path = paths.lock(folder)
     taken = get_platform().on_primary(lambda: lock_files.acquire(path, get_platform().wait))
-    with lock_files.kept(path) if taken and get_platform().is_primary_process else contextlib.nullcontext():
+    with lock_files.maintained(path) if taken and get_platform().is_primary_process else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def held_file(path: str) -> Iterator[None]:
-    """Keeps a single file for this process, which other processes of its job do not wait for; its errors are those of `held`."""
+    """Locks a single file within the block, in this process only. The other processes of its job do not wait. Errors as in `held`."""
     path = paths.lock_of(path)
-    with lock_files.kept(path) if lock_files.acquire(path, get_platform().wait) else contextlib.nullcontext():
+    with lock_files.maintained(path) if lock_files.acquire(path, get_platform().wait) else contextlib.nullcontext():
         yield
 
 
 def remove_dead(folder: str) -> None:
-    """Removes the lock of a finished run whose holder was killed after its last write; where nothing may be removed, it stays."""
+    """Removes the lock of a finished run whose holder was killed after its last write. Errors of the file system are ignored."""
     get_platform().on_primary(lambda: lock_files.remove_dead(paths.lock(folder)))

@@ -1,22 +1,22 @@
-"""Memory that a process gives back and asks for again, once a step."""
+"""Memory that is freed and allocated again in each training step."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of glibc's parameters, of its malloc.h
-LARGEST = 32 << 20  # bytes: tensors up to this size share one heap, and glibc allows no more
-KEPT = 1 << 30  # bytes that may lie free at the end of that heap
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # the numbers of these parameters in glibc's malloc.h
+LARGEST = 32 << 20  # bytes: tensors up to this size are allocated on the heap; the maximum that glibc allows
+KEPT = 1 << 30  # bytes that may remain free at the end of the heap
 
 
 @functools.cache
 def keep_freed() -> bool:
-    """Makes this process keep memory that it has freed, for tensors of the next step, and says whether it can.
+    """Makes this process keep freed memory for the tensors of the next step. Returns whether the system supports this.
 
-    Left to itself, glibc hands the gradients of some megabytes back to the system after each step and asks for them again in the next,
-    where every page must be mapped and cleared anew: 1,500 page faults a step, a quarter of its time, for ten students 784-80-10. Only
-    glibc has this to set; elsewhere nothing is done.
+    By default glibc returns the memory of gradients of some megabytes to the system after each step and allocates it again in the next.
+    Every page must then be mapped and cleared again: 1,500 page faults per step, a quarter of its time, for ten students 784-80-10.
+    Systems without glibc have no such setting; there the function has no effect.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

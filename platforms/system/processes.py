@@ -1,4 +1,4 @@
-"""Who is at work: a process as others can name it, and whether it still lives."""
+"""The identity of a process, as other processes can read it, and whether the process is still alive."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ import uuid
 
 from foundations.errors import one_line
 
-COMMAND_SHOWN = 300  # characters
+MAX_COMMAND = 300  # characters
 MAX_PID = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A process, as its lock names it.
+    """The identity of a process. A lock stores it.
 
     Attributes:
-        host: the name of its machine, for people.
-        machine: where its number means what it means here: a boot of a kernel, and a space of process numbers (containers have their own).
-        pid: its number.
-        started: when, as the system puts it; it tells the process from a later one of the same number.
-        since: when, for people.
-        command: what it runs.
-        job: of a SLURM job, its number, and how often it was started again.
+        host: the name of its machine, to be displayed.
+        machine: the boot of the kernel and the namespace in which process ids are valid (a container has its own namespace).
+        pid: its process id.
+        started: its start time in the format of the system. It distinguishes the process from a later one with the same id.
+        since: the time at which it was identified, to be displayed.
+        command: its command line.
+        job: the number of its SLURM job; empty if it has none.
+        restarts: the number of times that SLURM has restarted the job.
     """
 
     host: str
@@ -45,51 +46,51 @@ class Process:
 
     @property
     def token(self) -> str:
-        """Twelve hexadecimal digits of its own, for names of files."""
+        """Twelve hexadecimal digits that identify the process in names of files."""
         return hashlib.sha256(repr((self.host, self.machine, self.pid, self.started)).encode()).hexdigest()[:12]
 
     @property
     def display(self) -> str:
-        """The process in a line."""
-        return f"process {self.pid} on {self.host}, at it since {self.since} ({self.command})" if self.pid else self.host
+        """A description of the process in one line."""
+        return f"process {self.pid} on {self.host}, working since {self.since} ({self.command})" if self.pid else self.host
 
     @property
     def is_alive(self) -> bool | None:
-        """Whether it lives; None for a process of another machine, of which that cannot be seen from here."""
+        """Whether the process is alive; None if it is on another machine, where this is unknown."""
         here = this()
         if self.job and self.job == here.job and self.restarts < here.restarts:
-            return False  # SLURM starts a job again when it has seen the end of what it started before
+            return False  # SLURM restarts a job only after its previous start has ended
         if not self.machine or self.machine != here.machine:
             return None
         return _start_of(self.pid) in (self.started, "?")
 
     def to_json(self) -> str:
-        """What `from_json` reads."""
+        """The JSON that `from_json` reads."""
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Process:
-        """The process that a lock names; of a lock that does not say, one of which nothing is known, another one for another text."""
+        """The process of a lock. If the text is invalid, an unknown process, whose identity is the text."""
         try:
-            found = Process(**json.loads(text))
+            process = Process(**json.loads(text))
             values = {field.type: [] for field in dataclasses.fields(Process)}
             for field in dataclasses.fields(Process):
-                values[field.type].append(getattr(found, field.name))
-            plain = all(type(value) is int for value in values["int"]) and all(map(str.isprintable, values["str"]))
-            if plain and 0 < found.pid <= MAX_PID:
-                return found
+                values[field.type].append(getattr(process, field.name))
+            is_valid = all(type(value) is int for value in values["int"]) and all(map(str.isprintable, values["str"]))
+            if is_valid and 0 < process.pid <= MAX_PID:
+                return process
         except (ValueError, TypeError, RecursionError):
             pass
-        return Process("a process that left no name", "", 0, text, "", "")
+        return Process("an unknown process", "", 0, text, "", "")
 
 
 def this() -> Process:
-    """The process that asks."""
-    return _named(os.getpid())
+    """The identity of this process."""
+    return _identity(os.getpid())
 
 
-@functools.cache  # by number, for a forked process is another one
-def _named(pid: int) -> Process:
+@functools.cache  # by process id, because a forked process inherits the cache
+def _identity(pid: int) -> Process:
     job = os.environ.get("SLURM_JOB_ID", "")
     restarts = os.environ.get("SLURM_RESTART_COUNT", "")
     return Process(
@@ -98,23 +99,23 @@ def _named(pid: int) -> Process:
         pid=pid,
         started=_start_of(pid) or "",
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        command=one_line(shlex.join(sys.argv))[:COMMAND_SHOWN],
+        command=one_line(shlex.join(sys.argv))[:MAX_COMMAND],
         job=job,
         restarts=int(restarts) if restarts.isdecimal() else 0,
     )
 
 
 def _machine() -> str:
-    """A text that two processes have in common where each can see the other's number."""
+    """A text that is equal for two processes if the same process ids are valid for both."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux, and then no containers that hide processes from each other
+    except OSError:  # not Linux, so there are no containers with their own namespaces
         return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process of this machine started; None where there is none, or a dead one; "?" where the system hides it."""
+    """The start time of a process of this machine; None if no live process has this id; "?" if the system hides the process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             state, *fields = file.read().rpartition(b")")[2].split()
@@ -124,7 +125,7 @@ def _start_of(pid: int) -> str | None:
             os.kill(pid, 0)
         except ProcessLookupError:
             return None
-        except OSError:  # it is another user's
+        except OSError:  # the process of another user
             return "?"
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return shown.stdout.strip() or "?"
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "?"

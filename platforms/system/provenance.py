@@ -1,7 +1,7 @@
-"""Where a run comes from: what was asked of which state of the program, with which libraries, on which machine, and when.
+"""The provenance of a run: its command line, the revision of the program, the versions of libraries, the machine and the time.
 
-It is kept beside the results, in `provenance.json`: what held at the first start, the seed, and under `starts` the moment of every start,
-with whatever was then different from the first.
+It is stored in `provenance.json` of the run folder: the facts of the first start, the seed, and the list `starts` with the time of each
+start and the facts that differed from the first.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from platforms.system import files
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "matplotlib")
-ANSWER_SECONDS = 5  # that git may take
+ANSWER_SECONDS = 5  # the timeout of git
 
 _command_line: tuple[str, str] | None = None
 
 
 @contextlib.contextmanager
 def command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Takes some arguments of `EC.py`, and this moment, for what is asked and when, for as long as the block takes."""
+    """Sets the command line and the start time of the runs in the block. `arguments` are those of `EC.py`."""
     global _command_line
-    before, _command_line = _command_line, (shlex.join(["python", "EC.py", *arguments]), _now())
+    previous, _command_line = _command_line, (shlex.join(["python", "EC.py", *arguments]), _now())
     try:
         yield
     finally:
-        _command_line = before
+        _command_line = previous
 
 
 def record(location: str, seed: int) -> None:
-    """Notes in a run folder that its run begins to work, or goes on; once for what is asked.
+    """Records in a run folder that its run has started, once per command line.
 
-    A file that is damaged is begun anew, for no result depends on it.
+    A damaged file is replaced, because no result depends on it.
     """
     get_platform().on_primary(lambda: _record(location, seed))
 
@@ -63,7 +63,7 @@ def _record(location: str, seed: int) -> None:
 
 
 def read(location: str) -> dict | None:
-    """What is kept of a run's provenance; None where there is nothing that makes sense."""
+    """The provenance of a run; None if the file is missing or damaged."""
     path = paths.provenance(location)
     if not get_platform().exists(path):
         return None
@@ -80,7 +80,7 @@ def _now() -> str:
 
 
 def _surroundings() -> dict[str, object]:
-    """The program, the libraries and the machine, as JSON can hold them."""
+    """The program, the libraries and the machine, ready for JSON."""
     import torch
 
     revision, changed = _revision()
@@ -98,7 +98,7 @@ def _surroundings() -> dict[str, object]:
 
 @functools.cache
 def _revision() -> tuple[str | None, bool | None]:
-    """The commit that the program is at, and whether a file of it has changed since; None where it is no checkout, or git does not say."""
+    """The commit of the program, and whether its files have changed since. None if it is not a checkout, or git fails."""
     if not os.path.exists(os.path.join(CHECKOUT, ".git")):
         return None, None
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
@@ -106,11 +106,11 @@ def _revision() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the program's folder, which it leaves as it is; None where it cannot be asked."""
+    """The output of a git command in the folder of the program, without locks on its index; None if git fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {"GIT_OPTIONAL_LOCKS": "0"}
-    options = {"capture_output": True, "text": True, "timeout": ANSWER_SECONDS, "stdin": subprocess.DEVNULL, "env": environment}
+    command, quiet = ["git", "-C", CHECKOUT, *arguments], subprocess.DEVNULL
     try:
-        done = subprocess.run(["git", "-C", CHECKOUT, *arguments], **options)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=quiet, env=environment, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     return None if done.returncode else done.stdout.strip()
@@ -118,15 +118,16 @@ def _git(*arguments: str) -> str | None:
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
-    import importlib.metadata  # slow, as imports go, and nothing for a welcome
+    """The version of Python and of each library; None for a library that is not installed."""
+    import importlib.metadata  # a slow import, which the welcome text does not need
 
-    found = {"python": machine.python_version()}
+    versions: dict[str, str | None] = {"python": machine.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Where the processes of a job meet, as `torchrun` or SLURM's `srun` says in environment variables."""
+"""The ranks and the address of the processes of a job, from the environment variables of `torchrun` or of SLURM's `srun`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from foundations.errors import ConfigError
 
 START = "start it by torchrun --nproc_per_node=2 EC.py ..., or by srun -n2 python EC.py ..."
-# What says how many processes there are, and which of them one is; of torchrun and, where that is absent, of srun.
+# The variables of each number: first that of torchrun, then those of srun.
 NUMBERS = {
     "rank": ("RANK", "SLURM_PROCID"),
     "world_size": ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
     "local_rank": ("LOCAL_RANK", "SLURM_LOCALID"),
 }
 NODES = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
-FIRST_PORT, PORTS = 10000, 20000  # for steps of SLURM, below those that systems hand out by themselves
+FIRST_PORT, PORTS = 10000, 20000  # for steps of SLURM: below the ports that operating systems assign
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """The rank of a process within its job and on its machine, the number of processes, and the address where they meet."""
+    """The rank of a process in its job and on its machine, the number of processes, and the address at which they connect."""
 
     rank: int
     world_size: int
@@ -31,10 +31,10 @@ class Rendezvous:
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> Rendezvous:
-        """The rank and the address that environment variables assign.
+        """The rank and the address in some environment variables.
 
         Raises:
-            ConfigError: they assign none, or they contradict each other.
+            ConfigError: variables are missing, or contradict each other.
         """
         numbers = {field: _number(environment, names) for field, names in NUMBERS.items()}
         address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
@@ -44,21 +44,25 @@ class Rendezvous:
             step = [environment.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
             port = str(FIRST_PORT + sum(int(number) for number in step if number.isdecimal()) % PORTS)
         if not port.isdecimal() or numbers["rank"] >= numbers["world_size"]:
-            raise ConfigError(f"--platform: RANK, WORLD_SIZE and MASTER_PORT do not make sense; {START}")
+            raise ConfigError(f"--platform: RANK, WORLD_SIZE and MASTER_PORT contradict each other or are invalid; {START}")
         return Rendezvous(**numbers, address=address, port=int(port))
 
 
 def _number(environment: Mapping[str, str], names: Sequence[str]) -> int:
-    """The first of some variables that is there."""
+    """The value of the first variable that is set.
+
+    Raises:
+        ConfigError: no variable is set, or its value is not a number.
+    """
     value = next((environment[name] for name in names if name in environment), None)
     if value is None or not value.isdecimal():
-        wrong = "is missing" if value is None else f"is {value!r}, which is no number"
-        raise ConfigError(f"--platform: distributed is for one of several processes, and {names[0]} {wrong}; {START}")
+        wrong = "is missing" if value is None else f"is {value!r}, which is not a number"
+        raise ConfigError(f"--platform: distributed needs several processes, but {names[0]} {wrong}; {START}")
     return int(value)
 
 
 def _first_host(nodes: str) -> str:
-    """The first of the machines in a list of SLURM's, such as n[07-09,12],m1; where there is only one, itself by another name."""
+    """The first machine of a list of SLURM, such as n[07-09,12],m1. If the list has only one machine, the loopback address."""
     match = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\])?([^\[,]*)", nodes)
     if not match or match[0] == nodes and match[2] is None:
         return "127.0.0.1"

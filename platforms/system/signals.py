@@ -1,6 +1,6 @@
-"""Being asked to stop. A signal only leaves a note here; who can stop without loss looks for it, and stops.
+"""Signals that request a stop. A signal is only recorded here. Code that can stop without loss checks the record, and stops.
 
-Schedulers send such signals before the time of a job is up and when they need its place, some of them twice.
+Schedulers send such signals before the time limit of a job and before they preempt it. Some send them twice.
 """
 
 from __future__ import annotations
@@ -11,56 +11,57 @@ import signal
 import threading
 from collections.abc import Iterator
 
-EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again
-SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2")  # those of them that the system has
+EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: no error; the command should be started again
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2")  # signals that the system does not have are ignored
 
 _received: str | None = None
 
 
 class Stopped(BaseException):
-    """A run has stopped because it was asked to, with its checkpoint written. No error, so that nothing that handles errors takes it."""
+    """A run has written its checkpoint and stopped because of a signal. Error handlers do not catch it: it is not an Exception."""
 
 
 def requested() -> str | None:
-    """The name of the signal that has asked to stop; None where none has."""
+    """The name of the signal that has requested a stop, or None."""
     return _received
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
-    """Listens to the signals for as long as the block takes; elsewhere than in the main thread, which alone may, it leaves them alone."""
+    """Records the signals within the block. Only the main thread can handle signals; in other threads nothing changes."""
     global _received
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    listening = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, _note) for number in numbers} if listening else {}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, _record) for number in numbers} if in_main_thread else {}
     try:
         yield
     finally:
         _received = None
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Takes a Ctrl-C for being asked to stop, too, for as long as the block takes; a second one interrupts at once."""
+    """Within the block Ctrl-C requests a stop, too. A second Ctrl-C interrupts immediately."""
 
-    def note(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         signal.signal(number, signal.default_int_handler)
-        os.write(2, b"\nStopping as soon as checkpoints are written. Another Ctrl-C interrupts at once.\n")  # print may be at work
-        _note(number, frame)
+        os.write(2, b"\nStopping as soon as checkpoints are written. Another Ctrl-C interrupts immediately.\n")  # print is not safe here
+        _record(number, frame)
 
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a shell lets a background job ignore it
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # shells let background jobs ignore it
         yield
         return
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _note(number: int, frame: object) -> None:
+def _record(number: int, frame: object) -> None:
+    """The signal handler."""
     global _received
     _received = signal.Signals(number).name

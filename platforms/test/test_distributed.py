@@ -1,4 +1,4 @@
-"""Processes that share a job give what one process gives: real ones, on Gloo, against one."""
+"""Several processes that share a job give the results of a single process. The processes are real and communicate by Gloo."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from training.metric_logger import MetricLogger
 CHECKOUT = os.path.dirname(os.path.abspath(EC.__file__))
 EXACT = ("--precision=float64", "--global_seed=0")
 TRAIN = ("train", "--default_hparams=digits_lenet_16", "--training_steps=2ep", *EXACT)
-ODD = "--batch_size=359"  # the last batch has one of the 1437 examples, and the second process none of it
+ODD = "--batch_size=359"  # the last batch has one of the 1437 examples, so the second process has none
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Makes a process one of those of a job, by the variables of torchrun or of srun, and sets others."""
+class JoinJob:
+    """Sets the environment variables of torchrun or of srun that make a process part of a job, and further variables."""
 
     rank: int
     count: int
@@ -48,8 +48,8 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Refuse:
-    """Lets a process find in its number formats what the others do not."""
+class RejectPrecision:
+    """Makes the check of the number format fail in this process only."""
 
     def __call__(self) -> None:
         def check(training_hparams):
@@ -60,7 +60,7 @@ class Refuse:
 
 @dataclass(frozen=True)
 class StopAt:
-    """Sends the process a signal as its training comes to a step."""
+    """Sends a signal to the process when its training reaches a step."""
 
     iteration: int
 
@@ -76,13 +76,13 @@ class StopAt:
 
 
 def free_port() -> int:
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with contextlib.closing(socket.socket()) as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 def values_of(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a file of weights, or the values of each metric in a log, in float64."""
+    """The tensors of a file of weights, or the values of each metric of a log, in float64."""
     if path.name != "logger":
         return {name: values.double() for name, values in torch.load(path, weights_only=True).items()}
     log = MetricLogger.load(str(path.parent))
@@ -90,28 +90,28 @@ def values_of(path: Path) -> dict[str, torch.Tensor]:
 
 
 class DistributedTest(TestCase):
-    def together(self, name: str, arguments: Sequence[str], count: int = 2, interferences=(), **seat) -> list[tuple[int, str]]:
-        """Runs a command in some processes that share it; returns the exit status of each, and what it printed."""
+    def together(self, name: str, arguments: Sequence[str], count: int = 2, interferences=(), **variables) -> list[tuple[int, str]]:
+        """Runs a command in several processes that share it. Returns the exit status and the output of each process."""
         port, root, children = free_port(), os.path.join(self.root, name), []
         for rank in range(count):
-            own = [each for place, each in interferences if place == rank]
+            own = [interference for place, interference in interferences if place == rank]
             command = [*arguments, "--platform=distributed"]
-            children.append(child.start(root, command, Seat(rank, count, port, **seat), *own))
+            children.append(child.start(root, command, JoinJob(rank, count, port, **variables), *own))
             self.addCleanup(children[-1].kill)
-        return [each.wait(60) for each in children]
+        return [process.wait(60) for process in children]
 
     def alone(self, arguments: Sequence[str], name: str = "alone", variables: dict[str, str] | None = None) -> None:
-        """Runs a command in one process, which must succeed."""
-        started = child.start(os.path.join(self.root, name), arguments, Seat(0, 1, 0, variables=variables or {}))
+        """Runs a command in one process. It must succeed."""
+        started = child.start(os.path.join(self.root, name), arguments, JoinJob(0, 1, 0, variables=variables or {}))
         self.addCleanup(started.kill)
         status, output = started.wait(60)
         self.assertEqual(status, 0, output)
 
-    def run_both(self, arguments: Sequence[str], count: int = 2, **seat) -> None:
-        """Runs a command in one process (`alone`) and in several (`shared`)."""
-        for status, output in self.together("shared", arguments, count, **seat):
+    def run_both(self, arguments: Sequence[str], count: int = 2, **variables) -> None:
+        """Runs a command in one process (folder `alone`) and in several (folder `shared`)."""
+        for status, output in self.together("shared", arguments, count, **variables):
             self.assertEqual(status, 0, output)
-        self.alone(arguments, variables=seat.get("variables"))
+        self.alone(arguments, variables=variables.get("variables"))
 
     def files_of(self, name: str, pattern: str) -> dict[str, Path]:
         root = Path(self.root) / name
@@ -119,7 +119,7 @@ class DistributedTest(TestCase):
 
     @contextlib.contextmanager
     def subfolder(self, name: str) -> Iterator[None]:
-        """Another root for a while."""
+        """Within the block the root is a subfolder."""
         with mock.patch.object(self, "root", os.path.join(self.root, name)):
             os.mkdir(self.root)
             yield
@@ -128,17 +128,17 @@ class DistributedTest(TestCase):
         """The largest difference between the values in files of `shared` and `alone`, relative to the largest of a tensor or metric."""
         shared, alone = (self.files_of(name, "*") for name in ("shared", "alone"))
         self.assertEqual([name for name in {*shared} ^ {*alone} if "/finetune_checkpoints/" not in name], [])
-        found = []
+        differences = []
         for name, path in self.files_of("alone", pattern).items():
             ours, theirs = values_of(shared[name]), values_of(path)
             self.assertEqual(ours.keys(), theirs.keys())
             for key, expected in theirs.items():
-                found.append(float((ours[key] - expected).abs().max() / expected.abs().max().clamp_min(1e-30)))
-        return max(found)
+                differences.append(float((ours[key] - expected).abs().max() / expected.abs().max().clamp_min(1e-30)))
+        return max(differences)
 
 
 class TestBatches(DistributedTest):
-    def test_torchrun_trains_what_one_process_trains_with_one_seed_for_all(self):
+    def test_torchrun_gives_the_results_of_one_process_with_one_seed_for_all_processes(self):
         arguments = ("train", "--default_hparams=digits_lenet_16", "--training_steps=2ep", "--precision=float64", ODD)
         folders = {"EC_ROOT": os.path.join(self.root, "shared"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}", "EC.py"]
@@ -152,14 +152,14 @@ class TestBatches(DistributedTest):
         os.rename(record.parent.parent, record.parent.parent.with_name(f"seed_{seed}"))
         self.assertLess(max(self.difference("model_*.pth"), self.difference("logger")), 1e-10)
 
-    def test_batch_statistics_are_those_of_whole_batches_and_images_are_read_by_one_process_each(self):
+    def test_batchnorm_uses_whole_batches_and_each_image_is_read_by_one_process(self):
         dataset_files.write_imagenet(os.environ["EC_IMAGENET_ROOT"], classes=3, train=3, test=1)
         variables = {"EC_IMAGENET_ROOT": os.environ["EC_IMAGENET_ROOT"]}
         arguments = ("train", "--default_hparams=imagenet_resnet_18_2", "--training_steps=1ep", "--batch_size=4", *EXACT)
         self.run_both((*arguments, "--warmup_steps=1it", "--lr=0.01"), variables=variables)
         self.assertLess(max(self.difference("model_*.pth"), self.difference("logger")), 1e-10)
 
-    def test_optimizers_that_look_at_curvature_and_plateau_schedules_see_whole_batches(self):
+    def test_second_order_optimizers_and_plateau_schedules_use_whole_batches(self):
         for name, flags in (("lbfgs", ["--optimizer_name=lbfgs", "--lr=1"]), ("plateau", ["--plateau_opt", "--patience=0", "--lr=1"])):
             with self.subTest(name), self.subfolder(name):
                 self.run_both((*TRAIN, ODD, *flags))
@@ -175,11 +175,11 @@ class TestStudents(DistributedTest):
         np.savez(self.answers, X=queries.numpy(), y=torch.tanh(queries @ weights).numpy())
 
     def students(self, networks: int, *flags: str) -> tuple[str, ...]:
-        """The flags of students of a small teacher."""
+        """The flags to train students of a small teacher."""
         name = f"--default_hparams=students_mlp({networks})_3_8_2"
         return (name, f"--teacher_name={self.answers}", "--act_fun=tanh", "--batch_size=64", "--training_steps=20it", *EXACT, *flags)
 
-    def test_students_train_as_in_one_process_whatever_the_number_of_processes(self):
+    def test_students_train_as_in_one_process_for_any_number_of_processes(self):
         for networks, count in ((5, 2), (3, 3), (1, 2)):
             with self.subTest(networks=networks), self.subfolder(str(networks)):
                 self.run_both(("train", *self.students(networks)), count)
@@ -201,7 +201,7 @@ class TestStudents(DistributedTest):
         self.run_both(("lottery", *self.students(4, "--levels=1", "--rewinding_steps=5it", "--pruning_strategy=snip")))
         self.assertLess(self.difference("model_*.pth"), 1e-12)
 
-    def test_a_job_that_one_process_was_asked_to_stop_goes_on_with_other_processes(self):
+    def test_a_job_that_stops_by_a_signal_to_one_process_resumes_with_other_processes(self):
         arguments = ("train", *self.students(5))
         for status, _ in (ended := self.together("shared", arguments, interferences=[(1, StopAt(7))])):
             self.assertEqual(status, signals.EXIT_STATUS)
@@ -213,25 +213,25 @@ class TestStudents(DistributedTest):
 
 class TestErrors(DistributedTest):
     def assert_one_line(self, ended: Sequence[tuple[int, str]], *words: str) -> None:
-        """That all processes left with status 2, one of which said why."""
+        """Asserts that all processes exit with status 2 and that only one prints its error."""
         self.assertEqual([status for status, _ in ended], [2] * len(ended), ended)
         lines = [line for _, output in ended for line in output.splitlines() if line.startswith("EC.py")]
         self.assertEqual(len(lines), 1, ended)
         for word in words:
             self.assertIn(word, lines[0])
 
-    def test_what_cannot_be_run_is_said_in_one_line(self):
+    def test_an_invalid_command_prints_one_error(self):
         self.assert_one_line(self.together("shared", (*TRAIN, "--lrr=1"), srun=True), "--lrr", "did you mean '--lr'")
         self.assert_one_line(self.together("shared", (*TRAIN, "--act_fun=rleu"), srun=True), "did you mean 'relu'")
         self.assertEqual(self.files_of("shared", "*"), {})
 
-    def test_what_only_one_process_sees_ends_all(self):
+    def test_an_error_of_one_process_ends_all_processes(self):
         for rank, reason in ((0, "cannot be written"), (1, "no --precision of this")):
-            fault = child.DiskFull("model_", 1, "nothing is there before") if rank == 0 else Refuse()
+            fault = child.DiskFull("model_", 1, "nothing is there before") if rank == 0 else RejectPrecision()
             with self.subTest(rank=rank), self.subfolder(str(rank)):
                 self.assert_one_line(self.together("shared", TRAIN, interferences=[(rank, fault)]), reason)
 
-    def test_one_that_was_started_by_nobody_says_how(self):
+    def test_the_error_without_torchrun_or_srun_says_how_to_start(self):
         for variables, words in (({}, ("RANK is missing", "torchrun")), ({"RANK": "a"}, ("RANK is 'a'", "torchrun"))):
             with mock.patch.dict(os.environ, variables):
                 status, out, err = self.command(*TRAIN, "--platform=distributed")

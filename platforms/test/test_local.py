@@ -1,4 +1,4 @@
-"""Where the local platform keeps its files."""
+"""The folders of the local platform."""
 
 import os
 from unittest import mock
@@ -6,7 +6,7 @@ from unittest import mock
 from platforms.local import Platform
 from testing.test_case import TestCase
 
-# The variable that sets each folder, and the folder under `data` where it is not set.
+# The environment variable of each folder, and its default under `data`.
 ROOTS = {
     "root": ("EC_ROOT", "sims"),
     "dataset_root": ("EC_DATASET_ROOT", "datasets"),
@@ -21,19 +21,19 @@ class TestRoots(TestCase):
             with self.subTest(root=root):
                 self.assertEqual(getattr(Platform(), root), os.path.join(os.getcwd(), "data", folder))
 
-    def test_results_datasets_and_masks_lie_in_the_working_folder_by_default(self):
+    def test_by_default_all_folders_are_in_the_working_directory(self):
         with mock.patch.dict(os.environ):
             for variable, _ in ROOTS.values():
                 del os.environ[variable]
             self.assert_default()
 
-    def test_the_environment_says_where_else(self):
+    def test_environment_variables_set_the_folders(self):
         for root, (variable, _) in ROOTS.items():
             with self.subTest(root=root), mock.patch.dict(os.environ, {variable: "/one"}):
                 self.assertEqual(getattr(Platform(), root), "/one")
             with self.subTest(root=root), mock.patch.dict(os.environ, {variable: "two"}):
                 self.assertEqual(getattr(Platform(), root), os.path.join(os.getcwd(), "two"))
 
-    def test_an_empty_variable_is_as_good_as_none(self):
+    def test_an_empty_variable_is_ignored(self):
         with mock.patch.dict(os.environ, {variable: "" for variable, _ in ROOTS.values()}):
             self.assert_default()

@@ -1,4 +1,4 @@
-"""Locks of run folders, taken, waited for and inherited by real processes."""
+"""Locks of run folders, which real processes hold, wait for and take over."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PROCESSES = 8
 
 
 def started(task: Callable[[], None]) -> multiprocessing.Process:
-    """A copy of this process at a task."""
+    """A fork of this process that runs a task."""
     made = multiprocessing.get_context("fork").Process(target=quietly, args=(task,))
     made.start()
     return made
 
 
 def quietly(task: Callable[[], None]) -> str:
-    """What a task complains of."""
+    """Runs a task, and returns what it prints to stderr."""
     with contextlib.redirect_stderr(io.StringIO()) as err:
         task()
     return err.getvalue()
@@ -49,7 +49,7 @@ class LockTestCase(TestCase):
         self.addCleanup(patch.stop)
 
     def leave_lock(self, path: str | None = None, **changes) -> Process:
-        """Leaves the lock of a process that is like this one but for some changes."""
+        """Writes the lock of a process that equals this one except for some changes."""
         holder = dataclasses.replace(processes.this(), **changes)
         get_platform().write(path or self.path, holder.to_json())
         return holder
@@ -63,7 +63,7 @@ class LockTestCase(TestCase):
             time.sleep(60)
 
     def holder(self) -> multiprocessing.Process:
-        """A process that has the lock."""
+        """A process that holds the lock."""
         made = started(self.hold_for_ever)
         self.addCleanup(made.kill)
         while not os.path.exists(self.path):
@@ -72,25 +72,25 @@ class LockTestCase(TestCase):
 
 
 class HoldingTest(LockTestCase):
-    def test_a_lock_names_its_holder_and_goes_with_it(self):
+    def test_a_lock_names_its_holder_and_is_removed_at_release(self):
         with locks.held(self.folder), open(self.path) as file:
             self.assertEqual(Process.from_json(file.read()), processes.this())
         self.assertEqual(self.files(), [])
 
-    def test_it_goes_when_the_run_fails(self):
+    def test_a_lock_is_removed_when_the_run_fails(self):
         for failure in (ConfigError, KeyboardInterrupt):
             with self.assertRaises(failure), locks.held(self.folder):
                 raise failure
             self.assertEqual(self.files(), [])
 
-    def test_a_process_may_hold_it_twice(self):
+    def test_locks_may_be_nested(self):
         with locks.held(self.folder):
             with locks.held(self.folder):
                 pass
             self.assertTrue(os.path.exists(self.path))
         self.assertEqual(self.files(), [])
 
-    def test_processes_take_turns(self):
+    def test_only_one_process_at_a_time_holds_a_lock(self):
         counter = os.path.join(self.root, "counter")
         get_platform().write(counter, "0")
 
@@ -103,31 +103,31 @@ class HoldingTest(LockTestCase):
                     with open(counter, "w") as file:
                         file.write(str(number + 1))
 
-        for each in [started(count) for _ in range(PROCESSES)]:
-            each.join()
-            self.assertEqual(each.exitcode, 0)
+        for process in [started(count) for _ in range(PROCESSES)]:
+            process.join()
+            self.assertEqual(process.exitcode, 0)
         with open(counter) as file:
             self.assertEqual(file.read(), str(3 * PROCESSES))
         self.assertEqual(self.files(), ["counter"])
 
-    def test_where_files_cannot_have_two_names_locks_work_as_well(self):
+    def test_locks_work_without_hard_links(self):
         with mock.patch("os.link", side_effect=OSError(errno.EPERM, "Operation not permitted")):
-            self.test_processes_take_turns()
+            self.test_only_one_process_at_a_time_holds_a_lock()
             self.leave_lock(started="long ago")
             self.enter()
         self.assertEqual(self.files(), ["counter"])
 
-    def test_a_file_system_that_takes_no_lock_is_named_in_one_line(self):
+    def test_the_error_for_a_lock_that_cannot_be_written_gives_the_reason(self):
         for number in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
             with mock.patch("os.link", side_effect=OSError(number, os.strerror(number))), self.assertRaises(ConfigError) as caught:
                 self.enter()
             self.assertRegex(str(caught.exception), rf"^{self.path} cannot be written \({os.strerror(number)}\)")
             self.assertEqual(self.files(), [])
 
-    def test_only_the_primary_process_of_a_job_locks_and_the_others_wait_for_it(self):
+    def test_only_the_primary_process_of_a_job_locks(self):
         class Second(CpuPlatform):
             rank = 1
-            on_primary = mock.Mock(return_value=True)  # what the primary process has found
+            on_primary = mock.Mock(return_value=True)  # the result of the primary process
 
         with installed(Second()), locks.held(self.folder):
             self.assertEqual(self.files(), [])
@@ -135,20 +135,20 @@ class HoldingTest(LockTestCase):
 
 
 class WaitingTest(LockTestCase):
-    def test_who_waits_says_for_whom_once(self):
+    def test_a_waiting_process_names_the_holder_once(self):
         holder = self.holder()
         threading.Timer(0.5, holder.kill).start()
         (line,) = quietly(self.enter).splitlines()
-        self.assertRegex(line, rf"^Waiting for process {holder.pid} on .*, which has {self.folder}$")
+        self.assertRegex(line, rf"^Waiting for process {holder.pid} on .*, which has locked {self.folder}$")
 
-    def test_who_does_not_wait_says_who_is_at_work(self):
+    def test_the_error_without_waiting_names_the_holder(self):
         holder = self.holder()
         before = self.files()
         with installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, rf"{self.folder} .* process {holder.pid} on "):
             self.enter()
         self.assertEqual(self.files(), before)
 
-    def test_an_interruption_while_waiting_leaves_the_lock_to_its_holder(self):
+    def test_an_interruption_while_waiting_does_not_change_the_lock(self):
         self.holder()
         before = self.files()
         self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -158,18 +158,18 @@ class WaitingTest(LockTestCase):
         self.assertEqual(self.files(), before)
 
 
-class InheritanceTest(LockTestCase):
-    def test_a_killed_holder_is_followed_at_once_even_while_its_parent_has_not_noticed(self):
+class TakeoverTest(LockTestCase):
+    def test_the_lock_of_a_killed_process_is_taken_over_at_once_even_if_it_is_a_zombie(self):
         os.kill(self.holder().pid, signal.SIGKILL)
         quietly(self.enter)
         self.assertEqual(self.files(), [])
 
-    def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(self):
+    def test_a_later_process_with_the_id_of_a_dead_holder_is_not_the_holder(self):
         self.leave_lock(started="long ago")
         self.enter()
         self.assertEqual(self.files(), [])
 
-    def test_of_many_who_find_a_dead_holder_one_follows(self):
+    def test_only_one_of_many_processes_takes_over_the_lock_of_a_dead_holder(self):
         alone = os.path.join(self.root, "alone")
 
         def enter_alone():
@@ -180,47 +180,47 @@ class InheritanceTest(LockTestCase):
 
         for number in range(10):
             self.leave_lock(started=f"long ago {number}")
-            for each in [started(enter_alone) for _ in range(PROCESSES)]:
-                each.join()
-                self.assertEqual(each.exitcode, 0)
+            for process in [started(enter_alone) for _ in range(PROCESSES)]:
+                process.join()
+                self.assertEqual(process.exitcode, 0)
             self.assertEqual(self.files(), [])
 
-    def test_who_looked_before_another_followed_does_not_follow_as_well(self):
-        """The slow one finds the holder dead, and until it puts down its claim a fast one has followed, and has the lock."""
+    def test_a_process_that_checked_before_another_took_over_does_not_take_over_as_well(self):
+        """A slow process finds the holder dead. Before it makes its claim, a fast process takes over the lock."""
         dead = self.leave_lock(started="long ago")
-        find, fast = lock_files.Watch.finds_dead, []
+        find, fast = lock_files.Watch.holder_is_dead, []
 
         def find_and_be_late(watch, path, holder):
-            found = find(watch, path, holder)
+            is_dead = find(watch, path, holder)
             if not fast:
-                with mock.patch.object(lock_files.Watch, "finds_dead", find):
+                with mock.patch.object(lock_files.Watch, "holder_is_dead", find):
                     fast.append(started(self.hold_for_ever))
                 self.addCleanup(fast[0].kill)
                 while lock_files._holder(self.path) == dead:
                     time.sleep(0.01)
-            return found
+            return is_dead
 
         with (
-            mock.patch.object(lock_files.Watch, "finds_dead", find_and_be_late),
+            mock.patch.object(lock_files.Watch, "holder_is_dead", find_and_be_late),
             installed(CpuPlatform(wait=False)),
             self.assertRaises(Busy) as caught,
         ):
             self.enter()
         self.assertIn(f"process {fast[0].pid} on", str(caught.exception))
 
-    def test_who_died_with_a_claim_is_followed_too(self):
+    def test_the_claim_of_a_dead_process_is_taken_over(self):
         dead = self.leave_lock(started="long ago")
         self.leave_lock(f"{self.path}.{dead.token}", started="not so long ago")
         self.enter()
         self.assertEqual(self.files(), [])
 
-    def test_claims_and_unborn_locks_that_were_left_behind_are_removed(self):
+    def test_leftover_claims_and_temporary_locks_are_removed(self):
         self.leave_lock(f"{self.path}.0123456789ab", started="long ago")
         self.leave_lock(f"{self.path}.0123456789ab.new", started="long ago")
         self.enter()
         self.assertEqual(self.files(), [])
 
-    def test_a_finished_run_keeps_the_lock_of_a_living_holder_and_loses_that_of_a_dead_one(self):
+    def test_remove_dead_removes_the_lock_of_a_dead_holder_only(self):
         locks.remove_dead(self.folder)
         self.leave_lock(pid=os.getppid(), started=processes._start_of(os.getppid()))
         locks.remove_dead(self.folder)
@@ -231,7 +231,7 @@ class InheritanceTest(LockTestCase):
         locks.remove_dead(self.folder)
         self.assertEqual(self.files(), [])
 
-    def test_what_a_killed_writer_had_half_written_is_removed_and_nothing_else(self):
+    def test_only_the_temporary_files_of_the_killed_holder_are_removed(self):
         def die_writing():
             with locks.held(self.folder), mock.patch("os.fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL)):
                 get_platform().write(os.path.join(self.folder, "below", "model.pth"), "weights")
@@ -242,7 +242,7 @@ class InheritanceTest(LockTestCase):
         self.enter()
         self.assertEqual(self.files(), ["run/.model.pth.0123456789ab.new"])
 
-    def test_a_slurm_job_that_was_started_again_follows_itself_on_another_machine(self):
+    def test_a_restarted_slurm_job_takes_over_its_own_lock_on_another_machine(self):
         with mock.patch.object(processes, "this", return_value=dataclasses.replace(processes.this(), job="7", restarts=1)):
             self.leave_lock(machine="another", job="7", restarts=0)
             self.enter()
@@ -264,17 +264,17 @@ class OtherMachineTest(LockTestCase):
         quietly(self.enter)
         return time.monotonic() - begun
 
-    def test_a_holder_whose_lock_is_not_touched_is_followed_after_a_while(self):
+    def test_a_lock_that_is_not_touched_is_taken_over_after_a_while(self):
         self.leave_lock(machine="another")
         self.assertGreaterEqual(self.entered_after(), 0.4)
 
-    def test_its_clock_does_not_matter(self):
+    def test_the_clock_of_the_holder_does_not_matter(self):
         for clock in (1, 2**32):
             self.leave_lock(machine="another")
             os.utime(self.path, (clock, clock))
             self.assertGreaterEqual(self.entered_after(), 0.4)
 
-    def test_a_holder_that_touches_its_lock_keeps_it(self):
+    def test_a_lock_that_is_touched_is_not_taken_over(self):
         self.leave_lock(machine="another")
         over = threading.Event()
         threading.Timer(1.0, over.set).start()
@@ -285,7 +285,7 @@ class OtherMachineTest(LockTestCase):
         while not over.wait(0.1):
             os.utime(self.path)
 
-    def test_a_lock_that_names_nobody_is_one_of_another_machine(self):
+    def test_a_lock_with_invalid_content_is_treated_as_that_of_another_machine(self):
         for content in (
             "",
             "{",
@@ -297,17 +297,17 @@ class OtherMachineTest(LockTestCase):
             processes.this().to_json().replace("pid", "../pid"),
         ):
             get_platform().write(self.path, content)
-            with installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, "by a process that left no name"):
+            with installed(CpuPlatform(wait=False)), self.assertRaisesRegex(Busy, "by an unknown process"):
                 self.enter()
         self.assertGreaterEqual(self.entered_after(), 0.4)
 
-    def test_a_holder_touches_its_lock(self):
+    def test_a_holder_touches_its_lock_regularly(self):
         with locks.held(self.folder):
             os.utime(self.path, (1, 1))
             time.sleep(0.3)
             self.assertGreater(os.stat(self.path).st_mtime, 1)
 
-    def test_a_holder_that_was_held_up_for_too_long_writes_no_more(self):
+    def test_a_holder_that_was_suspended_for_too_long_stops_writing(self):
         path = os.path.join(self.folder, "model.pth")
         with locks.held(self.folder):
             get_platform().write(path, "mine")
@@ -321,7 +321,7 @@ class OtherMachineTest(LockTestCase):
         get_platform().write(path, "other work")
 
     def successor(self) -> Process:
-        """A process of another machine, which has taken over the lock."""
+        """A process of another machine that has taken over the lock."""
         successor = dataclasses.replace(processes.this(), host="another", machine="another")
         with open(self.path, "w") as file:
             file.write(successor.to_json())

@@ -22,13 +22,13 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.g
 """
 
 
-@unittest.skipUnless(memory.keep_freed(), "only glibc can be told to keep memory")
+@unittest.skipUnless(memory.keep_freed(), "only glibc has a setting to keep memory")
 class MemoryTest(TestCase):
     def mapped(self, how: str) -> float:
-        """The bytes that are mapped anew in each step, of 40 MiB that it asks for."""
+        """The bytes that are mapped again in each step, of the 40 MiB that it allocates."""
         done = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
         return float(done.stdout)
 
-    def test_a_step_finds_the_memory_of_the_one_before(self):
+    def test_a_step_reuses_the_memory_of_the_previous_step(self):
         self.assertLess(self.mapped("kept"), 1 << 20)
         self.assertGreater(self.mapped("given back"), 4 << 20)

@@ -1,4 +1,4 @@
-"""What is kept of where a run comes from."""
+"""The recorded provenance of runs."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class TestProvenance(TestCase):
         provenance._revision.cache_clear()
         self.addCleanup(provenance._revision.cache_clear)
 
-    def noted(self, *arguments: str, seed: int = 3) -> dict:
-        """What is kept after a command has begun to work."""
+    def recorded(self, *arguments: str, seed: int = 3) -> dict:
+        """The recorded provenance after the start of a command."""
         with provenance.command_line(arguments):
             provenance.record(self.root, seed)
         with open(paths.provenance(self.root)) as file:
             return json.load(file)
 
-    def test_a_start_says_what_was_asked_of_what_and_where(self):
-        found = self.noted("train", "--model_name", "a b")
+    def test_a_start_records_command_versions_and_machine(self):
+        found = self.recorded("train", "--model_name", "a b")
         self.assertEqual(shlex.split(found["command"]), ["python", "EC.py", "train", "--model_name", "a b"])
         self.assertEqual((found["seed"], found["platform"], found["host"]), (3, "test_case", socket.gethostname()))
         self.assertEqual(found["versions"]["torch"], torch.__version__.partition("+")[0])
@@ -42,24 +42,24 @@ class TestProvenance(TestCase):
         self.assertEqual((len(found["device"]), found["threads"], len(found["starts"])), (1, torch.get_num_threads(), 1))
         self.assertRegex(found["starts"][0]["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d$")
 
-    def test_a_later_start_is_appended_with_what_is_different(self):
-        first = self.noted("train", "--quiet")
+    def test_a_later_start_is_appended_with_the_facts_that_differ(self):
+        first = self.recorded("train", "--quiet")
         with mock.patch.object(socket, "gethostname", return_value="elsewhere"):
-            again = self.noted("train")
+            again = self.recorded("train")
         self.assertEqual({**again, "starts": again["starts"][:1]}, first)
         self.assertEqual({**again["starts"][1], "time": None}, {"time": None, "command": "python EC.py train", "host": "elsewhere"})
         self.assertGreaterEqual(again["starts"][1]["time"], again["starts"][0]["time"])
 
-    def test_what_is_asked_once_is_noted_once(self):
+    def test_a_command_is_recorded_once(self):
         with provenance.command_line(["train"]):
             for _ in range(2):
                 provenance.record(self.root, 3)
         self.assertEqual(len(provenance.read(self.root)["starts"]), 1)
 
-    def test_a_damaged_file_is_begun_anew(self):
+    def test_a_damaged_file_is_replaced(self):
         for content in ("", "[]", '{"starts": 3}', '{"starts": [3]}', "[" * 100_000):
             get_platform().write(paths.provenance(self.root), content)
-            self.assertEqual(self.noted("train")["command"], "python EC.py train")
+            self.assertEqual(self.recorded("train")["command"], "python EC.py train")
 
     @unittest.skipUnless(shutil.which("git"), "git is not installed")
     def test_the_revision_is_that_of_the_checkout_and_a_change_makes_it_dirty(self):
@@ -68,7 +68,7 @@ class TestProvenance(TestCase):
             return subprocess.run(["git", "-C", self.root, *name, *arguments], capture_output=True, text=True, check=True).stdout
 
         with mock.patch.object(provenance, "CHECKOUT", self.root):
-            self.assertEqual((self.noted("train")["revision"], self.noted("train")["dirty"]), (None, None))
+            self.assertEqual((self.recorded("train")["revision"], self.recorded("train")["dirty"]), (None, None))
             git("init", "--quiet")
             get_platform().write(os.path.join(self.root, "program.py"), "1")
             git("add", "program.py")
@@ -78,7 +78,7 @@ class TestProvenance(TestCase):
                 provenance._revision.cache_clear()
                 self.assertEqual(provenance._revision(), (git("rev-parse", "HEAD").strip(), dirty))
 
-    def test_a_git_that_hangs_or_is_not_there_is_done_without(self):
+    def test_without_a_working_git_the_revision_is_unknown(self):
         for error in (subprocess.TimeoutExpired("git", 5), FileNotFoundError()):
             os.makedirs(os.path.join(self.root, ".git"), exist_ok=True)
             provenance._revision.cache_clear()

@@ -1,4 +1,4 @@
-"""Signals that ask to stop leave a note, and nothing else."""
+"""Signals that request a stop are recorded and have no other effect."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class TestStopping(TestCase):
-    def test_each_signal_is_noted_and_the_program_goes_on(self):
+    def test_each_signal_is_recorded_and_the_program_continues(self):
         for number in SIGNALS:
             with self.subTest(signal=number.name), signals.watching():
                 self.assertIsNone(signals.requested())
@@ -22,13 +22,13 @@ class TestStopping(TestCase):
                 self.assertEqual(signals.requested(), number.name)
                 self.assertTrue(Platform().is_stopping)
 
-    def test_the_same_signal_may_come_twice_and_another_after_it(self):
+    def test_signals_may_arrive_repeatedly(self):
         with signals.watching():
             for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
                 os.kill(os.getpid(), number)
             self.assertIsNotNone(signals.requested())
 
-    def test_afterwards_everything_is_as_before(self):
+    def test_the_previous_handlers_are_restored(self):
         before = [signal.getsignal(number) for number in SIGNALS]
         with self.assertRaises(ZeroDivisionError), signals.watching():
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -36,7 +36,7 @@ class TestStopping(TestCase):
         self.assertIsNone(signals.requested())
         self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
 
-    def test_a_ctrl_c_is_noted_too_where_it_is_wanted_and_a_second_one_interrupts(self):
+    def test_within_interruptible_ctrl_c_is_recorded_and_a_second_one_interrupts(self):
         before = signal.default_int_handler
         self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, before))
         with self.assertRaises(KeyboardInterrupt), signals.watching(), signals.interruptible(), mock.patch("os.write"):
@@ -45,7 +45,7 @@ class TestStopping(TestCase):
             os.kill(os.getpid(), signal.SIGINT)
         self.assertEqual((signal.getsignal(signal.SIGINT), signals.requested()), (before, None))
 
-    def test_outside_the_main_thread_signals_are_left_alone(self):
+    def test_outside_the_main_thread_handlers_do_not_change(self):
         before, seen = signal.getsignal(signal.SIGTERM), []
 
         def work():
@@ -57,5 +57,5 @@ class TestStopping(TestCase):
         thread.join()
         self.assertEqual(seen, [before])
 
-    def test_stopping_is_no_error_that_is_handled_as_one(self):
+    def test_stopped_is_not_an_exception_that_error_handlers_catch(self):
         self.assertFalse(issubclass(signals.Stopped, Exception))
