@@ -69,7 +69,7 @@ class DataLoader:
     """
 
     is_stream = False  # whether examples are read as they are needed, rather than held in memory
-    part = (0, 1)  # which of how many parts each batch is cut down to
+    shard = (0, 1)  # which of how many parts each batch is cut down to
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
@@ -84,36 +84,36 @@ class DataLoader:
         """One pass in the order of the dataset."""
         return self.in_order(self.batch_size)
 
-    def divided(self, number: int, count: int) -> DataLoader:
+    def sharded(self, index: int, count: int) -> DataLoader:
         """A loader of the same batches that gives only one of several parts of each, equal in size to within one example."""
         loader = copy.copy(self)
-        loader.part = number, count
+        loader.shard = index, count
         return loader
 
-    def share(self, it: int) -> float:
+    def shard_fraction(self, it: int) -> float:
         """The share of batch `it` of an epoch that the loader gives of it: 1 unless the batches are divided."""
-        number, count = self.part
+        index, count = self.shard
         whole = min(self.batch_size, len(self.dataset) - it * self.batch_size)
-        return (whole // count + (number < whole % count)) / whole
+        return (whole // count + (index < whole % count)) / whole
 
-    def _own(self, batch: torch.Tensor) -> torch.Tensor:
+    def _shard_of(self, batch: torch.Tensor) -> torch.Tensor:
         """The part of a batch that the loader gives."""
-        number, count = self.part
-        return batch if count == 1 else batch.tensor_split(count)[number]
+        index, count = self.shard
+        return batch if count == 1 else batch.tensor_split(count)[index]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One pass in the order of the dataset, in batches of another size, for evaluation."""
         for examples, labels in zip(self.examples.split(batch_size), self.labels.split(batch_size), strict=True):
-            yield self._own(examples), self._own(labels)
+            yield self._shard_of(examples), self._shard_of(labels)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands, unless augmented."""
         augmentation = self.dataset.augmentation
         if augmentation is None and self.batch_size >= len(self.dataset):
-            yield from [(self._own(self.examples), self._own(self.labels))][start:]
+            yield from [(self._shard_of(self.examples), self._shard_of(self.labels))][start:]
             return
         images = functools.partial(self.examples.index_select, 0) if augmentation is None else augmentation.epoch(self.seed, epoch)
-        for indices in map(self._own, _without_waiting(self.order(epoch), self.labels.device).split(self.batch_size)[start:]):
+        for indices in map(self._shard_of, _without_waiting(self.order(epoch), self.labels.device).split(self.batch_size)[start:]):
             yield images(indices).to(self.examples.dtype), self.labels[indices]
 
     def order(self, epoch: int) -> torch.Tensor:

@@ -84,7 +84,7 @@ class DataLoader(base.DataLoader):
         return self._batches(self.order(epoch).split(self.batch_size)[start:], seed)
 
     def _batches(self, places: Sequence[torch.Tensor], seed: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for examples, labels in _stream(self.dataset, list(map(self._own, places)), seed):
+        for examples, labels in _stream(self.dataset, list(map(self._shard_of, places)), seed):
             yield examples.to(self.dtype), labels
 
 

@@ -63,7 +63,7 @@ class Teacher:
         """
         if not get_platform().exists(paths.logger(self.location)):
             raise ConfigError(f"--teacher_name: the run in {self.location} has not finished; run its train command again")
-        path = models.last_file(self.location)
+        path = models.latest_weights_file(self.location)
         model = models.load(path, self.model_hparams, self.outputs)
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise ConfigError(f"--teacher_name: {path} holds weights that are not finite numbers; its training has diverged")
@@ -142,8 +142,8 @@ def _read_log(name: str, location: str) -> Teacher:
     except (ConfigError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} does not say which model was trained on what; {valid}") from None
     models.resolve(model_hparams.model_name, f"--teacher_name: {path}")
-    model = models.outline(model_hparams)
-    outputs = models.stored_outputs(models.last_file(location), model)
+    model = models.meta_model(model_hparams)
+    outputs = models.stored_outputs(models.latest_weights_file(location), model)
     shape = image_shape(dataset_name)
     if model.input_size is None and shape is None:
         valid = ", ".join(registered_images | streamed_images)
@@ -157,7 +157,7 @@ def answers_path(teacher_name: str) -> str:
     return os.path.join(get_platform().root, f"{teacher_name}.npz")
 
 
-def examine_answers(path: str) -> tuple[Teacher, bytes]:
+def inspect_answers(path: str) -> tuple[Teacher, bytes]:
     """The teacher that a `.npz` file is, named by the digest of its content, and that content.
 
     Raises:

@@ -213,7 +213,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         if getattr(desc.model_hparams, frozen):
             raise ConfigError(f"--{frozen}: students that are to become the teacher must be free to; leave it out")
     dataset_hparams, shape, teacher, prepare = training_job.check(desc, job)
-    if teacher.model_hparams and models.outline(teacher.model_hparams).channels is not None:
+    if teacher.model_hparams and models.meta_model(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:
         boruta.check(h.boruta, shape[0])

@@ -52,7 +52,7 @@ def get(name: str) -> ActivationFunction:
 
 
 @functools.cache
-def centre(name: str) -> float:
+def gaussian_mean(name: str) -> float:
     """The mean of a function over standard normal inputs, to five digits, and 0 where it is odd."""
     z = torch.arange(-WIDEST, WIDEST + STEP, STEP, dtype=torch.float64)
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)

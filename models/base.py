@@ -89,7 +89,7 @@ class Model(abc.ABC, nn.Module):
             return F.mse_loss(outputs, labels)
         return F.cross_entropy(outputs, labels)
 
-    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def convert_state_dict(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A state dict by this model's keys, where a checkpoint of another framework may have others; most have the same."""
         return state
 

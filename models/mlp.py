@@ -31,7 +31,7 @@ class Perceptron(base.Model):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps `[B, ...]` with as many values an example as the network has inputs to what the last layer puts out."""
-        return self.outputs_of(self.activations(x, len(self.fc_layers)), len(self.fc_layers))
+        return self.forward_from(self.activations(x, len(self.fc_layers)), len(self.fc_layers))
 
     def activations(self, x: torch.Tensor, depth: int) -> torch.Tensor:
         """The activations of the hidden layer `depth`, counted from 1, for inputs `[B, ...]`; the inputs, flattened, for 0."""
@@ -40,7 +40,7 @@ class Perceptron(base.Model):
             x = self.activation(layer(x))
         return x
 
-    def outputs_of(self, activations: torch.Tensor, depth: int) -> torch.Tensor:
+    def forward_from(self, activations: torch.Tensor, depth: int) -> torch.Tensor:
         """The outputs that belong to given activations of the hidden layer `depth`."""
         for layer in self.fc_layers[depth:]:
             activations = self.activation(layer(activations))

@@ -123,7 +123,7 @@ def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) 
     return model
 
 
-def outline(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
+def meta_model(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
     """A model without memory for its weights: what tensors it has, and what it takes."""
     name = resolve(model_hparams.model_name)
     try:
@@ -144,7 +144,7 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         outputs: units of the output layer.
         image_shape: channels, height and width, where the examples are images.
     """
-    model, name = outline(model_hparams, outputs), model_hparams.model_name
+    model, name = meta_model(model_hparams, outputs), model_hparams.model_name
     freezing.check(model, model_hparams)
     if model.input_size not in (None, inputs):
         raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")
@@ -159,7 +159,7 @@ def exists(location: str, step: Step) -> bool:
     return get_platform().exists(paths.model(location, step))
 
 
-def last_file(location: str) -> str:
+def latest_weights_file(location: str) -> str:
     """The file of a finished run's folder with the weights of the latest step.
 
     Raises:
@@ -178,7 +178,7 @@ def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> 
         ConfigError: the file is damaged, or holds another model; this is seen before memory is taken for the model.
     """
     state = base.read_state(path)
-    _fitting(state, outline(model_hparams, outputs), path)
+    _fitting(state, meta_model(model_hparams, outputs), path)
     model = get(model_hparams, outputs)
     _fill(model, state, path)
     return model
@@ -201,7 +201,7 @@ def _fill(model: base.Model, state: dict, path: str) -> None:
 def _fitting(state: dict, model: base.Model, path: str) -> dict[str, torch.Tensor]:
     """The state that a file held by a model's own keys; a ConfigError unless it has the model's tensors in their shapes."""
     try:
-        state = model.from_other_layouts(state)
+        state = model.convert_state_dict(state)
         shapes = {name: values.shape for name, values in state.items()}
         if shapes == {name: values.shape for name, values in model.state_dict().items()} and next(iter(state.values())).is_floating_point():
             return state
@@ -218,7 +218,7 @@ def stored_outputs(path: str, model: base.Model) -> int:
     """
     state = base.read_state(path)
     try:
-        return model.from_other_layouts(state)[model.output_layer_names[-1]].shape[-1]
+        return model.convert_state_dict(state)[model.output_layer_names[-1]].shape[-1]
     except (AttributeError, KeyError, TypeError, IndexError):
         raise _other_weights(path) from None
 

@@ -82,7 +82,7 @@ class Model(Perceptron):
             theirs.requires_grad_(ours.requires_grad)
         return students
 
-    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def convert_state_dict(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A state dict by this model's keys, also of the published Expand-and-Cluster code.
 
         There every layer, the output layer too, is `fc_layers.<i>.fc` `[fan_in, width, N]` with the bias `fc_layers.<i>.b` `[width, N]`.

@@ -65,8 +65,8 @@ class Wrapper(base.Model):
     def output_layer_names(self) -> list[str]:
         return self.model.output_layer_names
 
-    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return self.model.from_other_layouts(state)
+    def convert_state_dict(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self.model.convert_state_dict(state)
 
     @staticmethod
     def is_valid_model_name(model_name: str) -> bool:

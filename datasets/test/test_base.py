@@ -60,13 +60,13 @@ class LoaderTest(TestCase):
     def test_the_parts_of_divided_batches_are_the_batches_and_say_how_much_of_them_they_are(self):
         passes = (lambda loader: loader.epoch(1)), (lambda loader: loader.in_order(BATCH_SIZE))
         for count in (1, 2, 5):
-            parts = [self.loader.divided(number, count) for number in range(count)]
+            parts = [self.loader.sharded(number, count) for number in range(count)]
             for batches in passes:
                 whole, *found = [[labels.tolist() for _, labels in batches(loader)] for loader in (self.loader, *parts)]
                 self.assertEqual([sum(batch, []) for batch in zip(*found, strict=True)], whole)
                 for it, batch in enumerate(zip(*found, strict=True)):
-                    self.assertEqual([loader.share(it) for loader in parts], [len(labels) / len(whole[it]) for labels in batch])
-        everything = base.DataLoader(self.dataset, EXAMPLES).divided(1, 2)
+                    self.assertEqual([loader.shard_fraction(it) for loader in parts], [len(labels) / len(whole[it]) for labels in batch])
+        everything = base.DataLoader(self.dataset, EXAMPLES).sharded(1, 2)
         self.assertEqual([labels.tolist() for _, labels in everything.epoch(0)], [[6, 7, 8, 9, 10]])
 
     def test_a_batch_of_everything_is_the_dataset_as_it_stands(self):

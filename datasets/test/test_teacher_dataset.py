@@ -151,13 +151,13 @@ class FileTest(TestCase):
 
     def loader(self, path: str, train: bool):
         """What a run does: it keeps the file's content under its own name and reads that."""
-        teacher, content = teacher_dataset.examine_answers(path)
+        teacher, content = teacher_dataset.inspect_answers(path)
         get_platform().write(teacher_dataset.answers_path(teacher.name), content)
         return registry.get(DatasetHparams("teacher", 5, teacher.name), train, dtype=torch.float64)
 
     def assert_refused(self, path: str, *words: str):
         with self.assertRaises(ConfigError) as caught:
-            teacher_dataset.examine_answers(path)
+            teacher_dataset.inspect_answers(path)
         for word in (path, *words):
             self.assertIn(word, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
@@ -176,26 +176,26 @@ class FileTest(TestCase):
         np.testing.assert_array_equal(self.loader(path, train=False).examples.cpu().numpy(), self.queries[[9, 19]])
 
     def test_images_are_flattened_and_single_answers_make_a_column(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
+        teacher, _ = teacher_dataset.inspect_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
         self.assertEqual((teacher.inputs, teacher.outputs), (12, 1))
 
     def test_the_name_is_that_of_the_content(self):
         path = self.file(X=self.queries, y=self.answers)
         copy = shutil.copy(path, os.path.join(self.root, "copy.npz"))
         other = self.file("other.npz", X=self.queries, y=self.answers + 1)
-        names = [teacher_dataset.examine_answers(one)[0].name for one in (path, copy, other)]
+        names = [teacher_dataset.inspect_answers(one)[0].name for one in (path, copy, other)]
         self.assertEqual(names[0], names[1])
         self.assertNotEqual(names[0], names[2])
 
     def test_the_run_reads_on_when_the_original_file_has_gone(self):
         path = self.file(X=self.queries, y=self.answers)
-        teacher, content = teacher_dataset.examine_answers(path)
+        teacher, content = teacher_dataset.inspect_answers(path)
         get_platform().write(teacher_dataset.answers_path(teacher.name), content)
         os.remove(path)
         self.assertEqual(registry.shape(DatasetHparams("teacher", 5, teacher.name)), (3, 2))
 
     def test_of_the_network_behind_a_file_nothing_is_known(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))
+        teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))
         self.assertEqual((teacher.model_hparams, teacher.dataset_name), (None, None))
 
     def test_a_missing_file_is_named(self):
@@ -299,7 +299,7 @@ class FileTest(TestCase):
         self.assert_refused(path, "no regular file")
 
     def test_kept_answers_that_have_changed_are_refused(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))
+        teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))
         kept = teacher_dataset.answers_path(teacher.name)
         np.savez(kept, X=self.queries, y=self.answers + 1)
         for read in (teacher_dataset.Dataset.shape, lambda hparams: teacher_dataset.Dataset.create(hparams, True, 0)):

@@ -61,9 +61,9 @@ class ActivationFunctionsTest(TestCase):
         nodes, weights = np.polynomial.hermite_e.hermegauss(80)
         for name, formula in FORMULAS.items():
             expected = sum(weight * formula(node) for node, weight in zip(nodes, weights, strict=True)) / math.sqrt(2 * math.pi)
-            self.assertAlmostEqual(activation_functions.centre(name), expected, delta=5e-3 if "relu" in name else 1e-5)
-        self.assertAlmostEqual(activation_functions.centre("relu"), 1 / math.sqrt(2 * math.pi), delta=1e-5)
-        self.assertEqual(activation_functions.centre("tanh"), 0)
+            self.assertAlmostEqual(activation_functions.gaussian_mean(name), expected, delta=5e-3 if "relu" in name else 1e-5)
+        self.assertAlmostEqual(activation_functions.gaussian_mean("relu"), 1 / math.sqrt(2 * math.pi), delta=1e-5)
+        self.assertEqual(activation_functions.gaussian_mean("tanh"), 0)
 
     def test_an_unknown_name_is_refused_with_the_nearest_one(self):
         with self.assertRaisesRegex(ConfigError, "--act_fun: 'tahn' is not known, did you mean 'tanh'.*sigmoid"):

@@ -56,7 +56,7 @@ class CifarResnetTest(TestCase):
         self.assertEqual(list(build("cifar_resnet_8_4").state_dict()), KEYS_8)
 
     def test_the_blocks_of_deeper_networks_are_counted_on(self):
-        keys = registry.outline(ModelHparams("cifar_resnet_20", "kaiming_normal", "uniform")).state_dict()
+        keys = registry.meta_model(ModelHparams("cifar_resnet_20", "kaiming_normal", "uniform")).state_dict()
         self.assertEqual(max(int(key.split(".")[1]) for key in keys if key.startswith("blocks.")), 8)
         self.assertEqual({key.split(".")[1] for key in keys if "shortcut" in key}, {"3", "6"})
 

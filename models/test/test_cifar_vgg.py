@@ -47,7 +47,7 @@ class CifarVggTest(TestCase):
     def test_state_dict_keys_are_openlths(self):
         for depth, places in ((11, PLACES_11), (16, PLACES_16)):
             keys = [f"layers.{place}.{key}" for place in places for key in KEYS]
-            model = registry.outline(ModelHparams(f"cifar_vgg_{depth}", "kaiming_normal", "uniform"))
+            model = registry.meta_model(ModelHparams(f"cifar_vgg_{depth}", "kaiming_normal", "uniform"))
             self.assertEqual(list(model.state_dict()), [*keys, "fc.weight", "fc.bias"])
             prunable = [f"layers.{place}.conv.weight" for place in places]
             self.assertEqual(model.prunable_layer_names, [*prunable, "fc.weight"])

@@ -65,12 +65,12 @@ class NameTest(TestCase):
             with self.subTest(name):
                 families = [family for family in FAMILIES if family.is_valid_model_name(name)]
                 self.assertEqual([name.startswith(family.family) for family in families], [True])
-                self.assertEqual(depth(registry.outline(hparams(name))), layers)
+                self.assertEqual(depth(registry.meta_model(hparams(name))), layers)
 
     def test_models_have_as_many_parameters_as_published(self):
         for name, count in PARAMETERS.items():
             with self.subTest(name):
-                self.assertEqual(sum(parameter.numel() for parameter in registry.outline(hparams(name)).parameters()), count)
+                self.assertEqual(sum(parameter.numel() for parameter in registry.meta_model(hparams(name)).parameters()), count)
 
     def test_names_that_are_none_get_the_rule(self):
         for name, rule in NOT_THERE.items():
@@ -101,9 +101,9 @@ class NameTest(TestCase):
     def test_the_width_scales_every_layer(self):
         for name, times in (("cifar_resnet_14", 3), ("imagenet_resnet_18", 2), ("imagenet_resnet_50", 2)):
             width = registry.family_of(name).width
-            wide = registry.outline(hparams(f"{name}_{times * width}")).state_dict()
-            outputs = registry.outline(hparams(name)).output_layer_names
-            for key, value in registry.outline(hparams(name)).state_dict().items():
+            wide = registry.meta_model(hparams(f"{name}_{times * width}")).state_dict()
+            outputs = registry.meta_model(hparams(name)).output_layer_names
+            for key, value in registry.meta_model(hparams(name)).state_dict().items():
                 expected = [side * times if place < 2 else side for place, side in enumerate(value.shape)]
                 if key in outputs:
                     expected[0] = value.shape[0]
@@ -114,11 +114,11 @@ class NameTest(TestCase):
 
     def test_a_dataset_decides_the_outputs(self):
         for name, outputs in (("cifar_vgg_11", 10), ("cifar_resnet_8", 10), ("imagenet_resnet_18", 1000)):
-            self.assertEqual(registry.outline(hparams(name)).state_dict()[self.bias(name)].shape, (outputs,))
-            self.assertEqual(registry.outline(hparams(name), outputs=7).state_dict()[self.bias(name)].shape, (7,))
+            self.assertEqual(registry.meta_model(hparams(name)).state_dict()[self.bias(name)].shape, (outputs,))
+            self.assertEqual(registry.meta_model(hparams(name), outputs=7).state_dict()[self.bias(name)].shape, (7,))
 
     def bias(self, name: str) -> str:
-        return registry.outline(hparams(name)).output_layer_names[-1]
+        return registry.meta_model(hparams(name)).output_layer_names[-1]
 
 
 class FitTest(TestCase):

@@ -28,7 +28,7 @@ def is_norm(name: str) -> bool:
 
 
 def all_names() -> set[str]:
-    return {name for name, _ in registry.outline(hparams()).named_parameters()}
+    return {name for name, _ in registry.meta_model(hparams()).named_parameters()}
 
 
 NORMS = {name for name in all_names() if is_norm(name)}
@@ -55,7 +55,7 @@ class FreezingTest(TestCase):
 
     def test_what_is_frozen_needs_no_gradient_and_all_else_does(self):
         for flags, frozen in CASES:
-            for model in (registry.get(hparams(**flags)), registry.outline(hparams(**flags))):
+            for model in (registry.get(hparams(**flags)), registry.meta_model(hparams(**flags))):
                 with self.subTest(flags):
                     self.assertEqual({name for name, parameter in model.named_parameters() if not parameter.requires_grad}, frozen)
 

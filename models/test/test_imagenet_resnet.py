@@ -18,7 +18,7 @@ class ImagenetResnetTest(TestCase):
         for depth in (18, 34, 50, 101, 152):
             with torch.device("meta"):
                 theirs = getattr(resnet, f"resnet{depth}")().state_dict()
-            ours = registry.outline(hparams(f"imagenet_resnet_{depth}")).state_dict()
+            ours = registry.meta_model(hparams(f"imagenet_resnet_{depth}")).state_dict()
             expected = {f"model.{name}": value.shape for name, value in theirs.items()}
             self.assertEqual({name: value.shape for name, value in ours.items()}, expected)
 
@@ -42,14 +42,14 @@ class ImagenetResnetTest(TestCase):
 
     def test_a_wide_one_differs_in_nothing_but_its_filters(self):
         for name in ("imagenet_resnet_18", "imagenet_resnet_50"):
-            wide, plain = (dict(registry.outline(hparams(member)).named_modules()) for member in (f"{name}_128", name))
+            wide, plain = (dict(registry.meta_model(hparams(member)).named_modules()) for member in (f"{name}_128", name))
             self.assertEqual([(key, type(module)) for key, module in wide.items()], [(key, type(module)) for key, module in plain.items()])
             for key, module in plain.items():
                 for field in ("kernel_size", "stride", "padding", "dilation", "groups"):
                     self.assertEqual(getattr(wide[key], field, None), getattr(module, field, None), f"{name} {key} {field}")
 
     def test_another_activation_function_stands_wherever_relu_stood(self):
-        model = registry.outline(hparams("imagenet_resnet_50", "tanh"))
+        model = registry.meta_model(hparams("imagenet_resnet_50", "tanh"))
         self.assertFalse(any(isinstance(module, nn.ReLU) for module in model.modules()))
         blocks = sum(isinstance(module, resnet.Bottleneck) for module in model.modules())
         self.assertEqual(sum(isinstance(module, imagenet_resnet.Activation) for module in model.modules()), blocks + 1)
@@ -65,6 +65,6 @@ class ImagenetResnetTest(TestCase):
             torch.testing.assert_close(model(x), plain(x), rtol=0, atol=0)
 
     def test_the_last_layer_is_the_output_layer(self):
-        model = registry.outline(hparams("imagenet_resnet_18"))
+        model = registry.meta_model(hparams("imagenet_resnet_18"))
         self.assertEqual(model.output_layer_names, ["model.fc.weight", "model.fc.bias"])
         self.assertEqual(len(model.prunable_layer_names), 21)  # 20 convolutions, those of three shortcuts among them, and one linear layer

@@ -177,14 +177,14 @@ class LoadTest(TestCase):
     def test_the_last_file_is_that_of_the_latest_step_by_number(self):
         for step in (0, 9, 11, 101, 99):
             self.save(step=step)
-        self.assertEqual(registry.last_file(self.root), os.path.join(self.root, "model_ep10_it1.pth"))
+        self.assertEqual(registry.latest_weights_file(self.root), os.path.join(self.root, "model_ep10_it1.pth"))
 
     def test_other_files_do_not_count_as_weights(self):
         for name in ("checkpoint.pth", "model_ep1_it0.pth.new", ".model_ep1_it0.pth.new", "model_x.pth"):
             with open(os.path.join(self.root, name), "w"):
                 pass
         with self.assertRaisesRegex(ConfigError, f"{self.root} holds no model_ep"):
-            registry.last_file(self.root)
+            registry.latest_weights_file(self.root)
 
 
 class _Trap:
