@@ -123,7 +123,7 @@ class PerceptronTest(ForeignTestCase):
 
     def test_a_model_that_there_is_not_is_named_with_the_file_that_says_so(self):
         folder = self.openlth("mnist_conv_C16_M_F32", "mnist", self.perceptron())
-        with self.assertRaisesRegex(ConfigError, f"^--teacher_name: {folder}/hparams.log: 'mnist_conv_C16_M_F32' is no model"):
+        with self.assertRaisesRegex(ConfigError, f"^--teacher_name: {folder}/hparams.log: 'mnist_conv_C16_M_F32' is not a model"):
             teacher_dataset.find(OPENLTH, 1)
 
     def test_weights_of_another_model_are_refused(self):

@@ -76,7 +76,7 @@ class NameTest(TestCase):
         for name, rule in NOT_THERE.items():
             with self.subTest(name), self.assertRaises(ConfigError) as caught:
                 registry.resolve(name)
-            self.assertRegex(str(caught.exception), rf"^--model_name: '{name}' is no model.*; valid: ")
+            self.assertRegex(str(caught.exception), rf"^--model_name: '{name}' is not a model.*; valid: ")
             self.assertTrue(str(caught.exception).endswith(f"; valid: {rule}"), str(caught.exception))
 
     def test_other_names_are_none_of_theirs(self):

@@ -94,11 +94,11 @@ class CheckTest(TestCase):
             registry.check_fits(hparams(**flags), 3072, 10, (3, 32, 32))
 
     def test_an_exception_that_is_no_parameter_is_refused_with_the_nearest(self):
-        words = r"'conv.wieght' is no parameter of cifar_resnet_8_4, did you mean 'conv.weight'\?; valid: conv.weight, bn.weight"
+        words = r"'conv.wieght' is not a parameter of cifar_resnet_8_4, did you mean 'conv.weight'\?; valid: conv.weight, bn.weight"
         self.assert_refused(f"^--others_frozen_exceptions: {words}", others_frozen=True, others_frozen_exceptions="bn.weight,conv.wieght")
 
     def test_running_statistics_are_no_parameters(self):
-        self.assert_refused("'bn.running_mean' is no parameter", others_frozen=True, others_frozen_exceptions="bn.running_mean")
+        self.assert_refused("'bn.running_mean' is not a parameter", others_frozen=True, others_frozen_exceptions="bn.running_mean")
 
     def test_names_may_have_spaces_around_them(self):
         registry.check_fits(hparams(others_frozen=True, others_frozen_exceptions=SPARED.replace(",", " , ")), 3072, 10, (3, 32, 32))
@@ -108,14 +108,14 @@ class CheckTest(TestCase):
 
     def test_something_must_be_left_to_train(self):
         every = {"batchnorm_frozen": True, "output_frozen": True, "others_frozen": True}
-        self.assert_refused("--batchnorm_frozen --output_frozen --others_frozen leaves nothing of cifar_resnet_8_4 to train", **every)
-        with self.assertRaisesRegex(ConfigError, "^--output_frozen --others_frozen leaves nothing of mlp_3_4_2 to train"):
+        self.assert_refused("--batchnorm_frozen --output_frozen --others_frozen freezes all parameters of cifar_resnet_8_4", **every)
+        with self.assertRaisesRegex(ConfigError, "^--output_frozen --others_frozen freezes all parameters of mlp_3_4_2"):
             registry.check_fits(hparams("mlp_3_4_2", output_frozen=True, others_frozen=True), 3, 2)
 
     def test_the_command_line_refuses_before_it_writes(self):
         students = ("--default_hparams=students_digits_lenet", "--others_frozen")
         refused = {
-            ("train", "--default_hparams=digits_lenet", "--output_frozen", "--others_frozen"): "leaves nothing of digits_lenet_16",
+            ("train", "--default_hparams=digits_lenet", "--output_frozen", "--others_frozen"): "freezes all parameters of digits_lenet_16",
             (
                 "train",
                 "--default_hparams=digits_lenet",

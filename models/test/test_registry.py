@@ -36,7 +36,7 @@ class NameTest(TestCase):
 
     def test_names_of_no_model_are_refused(self):
         for name in ("", "lenet", "mlp_2_1", "digits_lenet_0", "students_digits_lenet(0)_4", "students", "mlp_2_8_1 "):
-            with self.assertRaisesRegex(ConfigError, "--model_name: .* is no model"):
+            with self.assertRaisesRegex(ConfigError, "--model_name: .* is not a model"):
                 registry.resolve(name)
 
     def test_the_nearest_name_and_all_forms_are_suggested(self):
@@ -55,7 +55,7 @@ class NameTest(TestCase):
             self.assertNotIn("mnist_lenet", str(caught.exception).replace("students_mnist_lenet", ""))
 
     def test_the_flag_at_fault_is_named(self):
-        with self.assertRaisesRegex(ConfigError, "^--default_hparams: 'nothing' is no model"):
+        with self.assertRaisesRegex(ConfigError, "^--default_hparams: 'nothing' is not a model"):
             registry.get_default_hparams("nothing")
 
 
@@ -156,7 +156,7 @@ class LoadTest(TestCase):
     def test_a_file_cut_short_is_refused(self):
         path = self.save()
         os.truncate(path, os.path.getsize(path) - 10)
-        self.assert_refused(path, "damaged or cut short")
+        self.assert_refused(path, "damaged or truncated")
 
     def test_a_missing_file_is_refused(self):
         self.assert_refused(os.path.join(self.root, "none.pth"), "does not exist")
