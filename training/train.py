@@ -114,7 +114,7 @@ def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLo
             if batches is None or step.it == 0:
                 batches = train_loader.epoch(step.ep, step.it)
             examples, labels = next(batches)
-            schedule.step(update(examples, labels, train_loader.share(step.it)))
+            schedule.step(update(examples, labels, train_loader.shard_fraction(step.it)))
 
 
 def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: checkpointing.State) -> None:
