@@ -140,11 +140,13 @@ class ExtractionRunner(Runner):
         """Judges a reconstruction, and writes its report."""
         from extraction import certificate, evaluation, plotting
         from extraction.network import Layers
+        from models.mlp import FullyConnected
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
+            assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             found = evaluation.report_on(session, result, teacher, certified)
         with watch("pictures"):
             true = Layers.of(teacher) if teacher else None

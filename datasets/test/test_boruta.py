@@ -13,7 +13,7 @@ from platforms.platform import get_platform
 from testing import dataset_files
 from testing.test_case import TestCase
 
-quick = functools.partial(boruta.select, trees=15, iterations=30)
+quick = functools.partial(boruta.select_features, trees=15, iterations=30)
 
 
 def plant(seed: int = 0, examples: int = 300) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,12 +46,12 @@ class TestSelect(TestCase):
 
     def test_a_losing_streak_that_a_coin_would_not_show_ends_an_inputs_part_in_the_forests(self):
         # A coin loses n times in a row with probability 0.5^n; there are four columns, forty rounds and two sides to correct for.
-        rounds = self.rounds_with(lambda _: [True, False, True, False], iterations=40, level=0.01)
+        rounds = self.rounds_with(lambda _: [True, False, True, False], iterations=40)
         self.assertEqual(next(n for n in range(99) if 0.5**n < 0.01 / (2 * 4 * 40)), 15)
         self.assertEqual(rounds, ([True, False, True, False], 15))
 
     def test_the_undecided_are_judged_by_the_majority_of_the_rounds(self):
-        kept, count = self.rounds_with(lambda place: [place % 3 != 0, place % 3 == 0, place % 2 == 0, False], iterations=40, level=0.01)
+        kept, count = self.rounds_with(lambda place: [place % 3 != 0, place % 3 == 0, place % 2 == 0, False], iterations=40)
         self.assertEqual((kept, count), ([True, False, True, False], 40))
 
     def rounds_with(self, outcome, **options) -> tuple[list[bool], int]:
@@ -65,11 +65,11 @@ class TestSelect(TestCase):
             return np.array(outcome(len(played)))[present]
 
         with mock.patch.object(boruta, "_beats_shadows", play):
-            return boruta.select(examples, torch.arange(8) % 2, 0, **options).tolist(), len(played)
+            return boruta.select_features(examples, torch.arange(8) % 2, 0, **options).tolist(), len(played)
 
     def test_constants_cost_no_forest(self):
         with mock.patch("sklearn.ensemble.RandomForestClassifier", side_effect=AssertionError):
-            self.assertEqual(boruta.select(torch.full((9, 4), 0.1), torch.arange(9) % 2, 0).tolist(), [False] * 4)
+            self.assertEqual(boruta.select_features(torch.full((9, 4), 0.1), torch.arange(9) % 2, 0).tolist(), [False] * 4)
 
     def test_the_result_depends_on_the_seed_alone_and_not_on_the_cores(self):
         examples, labels, _ = plant(examples=60)  # so few that the hits are a matter of luck
@@ -79,7 +79,7 @@ class TestSelect(TestCase):
             """Which columns beat the shadows, round by round."""
             rounds = []
             record = mock.patch.object(boruta, "_beats_shadows", lambda *given: rounds.append(real(*given)) or rounds[-1])
-            with record, mock.patch.object(boruta, "LARGE", 0), mock.patch.dict(os.environ, LOKY_MAX_CPU_COUNT=cores):
+            with record, mock.patch.object(boruta, "MIN_PARALLEL_SIZE", 0), mock.patch.dict(os.environ, LOKY_MAX_CPU_COUNT=cores):
                 quick(examples, labels, seed, trees=4, iterations=10)
             return np.array(rounds).tolist()
 
@@ -96,7 +96,7 @@ class TestMask(TestCase):
         self.path = os.path.join(self.root, "boruta", "digits.json")
 
     def test_the_digits_lie_within_their_frame(self):
-        with mock.patch.object(boruta, "select", quick), mock.patch.object(boruta, "EXAMPLES", 500):
+        with mock.patch.object(boruta, "select_features", quick), mock.patch.object(boruta, "MAX_EXAMPLES", 500):
             informative = boruta.mask("digits").view(8, 8)
         self.assertEqual((informative.dtype, informative[0, 0].item()), (torch.bool, False))
         self.assertFalse(informative[:, 0].any())
@@ -105,16 +105,17 @@ class TestMask(TestCase):
     def test_the_training_set_is_what_is_looked_at_and_not_more_of_it_than_is_said(self):
         train = digits.Dataset.load(train=True)
         pairs = {(*image.flatten().tolist(), label.item()) for image, label in zip(*train, strict=True)}
-        with mock.patch.object(boruta, "select", return_value=self.truth) as select, mock.patch.object(boruta, "EXAMPLES", 100):
+        replaced = mock.patch.object(boruta, "select_features", return_value=self.truth)
+        with replaced as select, mock.patch.object(boruta, "MAX_EXAMPLES", 100):
             boruta.mask("digits")
         examples, labels = select.call_args.args[:2]
         self.assertEqual((examples.shape, labels.shape), ((100, 64), (100,)))
         self.assertLessEqual({(*image.tolist(), label.item()) for image, label in zip(examples, labels, strict=True)}, pairs)
 
     def test_a_mask_is_computed_once(self):
-        with mock.patch.object(boruta, "select", return_value=self.truth):
+        with mock.patch.object(boruta, "select_features", return_value=self.truth):
             first = boruta.mask("digits")
-        with mock.patch.object(boruta, "select", side_effect=AssertionError):
+        with mock.patch.object(boruta, "select_features", side_effect=AssertionError):
             second = boruta.mask("digits")
         self.assertEqual(self.files(), [os.path.join("boruta", "digits.json")])
         self.assertTrue(torch.equal(first, self.truth) and torch.equal(second, self.truth))
@@ -126,7 +127,7 @@ class TestMask(TestCase):
             for use in (boruta.mask, functools.partial(boruta.check, inputs=64)):
                 with self.subTest(damage=damage[:20]):
                     get_platform().write(self.path, damage)
-                    with mock.patch.object(boruta, "select", side_effect=AssertionError), self.assertRaises(ConfigError) as caught:
+                    with mock.patch.object(boruta, "select_features", side_effect=AssertionError), self.assertRaises(ConfigError) as caught:
                         use("digits")
                     self.assertRegex(str(caught.exception), f"^{self.path} .*; delete it")
                     self.assertNotIn("\n", str(caught.exception))
@@ -157,12 +158,12 @@ class TestMask(TestCase):
 
     def test_the_images_of_files_are_masked(self):
         dataset_files.write_idx(os.environ["EC_DATASET_ROOT"], "FashionMNIST", train=4)
-        with mock.patch.object(boruta, "select", return_value=torch.ones(784, dtype=torch.bool)) as select:
+        with mock.patch.object(boruta, "select_features", return_value=torch.ones(784, dtype=torch.bool)) as select:
             self.assertEqual(boruta.mask("fashion_mnist").sum().item(), 784)
         images, labels, _ = select.call_args.args
         self.assertEqual((images.shape, labels.shape), ((4, 784), (4,)))
 
     def test_a_check_computes_and_writes_nothing(self):
-        with mock.patch.object(boruta, "select", side_effect=AssertionError):
+        with mock.patch.object(boruta, "select_features", side_effect=AssertionError):
             boruta.check("digits", 64)
         self.assertEqual(self.files(), [])

@@ -118,7 +118,7 @@ class PerceptronTest(ForeignTestCase):
         path = os.path.join(folder, "hparams.log")
         for content in ("", "Model Hyperparameters", LOG.partition("Model")[0], "    * model_name => mnist_lenet_5", "\xff"):
             get_platform().write(path, content.encode("latin-1"))
-            with self.assertRaisesRegex(ConfigError, f"{path} does not say which model was trained on what"):
+            with self.assertRaisesRegex(ConfigError, f"{path} does not contain the names of the model and the dataset"):
                 teacher_dataset.find(OPENLTH, 1)
 
     def test_a_model_that_there_is_not_is_named_with_the_file_that_says_so(self):
@@ -175,7 +175,7 @@ class ConvolutionalTest(ForeignTestCase):
     def test_images_of_unknown_size_are_refused(self):
         shutil.rmtree(os.path.join(self.root, OPENLTH))
         self.openlth("cifar_resnet_8_4", "places", self.model.state_dict())
-        with self.assertRaisesRegex(ConfigError, "images of unknown size, of places; valid: digits, .*cifar10, imagenet$"):
+        with self.assertRaisesRegex(ConfigError, "the size of the images of places is unknown; valid: digits, .*cifar10, imagenet$"):
             teacher_dataset.find(OPENLTH, 1)
 
     def test_it_is_not_to_be_extracted(self):

@@ -144,13 +144,13 @@ class ImagenetTest(TestCase):
         shutil.rmtree(os.path.join(self.folder, "val"))
         os.makedirs(os.path.join(self.folder, "val"))
         open(os.path.join(self.folder, "val", "a.JPEG"), "w").close()
-        self.assert_refused(f"ImageNet: {self.folder}/val holds no folders of classes; .*", lambda: loader(train=False))
+        self.assert_refused(f"ImageNet: {self.folder}/val contains no class folders; .*", lambda: loader(train=False))
 
     def test_an_empty_class_folder_is_named(self):
         folder = os.path.dirname(self.path())
         for name in os.listdir(folder):
             os.rename(os.path.join(folder, name), os.path.join(folder, f"{name}.txt"))
-        self.assert_refused(rf"ImageNet: {folder} holds no JPEGs \(.*\)", loader)
+        self.assert_refused(rf"ImageNet: {folder} contains no JPEGs \(.*\)", loader)
 
     def test_a_class_of_one_part_alone_is_named(self):
         shutil.rmtree(os.path.dirname(self.path("val")))

@@ -120,7 +120,7 @@ class FindTest(TestCase):
                 teacher_dataset.find(name, 5)
 
     def test_an_unknown_hash_is_refused_with_what_is_valid(self):
-        with self.assertRaisesRegex(ConfigError, "'xyz' names no teacher .*; valid: a hash, a model's name or a .npz file"):
+        with self.assertRaisesRegex(ConfigError, "'xyz' is not a teacher .*; valid: a hash, the name of a model or a .npz file"):
             teacher_dataset.find("xyz", 5)
 
     def test_a_wrong_seed_is_refused_with_the_seeds_that_there_are(self):
@@ -202,8 +202,8 @@ class FileTest(TestCase):
         self.assert_refused(os.path.join(self.root, "nowhere.npz"), "does not exist")
 
     def test_both_arrays_are_needed(self):
-        self.assert_refused(self.file("x.npz", y=self.answers), "must hold arrays X and y", "X")
-        self.assert_refused(self.file("y.npz", X=self.queries), "must hold arrays X and y", "y")
+        self.assert_refused(self.file("x.npz", y=self.answers), "must contain arrays X and y", "X")
+        self.assert_refused(self.file("y.npz", X=self.queries), "must contain arrays X and y", "y")
 
     def test_values_must_be_finite(self):
         for bad in (np.nan, np.inf):
@@ -220,7 +220,7 @@ class FileTest(TestCase):
         self.assertEqual(len(self.loader(self.file(X=self.queries[:10], y=self.answers[:10]), train=False).dataset), 1)
 
     def test_a_column_that_never_changes_is_refused_by_name(self):
-        for name, place, why in (("X", 2, "cannot be told from the biases"), ("y", 1, "says nothing of the network")):
+        for name, place, why in (("X", 2, "cannot be distinguished from the biases"), ("y", 1, "no information about the network")):
             arrays = {"X": self.queries.copy(), "y": self.answers.copy()}
             arrays[name][:, place] = 0.5
             self.assert_refused(self.file(**arrays), f"column {place} of {name}", "is constant", why)
@@ -241,15 +241,15 @@ class FileTest(TestCase):
         self.assert_refused(path, "damaged")
 
     def test_a_file_of_pickled_objects_is_refused(self):
-        self.assert_refused(self.file(X=np.array([{}] * 10, dtype=object), y=np.zeros(10)), "no .npz file of numbers")
+        self.assert_refused(self.file(X=np.array([{}] * 10, dtype=object), y=np.zeros(10)), "not an .npz file of numbers")
 
     def test_a_file_of_words_is_refused(self):
-        self.assert_refused(self.file(X=np.array(["a"] * 10), y=np.zeros(10)), "no .npz file of numbers")
+        self.assert_refused(self.file(X=np.array(["a"] * 10), y=np.zeros(10)), "not an .npz file of numbers")
 
     def test_another_kind_of_file_is_refused(self):
         path = os.path.join(self.root, "text.npz")
         get_platform().write(path, "X,y\n1,2\n")
-        self.assert_refused(path, "no .npz file of numbers")
+        self.assert_refused(path, "not an .npz file of numbers")
 
     def test_arrays_that_say_they_are_larger_than_they_are_take_no_memory(self):
         for shape in ((10**15, 3), (10**9, 10**9), (-1, 3), (24, 3)):
@@ -265,9 +265,9 @@ class FileTest(TestCase):
         path = self.file(save=np.savez_compressed, X=np.zeros((1000, 1000)), y=self.answers)
         memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
         with mock.patch("os.sysconf", memory.get), mock.patch("numpy.lib.format.read_array", side_effect=AssertionError):
-            self.assert_refused(path, "X of shape (1000, 1000) does not fit into memory")
+            self.assert_refused(path, "X of shape (1000, 1000) is larger than the memory")
             os.truncate(path, 4096 * 1000 + 1)
-            self.assert_refused(path, "it does not fit into memory")
+            self.assert_refused(path, "it is larger than the memory")
 
     def test_an_array_that_hides_behind_another_is_not_read(self):
         """numpy itself takes a member `X` for the array, where there is one, and not `X.npy`."""
@@ -288,7 +288,7 @@ class FileTest(TestCase):
                     "X.npy", b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
                 )
                 archive.writestr("y.npy", answers.getvalue())
-            self.assert_refused(path, "no .npz file of numbers")
+            self.assert_refused(path, "not an .npz file of numbers")
 
     def test_what_never_ends_is_refused(self):
         path = os.path.join(self.root, "pipe.npz")

@@ -25,7 +25,7 @@ class TaggedImages(base.ImageDataset):
     """Images whose red is the number of the image plus one, and whose green and blue are the row and the column."""
 
     image_shape, classes = (3, 12, 12), 2
-    mean, std, white, is_augmented = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1, True
+    mean, std, max_value, is_augmented = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1, True
     count = 250
 
     @classmethod
@@ -187,13 +187,14 @@ class SubsampleTest(TestCase):
 
     def test_a_share_is_rounded_up_from_its_decimal_fraction(self):
         for fraction, count, expected in ((0.07, 100, 7), (0.1, 10, 1), (0.07, 101, 8), (1e-9, 5, 1), (1.0, 5, 5)):
-            kept, _ = transformations.choose(hparams(subsample_fraction=fraction), True, torch.zeros(count, dtype=torch.int64), 10)
+            kept, _ = transformations.select_examples(hparams(subsample_fraction=fraction), True, torch.zeros(count, dtype=torch.int64), 10)
             self.assertEqual(len(kept), expected)
 
     def test_every_example_is_kept_as_often(self):
         kept = torch.zeros(20)
         for seed in range(400):
-            chosen, _ = transformations.choose(hparams(subsample_fraction=0.5, transformation_seed=seed), True, torch.arange(20), 10)
+            half = hparams(subsample_fraction=0.5, transformation_seed=seed)
+            chosen, _ = transformations.select_examples(half, True, torch.arange(20), 10)
             kept[chosen] += 1
         self.assertLess((kept - 200).abs().max().item(), 50)
 
@@ -240,12 +241,12 @@ class CheckTest(TestCase):
             "unsupervised_labels": "rotation",
             "blur_factor": 2,
         }
-        self.assertEqual(set(values), set(transformations.NAMES))
+        self.assertEqual(set(values), set(transformations.FIELDS))
         for name, value in values.items():
             flag = f"--{name}" if value is True else f"--{name}={value}"
             status, _, err = self.command("train", "--default_hparams=digits_lenet", "--dataset_name=teacher", "--teacher_name=x", flag)
             self.assertEqual(status, 2)
-            self.assertRegex(err, f"--{name}: goes with datasets of images only, not with --dataset_name teacher\n$")
+            self.assertRegex(err, f"--{name}: applies to image datasets only, not to --dataset_name teacher\n$")
         self.assertEqual(self.files(), [])
 
     def test_a_network_trains_on_images_that_are_fewer_blurred_and_turned(self):

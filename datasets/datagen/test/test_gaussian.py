@@ -9,7 +9,7 @@ from testing.test_case import TestCase
 
 
 def make(count: int, train: bool = True, seed: int = 0) -> torch.Tensor:
-    return Gaussian().make(count, train, 5, torch.Generator().manual_seed(seed))
+    return Gaussian().generate(count, train, 5, torch.Generator().manual_seed(seed))
 
 
 class GaussianTest(TestCase):
@@ -17,7 +17,7 @@ class GaussianTest(TestCase):
         self.assertGreater(scipy.stats.kstest(make(4000).flatten().numpy(), "norm").pvalue, 0.01)
 
     def test_the_wide_ones_have_three_times_the_spread(self):
-        wide = registered_policies["wide"].make(4000, True, 5, torch.Generator().manual_seed(0))
+        wide = registered_policies["wide"].generate(4000, True, 5, torch.Generator().manual_seed(0))
         self.assertGreater(scipy.stats.kstest((wide / 3).flatten().numpy(), "norm").pvalue, 0.01)
 
     def test_inputs_are_independent(self):

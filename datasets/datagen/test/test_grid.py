@@ -13,7 +13,7 @@ EDGE = 3**0.5
 
 
 def make(count: int, inputs: int, train: bool = True, seed: int = 0) -> torch.Tensor:
-    return Grid().make(count, train, inputs, torch.Generator().manual_seed(seed))
+    return Grid().generate(count, train, inputs, torch.Generator().manual_seed(seed))
 
 
 def in_unit_cube(queries: torch.Tensor) -> np.ndarray:
@@ -106,5 +106,5 @@ class GridTest(TestCase):
 
     def test_more_inputs_than_the_sequence_has_are_refused(self):
         Grid().check("grid", 21201, None)
-        with self.assertRaisesRegex(ConfigError, "^--datagen: grid makes queries of 21201 values at most; the teacher takes 21202$"):
+        with self.assertRaisesRegex(ConfigError, "^--datagen: grid generates queries of at most 21201 values; the teacher takes 21202$"):
             Grid().check("grid", 21202, None)

@@ -8,7 +8,7 @@ from testing.test_case import TestCase
 
 
 def make(count: int | None, train: bool = True, seed: int = 0) -> torch.Tensor:
-    return Images(digits.Dataset).make(count, train, 64, torch.Generator().manual_seed(seed))
+    return Images(digits.Dataset).generate(count, train, 64, torch.Generator().manual_seed(seed))
 
 
 class ImagesTest(TestCase):

@@ -32,12 +32,12 @@ class ParseTest(TestCase):
                 registry.parse(text)
 
     def test_a_policy_may_be_named_once(self):
-        with self.assertRaisesRegex(ConfigError, "--datagen: random is named twice"):
+        with self.assertRaisesRegex(ConfigError, "--datagen: random occurs twice"):
             registry.parse("random:5+random:6")
 
     def test_a_count_is_a_positive_whole_number(self):
         for count in ("", "0", "-1", "1.5", "1e3", "ten", "5:6"):
-            with self.assertRaisesRegex(ConfigError, "--datagen: .* is no count"):
+            with self.assertRaisesRegex(ConfigError, "--datagen: .* is not a count"):
                 registry.parse(f"random:{count}")
 
 
@@ -70,9 +70,9 @@ class ResolveTest(TestCase):
             registry.resolve("digits+random", 64, 1437)
 
     def test_images_of_another_size_than_the_teachers_inputs_are_refused(self):
-        with self.assertRaisesRegex(ConfigError, "--datagen: digits makes queries of 64 values; the teacher takes 784"):
+        with self.assertRaisesRegex(ConfigError, "--datagen: digits generates queries of 64 values; the teacher takes 784"):
             registry.resolve("digits+random", 784)
-        with self.assertRaisesRegex(ConfigError, "--datagen: mnist makes queries of 784 values; the teacher takes 3"):
+        with self.assertRaisesRegex(ConfigError, "--datagen: mnist generates queries of 784 values; the teacher takes 3"):
             registry.resolve("mnist", 3)
 
     def test_noise_and_grids_serve_any_teacher(self):
@@ -81,9 +81,9 @@ class ResolveTest(TestCase):
 
     def test_what_varies_images_serves_a_teacher_that_was_trained_on_them(self):
         canonical = f"biased:{registry.DEFAULT_COUNT}+mosaic:30"
-        self.assertEqual(registry.resolve("mosaic:30+biased", 64, source="digits"), canonical)
+        self.assertEqual(registry.resolve("mosaic:30+biased", 64, dataset_name="digits"), canonical)
         with self.assertRaisesRegex(ConfigError, "--datagen: biased needs a teacher that was trained on images"):
-            registry.resolve("mosaic:30+biased", 64, source="teacher")
+            registry.resolve("mosaic:30+biased", 64, dataset_name="teacher")
 
     def test_every_image_dataset_is_a_policy(self):
         for name, module in registered_images.items():
@@ -91,13 +91,13 @@ class ResolveTest(TestCase):
 
     def test_more_images_than_there_are_cannot_be_asked_for(self):
         self.assertEqual(registry.resolve("digits:1437", 64), "digits:1437")
-        with self.assertRaisesRegex(ConfigError, "--datagen: digits has 1437 queries; 1438 were asked for"):
+        with self.assertRaisesRegex(ConfigError, "--datagen: digits has 1437 queries, fewer than 1438; valid: up to 1437"):
             registry.resolve("digits:1438", 64)
 
 
 class MakeTest(TestCase):
     def make(self, datagen: str, train: bool = True, seed: int = 0) -> torch.Tensor:
-        return registry.make(datagen, train, 64, seed, "digits")
+        return registry.generate(datagen, train, 64, seed, "digits")
 
     def test_there_are_as_many_queries_as_the_counts_say(self):
         self.assertEqual(self.make("digits:100+random:50").shape, (150, 64))

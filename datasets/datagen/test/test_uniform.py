@@ -8,7 +8,7 @@ from testing.test_case import TestCase
 
 
 def make(count: int, train: bool = True, seed: int = 0) -> torch.Tensor:
-    return Uniform().make(count, train, 5, torch.Generator().manual_seed(seed))
+    return Uniform().generate(count, train, 5, torch.Generator().manual_seed(seed))
 
 
 class UniformTest(TestCase):

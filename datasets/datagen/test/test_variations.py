@@ -9,7 +9,7 @@ from testing.test_case import TestCase
 
 
 def make(policy: Biased | Mosaic, count: int, train: bool = True, seed: int = 0) -> torch.Tensor:
-    return policy.make(count, train, 64, torch.Generator().manual_seed(seed), "digits")
+    return policy.generate(count, train, 64, torch.Generator().manual_seed(seed), "digits")
 
 
 def vary(policy: Biased | Mosaic, images: torch.Tensor, count: int) -> torch.Tensor:
@@ -50,15 +50,14 @@ class VariationTest(TestCase):
     def test_a_teacher_trained_on_anything_else_is_refused(self):
         for policy in self.policies:
             for source in ("teacher", None):
-                says = (
-                    f"--datagen: x needs a teacher that was trained on images; this one was trained on {source!r}; valid: .*digits, mnist"
-                )
+                trained_on = f"the dataset of this teacher is {source or 'unknown'}; valid: .*digits, mnist"
+                says = f"--datagen: x needs a teacher that was trained on images; {trained_on}"
                 with self.assertRaisesRegex(ConfigError, says):
                     policy.check("x", 64, source)
 
     def test_a_teacher_of_another_size_than_its_images_is_refused(self):
         for policy in self.policies:
-            with self.assertRaisesRegex(ConfigError, "--datagen: x makes queries of 64 values; the teacher takes 3"):
+            with self.assertRaisesRegex(ConfigError, "--datagen: x generates queries of 64 values; the teacher takes 3"):
                 policy.check("x", 3, "digits")
 
 
