@@ -298,7 +298,7 @@ class TeacherTest(RunnerTestCase):
         )
         status, out, err = self.command("train", *asked)
         self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
-        self.assertRegex(err, "--datagen: biased needs a teacher that was trained on images; .* trained on 'teacher'; valid: digits, mnist")
+        self.assertRegex(err, "--datagen: biased needs a teacher that was trained on images; .* is teacher; valid: digits, mnist")
 
     def test_asking_where_a_student_would_go_trains_no_teacher(self):
         before = self.files()
