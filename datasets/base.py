@@ -1,7 +1,7 @@
-"""The base of every dataset and loader.
+"""The base classes of all datasets and loaders.
 
-A small dataset is two tensors on the platform's device. A loader slices a permutation of them, and is a pure function of its seed and the
-epoch, so that training can resume in the middle of an epoch.
+A small dataset is two tensors on the device of the platform. Batches depend on the seed of the loader and the epoch only, so that training
+can resume in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import copy
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 from datasets import transformations
@@ -28,8 +29,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 class Dataset(abc.ABC, torch.utils.data.Dataset):
     """Examples `[n, ...]` (float32) with labels `[n]` (classes) or targets `[n, outputs]` (float64).
 
-    Where there is an `augmentation`, training sees what that makes of the examples; evaluation sees them as they are. `image_shape` is
-    channels, height and width where the examples are images.
+    Training batches are transformed by the `augmentation`, if there is one; evaluation batches are not. `image_shape` is channels, height
+    and width; None if the examples are not images.
     """
 
     image_shape: tuple[int, int, int] | None = None
@@ -44,12 +45,12 @@ class Dataset(abc.ABC, torch.utils.data.Dataset):
     @classmethod
     @abc.abstractmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
-        """The training or the test set that some hyperparameters describe; `seed` is the run's."""
+        """Builds the training or the test set from the hyperparameters and the seed of the run."""
 
     @classmethod
     @abc.abstractmethod
     def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:
-        """Values an example, and outputs that a model needs."""
+        """The number of values of an example, and the number of outputs that a model needs."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -62,14 +63,14 @@ class DataLoader:
     """Batches of a dataset.
 
     Args:
-        dataset: what to load from.
-        batch_size: examples in a batch; the last of an epoch may be smaller.
-        seed: of the order of the examples, and of their augmentation.
+        dataset: the dataset to load from.
+        batch_size: examples in a batch; the last batch of an epoch may be smaller.
+        seed: the seed of the order of the examples and of the augmentation.
         dtype: the number format of examples and real-valued targets.
     """
 
-    is_stream = False  # whether examples are read as they are needed, rather than held in memory
-    part = (0, 1)  # which of how many parts each batch is cut down to
+    is_stream = False  # True: examples are read from files for every batch; False: they are in memory
+    shard = (0, 1)  # index and count: batches are split into `count` parts, and the loader returns the part `index`
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
@@ -77,102 +78,105 @@ class DataLoader:
         self.labels = dataset.labels.to(dtype) if dataset.labels.is_floating_point() else dataset.labels
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """The number of batches of an epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One pass in the order of the dataset."""
+        """All batches in the order of the dataset."""
         return self.in_order(self.batch_size)
 
-    def divided(self, number: int, count: int) -> DataLoader:
-        """A loader of the same batches that gives only one of several parts of each, equal in size to within one example."""
+    def sharded(self, index: int, count: int) -> DataLoader:
+        """A loader that returns one of `count` parts of each batch. The sizes of the parts differ by at most one example."""
         loader = copy.copy(self)
-        loader.part = number, count
+        loader.shard = index, count
         return loader
 
-    def share(self, it: int) -> float:
-        """The share of batch `it` of an epoch that the loader gives of it: 1 unless the batches are divided."""
-        number, count = self.part
+    def shard_fraction(self, it: int) -> float:
+        """The fraction of the examples of batch `it` that the loader returns: 1 unless the loader is sharded."""
+        index, count = self.shard
         whole = min(self.batch_size, len(self.dataset) - it * self.batch_size)
-        return (whole // count + (number < whole % count)) / whole
+        return (whole // count + (index < whole % count)) / whole
 
-    def _own(self, batch: torch.Tensor) -> torch.Tensor:
-        """The part of a batch that the loader gives."""
-        number, count = self.part
-        return batch if count == 1 else batch.tensor_split(count)[number]
+    def _shard_of(self, batch: torch.Tensor) -> torch.Tensor:
+        """The part of a batch that the loader returns."""
+        index, count = self.shard
+        return batch if count == 1 else batch.tensor_split(count)[index]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One pass in the order of the dataset, in batches of another size, for evaluation."""
+        """All batches in the order of the dataset, with another batch size, for evaluation."""
         for examples, labels in zip(self.examples.split(batch_size), self.labels.split(batch_size), strict=True):
-            yield self._own(examples), self._own(labels)
+            yield self._shard_of(examples), self._shard_of(labels)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The shuffled batches of an epoch, from batch `start` on; a batch of everything is the dataset as it stands, unless augmented."""
+        """The shuffled batches of an epoch, from batch `start` on.
+
+        A batch of the complete dataset is not shuffled, unless there is an augmentation.
+        """
         augmentation = self.dataset.augmentation
         if augmentation is None and self.batch_size >= len(self.dataset):
-            yield from [(self._own(self.examples), self._own(self.labels))][start:]
+            yield from [(self._shard_of(self.examples), self._shard_of(self.labels))][start:]
             return
         images = functools.partial(self.examples.index_select, 0) if augmentation is None else augmentation.epoch(self.seed, epoch)
-        for indices in map(self._own, _without_waiting(self.order(epoch), self.labels.device).split(self.batch_size)[start:]):
+        for indices in map(self._shard_of, _move_async(self.order(epoch), self.labels.device).split(self.batch_size)[start:]):
             yield images(indices).to(self.examples.dtype), self.labels[indices]
 
     def order(self, epoch: int) -> torch.Tensor:
-        """The places of the examples in the order of an epoch, `[n]` on the CPU."""
+        """The indices of the examples in the order of an epoch, `[n]` on the CPU."""
         generator = torch.Generator().manual_seed(derive(self.seed, "data order", epoch))
         return torch.randperm(len(self.dataset), generator=generator)
 
 
 class Loaders(NamedTuple):
-    """The loader of the training set, and that of the test set."""
+    """The loaders of the training set and the test set."""
 
     train: DataLoader
     test: DataLoader
 
 
-def _without_waiting(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Values from the CPU on a device; where that is a GPU, the CPU does not wait for what it is doing."""
+def _move_async(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Moves values from the CPU to a device; the CPU does not wait for a GPU to finish its work."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 class ImageDataset(Dataset):
-    """Images with class labels. A subclass names the sizes and says how to read them.
+    """Images with class labels. A subclass defines the following attributes and how to read the images.
 
-    `mean` and `std` `[channels]` are of pixels on a scale from 0 to 1, which `white` is; `is_augmented` says whether training sees random
-    crops and mirror images.
+    `mean` and `std` `[channels]` are those of the pixels divided by `max_value`. `is_augmented` is True if training uses random crops and
+    mirror images.
     """
 
     image_shape: tuple[int, int, int]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    white: int = 255
+    max_value: int = 255
     is_augmented = False
 
     @staticmethod
     @abc.abstractmethod
     def read(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels `[n, channels, height, width]`, uint8, and labels `[n]`, int64."""
+        """Reads pixels `[n, channels, height, width]` (uint8) and labels `[n]` (int64)."""
 
     @classmethod
     def load(cls, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardised images `[n, channels, height, width]` and labels `[n]`, none of them transformed."""
+        """Standardised, untransformed images `[n, channels, height, width]` and labels `[n]`."""
         pixels, labels = cls.read(train)
         return standardise(pixels, *cls.moments(pixels.device)), labels
 
     @classmethod
     def moments(cls, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of the pixels as they are, `[channels, 1, 1]` each."""
-        return channel_moments(cls.mean, cls.std, cls.white, device)
+        """Mean and standard deviation of the pixels that `read` returns, `[channels, 1, 1]` each."""
+        return channel_moments(cls.mean, cls.std, cls.max_value, device)
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> ImageDataset:
         pixels, labels = cls.read(train)
-        kept, labels = transformations.choose(dataset_hparams, train, labels, cls.classes)
+        kept, labels = transformations.select_examples(dataset_hparams, train, labels, cls.classes)
         device = get_platform().torch_device
         pixels, labels, moments = pixels[kept].to(device), labels.to(device), cls.moments(device)
 
-        def finish(pixels: torch.Tensor, places: torch.Tensor | slice) -> torch.Tensor:
-            return transformations.apply(dataset_hparams, train, standardise(pixels, *moments), labels[places])
+        def finish(pixels: torch.Tensor, indices: torch.Tensor | slice) -> torch.Tensor:
+            return transformations.apply(dataset_hparams, train, standardise(pixels, *moments), labels[indices])
 
         augmentation = None
         if train and cls.is_augmented and not dataset_hparams.do_not_augment:
@@ -181,36 +185,44 @@ class ImageDataset(Dataset):
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams | None = None) -> tuple[int, int]:
-        classes = cls.classes if dataset_hparams is None else transformations.outputs(dataset_hparams, cls.classes)
+        classes = cls.classes if dataset_hparams is None else transformations.output_count(dataset_hparams, cls.classes)
         return math.prod(cls.image_shape), classes
 
 
-def channel_moments(mean: Sequence[float], std: Sequence[float], white: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel, given on a scale from 0 to 1, on that of pixels: `[channels, 1, 1]` each."""
-    return tuple((white * torch.tensor(values, dtype=torch.float64)).view(-1, 1, 1).to(device, torch.float32) for values in (mean, std))
+def channel_moments(mean: Sequence[float], std: Sequence[float], max_value: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel, multiplied by the maximum value of a pixel: `[channels, 1, 1]` each."""
+
+    def scaled(values: Sequence[float]) -> torch.Tensor:
+        return (max_value * torch.tensor(values, dtype=torch.float64)).view(-1, 1, 1).to(device, torch.float32)
+
+    return scaled(mean), scaled(std)
 
 
 def standardise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Pixels `[n, channels, height, width]` less the mean of their channel, over its standard deviation: float32."""
+    """Subtracts the mean of each channel from pixels `[n, channels, height, width]` and divides by its standard deviation: float32."""
     return pixels.float().sub_(mean).div_(std)
 
 
-def read_with_torchvision(name: str, train: bool) -> torch.utils.data.Dataset:
-    """A dataset of torchvision's from the dataset folder, downloaded first when it is not there.
+class _TorchvisionDataset(Protocol):
+    """The attributes that the datasets of torchvision have in common."""
+
+    data: torch.Tensor | np.ndarray
+    targets: torch.Tensor | list[int]
+
+
+def read_with_torchvision(name: str, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pixels and labels of a dataset of torchvision, in its layout. Missing files are downloaded to the dataset folder.
 
     Raises:
-        ConfigError: torchvision does not fit the installed torch, or the files are neither there nor to be had.
+        ConfigError: torchvision does not match the installed torch, or the files are missing or damaged and cannot be downloaded.
     """
     if get_platform().world_size > 1:
-        get_platform().on_primary(lambda: _has_been_read(name, train))  # the other processes find what it has downloaded
-    return _read(name, train)
+        get_platform().on_primary(lambda: len(_open_with_torchvision(name, train).data))  # downloads the files before the others read them
+    dataset = _open_with_torchvision(name, train)
+    return torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
 
 
-def _has_been_read(name: str, train: bool) -> bool:
-    return len(_read(name, train)) > 0
-
-
-def _read(name: str, train: bool) -> torch.utils.data.Dataset:
+def _open_with_torchvision(name: str, train: bool) -> _TorchvisionDataset:
     root = get_platform().dataset_root
     try:
         return getattr(imports.torchvision().datasets, name)(root, train=train, download=True)

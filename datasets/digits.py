@@ -1,4 +1,4 @@
-"""1,797 handwritten digits of 8x8 pixels (Alpaydin & Kaynak 1998, the test part of the UCI set), as they come inside scikit-learn."""
+"""1,797 handwritten digits of 8x8 pixels (Alpaydin & Kaynak 1998, the test part of the UCI set), read with scikit-learn."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ class Dataset(base.ImageDataset):
     """A fixed split of 1,437 images for training and 360 for test."""
 
     image_shape, classes = (1, 8, 8), 10
-    mean, std, white = (4.886 / 16,), (6.014 / 16,), 16  # of the training pixels
+    mean, std, max_value = (4.886 / 16,), (6.014 / 16,), 16  # of the training pixels
 
     @staticmethod
     def read(train: bool) -> tuple[torch.Tensor, torch.Tensor]:

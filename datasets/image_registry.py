@@ -1,6 +1,7 @@
-"""Every dataset of images. A new one is a module with the classes Dataset and DataLoader, and a line here.
+"""The tables of all image datasets. To add one, write a module with the classes Dataset and DataLoader, and add a row here.
 
-Those held in memory serve as queries and masks as well.
+Datasets in memory (`registered_images`) are also query policies and can be used by `--boruta`; datasets that are read for every batch
+(`streamed_images`) cannot.
 """
 
 from __future__ import annotations
@@ -17,6 +18,6 @@ streamed_images = {"imagenet": imagenet}
 
 
 def image_shape(dataset_name: str | None) -> tuple[int, int, int] | None:
-    """Channels, height and width of a dataset's images; None for what is no dataset of images."""
-    module = (registered_images | streamed_images).get(dataset_name)
-    return module and module.Dataset.image_shape
+    """Channels, height and width of the images of a dataset; None if the name is not that of an image dataset."""
+    modules = registered_images | streamed_images
+    return None if dataset_name is None or dataset_name not in modules else modules[dataset_name].Dataset.image_shape

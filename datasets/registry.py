@@ -1,4 +1,4 @@
-"""Every dataset, and the way to a loader. A new one of images is a line in `image_registry`; any other is a line here."""
+"""The table of all datasets, and functions that build loaders. Image datasets are added in `image_registry`, all others here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ registered_datasets = {
 
 
 def choices() -> dict[str, Sequence[str]]:
-    """What the fields of DatasetHparams with a closed list accept, for help."""
+    """The valid values of those fields of DatasetHparams that have a fixed list of values, for help texts."""
     return {
         "dataset_name": list(registered_datasets),
         "datagen": list(datagen.registered_policies),
@@ -29,23 +29,23 @@ def choices() -> dict[str, Sequence[str]]:
 
 
 def check(dataset_hparams: DatasetHparams) -> None:
-    """Raises a ConfigError for a dataset that does not exist, or that cannot be transformed as is asked for."""
+    """Raises a ConfigError if the dataset does not exist, or if the transformations do not apply to it."""
     if dataset_hparams.dataset_name not in registered_datasets:
         raise unknown("--dataset_name", dataset_hparams.dataset_name, registered_datasets)
     image = image_shape(dataset_hparams)
     if image is None:
-        transformations.refuse(dataset_hparams)
+        transformations.check_unused(dataset_hparams)
     else:
         transformations.check(dataset_hparams, *image[1:])
 
 
 def get(dataset_hparams: DatasetHparams, train: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32) -> base.DataLoader:
-    """The loader of a dataset's training or test set.
+    """The loader of the training or the test set of a dataset.
 
     Args:
-        dataset_hparams: which dataset, and the batch size.
-        train: whether the training set is meant.
-        seed: the run's; it decides the order of the examples, and the queries where they are random.
+        dataset_hparams: the hyperparameters of the dataset.
+        train: True for the training set, False for the test set.
+        seed: the seed of the run; it determines the order of the examples and random queries.
         dtype: the number format of examples and real-valued targets.
     """
     module = registered_datasets[dataset_hparams.dataset_name]
@@ -53,24 +53,24 @@ def get(dataset_hparams: DatasetHparams, train: bool = True, seed: int = 0, dtyp
 
 
 def get_both(dataset_hparams: DatasetHparams, training_hparams: TrainingHparams, seed: int) -> tuple[base.DataLoader, base.DataLoader]:
-    """The loaders of the training and the test set, in the precision and the data order of a training run."""
+    """The loaders of the training and the test set, with the precision and the order of the examples of a training run."""
     dtype = getattr(torch, training_hparams.stored_precision)
-    train, test = (get(dataset_hparams, part, seed, dtype) for part in (True, False))
+    train, test = (get(dataset_hparams, is_train, seed, dtype) for is_train in (True, False))
     if training_hparams.data_order_seed is not None:
         train.seed = training_hparams.data_order_seed
     return train, test
 
 
 def shape(dataset_hparams: DatasetHparams) -> tuple[int, int]:
-    """Values an example, and outputs that a model needs."""
+    """The number of values of an example, and the number of outputs that a model needs."""
     return registered_datasets[dataset_hparams.dataset_name].Dataset.shape(dataset_hparams)
 
 
 def image_shape(dataset_hparams: DatasetHparams) -> tuple[int, int, int] | None:
-    """Channels, height and width of an example; None where the examples are rows of values."""
+    """Channels, height and width of an example; None if the examples are not images."""
     return image_registry.image_shape(dataset_hparams.dataset_name)
 
 
 def num_classes(dataset_hparams: DatasetHparams) -> int:
-    """Outputs that a model of this dataset needs."""
+    """The number of outputs that a model needs."""
     return shape(dataset_hparams)[1]

@@ -1,8 +1,8 @@
-"""The built-in transformations of image datasets. All but the order of the examples follows from `--transformation_seed`.
+"""The built-in transformations of image datasets.
 
-What a dataset *is* (which examples are kept, with which labels; blur and rotation) follows from that seed alone, so that runs with
-different seeds share it. Crops and mirroring are drawn anew in every epoch, from the run's seed as well. Images are `[n, channels, height,
-width]`, and every function acts on all of them at once.
+Subsampling, random labels and rotations depend on `--transformation_seed` only, so that runs with different seeds train on the same
+dataset. Random crops and mirroring change in every epoch and depend on the seed of the run as well. Images are `[n, channels, height,
+width]`; every function transforms all of them together.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from foundations.seeds import derive
 
-NAMES = (
+FIELDS = (
     "do_not_augment",
     "transformation_seed",
     "subsample_fraction",
     "random_labels_fraction",
     "unsupervised_labels",
     "blur_factor",
-)  # of the hyperparameters
-TURNS = 4  # classes of unsupervised rotation
-MARGIN = 4  # black pixels on each side that a random crop may reach into
+)  # the hyperparameters in DatasetHparams
+ROTATIONS = 4  # classes of the rotation task
+PADDING = 4  # black pixels that are added on each side before a random crop
 
 
 def check(hparams: DatasetHparams, height: int, width: int) -> None:
-    """Raises a ConfigError unless images of this size can be transformed so."""
+    """Raises a ConfigError unless the transformations can be applied to images of this size."""
     if hparams.blur_factor is not None and hparams.blur_factor > min(height, width):
         size = f"the images of {hparams.dataset_name} have {height}x{width} pixels"
         raise ConfigError(f"--blur_factor: {hparams.blur_factor} is out of range; {size}; valid: 1 to {min(height, width)}")
 
 
-def refuse(hparams: DatasetHparams) -> None:
-    """Raises a ConfigError for any transformation, on behalf of a dataset that is not one of images."""
-    for name in NAMES:
+def check_unused(hparams: DatasetHparams) -> None:
+    """Raises a ConfigError if a transformation is set; used for datasets that do not consist of images."""
+    for name in FIELDS:
         if getattr(hparams, name) != getattr(DatasetHparams, name):
-            raise ConfigError(f"--{name}: goes with datasets of images only, not with --dataset_name {hparams.dataset_name}")
+            raise ConfigError(f"--{name}: applies to image datasets only, not to --dataset_name {hparams.dataset_name}")
 
 
 def seed_of(hparams: DatasetHparams) -> int:
-    """The seed that all transformations are drawn from."""
+    """The seed of all transformations."""
     return hparams.transformation_seed or 0
 
 
-def outputs(hparams: DatasetHparams, classes: int) -> int:
-    """Outputs that a model needs for images of so many classes."""
-    return classes if hparams.unsupervised_labels is None else TURNS
+def output_count(hparams: DatasetHparams, classes: int) -> int:
+    """The number of outputs that a model needs if the images have so many classes."""
+    return classes if hparams.unsupervised_labels is None else ROTATIONS
 
 
-def choose(hparams: DatasetHparams, train: bool, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which examples there are, and what they are to be taken for.
+def select_examples(hparams: DatasetHparams, train: bool, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Selects the examples of a dataset and assigns their labels.
 
     Args:
-        hparams: the transformations. Random labels and subsampling are of the training set, rotation is of both.
-        train: whether the training set is meant.
+        hparams: the transformations. Random labels and subsampling apply to the training set, rotation to both sets.
+        train: True for the training set, False for the test set.
         labels: the true classes, `[n]`.
-        classes: how many there are.
+        classes: the number of classes.
 
     Returns:
-        The places `[m]` of the examples that are kept, in order, and their labels `[m]`. A share of n is rounded up.
+        The indices `[m]` of the selected examples in ascending order, and their labels `[m]`. Fractions of n are rounded up.
     """
     seed, kept = seed_of(hparams), torch.arange(len(labels))
     if train and hparams.random_labels_fraction is not None:
@@ -76,65 +76,64 @@ def choose(hparams: DatasetHparams, train: bool, labels: torch.Tensor, classes: 
         kept = _draw(len(labels), hparams.subsample_fraction, generator).sort().values
     if hparams.unsupervised_labels is not None:
         generator = torch.Generator().manual_seed(derive(seed, "rotation", train))
-        labels = torch.randint(TURNS, labels.shape, generator=generator)
+        labels = torch.randint(ROTATIONS, labels.shape, generator=generator)
     return kept, labels[kept]
 
 
 def _draw(count: int, fraction: float, generator: torch.Generator) -> torch.Tensor:
-    """A share of the numbers below `count`, in random order."""
-    exact = Fraction(repr(fraction))  # a tenth of ten is one, and not what follows from the binary fraction nearest to a tenth
+    """A fraction of the numbers 0 to `count - 1`, in random order."""
+    exact = Fraction(repr(fraction))  # decimal, because 0.07 * 100 in floating point would be rounded up to 8
     return torch.randperm(count, generator=generator)[: math.ceil(exact * count)]
 
 
 def apply(hparams: DatasetHparams, train: bool, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The images of some examples, blurred and turned as their labels `[n]` say, in this order."""
+    """Blurs images, then rotates them by their labels `[n]`, if the hyperparameters say so."""
     if train and hparams.blur_factor is not None:
         images = blur(images, hparams.blur_factor)
     return images if hparams.unsupervised_labels is None else rotate(images, labels)
 
 
 def blur(images: torch.Tensor, factor: int) -> torch.Tensor:
-    """Images without what is lost in shrinking them by a factor, with bilinear interpolation both ways."""
+    """Shrinks images by a factor and enlarges them again, with bilinear interpolation."""
     height, width = images.shape[2:]
     small = F.interpolate(images, (height // factor, width // factor), mode="bilinear", antialias=True)
     return F.interpolate(small, (height, width), mode="bilinear")
 
 
 def rotate(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Square images, each turned counterclockwise by its number of quarter turns `[n]`."""
+    """Rotates square images counterclockwise, each by its number of quarter turns `[n]`."""
     size = images.shape[-1]
-    places = torch.arange(size**2, device=images.device).view(size, size)
-    sources = torch.stack([places.rot90(turn).flatten() for turn in range(TURNS)])  # of each pixel, for each number of turns
+    indices = torch.arange(size**2, device=images.device).view(size, size)
+    sources = torch.stack([indices.rot90(turn).flatten() for turn in range(ROTATIONS)])  # [ROTATIONS, pixels]: where each pixel comes from
     return images.flatten(2).gather(2, sources[turns, None].expand(-1, images.shape[1], -1)).view_as(images)
 
 
 class CropAndFlip:
-    """The standard augmentation of small images: mirrored or not, and shifted by up to MARGIN pixels each way, with black where they end.
+    """The standard augmentation of small images: random mirroring, and random shifts by up to PADDING pixels with black beyond the edges.
 
-    The pixels are kept as bytes, with their margin and beside their mirror images, so that a batch is one read from the view of all
-    windows, whatever its shifts.
+    The padded images and their mirror images stay in memory as bytes. A batch is one indexing operation on the view of all windows.
 
     Args:
-        pixels: of the training set, uint8.
-        finish: makes a network's input of the pixels `[b, ...]` of the examples at some places `[b]`.
-        seed: that of the transformations.
+        pixels: the pixels of the training set, uint8.
+        finish: a function that maps the pixels `[b, ...]` and the indices `[b]` of examples to the input of a network.
+        seed: the seed of the transformations.
     """
 
     def __init__(self, pixels: torch.Tensor, finish: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], seed: int):
         height, width = pixels.shape[2:]
-        padded = F.pad(pixels, [MARGIN] * 4)
+        padded = F.pad(pixels, [PADDING] * 4)
         both = torch.stack([padded, padded.flip(-1)])
         self._windows = both.unfold(3, height, 1).unfold(4, width, 1)  # [2, n, channels, shifts down, shifts right, height, width]
         self._finish, self._seed = finish, seed
 
     def epoch(self, seed: int, epoch: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Draws for every example of an epoch; what it returns maps the places of examples to their images in this epoch."""
+        """Draws the crops of an epoch. Returns a function that maps the indices of examples to their augmented images."""
         _, count, _, down, right, *_ = self._windows.shape
         generator = torch.Generator().manual_seed(derive(seed, "augmentation", self._seed, epoch))
         draws = [torch.randint(choices, (count,), generator=generator).to(self._windows.device) for choices in (2, down, right)]
 
-        def images(places: torch.Tensor) -> torch.Tensor:
-            mirrored, top, left = (draw[places] for draw in draws)
-            return self._finish(self._windows[mirrored, places, :, top, left], places)
+        def images(indices: torch.Tensor) -> torch.Tensor:
+            mirrored, top, left = (draw[indices] for draw in draws)
+            return self._finish(self._windows[mirrored, indices, :, top, left], indices)
 
         return images

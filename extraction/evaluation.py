@@ -183,7 +183,7 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
         students=StudentsSummary(len(result.losses), result.losses, result.students_file),
         act_fun=result.model_hparams.act_fun,
         model_name=result.model_hparams.model_name,
-        model_path=models.last_file(result.fit.location),
+        model_path=models.latest_weights_file(result.fit.location),
         certificate=certificate,
         seconds={},
     )

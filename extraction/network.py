@@ -173,12 +173,12 @@ def contributions(network: Perceptron, depth: int, queries: torch.Tensor) -> tor
     """
     probes = some_of(queries)
     activations = network.activations(probes, depth)
-    outputs = network.outputs_of(activations, depth)
+    outputs = network.forward_from(activations, depth)
     changes = []
     for neuron in range(activations.shape[-1]):
         held = activations.clone()
         held[..., neuron] = activations[..., neuron].mean(-1, keepdim=True)
-        changes.append((network.outputs_of(held, depth) - outputs).square().sum(-1).mean(-1).sqrt())
+        changes.append((network.forward_from(held, depth) - outputs).square().sum(-1).mean(-1).sqrt())
     return torch.stack(changes, -1)
 
 

@@ -140,11 +140,13 @@ class ExtractionRunner(Runner):
         """Judges a reconstruction, and writes its report."""
         from extraction import certificate, evaluation, plotting
         from extraction.network import Layers
+        from models.mlp import FullyConnected
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
+            assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             content = evaluation.report_on(session, result, teacher, certified)
         with watch("pictures"):
             true = Layers.of(teacher) if teacher else None
@@ -213,7 +215,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         if getattr(desc.model_hparams, frozen):
             raise ConfigError(f"--{frozen}: frozen weights cannot become the teacher's; leave the flag out")
     dataset_hparams, shape, teacher, prepare = training_job.check(desc, job)
-    if teacher.model_hparams and models.outline(teacher.model_hparams).channels is not None:
+    if teacher.model_hparams and models.meta_model(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:
         boruta.check(h.boruta, shape[0])

@@ -150,7 +150,7 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     Raises:
         ConfigError: the students share too little.
     """
-    students_file = os.path.basename(models.last_file(session.students_location))
+    students_file = os.path.basename(models.latest_weights_file(session.students_location))
     losses = individual_losses(students.to(session.queries), session.loaders.train)
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)

@@ -128,7 +128,7 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
     location, hparams = session.students_location, session.desc.training_hparams
     students = new_students(session.desc.model_hparams, session.answers.shape[1], session.seed)
     standard_train(hparams, students, loaders, location, plan)
-    weights = os.path.basename(models.last_file(location)).removesuffix(".pth")
+    weights = os.path.basename(models.latest_weights_file(location)).removesuffix(".pth")
     polish(session, students, loaders, hparams, paths.polish(location, weights))
     return students
 

@@ -154,7 +154,7 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     if desc.pretrain_desc is not None:
         check_training(desc.pretrain_training_hparams, f"{PRETRAIN}_")
     dataset_hparams, shape, _, prepare = training_job.check(desc, job)
-    pruning.check(desc.pruning_hparams, models.outline(desc.model_hparams, shape[1]))
+    pruning.check(desc.pruning_hparams, models.meta_model(desc.model_hparams, shape[1]))
     if desc.pretrain_desc is None:
         return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, prepare
     try:

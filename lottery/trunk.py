@@ -109,7 +109,7 @@ class Trunk:
 
     def outline(self) -> Model:
         """The network without weights."""
-        return models.outline(self.desc.model_hparams, self.shape[1])
+        return models.meta_model(self.desc.model_hparams, self.shape[1])
 
     def new(self, seed: int) -> Model:
         """The network with fresh weights."""

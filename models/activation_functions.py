@@ -1,4 +1,4 @@
-"""The activation functions of the hidden layers. A new one is a row here and a row in `extraction/symmetry.py`."""
+"""Activation functions of the hidden layers. To add one, add a row here and a row in `extraction/symmetry.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foundations.errors import unknown
 ActivationFunction = Callable[[torch.Tensor], torch.Tensor]
 
 LEAKY_SLOPE = 0.01
-WIDEST, STEP = 8.0, 1 / 128  # of the grid that the mean is computed on, in standard deviations
+GRID_LIMIT, GRID_STEP = 8.0, 1 / 128  # the grid for the Gaussian mean, in standard deviations
 
 
 def leaky_relu(x: torch.Tensor) -> torch.Tensor:
@@ -23,7 +23,7 @@ def leaky_relu(x: torch.Tensor) -> torch.Tensor:
 
 
 def g(x: torch.Tensor) -> torch.Tensor:
-    """sigmoid(4x) + softplus(x): smooth, and without any symmetry (Simsek et al. 2021)."""
+    """sigmoid(4x) + softplus(x): a smooth function without symmetry (Simsek et al. 2021)."""
     return torch.sigmoid(4 * x) + F.softplus(x)
 
 
@@ -41,10 +41,10 @@ activation_functions: dict[str, ActivationFunction] = {
 
 
 def get(name: str) -> ActivationFunction:
-    """The function of a name.
+    """The activation function with this name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no activation function has this name.
     """
     if name not in activation_functions:
         raise unknown("--act_fun", name, activation_functions)
@@ -52,8 +52,8 @@ def get(name: str) -> ActivationFunction:
 
 
 @functools.cache
-def centre(name: str) -> float:
-    """The mean of a function over standard normal inputs, to five digits, and 0 where it is odd."""
-    z = torch.arange(-WIDEST, WIDEST + STEP, STEP, dtype=torch.float64)
+def gaussian_mean(name: str) -> float:
+    """The mean of an activation function over standard normal inputs, to five digits; exactly 0 for odd functions."""
+    z = torch.arange(-GRID_LIMIT, GRID_LIMIT + GRID_STEP, GRID_STEP, dtype=torch.float64)
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-    return round(float((get(name)(z) * density).sum()) * STEP, 6)
+    return round(float((get(name)(z) * density).sum()) * GRID_STEP, 6)

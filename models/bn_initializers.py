@@ -1,4 +1,4 @@
-"""How BatchNorm layers begin. A function here is a value of `--batchnorm_init`; it is applied to every module of a model."""
+"""Initialisers of BatchNorm layers. Each function is a value of `--batchnorm_init` and is applied to every module of a model."""
 
 from torch import nn
 

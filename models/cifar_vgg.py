@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models import activation_functions
+from models import activation_functions, base
 from models.convolutional import CifarConvolutional
 
-FILTERS = (64, 128, 256, 512, 512)  # of the five stages, between which pooling halves the image
-CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in them, by depth
+FILTERS = (64, 128, 256, 512, 512)  # of the five stages; pooling between the stages halves height and width
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by depth: convolutions in each stage
 
 
 class Layer(nn.Module):
-    """A convolution, BatchNorm and the activation function: `[B, inputs, H, W]` to `[B, outputs, H, W]`."""
+    """A convolution, BatchNorm and the activation function: maps `[B, inputs, H, W]` to `[B, outputs, H, W]`."""
 
     def __init__(self, inputs: int, outputs: int, act_fun: str):
         super().__init__()
@@ -26,15 +26,17 @@ class Layer(nn.Module):
 
 
 class Model(CifarConvolutional):
-    """D layers with weights: convolutions in five stages, then one linear layer on the mean of what is left of the image.
+    """Convolutions in five stages, then global average pooling and one linear layer.
 
-    State-dict keys: `layers.<i>.conv.*` and `layers.<i>.bn.*`, where i counts the poolings as well, then `fc.*`, as in OpenLTH.
+    D counts three linear layers, as in the paper.
+
+    State-dict keys: `layers.<i>.conv.*` and `layers.<i>.bn.*`, where i counts convolutions and poolings, then `fc.*`, as in OpenLTH.
     """
 
-    family, member = "cifar_vgg", "_16"
+    family, default_suffix = "cifar_vgg", "_16"
     depths, width = "11 | 13 | 16 | 19", None
 
-    def __init__(self, depth, width, act_fun, initializer, outputs):
+    def __init__(self, depth: int, width: int | None, act_fun: str, initializer: base.Initializer, outputs: int):
         super().__init__(depth, width, act_fun, initializer, outputs)
         self.layers, channels = nn.Sequential(), self.channels
         for filters, convolutions in zip(FILTERS, CONVOLUTIONS[depth], strict=True):

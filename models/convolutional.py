@@ -1,4 +1,4 @@
-"""The base of the convolutional families: names `<family>_D` and `<family>_D_W`, a depth and perhaps a width, and defaults."""
+"""The base class of the convolutional families. Their names are `<family>_D` or `<family>_D_W` with depth D and width W."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from models import base
 
 
 class Convolutional(base.Model):
-    """A network for colour images of any size. A subclass that says the following is a family."""
+    """A network for colour images of any size. A subclass that defines the following attributes is a family."""
 
-    family: str  # what its names begin with
-    member: str  # the rest of the name that the bare family name stands for
-    depths: str  # which depths there are, in words
-    width: int | None  # filters of the first block where a name does not say; None where no name may
-    outputs: int
-    dataset: str  # what it is trained on by default, and how
+    family: str  # the prefix of the names
+    default_suffix: str  # the bare family name stands for the family name with this suffix
+    depths: str  # the valid depths, as text for error messages
+    width: int | None  # the default number of filters of the first block; None if names cannot contain a width
+    outputs: int  # the default number of outputs
+    dataset: str  # here and below: defaults of training
     batch_size: int
     lr: float
     training_steps: str
@@ -34,7 +34,7 @@ class Convolutional(base.Model):
     @staticmethod
     @abc.abstractmethod
     def has_depth(depth: int) -> bool:
-        """Whether there is a member of this depth."""
+        """Whether the family has a network of this depth."""
 
     @property
     def channels(self) -> int:
@@ -42,7 +42,7 @@ class Convolutional(base.Model):
 
     @classmethod
     def parse(cls, model_name: str) -> tuple[int, int | None] | None:
-        """Depth and width that a name stands for; None where it is no name of this family."""
+        """The depth and the width in a name; None if the name is not valid in this family."""
         match = re.fullmatch(rf"{cls.family}_([1-9]\d*)(?:_([1-9]\d*))?", model_name)
         if match is None or not cls.has_depth(int(match[1])) or (match[2] and cls.width is None):
             return None
@@ -58,11 +58,16 @@ class Convolutional(base.Model):
 
     @classmethod
     def default_members(cls) -> dict[str, str]:
-        return {cls.family: cls.family + cls.member}
+        return {cls.family: cls.family + cls.default_suffix}
 
     @classmethod
-    def get_model_from_name(cls, model_name, initializer, outputs=None, act_fun="relu") -> Convolutional:
-        return cls(*cls.parse(model_name), act_fun, initializer, outputs or cls.outputs)
+    def get_model_from_name(
+        cls, model_name: str, initializer: base.Initializer, outputs: int | None = None, act_fun: str = "relu"
+    ) -> Convolutional:
+        parsed = cls.parse(model_name)
+        assert parsed is not None  # the name is valid
+        depth, width = parsed
+        return cls(depth, width, act_fun, initializer, outputs or cls.outputs)
 
     @classmethod
     def default_hparams(cls, model_name: str) -> DefaultHparams:
@@ -83,7 +88,7 @@ class Convolutional(base.Model):
 
 
 class CifarConvolutional(Convolutional):
-    """What the families for CIFAR-10 have in common: ten classes, and the schedule of He et al. (2016)."""
+    """The base class of the families for CIFAR-10: ten classes, and the schedule of He et al. (2016)."""
 
     outputs = 10
     dataset, batch_size = "cifar10", 128

@@ -6,7 +6,7 @@ from models.mlp import FullyConnected
 class Model(FullyConnected):
     """64 inputs, 10 outputs."""
 
-    family, member = "digits_lenet", "_16"
+    family, default_suffix = "digits_lenet", "_16"
     inputs, outputs = 64, 10
     dataset = "digits"
-    students, queries = "(10)_64", "digits+random"
+    students_suffix, students_queries = "(10)_64", "digits+random"

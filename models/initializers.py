@@ -1,6 +1,6 @@
-"""How kernels begin. A function here is a value of `--model_init`; it is applied to every module of a model.
+"""Weight initialisers. Each function is a value of `--model_init` and is applied to every module of a model.
 
-`kernels` gives a module's own kernels one network at a time, so that one function serves plain layers and stacked ones alike.
+`kernels` iterates over the kernels of a module, one network at a time, so that the same function initialises plain and stacked layers.
 """
 
 import torch

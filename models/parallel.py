@@ -1,7 +1,7 @@
-"""Layers for N networks at once: one tensor with a leading axis, never a loop over networks.
+"""Layers of N networks that are computed together: their parameters have one more axis, and there is no loop over networks.
 
-Axes: N networks, B batch, I inputs, O outputs of a layer. A shared input `[B, I]` goes to all networks; from the first layer on,
-activations are `[N, B, O]`.
+Axes: N networks, B batch, I inputs, O outputs of a layer. All networks receive the same input `[B, I]`; the activations of all layers are
+`[N, B, O]`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 
 
 class Linear(nn.Module):
-    """N affine maps side by side: weight `[N, I, O]`, bias `[N, 1, O]`."""
+    """N affine maps: weight `[N, I, O]`, bias `[N, 1, O]`."""
 
     def __init__(self, networks: int, in_features: int, out_features: int):
         super().__init__()
@@ -33,7 +33,7 @@ KERNEL_LAYERS = (Linear, nn.Linear, nn.Conv2d)
 
 
 def kernels(module: nn.Module) -> Iterator[torch.Tensor]:
-    """The kernels that a module holds itself, one network at a time, each `[fan_out, fan_in, ...]`, as views that may be written to."""
+    """The kernels of a module, without those of its submodules, one network at a time: writable views `[fan_out, fan_in, ...]`."""
     if isinstance(module, Linear):
         yield from (weight.T for weight in module.weight.data)
     elif isinstance(module, (nn.Linear, nn.Conv2d)):

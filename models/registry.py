@@ -1,4 +1,4 @@
-"""Every model family, and the ways to a model: by name, or from a file."""
+"""The table of all model families. Builds models from their names and loads them from files."""
 
 from __future__ import annotations
 
@@ -42,48 +42,49 @@ registered_models: list[type[base.Model]] = [
     mlp.Model,
     students.Model,
 ]
-LONGEST_NAME = 1000  # characters
+MAX_NAME_LENGTH = 1000  # characters
 
 
-def functions(module: types.ModuleType) -> dict[str, base.Initializer]:
-    """The functions that a module of initializers defines, by name."""
+def initializers_in(module: types.ModuleType) -> dict[str, base.Initializer]:
+    """The initialisers that a module defines, by name."""
     return dict(inspect.getmembers(module, lambda value: inspect.isfunction(value) and value.__module__ == module.__name__))
 
 
 def choices() -> dict[str, list[str]]:
-    """What the fields of ModelHparams with a closed list accept, for help."""
+    """The valid values of those fields of ModelHparams that have a fixed list of values, for help texts."""
     return {
         "model_name": [rule for family in registered_models for rule in family.name_rules()],
-        "model_init": list(functions(initializers)),
-        "batchnorm_init": list(functions(bn_initializers)),
+        "model_init": list(initializers_in(initializers)),
+        "batchnorm_init": list(initializers_in(bn_initializers)),
         "act_fun": list(activation_functions.activation_functions),
     }
 
 
 def default_members() -> dict[str, str]:
-    """The model that the bare name of each family stands for."""
+    """For each bare family name, the full name of its default model."""
     return {bare: member for family in registered_models for bare, member in family.default_members().items()}
 
 
 def resolve(model_name: str, flag: str = "--model_name") -> str:
-    """The full name of a model: a bare family name becomes the family's default member.
+    """The full name of a model: a bare family name is replaced by the name of the default model of this family.
 
     Raises:
-        ConfigError: no family has such a name. Where it begins like a family's, the error has that family's rule alone.
+        ConfigError: the name is not valid. If it begins with the name of a family, the error shows the patterns of this family only.
     """
-    if len(model_name) > LONGEST_NAME:
-        raise ConfigError(f"{flag}: {model_name[:20]!r}... is no model: it has {len(model_name):,} characters; valid: up to {LONGEST_NAME}")
+    if len(model_name) > MAX_NAME_LENGTH:
+        size = f"it has {len(model_name):,} characters; valid: up to {MAX_NAME_LENGTH}"
+        raise ConfigError(f"{flag}: {model_name[:20]!r}... is not a model: {size}")
     members = default_members()
     name = members.get(model_name, model_name)
     if not any(family.is_valid_model_name(name) for family in registered_models):
-        meant = [family for family in registered_models if re.match(rf"({'|'.join(family.default_members())})[_(]", model_name)]
-        rules = ", ".join(rule for family in meant or registered_models for rule in family.name_rules())
-        raise ConfigError(f"{flag}: {model_name!r} is no model{did_you_mean(model_name, [*members, *members.values()])}; valid: {rules}")
+        similar = [family for family in registered_models if re.match(rf"({'|'.join(family.default_members())})[_(]", model_name)]
+        rules = ", ".join(rule for family in similar or registered_models for rule in family.name_rules())
+        raise ConfigError(f"{flag}: {model_name!r} is not a model{did_you_mean(model_name, [*members, *members.values()])}; valid: {rules}")
     return name
 
 
 def family_of(model_name: str) -> type[base.Model]:
-    """The class of a model that `resolve` has passed."""
+    """The class of the model with a name that `resolve` has returned."""
     return next(family for family in registered_models if family.is_valid_model_name(model_name))
 
 
@@ -94,37 +95,38 @@ def get_default_hparams(model_name: str) -> DefaultHparams:
 
 
 def check(model_hparams: ModelHparams) -> None:
-    """Raises a ConfigError for the first hyperparameter that no model can be built from."""
+    """Raises a ConfigError for the first hyperparameter with an invalid value."""
     resolve(model_hparams.model_name)
     activation_functions.get(model_hparams.act_fun)
     for flag, module in (("model_init", initializers), ("batchnorm_init", bn_initializers)):
-        if getattr(model_hparams, flag) not in functions(module):
-            raise unknown(f"--{flag}", getattr(model_hparams, flag), functions(module))
+        if getattr(model_hparams, flag) not in initializers_in(module):
+            raise unknown(f"--{flag}", getattr(model_hparams, flag), initializers_in(module))
 
 
 def get(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) -> base.Model:
-    """Builds a model on the CPU, freshly initialised.
+    """Builds a model on the CPU and initialises its weights.
 
     Args:
-        model_hparams: which model, and how its weights begin.
-        outputs: units of the output layer, where the dataset decides.
-        seed: the run's seed; the same seed gives the same weights.
+        model_hparams: the name of the model and its initialisers.
+        outputs: units of the output layer; the default of the model if None.
+        seed: the seed of the run; the same seed gives the same weights.
 
     Raises:
-        ConfigError: a hyperparameter has no such value.
+        ConfigError: a hyperparameter has an invalid value.
     """
     check(model_hparams)
     name = resolve(model_hparams.model_name)
+    initializer = initializers_in(initializers)[model_hparams.model_init]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model initialisation"))
-        model = family_of(name).get_model_from_name(name, functions(initializers)[model_hparams.model_init], outputs, model_hparams.act_fun)
-        model.apply(functions(bn_initializers)[model_hparams.batchnorm_init])
+        model = family_of(name).get_model_from_name(name, initializer, outputs, model_hparams.act_fun)
+        model.apply(initializers_in(bn_initializers)[model_hparams.batchnorm_init])
     freezing.freeze(model, model_hparams)
     return model
 
 
-def outline(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
-    """A model without memory for its weights: what tensors it has, and what it takes."""
+def meta_model(model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
+    """A model on the meta device: its tensors have names and shapes, but no memory."""
     name = resolve(model_hparams.model_name)
     try:
         with torch.device("meta"):
@@ -136,34 +138,36 @@ def outline(model_hparams: ModelHparams, outputs: int | None = None) -> base.Mod
 
 
 def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_shape: tuple[int, ...] | None = None) -> None:
-    """Raises a ConfigError unless the model can be built, trained, and takes the examples to as many outputs as they need.
+    """Raises a ConfigError unless the model can be built and trained, accepts the examples and has the right number of outputs.
 
     Args:
-        model_hparams: which model.
-        inputs: values an example.
-        outputs: units of the output layer.
-        image_shape: channels, height and width, where the examples are images.
+        model_hparams: the hyperparameters of the model.
+        inputs: values of an example.
+        outputs: units that the output layer must have.
+        image_shape: channels, height and width of an image; None if the examples are not images.
     """
-    model, name = outline(model_hparams, outputs), model_hparams.model_name
+    model, name = meta_model(model_hparams, outputs), model_hparams.model_name
     freezing.check(model, model_hparams)
     if model.input_size not in (None, inputs):
         raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")
-    if model.channels is not None and image_shape is None:
+    if model.channels is None:
+        return
+    if image_shape is None:
         raise ConfigError(f"--model_name: {name} takes images; the examples are rows of {inputs} values")
-    if model.channels is not None and model.channels != image_shape[0]:
+    if model.channels != image_shape[0]:
         raise ConfigError(f"--model_name: {name} takes images of {model.channels} channels; the examples have {image_shape[0]}")
 
 
 def exists(location: str, step: Step) -> bool:
-    """Whether a run folder holds the weights of a step."""
+    """Whether a run folder has a file with the weights of a step."""
     return get_platform().exists(paths.model(location, step))
 
 
-def last_file(location: str) -> str:
-    """The file of a finished run's folder with the weights of the latest step.
+def latest_weights_file(location: str) -> str:
+    """The path of the file with the weights of the latest step in the folder of a finished run.
 
     Raises:
-        ConfigError: there is none, or only that of the untrained network.
+        ConfigError: the folder has no weights, or only those of the untrained network.
     """
     latest = paths.latest_model(get_platform().listdir(location))
     if latest is None:
@@ -172,57 +176,57 @@ def last_file(location: str) -> str:
 
 
 def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> base.Model:
-    """The model whose weights a file holds, on the CPU, in the file's number format.
+    """Builds a model on the CPU and loads its weights from a file, in the number format of the file.
 
     Raises:
-        ConfigError: the file is damaged, or holds another model; this is seen before memory is taken for the model.
+        ConfigError: the file is damaged or holds the weights of another model; checked before memory is allocated for the model.
     """
     state = base.read_state(path)
-    _fitting(state, outline(model_hparams, outputs), path)
+    _checked_state(state, meta_model(model_hparams, outputs), path)
     model = get(model_hparams, outputs)
-    _fill(model, state, path)
+    _load_state(model, state, path)
     return model
 
 
 def load_weights(path: str, model: base.Model) -> None:
-    """Puts the weights of a file into a model, which takes on the file's number format.
+    """Loads the weights in a file into a model and converts the model to the number format of the file.
 
     Raises:
-        ConfigError: the file is damaged, or holds another model.
+        ConfigError: the file is damaged or holds the weights of another model.
     """
-    _fill(model, base.read_state(path), path)
+    _load_state(model, base.read_state(path), path)
 
 
-def _fill(model: base.Model, state: dict, path: str) -> None:
-    state = _fitting(state, model, path)
+def _load_state(model: base.Model, state: dict, path: str) -> None:
+    state = _checked_state(state, model, path)
     model.to(next(iter(state.values())).dtype).load_state_dict(state)
 
 
-def _fitting(state: dict, model: base.Model, path: str) -> dict[str, torch.Tensor]:
-    """The state that a file held by a model's own keys; a ConfigError unless it has the model's tensors in their shapes."""
+def _checked_state(state: dict, model: base.Model, path: str) -> dict[str, torch.Tensor]:
+    """The state in a file, converted to the keys of a model; a ConfigError unless names and shapes of the tensors match the model."""
     try:
-        state = model.from_other_layouts(state)
+        state = model.convert_state_dict(state)
         shapes = {name: values.shape for name, values in state.items()}
         if shapes == {name: values.shape for name, values in model.state_dict().items()} and next(iter(state.values())).is_floating_point():
             return state
     except (RuntimeError, AttributeError, KeyError, TypeError, StopIteration):
         pass
-    raise _other_weights(path)
+    raise _mismatch(path)
 
 
 def stored_outputs(path: str, model: base.Model) -> int:
-    """Units of the output layer whose weights a file holds; `model` is one of the same name.
+    """The number of outputs of the network whose weights are in a file; `model` has the same name but may have other outputs.
 
     Raises:
-        ConfigError: the file is damaged, or holds another model.
+        ConfigError: the file is damaged or holds the weights of another model.
     """
     state = base.read_state(path)
     try:
-        return model.from_other_layouts(state)[model.output_layer_names[-1]].shape[-1]
+        return model.convert_state_dict(state)[model.output_layer_names[-1]].shape[-1]
     except (AttributeError, KeyError, TypeError, IndexError):
-        raise _other_weights(path) from None
+        raise _mismatch(path) from None
 
 
-def _other_weights(path: str) -> ConfigError:
-    """The error for a file that holds something else than was expected."""
+def _mismatch(path: str) -> ConfigError:
+    """The error for a file that does not match the model."""
     return ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again")

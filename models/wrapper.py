@@ -1,4 +1,4 @@
-"""A model around another one, of which it changes a part of what it does."""
+"""A base class for models that wrap another model and change a part of its behaviour."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from foundations.defaults import DefaultHparams
 from models import base
 
 
 class Wrapper(base.Model):
-    """A model that does what another one does, under the same names of parameters and state-dict keys, so that files of weights fit either.
+    """A model that computes the same as another one and has the same parameter names and state-dict keys, so both can load the same files.
 
-    All attributes and methods that are not defined in the wrapper are the inner model's.
+    Attributes and methods that the wrapper does not define are those of the inner model.
 
     Args:
-        model: the inner one.
+        model: the inner model.
     """
 
     def __init__(self, model: base.Model):
@@ -65,8 +66,8 @@ class Wrapper(base.Model):
     def output_layer_names(self) -> list[str]:
         return self.model.output_layer_names
 
-    def from_other_layouts(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return self.model.from_other_layouts(state)
+    def convert_state_dict(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return self.model.convert_state_dict(state)
 
     @staticmethod
     def is_valid_model_name(model_name: str) -> bool:
@@ -81,9 +82,11 @@ class Wrapper(base.Model):
         return {}
 
     @staticmethod
-    def get_model_from_name(model_name, initializer, outputs=None, act_fun="relu"):
-        raise NotImplementedError("such a model is made from another")
+    def get_model_from_name(
+        model_name: str, initializer: base.Initializer, outputs: int | None = None, act_fun: str = "relu"
+    ) -> base.Model:
+        raise NotImplementedError("a wrapper is built from another model, not from a name")
 
     @staticmethod
-    def default_hparams(model_name: str):
-        raise NotImplementedError("such a model has the hyperparameters of the inner one")
+    def default_hparams(model_name: str) -> DefaultHparams:
+        raise NotImplementedError("a wrapper has the hyperparameters of the inner model")

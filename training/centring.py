@@ -28,7 +28,7 @@ class Centring:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: Perceptron):
-        self.centre = activation_functions.centre(model.act_fun)
+        self.centre = activation_functions.gaussian_mean(model.act_fun)
         mask, layers = getattr(model, "mask", {}), {f"fc_layers.{depth}": layer for depth, layer in enumerate(model.fc_layers)}
         self.layers = [(layer, mask.get(f"{name}.weight")) for name, layer in ({**layers, "fc": model.fc}).items()][1:]
         self.layers = [

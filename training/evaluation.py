@@ -27,7 +27,7 @@ def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]
     totals: dict[str, torch.Tensor | float] = {}
     examples = 0
     if get_platform().world_size > 1 and not isinstance(model, Share):
-        loader = loader.divided(get_platform().rank, get_platform().world_size)
+        loader = loader.sharded(get_platform().rank, get_platform().world_size)
     for inputs, labels in loader.in_order(_batch_size(model, loader, device)):
         inputs, labels = inputs.to(device), labels.to(device)
         outputs = forward(inputs)

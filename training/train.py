@@ -76,7 +76,7 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
     torch.manual_seed(derive(train_loader.seed, "training"))
     with arithmetic.tf32(training_hparams.arithmetic == "tf32"), arithmetic.channels_last(training_hparams, model):
         if parallelism is Parallelism.EXAMPLES:
-            train_loader = train_loader.divided(get_platform().rank, get_platform().world_size)
+            train_loader = train_loader.sharded(get_platform().rank, get_platform().world_size)
         if parallelism is not Parallelism.NETWORKS:
             return _train(training_hparams, model, train_loader, output_location, plan)
         share = sharing.Share(model)
@@ -88,7 +88,7 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
 def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoader, output_location: str, plan: Plan) -> Step:
     """The loop of `train`, over what this process trains of the model or sees of the batches."""
     iterations = len(train_loader)
-    _, parts = train_loader.part
+    _, parts = train_loader.shard
     computed, optimizer = arithmetic.Arithmetic(training_hparams, model, joint=parts > 1), get_optimizer(training_hparams, model)
     schedule = Schedule(training_hparams, optimizer, iterations, plan.end or Step.from_str(training_hparams.training_steps, iterations))
     schedule.advance_to(plan.start or Step.zero(iterations))
@@ -114,7 +114,7 @@ def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLo
             if batches is None or step.it == 0:
                 batches = train_loader.epoch(step.ep, step.it)
             examples, labels = next(batches)
-            schedule.step(update(examples, labels, train_loader.share(step.it)))
+            schedule.step(update(examples, labels, train_loader.shard_fraction(step.it)))
 
 
 def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: checkpointing.State) -> None:

@@ -1,4 +1,4 @@
-"""The base of every query policy."""
+"""The base classes of all query policies."""
 
 from __future__ import annotations
 
@@ -6,37 +6,46 @@ import abc
 
 import torch
 
-TEST_SHARE = 4  # the test set of what is generated has one query for four of training
+TRAIN_TO_TEST = 4  # generated training queries per test query
 
 
 class Policy(abc.ABC):
-    """A way to make queries. One that `is_finite` has `size()` of them to choose from; any other generates as many as are asked for."""
-
-    is_finite = False
+    """A rule that generates any number of queries."""
 
     @abc.abstractmethod
-    def check(self, name: str, inputs: int, source: str | None) -> None:
-        """Raises a ConfigError unless the policy, called `name`, can serve this teacher.
+    def check(self, name: str, inputs: int, dataset_name: str | None) -> None:
+        """Raises a ConfigError unless the policy can generate queries for a teacher.
 
         Args:
-            name: what the user calls the policy.
-            inputs: values a query must have.
-            source: the dataset that the teacher was trained on, where that is known.
+            name: the name of the policy in `--datagen`.
+            inputs: the number of inputs of the teacher.
+            dataset_name: the dataset that the teacher was trained on; None if unknown.
         """
 
     @abc.abstractmethod
-    def make(self, count: int | None, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
-        """The queries, `[n, inputs]`, on the scale of standardised data.
+    def generate(
+        self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
+    ) -> torch.Tensor:
+        """The queries `[n, inputs]`, on the scale of standardised data.
 
         Args:
-            count: queries for training; without it a finite policy gives all that it has.
-            train: whether queries to learn from are meant, or those to be tested on.
-            inputs: values a query must have.
-            generator: where all randomness comes from.
-            source: the dataset that the teacher was trained on, where that is known.
+            count: the number of training queries; None, for finite policies only, means all queries.
+            train: True for training queries, False for test queries.
+            inputs: the number of inputs of the teacher.
+            generator: the random number generator of all draws.
+            dataset_name: the dataset that the teacher was trained on; None if unknown.
         """
 
 
-def generated(count: int, train: bool) -> int:
-    """How many queries a policy that generates makes: `count` for training, a quarter as many, rounded up, for test."""
-    return count if train else -(-count // TEST_SHARE)
+class FinitePolicy(Policy):
+    """A rule that selects queries from a finite set."""
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """The number of training queries in the set."""
+
+
+def query_count(count: int | None, train: bool) -> int:
+    """The number of queries that a policy generates: `count` for training, a quarter of it, rounded up, for test."""
+    assert count is not None  # only finite policies have no count
+    return count if train else -(-count // TRAIN_TO_TEST)

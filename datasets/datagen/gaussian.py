@@ -1,4 +1,4 @@
-"""Queries that are Gaussian noise."""
+"""Queries of Gaussian noise."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import dataclasses
 
 import torch
 
-from datasets.datagen.base import Policy, generated
+from datasets.datagen.base import Policy, query_count
 
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Policy):
-    """Independent normal values, for a spread of 1 at the scale of standardised data.
+    """Independent normal values with mean 0. A standard deviation of 1 is the scale of standardised data.
 
-    A larger spread shows more of what neurons do away from their kinks: of twenty students of small networks of g (4 inputs, 8 neurons),
-    9 found the solution with a spread of 3, where 2 did with 1.
+    A larger standard deviation shows more of the activation functions away from 0. Of 20 students of small networks with the activation
+    function g (4 inputs, 8 neurons), 9 reached the solution with a standard deviation of 3, and 2 with a standard deviation of 1.
     """
 
-    spread: float = 1.0
+    std: float = 1.0
 
-    def check(self, name: str, inputs: int, source: str | None) -> None:
-        """Any number of inputs will do."""
+    def check(self, name: str, inputs: int, dataset_name: str | None) -> None:
+        """Accepts every teacher."""
 
-    def make(self, count: int, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
-        return self.spread * torch.randn(generated(count, train), inputs, generator=generator)
+    def generate(
+        self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
+    ) -> torch.Tensor:
+        return self.std * torch.randn(query_count(count, train), inputs, generator=generator)

@@ -1,61 +1,63 @@
-"""Queries that are spread evenly."""
+"""Queries that cover a cube evenly."""
 
 from __future__ import annotations
 
 import torch
 from torch.quasirandom import SobolEngine
 
-from datasets.datagen.base import Policy, generated
-from datasets.datagen.uniform import EDGE
+from datasets.datagen.base import Policy, query_count
+from datasets.datagen.uniform import BOUND
 from foundations.errors import ConfigError
 
-LATTICE_INPUTS = 3  # from the next dimension on, a lattice of thousands of points has too few along each side
+MAX_LATTICE_INPUTS = 3  # in more dimensions, a lattice of thousands of points has too few points along each side
 
 
 class Grid(Policy):
-    """Points spread evenly over the cube [-sqrt(3), sqrt(3)]^inputs, the range of the policy `uniform`.
+    """Points that cover the cube [-sqrt(3), sqrt(3)]^inputs evenly; the policy `uniform` has the same range.
 
-    Up to three inputs they are a regular lattice, beyond that a scrambled Sobol sequence. The shift of the one and the scrambling of the
-    other are random, so that no two sets of queries, such as those for training and for test, coincide.
+    The points are a regular lattice for up to three inputs, and a scrambled Sobol sequence for more. The shift of the lattice and the
+    scrambling of the sequence are random, so that different sets of queries, such as those for training and test, have no common points.
     """
 
-    def check(self, name: str, inputs: int, source: str | None) -> None:
-        """Raises a ConfigError where no Sobol sequence has so many dimensions."""
+    def check(self, name: str, inputs: int, dataset_name: str | None) -> None:
+        """Raises a ConfigError if the teacher has more inputs than a Sobol sequence can have dimensions."""
         if inputs > SobolEngine.MAXDIM:
-            raise ConfigError(f"--datagen: {name} makes queries of {SobolEngine.MAXDIM} values at most; the teacher takes {inputs}")
+            raise ConfigError(f"--datagen: {name} generates queries of at most {SobolEngine.MAXDIM} values; the teacher takes {inputs}")
 
-    def make(self, count: int, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
-        spread = lattice if inputs <= LATTICE_INPUTS else sobol
-        return EDGE * (2 * spread(generated(count, train), inputs, generator) - 1)
+    def generate(
+        self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
+    ) -> torch.Tensor:
+        cover = lattice if inputs <= MAX_LATTICE_INPUTS else sobol
+        return BOUND * (2 * cover(query_count(count, train), inputs, generator) - 1)
 
 
 def lattice(count: int, inputs: int, generator: torch.Generator) -> torch.Tensor:
-    """A regular lattice in the unit cube, `[count, inputs]`, all of it shifted by one random vector.
+    """A regular lattice in the unit cube, `[count, inputs]`, shifted by one random vector.
 
-    Without the shift each point would be in the middle of its cell; it is at most a quarter of a cell along each axis, so that no face of
-    the cube is left far from the points.
+    Without the shift each point is in the middle of its cell. The shift is at most a quarter of a cell along each axis, so that the points
+    stay close to all faces of the cube.
 
-    The sides of the lattice are as equal as the count allows. Where it has more points than are asked for, those left out are spread
-    evenly over it: no line along the last axis lacks more than one.
+    The sides of the lattice are as equal as possible. If the lattice has more than `count` points, the omitted points are spread evenly:
+    each line along the last axis lacks at most one.
     """
     sides = lattice_sides(count, inputs)
-    places = torch.arange(count) * sides.prod() // count
-    cells = torch.stack(torch.unravel_index(places, sides.tolist()), 1)
+    indices = torch.arange(count) * sides.prod() // count
+    cells = torch.stack(torch.unravel_index(indices, sides.tolist()), 1)
     return (cells + 0.25 + torch.rand(inputs, generator=generator) / 2) / sides
 
 
 def lattice_sides(count: int, inputs: int) -> torch.Tensor:
-    """Points along each axis, `[inputs]`, largest first: each is the smallest that lets the axes after it be no longer."""
-    sides, left = [], count
+    """Points along each axis, `[inputs]`, in descending order: each is the smallest number that is not exceeded on a later axis."""
+    sides, remaining = [], count
     for axes in range(inputs, 0, -1):
-        side = round(left ** (1 / axes))
-        side += side**axes < left
+        side = round(remaining ** (1 / axes))
+        side += side**axes < remaining
         sides.append(side)
-        left = -(-left // side)
+        remaining = -(-remaining // side)
     return torch.tensor(sides)
 
 
 def sobol(count: int, inputs: int, generator: torch.Generator) -> torch.Tensor:
     """The first points of a scrambled Sobol sequence in the unit cube, `[count, inputs]`."""
-    seed = torch.randint(2**63 - 1, (), generator=generator).item()
+    seed = int(torch.randint(2**63 - 1, (), generator=generator).item())
     return SobolEngine(inputs, scramble=True, seed=seed).draw(count)

@@ -1,4 +1,4 @@
-"""Queries that are the images of a dataset."""
+"""Queries that are images of a dataset."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import dataclasses
 import torch
 
 from datasets.base import ImageDataset
-from datasets.datagen.base import Policy
+from datasets.datagen.base import FinitePolicy
 from foundations.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class Images(Policy):
-    """The images as they are, flattened: those of the training set to learn from, those of the test set to be tested on."""
+class Images(FinitePolicy):
+    """The flattened, untransformed images: training queries are training images, test queries are test images."""
 
     dataset: type[ImageDataset]
-    is_finite = True
 
-    def check(self, name: str, inputs: int, source: str | None) -> None:
-        """Raises a ConfigError unless the images have as many values as the teacher has inputs."""
+    def check(self, name: str, inputs: int, dataset_name: str | None) -> None:
+        """Raises a ConfigError unless the number of values of an image equals the number of inputs of the teacher."""
         size, _ = self.dataset.shape()
         if size != inputs:
-            raise ConfigError(f"--datagen: {name} makes queries of {size} values; the teacher takes {inputs}")
+            raise ConfigError(f"--datagen: {name} generates queries of {size} values; the teacher takes {inputs}")
 
     def size(self) -> int:
-        """How many training images there are."""
+        """The number of training images."""
         return len(self.dataset.read(train=True)[0])
 
-    def make(self, count: int | None, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
-        """All images, or `count` drawn from the training set without replacement: `[n, inputs]`."""
+    def generate(
+        self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
+    ) -> torch.Tensor:
+        """All images, or `count` training images drawn without replacement: `[n, inputs]`. The test queries are always all test images."""
         images = self.dataset.load(train)[0].flatten(1)
         if count is None or not train:
             return images

@@ -1,6 +1,6 @@
-"""The policies of `--datagen`: where the queries come from. Every image dataset is one by itself; any other new one is a line here.
+"""The table of query policies, and the syntax of `--datagen`. To add a policy, add a row; every image dataset is a policy.
 
-A datagen string is policies joined by `+`, each with an optional count: `digits+random:4000`.
+A datagen string joins policies by `+`. A policy can have a count: `digits+random:4000`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 
 import torch
 
+from datasets.datagen.base import FinitePolicy, Policy
 from datasets.datagen.gaussian import Gaussian
 from datasets.datagen.grid import Grid
 from datasets.datagen.images import Images
@@ -18,10 +19,10 @@ from datasets.image_registry import registered_images
 from foundations.errors import ConfigError, unknown
 from foundations.seeds import derive
 
-registered_policies = {
+registered_policies: dict[str, Policy] = {
     **{name: Images(module.Dataset) for name, module in registered_images.items()},
     "random": Gaussian(),
-    "wide": Gaussian(spread=3.0),
+    "wide": Gaussian(std=3.0),
     "uniform": Uniform(),
     "grid": Grid(),
     "biased": Biased(),
@@ -32,10 +33,10 @@ DEFAULT_COUNT = 4000
 
 
 def parse(datagen: str) -> dict[str, int | None]:
-    """The policies of a datagen string with their counts, sorted by name.
+    """The policies in a datagen string with their counts, sorted by name.
 
     Raises:
-        ConfigError: a policy is not known or named twice, or a count is no positive number.
+        ConfigError: a policy is unknown or occurs twice, or a count is not a positive whole number.
     """
     policies: dict[str, int | None] = {}
     for part in datagen.split("+"):
@@ -43,55 +44,62 @@ def parse(datagen: str) -> dict[str, int | None]:
         if name not in registered_policies:
             raise unknown("--datagen", name, registered_policies)
         if name in policies:
-            raise ConfigError(f"--datagen: {name} is named twice in {datagen!r}; give it one count, such as {name}:8000")
+            raise ConfigError(f"--datagen: {name} occurs twice in {datagen!r}; write it once with one count, such as {name}:8000")
         if ":" in part and not re.fullmatch(r"[1-9]\d*", count):
-            raise ConfigError(f"--datagen: {count!r} is no count in {datagen!r}; write {name}:4000")
+            raise ConfigError(f"--datagen: {count!r} is not a count in {datagen!r}; valid: a positive whole number, such as {name}:4000")
         policies[name] = int(count) if count else None
     return dict(sorted(policies.items()))
 
 
-def resolve(datagen: str, inputs: int, samples: int | None = None, source: str | None = None) -> str:
-    """The canonical datagen string: sorted, and with a count for every policy that generates.
+def resolve(datagen: str, inputs: int, samples: int | None = None, dataset_name: str | None = None) -> str:
+    """The canonical datagen string: policies sorted by name, and a count for every policy that is not finite.
 
     Args:
-        datagen: as the user wrote it.
-        inputs: values a query must have.
-        samples: queries in all; policies that generate and have no count share what is left. Without it they make DEFAULT_COUNT each.
-        source: the dataset that the teacher was trained on, where that is known; it follows from the teacher, so the string leaves it out.
+        datagen: the string of the user.
+        inputs: the number of inputs of the teacher.
+        samples: the total number of queries. Policies without a count share the remaining queries; if None, each has DEFAULT_COUNT.
+        dataset_name: the dataset that the teacher was trained on; None if unknown. The canonical string does not contain it.
 
     Raises:
-        ConfigError: the string is malformed, a policy cannot serve this teacher, or the counts do not come to `samples`.
+        ConfigError: the string is malformed, a policy cannot generate queries for this teacher, or the counts do not add up to `samples`.
     """
     policies = parse(datagen)
     for name, count in policies.items():
-        registered_policies[name].check(name, inputs, source)
-        if count is not None and registered_policies[name].is_finite and count > registered_policies[name].size():
-            raise ConfigError(f"--datagen: {name} has {registered_policies[name].size()} queries; {count} were asked for")
-    open_ended = [name for name, count in policies.items() if count is None and not registered_policies[name].is_finite]
+        policy = registered_policies[name]
+        policy.check(name, inputs, dataset_name)
+        if count is not None and isinstance(policy, FinitePolicy) and count > policy.size():
+            raise ConfigError(f"--datagen: {name} has {policy.size()} queries, fewer than {count}; valid: up to {policy.size()}")
+    without_count = [name for name, count in policies.items() if count is None and not isinstance(registered_policies[name], FinitePolicy)]
     if samples is None:
-        policies.update(dict.fromkeys(open_ended, DEFAULT_COUNT))
+        policies.update(dict.fromkeys(without_count, DEFAULT_COUNT))
     else:
-        fixed = sum(count or registered_policies[name].size() for name, count in policies.items() if name not in open_ended)
-        if fixed + len(open_ended) > samples or (not open_ended and fixed != samples):
-            least = f"{fixed + len(open_ended)} or more" if open_ended else str(fixed)
-            raise ConfigError(f"--samples: {samples} does not fit --datagen {datagen}; valid: {least}")
-        for place, name in enumerate(open_ended):
-            policies[name] = (samples - fixed + place) // len(open_ended)
+        fixed = sum(_fixed_count(name, count) for name, count in policies.items())
+        if fixed + len(without_count) > samples or (not without_count and fixed != samples):
+            valid = f"{fixed + len(without_count)} or more" if without_count else str(fixed)
+            raise ConfigError(f"--samples: {samples} does not fit --datagen {datagen}; valid: {valid}")
+        for index, name in enumerate(without_count):
+            policies[name] = (samples - fixed + index) // len(without_count)
     return "+".join(name if count is None else f"{name}:{count}" for name, count in policies.items())
 
 
-def make(datagen: str, train: bool, inputs: int, seed: int, source: str | None = None) -> torch.Tensor:
-    """The queries of a resolved datagen string, `[n, inputs]`; each policy draws from its own stream of the run's seed.
+def _fixed_count(name: str, count: int | None) -> int:
+    """The number of training queries of a policy: its count, or all queries of a finite policy; 0 if neither is defined."""
+    policy = registered_policies[name]
+    return count or (policy.size() if isinstance(policy, FinitePolicy) else 0)
+
+
+def generate(datagen: str, train: bool, inputs: int, seed: int, dataset_name: str | None = None) -> torch.Tensor:
+    """The queries of a canonical datagen string, `[n, inputs]`. Each policy has a random stream of its own.
 
     Args:
-        datagen: as `resolve` returned it.
-        train: whether queries to learn from are meant, or those to be tested on.
-        inputs: values a query must have.
-        seed: the run's.
-        source: the dataset that the teacher was trained on, as `resolve` was given it.
+        datagen: the string that `resolve` returned.
+        train: True for training queries, False for test queries.
+        inputs: the number of inputs of the teacher.
+        seed: the seed of the run.
+        dataset_name: the dataset that the teacher was trained on; None if unknown.
     """
     parts = []
     for name, count in parse(datagen).items():
         generator = torch.Generator().manual_seed(derive(seed, "queries", name, train))
-        parts.append(registered_policies[name].make(count, train, inputs, generator, source))
+        parts.append(registered_policies[name].generate(count, train, inputs, generator, dataset_name))
     return torch.cat(parts)

@@ -1,19 +1,21 @@
-"""Queries that are uniform noise."""
+"""Queries of uniform noise."""
 
 from __future__ import annotations
 
 import torch
 
-from datasets.datagen.base import Policy, generated
+from datasets.datagen.base import Policy, query_count
 
-EDGE = 3**0.5  # values uniform on [-EDGE, EDGE] have variance 1
+BOUND = 3**0.5  # values uniform on [-BOUND, BOUND] have variance 1
 
 
 class Uniform(Policy):
     """Independent values, uniform on [-sqrt(3), sqrt(3)]: mean 0 and variance 1, the scale of standardised data."""
 
-    def check(self, name: str, inputs: int, source: str | None) -> None:
-        """Any number of inputs will do."""
+    def check(self, name: str, inputs: int, dataset_name: str | None) -> None:
+        """Accepts every teacher."""
 
-    def make(self, count: int, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
-        return EDGE * (2 * torch.rand(generated(count, train), inputs, generator=generator) - 1)
+    def generate(
+        self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
+    ) -> torch.Tensor:
+        return BOUND * (2 * torch.rand(query_count(count, train), inputs, generator=generator) - 1)

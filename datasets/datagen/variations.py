@@ -1,4 +1,4 @@
-"""Queries that vary the images that the teacher was trained on. Those for training vary training images, those for test test images."""
+"""Queries that are modified images of the dataset of the teacher. Training queries modify training images, test queries test images."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import abc
 
 import torch
 
-from datasets.datagen.base import Policy, generated
+from datasets.datagen.base import Policy, query_count
 from datasets.datagen.images import Images
 from datasets.image_registry import registered_images
 from foundations.errors import ConfigError
 
 
 class Variation(Policy):
-    """A policy that makes new images from those of the teacher's own dataset."""
+    """A policy that modifies images of the dataset that the teacher was trained on."""
 
-    def check(self, name: str, inputs: int, source: str | None) -> None:
-        """Raises a ConfigError unless the teacher was trained on images, and these have as many values as it has inputs."""
-        if source not in registered_images:
-            trained_on = f"this one was trained on {source!r}; valid: {', '.join(registered_images)}"
+    def check(self, name: str, inputs: int, dataset_name: str | None) -> None:
+        """Raises a ConfigError unless the teacher was trained on images, and an image has as many values as the teacher has inputs."""
+        if dataset_name is None or dataset_name not in registered_images:
+            trained_on = f"the dataset of this teacher is {dataset_name or 'unknown'}; valid: {', '.join(registered_images)}"
             raise ConfigError(f"--datagen: {name} needs a teacher that was trained on images; {trained_on}")
-        Images(registered_images[source].Dataset).check(name, inputs, source)
+        Images(registered_images[dataset_name].Dataset).check(name, inputs, dataset_name)
 
-    def make(self, count: int, train: bool, inputs: int, generator: torch.Generator, source: str | None = None) -> torch.Tensor:
-        images, _ = registered_images[source].Dataset.load(train)
-        return self.vary(images, generated(count, train), generator).flatten(1)
+    def generate(
+        self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
+    ) -> torch.Tensor:
+        assert dataset_name is not None  # `check` has passed
+        images, _ = registered_images[dataset_name].Dataset.load(train)
+        return self.vary(images, query_count(count, train), generator).flatten(1)
 
     @abc.abstractmethod
     def vary(self, images: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-        """New images `[count, channels, height, width]` from a dataset's `[m, channels, height, width]`."""
+        """Modified images `[count, channels, height, width]` from the images `[m, channels, height, width]` of a dataset."""
 
 
 class Biased(Variation):
-    """An image, drawn with replacement, and one N(0, 1) offset that is added to all its values.
+    """An image, drawn with replacement, plus one N(0, 1) offset for all its values.
 
-    Nothing else is added: pixels that are the same in all images move together only, and want `random` beside this policy.
+    Pixels that are constant in all images change only together. Combine this policy with `random` to vary them independently.
     """
 
     def vary(self, images: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -43,7 +46,7 @@ class Biased(Variation):
 
 
 class Mosaic(Variation):
-    """Four images, drawn with replacement, give a quadrant each; the point where the quadrants meet is random, and none is empty."""
+    """An image composed of the quadrants of four images drawn with replacement. The quadrants meet at a random point, and none is empty."""
 
     def vary(self, images: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
         height, width = images.shape[2:]
@@ -54,5 +57,5 @@ class Mosaic(Variation):
 
 
 def draw(images: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` of some images, drawn with replacement."""
+    """`count` images, drawn with replacement."""
     return images[torch.randint(len(images), (count,), generator=generator)]

@@ -1,4 +1,4 @@
-"""CIFAR-10: read from pickles of its own format, and augmented as is usual, against torchvision on one image at a time."""
+"""CIFAR-10: files in its original format, and the standard augmentation, compared with torchvision on single images."""
 
 import itertools
 import os
@@ -19,12 +19,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def standard(image: np.ndarray) -> torch.Tensor:
-    """An image `[32, 32, 3]` of bytes as a network takes it, by torchvision."""
+    """The input of a network for an image `[32, 32, 3]` of bytes, computed with torchvision."""
     return reference.normalize(reference.to_tensor(image), MEAN, STD)
 
 
 def fingerprint(image: torch.Tensor) -> bytes:
-    """The pixels of a standardised image, whatever its last digits."""
+    """The rounded pixels of a standardised image."""
     return image.mul(100).round().short().numpy().tobytes()
 
 
@@ -38,16 +38,16 @@ class Cifar10Test(TestCase):
     def loader(self, train: bool = True, batch_size: int = 4, **changes):
         return registry.get(DatasetHparams("cifar10", batch_size, **changes), train, seed=3)
 
-    def test_images_and_labels_are_the_files_as_torchvision_standardises_them(self):
+    def test_images_and_labels_are_those_of_the_files_standardised_as_by_torchvision(self):
         for train, (images, labels) in self.content.items():
             dataset = self.loader(train).dataset
             torch.testing.assert_close(dataset.examples, torch.stack([standard(image) for image in images]), rtol=0, atol=1e-5)
             self.assertEqual(dataset.labels.tolist(), labels.tolist())
 
-    def test_its_shape_is_the_values_of_an_image_and_the_classes(self):
+    def test_the_shape_is_the_values_of_an_image_and_the_number_of_classes(self):
         self.assertEqual(registry.shape(DatasetHparams("cifar10", 4)), (3 * 32 * 32, 10))
 
-    def test_training_sees_crops_with_a_black_margin_of_four_mirrored_or_not(self):
+    def test_training_uses_crops_with_a_black_margin_of_four_and_mirror_images(self):
         images, labels = self.content[True]
         padded = [reference.pad(Image.fromarray(image), 4) for image in images]
         crops = {}
@@ -62,19 +62,19 @@ class Cifar10Test(TestCase):
                 seen += numbers
             self.assertEqual(sorted(seen), list(range(10)))
 
-    def test_evaluation_sees_the_images_as_they_are(self):
+    def test_evaluation_uses_the_original_images(self):
         for train, (images, _) in self.content.items():
             seen = torch.cat([batch for batch, _ in self.loader(train)])
             torch.testing.assert_close(seen, torch.stack([standard(image) for image in images]), rtol=0, atol=1e-5)
 
-    def test_the_test_set_is_never_augmented_and_training_is_not_where_that_is_asked_for(self):
+    def test_the_test_set_is_never_augmented_and_training_only_by_default(self):
         for train, changes in ((False, {}), (True, {"do_not_augment": True})):
             loader = self.loader(train, **changes)
             known = {example.numpy().tobytes() for example in loader.dataset.examples}
             seen = [example.numpy().tobytes() for batch, _ in loader.epoch(0) for example in batch]
             self.assertTrue(len(seen) == len(known) and set(seen) == known)
 
-    def test_a_precision_is_of_augmented_images_as_well(self):
+    def test_augmented_images_are_converted_to_the_precision(self):
         hparams = DatasetHparams("cifar10", 4)
         single, double = (registry.get(hparams, seed=3, dtype=dtype) for dtype in (torch.float32, torch.float64))
         for (one, _), (other, _) in zip(single.epoch(0), double.epoch(0), strict=True):
@@ -88,7 +88,7 @@ class Cifar10Test(TestCase):
             self.loader()
         self.assertRegex(str(caught.exception), r"^CIFAR10 is not under .* and cannot be downloaded \(no network\)$")
 
-    def test_a_network_trains_on_it_and_as_a_teacher_answers_its_images(self):
+    def test_a_network_trains_on_it_and_can_be_a_teacher_for_its_images(self):
         model = "--model_name=mlp_3072_4_10"
         flags = ["--default_hparams=mlp_3072_4_10", model, "--training_steps=2it", "--global_seed=1", "--quiet"]
         status, _, err = self.command("train", *flags, "--dataset_name=cifar10", "--batch_size=4", "--subsample_fraction=0.5")

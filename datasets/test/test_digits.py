@@ -1,4 +1,4 @@
-"""The digits: which images there are, and on what scale."""
+"""The digits: their images, split and scale."""
 
 import sklearn.datasets
 import torch
@@ -15,7 +15,7 @@ class DigitsTest(TestCase):
         cls.train, cls.test = (registry.get(hparams, train).dataset for train in (True, False))
 
     def pixels(self, dataset) -> torch.Tensor:
-        """The images on scikit-learn's scale, whole numbers from 0 to 16, whatever shift and scale they were standardised with."""
+        """The images on the scale of scikit-learn, integers from 0 to 16, for any standardisation."""
         images = dataset.examples.flatten(1).double().cpu()
         low, high = (getattr(torch.cat([self.train.examples, self.test.examples]), end)().item() for end in ("min", "max"))
         return (16 * (images - low) / (high - low)).round().long()
@@ -23,7 +23,7 @@ class DigitsTest(TestCase):
     def test_1437_images_are_for_training_and_360_for_test(self):
         self.assertEqual((len(self.train), len(self.test)), (1437, 360))
 
-    def test_both_parts_together_are_scikit_learns_images_each_once(self):
+    def test_both_sets_together_are_all_images_of_scikit_learn_once(self):
         images, labels = sklearn.datasets.load_digits(return_X_y=True)
         theirs = [(*image.astype(int).tolist(), label) for image, label in zip(images, labels.tolist(), strict=True)]
         ours = []
@@ -44,6 +44,6 @@ class DigitsTest(TestCase):
         self.assertEqual(self.test.examples.min().item(), self.train.examples.min().item())
         self.assertEqual(self.test.examples.max().item(), self.train.examples.max().item())
 
-    def test_the_split_is_the_same_whatever_the_seed(self):
+    def test_the_split_does_not_depend_on_the_seed(self):
         again = registry.get(DatasetHparams("digits", batch_size=100), seed=99).dataset
         self.assertTrue(torch.equal(again.examples, self.train.examples))

@@ -1,4 +1,4 @@
-"""Run folders that OpenLTH and the published Expand-and-Cluster code leave, as teachers."""
+"""Run folders of OpenLTH and of the published Expand-and-Cluster code as teachers."""
 
 import math
 import os
@@ -19,7 +19,7 @@ from testing.test_case import TestCase
 OPENLTH = "train_71bc92a970b64a76d7ab7681764b0021"
 PUBLISHED = "train_4e06f40307"
 
-# What the two print and write: every required hyperparameter and what is neither zero, empty nor false.
+# Both programs write all required hyperparameters, and the others if they are not zero, empty or false.
 LOG = """Dataset Hyperparameters
     * dataset_name => {dataset_name}
     * batch_size => 128
@@ -36,7 +36,7 @@ Model Hyperparameters
 
 
 class Intruder:
-    """An object that makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __reduce__(self):
         return open, (os.path.join(os.environ["EC_ROOT"], "sprung"), "w")
@@ -44,11 +44,11 @@ class Intruder:
 
 class ForeignTestCase(TestCase):
     def openlth(self, model_name: str, dataset_name: str, weights: dict[str, torch.Tensor], replicate: int = 1, more: str = "") -> str:
-        """Writes a finished run as OpenLTH does, and returns its folder."""
+        """Writes a finished run in the format of OpenLTH, and returns its folder."""
         return self.write(os.path.join(OPENLTH, f"replicate_{replicate}", "main"), model_name, dataset_name, weights, more)
 
     def published(self, model_name: str, dataset_name: str, weights: dict[str, torch.Tensor], act_fun: str) -> str:
-        """The same as Expand-and-Cluster does: it names the activation function, and saves its hyperparameters as objects as well."""
+        """The same in the format of Expand-and-Cluster, which adds the activation function and pickled hyperparameters."""
         folder = os.path.join(PUBLISHED, "seed_-1", "main")
         self.write(folder, model_name, dataset_name, weights, f"    * act_fun => {act_fun}\n")
         torch.save({"model_hparams": Intruder()}, os.path.join(self.root, folder, "hparams_dict"))
@@ -70,7 +70,7 @@ class ForeignTestCase(TestCase):
         return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
     def assert_answers(self, teacher_name: str, seed: int, function):
-        """That a teacher gives the answers of a perceptron with a given activation function."""
+        """Asserts that the answers of a teacher are those of a perceptron with a given activation function."""
         weights = {name: value.double().numpy() for name, value in self.perceptron().items()}
         dataset = registry.get(DatasetHparams("teacher", 8, teacher_name, seed, "random:20"), seed=1).dataset
         hidden = function(dataset.examples.double().numpy() @ weights["fc_layers.0.weight"].T + weights["fc_layers.0.bias"])
@@ -86,7 +86,7 @@ class PerceptronTest(ForeignTestCase):
         self.assertEqual(teacher.model_hparams, ModelHparams("mnist_lenet_5", "kaiming_normal", "uniform"))
         self.assert_answers(OPENLTH, 1, lambda x: np.maximum(x, 0))
 
-    def test_a_run_of_expand_and_cluster_is_a_teacher_and_no_object_of_it_is_made(self):
+    def test_a_run_of_expand_and_cluster_is_a_teacher_and_its_objects_are_not_unpickled(self):
         self.published("mnist_lenet_5", "mnist", self.perceptron(), "tanh")
         teacher = teacher_dataset.find(PUBLISHED.removeprefix("train_"), -1)
         self.assertEqual((teacher.name, teacher.inputs, teacher.outputs), (PUBLISHED, 784, 3))
@@ -99,12 +99,12 @@ class PerceptronTest(ForeignTestCase):
         self.assertTrue(teacher_dataset.find(OPENLTH, 1).model_hparams.output_frozen)
         self.assert_answers(OPENLTH, 1, lambda x: np.maximum(x, 0))
 
-    def test_replicates_are_seeds(self):
+    def test_a_replicate_is_a_seed(self):
         self.openlth("mnist_lenet_5", "mnist", self.perceptron(), replicate=4)
         with self.assertRaisesRegex(ConfigError, f"--teacher_seed: {OPENLTH} has no seed 1; valid: 4$"):
             teacher_dataset.find(OPENLTH, 1)
 
-    def test_a_run_that_was_interrupted_is_refused(self):
+    def test_an_interrupted_run_is_refused(self):
         folder = self.openlth("mnist_lenet_5", "mnist", self.perceptron())
         os.remove(os.path.join(folder, "logger"))
         with self.assertRaisesRegex(ConfigError, "has not finished"):
@@ -118,12 +118,12 @@ class PerceptronTest(ForeignTestCase):
         path = os.path.join(folder, "hparams.log")
         for content in ("", "Model Hyperparameters", LOG.partition("Model")[0], "    * model_name => mnist_lenet_5", "\xff"):
             get_platform().write(path, content.encode("latin-1"))
-            with self.assertRaisesRegex(ConfigError, f"{path} does not say which model was trained on what"):
+            with self.assertRaisesRegex(ConfigError, f"{path} does not contain the names of the model and the dataset"):
                 teacher_dataset.find(OPENLTH, 1)
 
-    def test_a_model_that_there_is_not_is_named_with_the_file_that_says_so(self):
+    def test_an_unknown_model_is_named_with_the_file(self):
         folder = self.openlth("mnist_conv_C16_M_F32", "mnist", self.perceptron())
-        with self.assertRaisesRegex(ConfigError, f"^--teacher_name: {folder}/hparams.log: 'mnist_conv_C16_M_F32' is no model"):
+        with self.assertRaisesRegex(ConfigError, f"^--teacher_name: {folder}/hparams.log: 'mnist_conv_C16_M_F32' is not a model"):
             teacher_dataset.find(OPENLTH, 1)
 
     def test_weights_of_another_model_are_refused(self):
@@ -154,7 +154,7 @@ class ConvolutionalTest(ForeignTestCase):
         self.openlth("cifar_resnet_8_4", "cifar10", self.model.state_dict())
 
     def assert_sees_images(self, model: torch.nn.Module, queries: int, *shape: int):
-        """That the teacher is this model on images of a shape."""
+        """Asserts that the answers of the teacher are the outputs of a model for images of a given shape."""
         teacher = teacher_dataset.find(OPENLTH, 1)
         self.assertEqual((teacher.inputs, teacher.outputs), (math.prod(shape), 3))
         dataset = registry.get(DatasetHparams("teacher", 8, OPENLTH, 1, f"random:{queries}"), seed=1).dataset
@@ -163,10 +163,10 @@ class ConvolutionalTest(ForeignTestCase):
             expected = model.double().eval()(dataset.examples.double().view(queries, *shape))
         torch.testing.assert_close(dataset.labels, expected, rtol=1e-10, atol=1e-12)
 
-    def test_a_convolutional_run_is_a_teacher_that_sees_images(self):
+    def test_a_convolutional_run_is_a_teacher_for_images(self):
         self.assert_sees_images(self.model, 20, 3, 32, 32)
 
-    def test_so_is_one_of_imagenet_which_need_not_be_there(self):
+    def test_a_run_on_imagenet_is_a_teacher_without_the_files_of_imagenet(self):
         model = models.get(ModelHparams("imagenet_resnet_18_2", "kaiming_normal", "uniform"), outputs=3, seed=5)
         shutil.rmtree(os.path.join(self.root, OPENLTH))
         self.openlth("imagenet_resnet_18_2", "imagenet", model.state_dict())
@@ -175,10 +175,10 @@ class ConvolutionalTest(ForeignTestCase):
     def test_images_of_unknown_size_are_refused(self):
         shutil.rmtree(os.path.join(self.root, OPENLTH))
         self.openlth("cifar_resnet_8_4", "places", self.model.state_dict())
-        with self.assertRaisesRegex(ConfigError, "images of unknown size, of places; valid: digits, .*cifar10, imagenet$"):
+        with self.assertRaisesRegex(ConfigError, "the size of the images of places is unknown; valid: digits, .*cifar10, imagenet$"):
             teacher_dataset.find(OPENLTH, 1)
 
-    def test_it_is_not_to_be_extracted(self):
+    def test_extract_refuses_convolutional_teachers(self):
         options = (f"--teacher_name={OPENLTH}", "--teacher_seed=1", "--datagen=random:40")
         status, _, err = self.command("extract", "--default_hparams=students_mlp(3)_3072_9_3", *options)
         self.assertEqual(status, 2)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: read from files of their own format, and what is said where there are none."""
+"""MNIST and Fashion-MNIST: files in their original format, and errors for missing files."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from testing.test_case import TestCase
 
 
 class Images:
-    """What both datasets have to do. A subclass says how they are called, and their mean and spread."""
+    """The tests of both datasets. A subclass defines the names, the mean and the standard deviation."""
 
     name: str
     folder_name: str
@@ -36,11 +36,11 @@ class Images:
             self.assertEqual(examples.shape, (len(pixels), 1, 28, 28))
             torch.testing.assert_close(examples[:, 0].double(), expected, rtol=0, atol=2e-6)
 
-    def test_labels_are_the_files(self):
+    def test_labels_are_those_of_the_files(self):
         for train, (_, labels) in dataset_files.write_idx(self.folder, self.folder_name).items():
             self.assertEqual(registry.get(self.hparams, train).dataset.labels.tolist(), labels.tolist())
 
-    def test_files_that_are_there_are_not_downloaded(self):
+    def test_existing_files_are_not_downloaded(self):
         dataset_files.write_idx(self.folder, self.folder_name)
         with mock.patch("torchvision.datasets.mnist.download_and_extract_archive") as download:
             registry.get(self.hparams)
@@ -68,7 +68,7 @@ class MnistTest(Images, TestCase):
 class FashionMnistTest(Images, TestCase):
     name, folder_name, moments = "fashion_mnist", "FashionMNIST", (0.2860, 0.3530)
 
-    def test_it_is_no_mnist(self):
+    def test_it_is_read_from_other_files_than_mnist(self):
         dataset_files.write_idx(self.folder, "MNIST")
         dataset_files.write_idx(self.folder, "FashionMNIST", train=7)
         self.assertEqual((len(mnist.Dataset.read(True)[0]), len(fashion_mnist.Dataset.read(True)[0])), (5, 7))

@@ -1,4 +1,4 @@
-"""The ways to a loader."""
+"""The table of datasets, and building loaders."""
 
 import torch
 
@@ -21,38 +21,38 @@ def labels_of_epoch(loader) -> list[int]:
 class RegistryTest(TestCase):
     hparams = DatasetHparams("digits", batch_size=200)
 
-    def test_an_unknown_dataset_is_refused_with_the_nearest_name(self):
+    def test_the_error_for_an_unknown_dataset_suggests_the_nearest_name(self):
         with self.assertRaisesRegex(ConfigError, "--dataset_name: 'digit' is not known, did you mean 'digits'.*mnist"):
             registry.check(DatasetHparams("digit", 10))
 
-    def test_every_registered_dataset_passes_and_is_offered_in_help(self):
+    def test_every_registered_dataset_passes_and_is_listed_in_help(self):
         for name in ("digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "teacher"):
             registry.check(DatasetHparams(name, 10))
             self.assertIn(name, registry.choices()["dataset_name"])
 
-    def test_help_offers_the_images_of_every_dataset_as_queries_and_what_is_generated(self):
+    def test_help_lists_image_datasets_and_generators_as_query_policies(self):
         self.assertEqual({"teacher", "imagenet"}, set(registry.registered_datasets) - set(registry.choices()["datagen"]))
         self.assertLess({"random", "uniform", "grid", "biased", "mosaic"}, set(registry.choices()["datagen"]))
 
-    def test_shapes_are_values_an_example_and_outputs(self):
+    def test_the_shape_is_the_values_of_an_example_and_the_outputs(self):
         self.assertEqual(registry.shape(self.hparams), (64, 10))
         self.assertEqual(registry.shape(DatasetHparams("mnist", 10)), (784, 10))
         self.assertEqual(registry.num_classes(self.hparams), 10)
 
-    def test_the_shape_of_a_teachers_dataset_is_the_teachers(self):
+    def test_the_shape_of_the_dataset_teacher_is_that_of_the_teacher(self):
         name, _ = toy_teacher.make("mlp_3_4_2")
         self.assertEqual(registry.shape(DatasetHparams("teacher", 8, name, 0, "random:20")), (3, 2))
 
-    def test_a_loader_has_the_batch_size_and_the_part_asked_for(self):
+    def test_a_loader_has_the_batch_size_and_the_split(self):
         self.assertEqual(len(registry.get(self.hparams, train=True)), 8)
         self.assertEqual(len(registry.get(self.hparams, train=False)), 2)
 
-    def test_the_seed_decides_the_order(self):
+    def test_the_seed_determines_the_order(self):
         orders = [labels_of_epoch(registry.get(self.hparams, seed=seed)) for seed in (1, 1, 2)]
         self.assertEqual(orders[0], orders[1])
         self.assertNotEqual(orders[0], orders[2])
 
-    def test_both_loaders_are_in_the_precision_of_training(self):
+    def test_both_loaders_have_the_precision_of_training(self):
         for precision, dtype in (("float32", torch.float32), ("float64", torch.float64)):
             for loader in registry.get_both(self.hparams, training(precision=precision), seed=0):
                 self.assertEqual(loader.examples.dtype, dtype)
@@ -65,11 +65,11 @@ class RegistryTest(TestCase):
         chosen, _ = registry.get_both(self.hparams, training(data_order_seed=7), seed=1)
         self.assertEqual(labels_of_epoch(chosen), labels_of_epoch(registry.get(self.hparams, seed=7)))
 
-    def test_a_data_order_seed_of_zero_is_a_choice(self):
+    def test_a_data_order_seed_of_zero_replaces_the_seed_of_the_run(self):
         chosen, _ = registry.get_both(self.hparams, training(data_order_seed=0), seed=1)
         self.assertEqual(labels_of_epoch(chosen), labels_of_epoch(registry.get(self.hparams, seed=0)))
 
-    def test_a_data_order_seed_leaves_the_queries_alone(self):
+    def test_a_data_order_seed_does_not_change_the_queries(self):
         name, _ = toy_teacher.make("mlp_3_4_2")
         hparams = DatasetHparams("teacher", 8, name, 0, "random:20")
         own, chosen = (registry.get_both(hparams, training(data_order_seed=seed), seed=1) for seed in (None, 7))

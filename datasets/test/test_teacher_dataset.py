@@ -1,4 +1,4 @@
-"""A teacher's answers, a file's answers, and how a teacher is found."""
+"""Answers of networks, files of answers, and finding a teacher by its hash."""
 
 import io
 import json
@@ -28,7 +28,7 @@ class NetworkTest(TestCase):
     def dataset(self, datagen: str = "random:20", train: bool = True, seed: int = 1) -> teacher_dataset.Dataset:
         return registry.get(DatasetHparams("teacher", 8, self.name, 5, datagen), train, seed).dataset
 
-    def test_answers_are_the_networks_in_float64(self):
+    def test_answers_are_the_outputs_of_the_network_in_float64(self):
         weights = {name: value.numpy() for name, value in self.network.state_dict().items()}
         for train in (True, False):
             dataset = self.dataset(train=train)
@@ -37,29 +37,29 @@ class NetworkTest(TestCase):
             self.assertEqual(dataset.labels.dtype, torch.float64)
             np.testing.assert_allclose(dataset.labels.cpu().numpy(), expected, rtol=1e-13, atol=1e-14)
 
-    def test_many_queries_are_all_answered_in_their_order(self):
+    def test_the_answers_to_many_queries_are_in_the_order_of_the_queries(self):
         dataset = self.dataset(f"random:{teacher_dataset.CHUNK + 3}")
         with torch.no_grad():
             expected = self.network(dataset.examples.double().cpu())
         torch.testing.assert_close(dataset.labels.cpu(), expected, rtol=1e-13, atol=1e-14)
 
-    def test_the_test_set_has_queries_of_its_own(self):
+    def test_training_and_test_have_no_common_queries(self):
         seen = {tuple(query) for query in self.dataset().examples.tolist()}
         self.assertTrue(seen.isdisjoint(tuple(query) for query in self.dataset(train=False).examples.tolist()))
 
-    def test_queries_follow_from_the_runs_seed(self):
+    def test_queries_depend_on_the_seed_of_the_run(self):
         queries = [self.dataset(seed=seed).examples for seed in (1, 1, 2)]
         self.assertTrue(torch.equal(queries[0], queries[1]))
         self.assertFalse(torch.equal(queries[0], queries[2]))
 
-    def test_a_teacher_is_asked_variations_of_the_images_that_it_was_trained_on(self):
+    def test_mosaic_queries_vary_the_images_that_the_teacher_was_trained_on(self):
         self.name, _ = toy_teacher.make("mlp_64_4_10", seed=5)
         images = torch.cat([digits.Dataset.load(train)[0] for train in (True, False)]).flatten(1)
         queries = self.dataset("mosaic:30").examples.cpu()
         self.assertEqual(queries.shape, (30, 64))
         self.assertTrue(all(torch.isin(values, images[:, place]).all() for place, values in enumerate(queries.T)))
 
-    def test_asking_leaves_the_global_random_state_alone(self):
+    def test_computing_answers_does_not_change_the_global_random_state(self):
         before = torch.get_rng_state()
         self.dataset()
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
@@ -69,7 +69,7 @@ class NetworkTest(TestCase):
         with self.assertRaisesRegex(ConfigError, "--teacher_name: the run in .* has not finished"):
             self.dataset()
 
-    def test_a_teacher_whose_weights_are_cut_short_is_refused(self):
+    def test_a_teacher_with_a_truncated_file_of_weights_is_refused(self):
         path = os.path.join(teacher_dataset.location_of(self.name, 5), "model_ep1_it0.pth")
         os.truncate(path, os.path.getsize(path) // 2)
         with self.assertRaisesRegex(ConfigError, path):
@@ -82,12 +82,12 @@ class FindTest(TestCase):
         self.names = [toy_teacher.make("mlp_3_4_2", act_fun, seed=5)[0] for act_fun in ("tanh", "relu")]
 
     def twin(self, name: str) -> str:
-        """A second run whose hash differs from a first one's in the last digit only."""
+        """A copy of a run whose hash differs in the last digit only."""
         other = name[:-1] + ("0" if name[-1] != "0" else "1")
         shutil.copytree(os.path.join(self.root, name), os.path.join(self.root, other))
         return other
 
-    def test_a_hash_is_found_with_or_without_what_it_begins_with(self):
+    def test_a_hash_is_found_with_or_without_its_prefix_train(self):
         for name in self.names:
             self.assertEqual(teacher_dataset.find(name, 5).name, name)
             self.assertEqual(teacher_dataset.find(name.removeprefix("train_"), 5).name, name)
@@ -96,12 +96,12 @@ class FindTest(TestCase):
         for name in self.names:
             self.assertEqual(teacher_dataset.find(name.removeprefix("train_")[:8], 5).name, name)
 
-    def test_what_is_found_knows_its_sizes_its_activation_function_and_its_dataset(self):
+    def test_a_teacher_has_its_sizes_activation_function_and_dataset(self):
         teacher = teacher_dataset.find(self.names[0], 5)
         self.assertEqual(teacher.dataset_name, "digits")
         self.assertEqual((teacher.inputs, teacher.outputs, teacher.model_hparams.act_fun), (3, 2, "tanh"))
 
-    def test_an_ambiguous_prefix_is_refused_with_all_that_it_could_mean(self):
+    def test_an_ambiguous_prefix_is_refused_with_all_matching_runs(self):
         other = self.twin(self.names[0])
         with self.assertRaises(ConfigError) as caught:
             teacher_dataset.find(self.names[0][:-1], 5)
@@ -113,21 +113,21 @@ class FindTest(TestCase):
         other = self.twin(self.names[0])
         self.assertEqual(teacher_dataset.find(other, 5).name, other)
 
-    def test_no_letters_at_all_name_no_teacher(self):
+    def test_an_empty_hash_is_refused(self):
         shutil.rmtree(os.path.join(self.root, self.names[1]))
         for name in ("", "train_"):
             with self.assertRaises(ConfigError):
                 teacher_dataset.find(name, 5)
 
-    def test_an_unknown_hash_is_refused_with_what_is_valid(self):
-        with self.assertRaisesRegex(ConfigError, "'xyz' names no teacher .*; valid: a hash, a model's name or a .npz file"):
+    def test_an_unknown_hash_is_refused_with_the_valid_forms(self):
+        with self.assertRaisesRegex(ConfigError, "'xyz' is not a teacher .*; valid: a hash, the name of a model or a .npz file"):
             teacher_dataset.find("xyz", 5)
 
-    def test_a_wrong_seed_is_refused_with_the_seeds_that_there_are(self):
+    def test_a_wrong_seed_is_refused_with_the_existing_seeds(self):
         with self.assertRaisesRegex(ConfigError, f"--teacher_seed: {self.names[0]} has no seed 6; valid: 5$"):
             teacher_dataset.find(self.names[0], 6)
 
-    def test_a_damaged_record_of_a_teacher_is_named(self):
+    def test_damaged_hyperparameters_of_a_teacher_are_named(self):
         path = paths.hparams_dict(teacher_dataset.location_of(self.names[0], 5))
         with open(path) as file:
             record = json.load(file)
@@ -150,19 +150,19 @@ class FileTest(TestCase):
         return path
 
     def loader(self, path: str, train: bool):
-        """What a run does: it keeps the file's content under its own name and reads that."""
-        teacher, content = teacher_dataset.examine_answers(path)
+        """Stores the content of a file under its resolved name and reads the stored file, as a run does."""
+        teacher, content = teacher_dataset.inspect_answers(path)
         get_platform().write(teacher_dataset.answers_path(teacher.name), content)
         return registry.get(DatasetHparams("teacher", 5, teacher.name), train, dtype=torch.float64)
 
     def assert_refused(self, path: str, *words: str):
         with self.assertRaises(ConfigError) as caught:
-            teacher_dataset.examine_answers(path)
+            teacher_dataset.inspect_answers(path)
         for word in (path, *words):
             self.assertIn(word, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
 
-    def test_every_tenth_pair_is_held_out_for_test_and_the_others_train(self):
+    def test_every_tenth_pair_belongs_to_the_test_set(self):
         path = self.file(X=self.queries, y=self.answers)
         held_out = [9, 19]
         kept = [place for place in range(23) if place not in held_out]
@@ -171,39 +171,39 @@ class FileTest(TestCase):
             np.testing.assert_array_equal(loader.examples.cpu().numpy(), self.queries[places])
             np.testing.assert_array_equal(loader.labels.cpu().numpy(), self.answers[places])
 
-    def test_a_compressed_file_serves_as_well(self):
+    def test_a_compressed_file_is_read(self):
         path = self.file(save=np.savez_compressed, X=self.queries, y=self.answers)
         np.testing.assert_array_equal(self.loader(path, train=False).examples.cpu().numpy(), self.queries[[9, 19]])
 
     def test_images_are_flattened_and_single_answers_make_a_column(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
+        teacher, _ = teacher_dataset.inspect_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
         self.assertEqual((teacher.inputs, teacher.outputs), (12, 1))
 
-    def test_the_name_is_that_of_the_content(self):
+    def test_the_name_depends_on_the_content_only(self):
         path = self.file(X=self.queries, y=self.answers)
         copy = shutil.copy(path, os.path.join(self.root, "copy.npz"))
         other = self.file("other.npz", X=self.queries, y=self.answers + 1)
-        names = [teacher_dataset.examine_answers(one)[0].name for one in (path, copy, other)]
+        names = [teacher_dataset.inspect_answers(one)[0].name for one in (path, copy, other)]
         self.assertEqual(names[0], names[1])
         self.assertNotEqual(names[0], names[2])
 
-    def test_the_run_reads_on_when_the_original_file_has_gone(self):
+    def test_a_run_reads_the_stored_copy_if_the_original_file_is_gone(self):
         path = self.file(X=self.queries, y=self.answers)
-        teacher, content = teacher_dataset.examine_answers(path)
+        teacher, content = teacher_dataset.inspect_answers(path)
         get_platform().write(teacher_dataset.answers_path(teacher.name), content)
         os.remove(path)
         self.assertEqual(registry.shape(DatasetHparams("teacher", 5, teacher.name)), (3, 2))
 
-    def test_of_the_network_behind_a_file_nothing_is_known(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))
+    def test_a_file_has_no_model_and_no_dataset(self):
+        teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))
         self.assertEqual((teacher.model_hparams, teacher.dataset_name), (None, None))
 
     def test_a_missing_file_is_named(self):
         self.assert_refused(os.path.join(self.root, "nowhere.npz"), "does not exist")
 
-    def test_both_arrays_are_needed(self):
-        self.assert_refused(self.file("x.npz", y=self.answers), "must hold arrays X and y", "X")
-        self.assert_refused(self.file("y.npz", X=self.queries), "must hold arrays X and y", "y")
+    def test_both_arrays_are_required(self):
+        self.assert_refused(self.file("x.npz", y=self.answers), "must contain arrays X and y", "X")
+        self.assert_refused(self.file("y.npz", X=self.queries), "must contain arrays X and y", "y")
 
     def test_values_must_be_finite(self):
         for bad in (np.nan, np.inf):
@@ -212,20 +212,20 @@ class FileTest(TestCase):
                 arrays[name][4, 1] = bad
                 self.assert_refused(self.file(**arrays), "not finite")
 
-    def test_there_must_be_as_many_answers_as_queries(self):
+    def test_different_numbers_of_queries_and_answers_are_refused(self):
         self.assert_refused(self.file(X=self.queries, y=self.answers[:-1]), "23 queries X and 22 answers y")
 
-    def test_there_must_be_enough_pairs_to_hold_one_out(self):
+    def test_fewer_than_ten_pairs_are_refused(self):
         self.assert_refused(self.file(X=self.queries[:9], y=self.answers[:9]), "10 or more")
         self.assertEqual(len(self.loader(self.file(X=self.queries[:10], y=self.answers[:10]), train=False).dataset), 1)
 
-    def test_a_column_that_never_changes_is_refused_by_name(self):
-        for name, place, why in (("X", 2, "cannot be told from the biases"), ("y", 1, "says nothing of the network")):
+    def test_a_constant_column_is_refused_by_name(self):
+        for name, place, why in (("X", 2, "cannot be distinguished from the biases"), ("y", 1, "no information about the network")):
             arrays = {"X": self.queries.copy(), "y": self.answers.copy()}
             arrays[name][:, place] = 0.5
             self.assert_refused(self.file(**arrays), f"column {place} of {name}", "is constant", why)
 
-    def test_a_file_cut_short_is_refused(self):
+    def test_a_truncated_file_is_refused(self):
         path = self.file(X=self.queries, y=self.answers)
         with open(path, "rb") as file:
             content = file.read()
@@ -233,7 +233,7 @@ class FileTest(TestCase):
             get_platform().write(path, content[:length])
             self.assert_refused(path, "damaged")
 
-    def test_a_file_whose_content_fails_its_checksum_is_refused(self):
+    def test_a_file_with_a_wrong_checksum_is_refused(self):
         path = self.file(X=self.queries, y=self.answers)
         with open(path, "r+b") as file:
             file.seek(os.path.getsize(path) // 3)
@@ -241,17 +241,17 @@ class FileTest(TestCase):
         self.assert_refused(path, "damaged")
 
     def test_a_file_of_pickled_objects_is_refused(self):
-        self.assert_refused(self.file(X=np.array([{}] * 10, dtype=object), y=np.zeros(10)), "no .npz file of numbers")
+        self.assert_refused(self.file(X=np.array([{}] * 10, dtype=object), y=np.zeros(10)), "not an .npz file of numbers")
 
-    def test_a_file_of_words_is_refused(self):
-        self.assert_refused(self.file(X=np.array(["a"] * 10), y=np.zeros(10)), "no .npz file of numbers")
+    def test_a_file_of_strings_is_refused(self):
+        self.assert_refused(self.file(X=np.array(["a"] * 10), y=np.zeros(10)), "not an .npz file of numbers")
 
     def test_another_kind_of_file_is_refused(self):
         path = os.path.join(self.root, "text.npz")
         get_platform().write(path, "X,y\n1,2\n")
-        self.assert_refused(path, "no .npz file of numbers")
+        self.assert_refused(path, "not an .npz file of numbers")
 
-    def test_arrays_that_say_they_are_larger_than_they_are_take_no_memory(self):
+    def test_headers_that_claim_too_large_arrays_allocate_no_memory(self):
         for shape in ((10**15, 3), (10**9, 10**9), (-1, 3), (24, 3)):
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
@@ -261,23 +261,23 @@ class FileTest(TestCase):
                 archive.writestr("y.npy", header.getvalue() + self.answers.tobytes())
             self.assert_refused(path, f"shape {shape}")
 
-    def test_arrays_that_do_not_fit_into_memory_are_refused_before_they_are_unpacked(self):
+    def test_arrays_larger_than_the_memory_are_refused_before_they_are_unpacked(self):
         path = self.file(save=np.savez_compressed, X=np.zeros((1000, 1000)), y=self.answers)
         memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
         with mock.patch("os.sysconf", memory.get), mock.patch("numpy.lib.format.read_array", side_effect=AssertionError):
-            self.assert_refused(path, "X of shape (1000, 1000) does not fit into memory")
+            self.assert_refused(path, "X of shape (1000, 1000) is larger than the memory")
             os.truncate(path, 4096 * 1000 + 1)
-            self.assert_refused(path, "it does not fit into memory")
+            self.assert_refused(path, "it is larger than the memory")
 
-    def test_an_array_that_hides_behind_another_is_not_read(self):
-        """numpy itself takes a member `X` for the array, where there is one, and not `X.npy`."""
+    def test_a_member_without_the_suffix_npy_is_not_read(self):
+        """numpy prefers a member `X` to the member `X.npy`."""
         path = self.file(X=self.queries, y=self.answers)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("X", b"\x93NUMPY")
         _, queries, _ = teacher_dataset.read_answers(path)
         self.assertEqual(queries.tolist(), self.queries.tolist())
 
-    def test_headers_that_are_no_headers_are_refused(self):
+    def test_invalid_headers_are_refused(self):
         answers = io.BytesIO()
         np.save(answers, self.answers)
         code = b"{'descr': __import__('os').system('touch sprung')}"
@@ -288,9 +288,9 @@ class FileTest(TestCase):
                     "X.npy", b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
                 )
                 archive.writestr("y.npy", answers.getvalue())
-            self.assert_refused(path, "no .npz file of numbers")
+            self.assert_refused(path, "not an .npz file of numbers")
 
-    def test_what_never_ends_is_refused(self):
+    def test_pipes_and_devices_are_refused(self):
         path = os.path.join(self.root, "pipe.npz")
         os.mkfifo(path)
         self.assert_refused(path, "no regular file")
@@ -298,8 +298,8 @@ class FileTest(TestCase):
         os.symlink("/dev/zero", path)
         self.assert_refused(path, "no regular file")
 
-    def test_kept_answers_that_have_changed_are_refused(self):
-        teacher, _ = teacher_dataset.examine_answers(self.file(X=self.queries, y=self.answers))
+    def test_stored_answers_that_have_changed_are_refused(self):
+        teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))
         kept = teacher_dataset.answers_path(teacher.name)
         np.savez(kept, X=self.queries, y=self.answers + 1)
         for read in (teacher_dataset.Dataset.shape, lambda hparams: teacher_dataset.Dataset.create(hparams, True, 0)):

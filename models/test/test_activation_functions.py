@@ -1,4 +1,4 @@
-"""The activation functions against formulas written out, and their symmetries."""
+"""The activation functions compared with their formulas, and their symmetries."""
 
 import math
 
@@ -38,34 +38,34 @@ def values(name: str, x: torch.Tensor = GRID) -> np.ndarray:
 
 
 def is_affine(y: np.ndarray) -> bool:
-    """Whether values on the grid lie on a straight line."""
+    """Whether values on the grid are an affine function."""
     return bool(np.abs(y - np.polyval(np.polyfit(GRID.numpy(), y, 1), GRID.numpy())).max() < 1e-9)
 
 
 class ActivationFunctionsTest(TestCase):
-    def test_each_is_its_formula(self):
+    def test_each_function_agrees_with_its_formula(self):
         for name, formula in FORMULAS.items():
             with self.subTest(name):
                 np.testing.assert_allclose(values(name), [formula(x) for x in GRID.tolist()], rtol=1e-12, atol=1e-14)
 
-    def test_every_one_has_a_formula_here(self):
+    def test_every_function_has_a_formula_in_this_test(self):
         self.assertEqual(set(FORMULAS), set(activation_functions.activation_functions))
 
-    def test_none_of_them_changes_its_input_or_shares_memory_with_it(self):
+    def test_no_function_changes_its_input_or_shares_memory_with_it(self):
         for name in FORMULAS:
             x = GRID.clone()
             activation_functions.get(name)(x).add_(1)
             self.assertTrue(torch.equal(x, GRID), name)
 
-    def test_the_centre_is_the_mean_over_normal_inputs(self):
+    def test_the_gaussian_mean_agrees_with_gauss_hermite_quadrature(self):
         nodes, weights = np.polynomial.hermite_e.hermegauss(80)
         for name, formula in FORMULAS.items():
             expected = sum(weight * formula(node) for node, weight in zip(nodes, weights, strict=True)) / math.sqrt(2 * math.pi)
-            self.assertAlmostEqual(activation_functions.centre(name), expected, delta=5e-3 if "relu" in name else 1e-5)
-        self.assertAlmostEqual(activation_functions.centre("relu"), 1 / math.sqrt(2 * math.pi), delta=1e-5)
-        self.assertEqual(activation_functions.centre("tanh"), 0)
+            self.assertAlmostEqual(activation_functions.gaussian_mean(name), expected, delta=5e-3 if "relu" in name else 1e-5)
+        self.assertAlmostEqual(activation_functions.gaussian_mean("relu"), 1 / math.sqrt(2 * math.pi), delta=1e-5)
+        self.assertEqual(activation_functions.gaussian_mean("tanh"), 0)
 
-    def test_an_unknown_name_is_refused_with_the_nearest_one(self):
+    def test_the_error_for_an_unknown_name_suggests_the_nearest_name(self):
         with self.assertRaisesRegex(ConfigError, "--act_fun: 'tahn' is not known, did you mean 'tanh'.*sigmoid"):
             activation_functions.get("tahn")
 
@@ -84,11 +84,11 @@ class SymmetryTest(TestCase):
             with self.subTest(name):
                 np.testing.assert_allclose(values(name, -GRID), values(name) - slope * GRID.numpy(), atol=1e-14)
 
-    def test_the_rectifiers_alone_scale_with_their_input(self):
+    def test_only_rectifiers_and_identity_are_positively_homogeneous(self):
         scaling = {name for name in FORMULAS if np.allclose(values(name, 3 * GRID), 3 * values(name))}
         self.assertEqual(scaling, {"relu", "leaky_relu", "identity"})
 
-    def test_g_alone_has_no_symmetry(self):
+    def test_only_g_has_no_symmetry(self):
         def symmetric(name):
             return any(is_affine(values(name) + sign * values(name, -GRID)) for sign in (1, -1))
 

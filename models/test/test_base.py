@@ -1,4 +1,4 @@
-"""What every model can do, and what may be read back."""
+"""The methods of all models, and reading files of weights safely."""
 
 import io
 import os
@@ -17,15 +17,15 @@ from testing.toy_model import ToyModel
 
 
 class Intruder:
-    """An object that a file of weights has no business to hold."""
+    """An object that files of weights must not contain."""
 
 
 class ModelTest(TestCase):
-    def test_it_is_saved_under_the_name_of_the_step(self):
+    def test_a_model_is_saved_under_the_name_of_the_step(self):
         ToyModel().save(os.path.join(self.root, "run"), Step.from_epoch(3, 20, 100))
         self.assertEqual(self.files(), ["run/model_ep3_it20.pth"])
 
-    def test_what_is_saved_is_read_back_bit_for_bit(self):
+    def test_saved_weights_are_read_back_bit_for_bit(self):
         model = ToyModel()
         model.save(self.root, Step.zero(1))
         state = base.read_state(os.path.join(self.root, "model_ep0_it0.pth"))
@@ -64,7 +64,7 @@ class ReadStateTest(TestCase):
         self.assertIn(words, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
 
-    def test_plain_values_and_tensors_come_back(self):
+    def test_plain_values_and_tensors_are_read_back(self):
         self.write(base.to_bytes({"a": torch.arange(3), "b": [1, 2.5, "c", None, True]}))
         state = base.read_state(self.path)
         self.assertEqual((state["a"].tolist(), state["b"]), ([0, 1, 2], [1, 2.5, "c", None, True]))
@@ -72,11 +72,11 @@ class ReadStateTest(TestCase):
     def test_a_missing_file_is_named(self):
         self.assert_refused("does not exist")
 
-    def test_a_file_cut_short_anywhere_is_refused(self):
+    def test_a_file_truncated_anywhere_is_refused(self):
         content = base.to_bytes(ToyModel().state_dict())
         for length in (0, 1, 100, len(content) // 2, len(content) - 1):
             self.write(content[:length])
-            self.assert_refused("damaged or cut short")
+            self.assert_refused("damaged or truncated")
 
     def test_a_file_that_holds_an_object_of_any_class_is_refused(self):
         self.write(base.to_bytes({"fc.weight": torch.zeros(2, 3), "fc.bias": Intruder()}))
@@ -93,31 +93,31 @@ class ReadStateTest(TestCase):
                 archive.writestr(name, content)
         return made.getvalue()
 
-    def test_every_bit_of_the_values_counts(self):
+    def test_a_change_of_any_bit_is_detected(self):
         content = base.to_bytes({"a": torch.zeros(100)})
         place = content.index(bytes(400))
         for bit in range(8):
             self.write(content[: place + 100] + bytes([1 << bit]) + content[place + 101 :])
             self.assert_refused("checksum")
 
-    def test_an_archive_that_holds_more_than_its_file_is_refused_unopened(self):
+    def test_an_archive_with_entries_larger_than_the_file_is_not_unpacked(self):
         state = zipfile.ZipFile(io.BytesIO(base.to_bytes({"a": torch.zeros(10**6)})))
         self.write(self.archive(zipfile.ZIP_DEFLATED, *((name, state.read(name)) for name in state.namelist())))
         with mock.patch.object(torch, "load", side_effect=AssertionError):
-            self.assert_refused("holds more than it has room for")
+            self.assert_refused("its entries are larger than the file")
 
-    def test_a_tensor_that_is_larger_than_what_is_stored_of_it_is_refused(self):
+    def test_a_tensor_larger_than_its_storage_is_refused(self):
         self.write(base.to_bytes({"state": [{"a": torch.zeros(1).expand(10**12)}]}))
-        self.assert_refused("[1000000000000] is larger than what is stored of it")
+        self.assert_refused("[1000000000000] is larger than its storage")
 
-    def test_tensors_of_an_unusual_kind_are_refused(self):
+    def test_sparse_and_meta_tensors_are_refused(self):
         for tensor in (torch.zeros(3).to_sparse(), torch.zeros(3, device="meta")):
             self.write(base.to_bytes({"a": tensor}))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.assert_refused("damaged")
 
-    def test_values_that_hold_one_another_are_looked_at_once(self):
+    def test_shared_nested_values_are_checked_once(self):
         twice = []
         for _ in range(60):
             twice = [twice, twice]
@@ -132,6 +132,6 @@ class ReadStateTest(TestCase):
         os.truncate(self.path, os.path.getsize(self.path) // 2)
         self.assert_refused("damaged")
 
-    def test_what_cannot_be_read_is_named_with_the_reason(self):
+    def test_a_path_that_cannot_be_read_is_named_with_the_reason(self):
         os.mkdir(self.path)
         self.assert_refused("cannot be read (Is a directory)")

@@ -1,4 +1,4 @@
-"""The residual networks for CIFAR-10 against their definition in plain functions, and their keys."""
+"""The residual networks for CIFAR-10 compared with their definition in plain functions, and their keys."""
 
 import torch
 from torch.nn import functional as F
@@ -20,12 +20,12 @@ KEYS_8 += ["fc.weight", "fc.bias"]
 def build(model_name: str, act_fun: str = "relu") -> cifar_resnet.Model:
     model = registry.get(ModelHparams(model_name, "kaiming_normal", "uniform", act_fun), seed=1).double()
     with torch.no_grad():
-        model(torch.randn(16, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))  # gives statistics to BatchNorm
+        model(torch.randn(16, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))  # changes running statistics
     return model.eval()
 
 
 def definition(state: dict[str, torch.Tensor], x: torch.Tensor, rounds: int, act_fun: str = "relu") -> torch.Tensor:
-    """What a network with such weights is defined to compute."""
+    """The outputs of a network with given weights, by its definition."""
     activation = activation_functions.get(act_fun)
 
     def norm(name: str, values: torch.Tensor) -> torch.Tensor:
@@ -45,18 +45,18 @@ def definition(state: dict[str, torch.Tensor], x: torch.Tensor, rounds: int, act
 
 
 class CifarResnetTest(TestCase):
-    def test_it_computes_what_it_is_defined_to(self):
+    def test_outputs_agree_with_the_definition(self):
         x = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         for name, rounds, act_fun in (("cifar_resnet_8_4", 1, "relu"), ("cifar_resnet_20_4", 3, "relu"), ("cifar_resnet_14_5", 2, "tanh")):
             model = build(name, act_fun)
             with self.subTest(name), torch.no_grad():
                 torch.testing.assert_close(model(x), definition(model.state_dict(), x, rounds, act_fun), rtol=1e-11, atol=1e-12)
 
-    def test_state_dict_keys_are_openlths(self):
+    def test_state_dict_keys_are_those_of_openlth(self):
         self.assertEqual(list(build("cifar_resnet_8_4").state_dict()), KEYS_8)
 
-    def test_the_blocks_of_deeper_networks_are_counted_on(self):
-        keys = registry.outline(ModelHparams("cifar_resnet_20", "kaiming_normal", "uniform")).state_dict()
+    def test_block_numbers_continue_through_all_segments(self):
+        keys = registry.meta_model(ModelHparams("cifar_resnet_20", "kaiming_normal", "uniform")).state_dict()
         self.assertEqual(max(int(key.split(".")[1]) for key in keys if key.startswith("blocks.")), 8)
         self.assertEqual({key.split(".")[1] for key in keys if "shortcut" in key}, {"3", "6"})
 

@@ -1,4 +1,4 @@
-"""VGG against torchvision's layers, and its keys."""
+"""VGG compared with the layers of torchvision, and its keys."""
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ def build(depth: int, act_fun: str = "relu") -> cifar_vgg.Model:
 
 
 def reference(model: cifar_vgg.Model, depth: int) -> nn.Sequential:
-    """torchvision's layers of the same configuration with a model's weights; the average pooling is that of two by two pixels."""
+    """The layers of torchvision with the same configuration and the weights of a model; the last 2x2 pixels are averaged."""
     layers = vgg.make_layers(vgg.cfgs[CONFIGURATIONS[depth]], batch_norm=True)
     theirs = [module for module in layers if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     ours = [module for module in model.layers.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
@@ -29,14 +29,14 @@ def reference(model: cifar_vgg.Model, depth: int) -> nn.Sequential:
 
 
 class CifarVggTest(TestCase):
-    def test_every_depth_computes_what_torchvisions_layers_compute(self):
+    def test_outputs_agree_with_the_layers_of_torchvision_for_every_depth(self):
         x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         for depth in CONFIGURATIONS:
             model = build(depth)
             with self.subTest(depth), torch.no_grad():
                 torch.testing.assert_close(model(x), reference(model, depth)(x), rtol=1e-4, atol=1e-5)
 
-    def test_the_activation_function_is_the_one_asked_for(self):
+    def test_the_activation_function_is_that_of_the_hyperparameters(self):
         x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         model = build(11, "silu")
         plain = reference(model, 11)
@@ -44,10 +44,10 @@ class CifarVggTest(TestCase):
         with torch.no_grad():
             torch.testing.assert_close(model(x), silent(x), rtol=1e-4, atol=1e-5)
 
-    def test_state_dict_keys_are_openlths(self):
+    def test_state_dict_keys_are_those_of_openlth(self):
         for depth, places in ((11, PLACES_11), (16, PLACES_16)):
             keys = [f"layers.{place}.{key}" for place in places for key in KEYS]
-            model = registry.outline(ModelHparams(f"cifar_vgg_{depth}", "kaiming_normal", "uniform"))
+            model = registry.meta_model(ModelHparams(f"cifar_vgg_{depth}", "kaiming_normal", "uniform"))
             self.assertEqual(list(model.state_dict()), [*keys, "fc.weight", "fc.bias"])
             prunable = [f"layers.{place}.conv.weight" for place in places]
             self.assertEqual(model.prunable_layer_names, [*prunable, "fc.weight"])

@@ -1,4 +1,4 @@
-"""The convolutional families by their names: which there are, how large, how deep, how trained."""
+"""The convolutional families: names, sizes, depths and default hyperparameters."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from training.desc import TrainingDesc
 
 FAMILIES = (cifar_vgg.Model, cifar_resnet.Model, imagenet_resnet.Model)
 
-# The published tables of the models: for each form of a name, members with the layers that they are named after.
+# Names with the number of layers in the published tables.
 DEPTHS = {
     "cifar_vgg_11": 11,
     "cifar_vgg_13": 13,
@@ -53,33 +53,33 @@ def hparams(model_name: str, **changes) -> ModelHparams:
 
 
 def depth(model: nn.Module) -> int:
-    """The layers that a network is named after: convolutions off the shortcuts, and linear layers; VGG's names count three of these."""
+    """The depth in the name of a network: convolutions outside of shortcuts plus linear layers, of which VGG counts three."""
     convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     linear = 3 if isinstance(model, cifar_vgg.Model) else 1
     return linear + sum("shortcut" not in name and "downsample" not in name for name in convolutions)
 
 
 class NameTest(TestCase):
-    def test_a_name_belongs_to_one_family_and_says_the_depth(self):
+    def test_a_name_belongs_to_one_family_and_contains_the_depth(self):
         for name, layers in DEPTHS.items():
             with self.subTest(name):
                 families = [family for family in FAMILIES if family.is_valid_model_name(name)]
                 self.assertEqual([name.startswith(family.family) for family in families], [True])
-                self.assertEqual(depth(registry.outline(hparams(name))), layers)
+                self.assertEqual(depth(registry.meta_model(hparams(name))), layers)
 
     def test_models_have_as_many_parameters_as_published(self):
         for name, count in PARAMETERS.items():
             with self.subTest(name):
-                self.assertEqual(sum(parameter.numel() for parameter in registry.outline(hparams(name)).parameters()), count)
+                self.assertEqual(sum(parameter.numel() for parameter in registry.meta_model(hparams(name)).parameters()), count)
 
-    def test_names_that_are_none_get_the_rule(self):
+    def test_the_error_for_an_invalid_name_shows_the_pattern(self):
         for name, rule in NOT_THERE.items():
             with self.subTest(name), self.assertRaises(ConfigError) as caught:
                 registry.resolve(name)
-            self.assertRegex(str(caught.exception), rf"^--model_name: '{name}' is no model.*; valid: ")
+            self.assertRegex(str(caught.exception), rf"^--model_name: '{name}' is not a model.*; valid: ")
             self.assertTrue(str(caught.exception).endswith(f"; valid: {rule}"), str(caught.exception))
 
-    def test_other_names_are_none_of_theirs(self):
+    def test_other_names_are_not_valid(self):
         for name in (
             "cifar_resnet",
             "cifar_resnet_",
@@ -91,7 +91,7 @@ class NameTest(TestCase):
         ):
             self.assertFalse(any(family.is_valid_model_name(name) for family in FAMILIES), name)
 
-    def test_the_default_width_may_be_said(self):
+    def test_a_name_can_contain_the_default_width(self):
         for short, full in (("cifar_resnet_8", "cifar_resnet_8_16"), ("imagenet_resnet_18", "imagenet_resnet_18_64")):
             states = [registry.get(hparams(name), seed=3).state_dict() for name in (short, full)]
             self.assertEqual(list(states[0]), list(states[1]))
@@ -101,9 +101,9 @@ class NameTest(TestCase):
     def test_the_width_scales_every_layer(self):
         for name, times in (("cifar_resnet_14", 3), ("imagenet_resnet_18", 2), ("imagenet_resnet_50", 2)):
             width = registry.family_of(name).width
-            wide = registry.outline(hparams(f"{name}_{times * width}")).state_dict()
-            outputs = registry.outline(hparams(name)).output_layer_names
-            for key, value in registry.outline(hparams(name)).state_dict().items():
+            wide = registry.meta_model(hparams(f"{name}_{times * width}")).state_dict()
+            outputs = registry.meta_model(hparams(name)).output_layer_names
+            for key, value in registry.meta_model(hparams(name)).state_dict().items():
                 expected = [side * times if place < 2 else side for place, side in enumerate(value.shape)]
                 if key in outputs:
                     expected[0] = value.shape[0]
@@ -112,13 +112,13 @@ class NameTest(TestCase):
                 with self.subTest(name, tensor=key):
                     self.assertEqual(list(wide[key].shape), expected)
 
-    def test_a_dataset_decides_the_outputs(self):
+    def test_the_dataset_determines_the_number_of_outputs(self):
         for name, outputs in (("cifar_vgg_11", 10), ("cifar_resnet_8", 10), ("imagenet_resnet_18", 1000)):
-            self.assertEqual(registry.outline(hparams(name)).state_dict()[self.bias(name)].shape, (outputs,))
-            self.assertEqual(registry.outline(hparams(name), outputs=7).state_dict()[self.bias(name)].shape, (7,))
+            self.assertEqual(registry.meta_model(hparams(name)).state_dict()[self.bias(name)].shape, (outputs,))
+            self.assertEqual(registry.meta_model(hparams(name), outputs=7).state_dict()[self.bias(name)].shape, (7,))
 
     def bias(self, name: str) -> str:
-        return registry.outline(hparams(name)).output_layer_names[-1]
+        return registry.meta_model(hparams(name)).output_layer_names[-1]
 
 
 class FitTest(TestCase):
@@ -142,7 +142,7 @@ class FitTest(TestCase):
 
 
 class DefaultsTest(TestCase):
-    """What the published defaults say, field by field; a run by them has the published name."""
+    """The default hyperparameters are the published ones; a default run has the published name."""
 
     def test_every_member_of_a_cifar_family_trains_as_resnet_20_does(self):
         for name in ("cifar_vgg_11", "cifar_vgg_16", "cifar_resnet_20", "cifar_resnet_20_128"):
@@ -152,7 +152,7 @@ class DefaultsTest(TestCase):
             expected += ["milestone_steps => 80ep,120ep", "delta => 0.1", "weight_decay => 0.0001"]
             self.assertEqual([line.strip(" *") for line in shown if line.startswith(" ")], expected)
 
-    def test_the_default_run_of_resnet_20_has_openlths_name(self):
+    def test_the_default_run_of_resnet_20_has_the_name_of_openlth(self):
         self.assertEqual(TrainingDesc.default_for("cifar_resnet_20").hashname, "train_71bc92a970b64a76d7ab7681764b0021")
 
     def test_every_member_of_the_imagenet_family_trains_as_resnet_50_does(self):
@@ -169,7 +169,7 @@ class DefaultsTest(TestCase):
             self.assertEqual(registry.resolve(family), member)
             self.assertEqual(registry.get_default_hparams(family).model_hparams.model_name, member)
 
-    def test_help_shows_them(self):
+    def test_help_shows_the_defaults(self):
         status, out, _ = self.command("train", "--default_hparams=imagenet_resnet_50", "--help")
         text = " ".join(out.split())
         self.assertEqual(status, 0)

@@ -1,4 +1,4 @@
-"""What is frozen stays as it begins, to the bit, and nothing else does."""
+"""Training does not change frozen parameters in any bit, and changes all others."""
 
 import copy
 
@@ -28,7 +28,7 @@ def is_norm(name: str) -> bool:
 
 
 def all_names() -> set[str]:
-    return {name for name, _ in registry.outline(hparams()).named_parameters()}
+    return {name for name, _ in registry.meta_model(hparams()).named_parameters()}
 
 
 NORMS = {name for name in all_names() if is_norm(name)}
@@ -47,19 +47,19 @@ CASES = (
 
 
 class FreezingTest(TestCase):
-    def test_the_three_kinds_are_all_there_is(self):
+    def test_every_parameter_belongs_to_one_of_three_kinds(self):
         self.assertEqual((len(NORMS), len(OUTPUT), len(OTHERS)), (18, 2, 9))
 
     def test_nothing_is_frozen_by_default(self):
         self.assertTrue(all(parameter.requires_grad for parameter in registry.get(hparams()).parameters()))
 
-    def test_what_is_frozen_needs_no_gradient_and_all_else_does(self):
+    def test_frozen_parameters_need_no_gradient_and_all_others_do(self):
         for flags, frozen in CASES:
-            for model in (registry.get(hparams(**flags)), registry.outline(hparams(**flags))):
+            for model in (registry.get(hparams(**flags)), registry.meta_model(hparams(**flags))):
                 with self.subTest(flags):
                     self.assertEqual({name for name, parameter in model.named_parameters() if not parameter.requires_grad}, frozen)
 
-    def test_what_is_frozen_stays_to_the_bit_under_momentum_and_weight_decay_and_all_else_moves(self):
+    def test_momentum_and_weight_decay_do_not_change_frozen_parameters(self):
         loader = DataLoader(cifar10.Dataset(torch.randn(12, 3, 32, 32), torch.arange(12) % 10), 5)
         training = TrainingHparams("sgd", 0.1, "3it", momentum=0.9, weight_decay=0.1)
         for number, (flags, frozen) in enumerate(CASES):
@@ -80,7 +80,7 @@ class FreezingTest(TestCase):
             for name, value in model.state_dict().items():
                 self.assertEqual(torch.equal(value.float(), before[name]), name not in OUTPUT, name)
 
-    def test_levenberg_marquardt_trains_what_is_left_of_a_network(self):
+    def test_levenberg_marquardt_trains_the_other_parameters_only(self):
         model = registry.get(hparams("mlp_4_5_2", others_frozen=True), seed=1)
         before = copy.deepcopy(model.state_dict())
         train(TrainingHparams("levenberg_marquardt", 1.0, "3it", precision="float64"), model, regression_loader(), self.root)
@@ -93,29 +93,29 @@ class CheckTest(TestCase):
         with self.assertRaisesRegex(ConfigError, words):
             registry.check_fits(hparams(**flags), 3072, 10, (3, 32, 32))
 
-    def test_an_exception_that_is_no_parameter_is_refused_with_the_nearest(self):
-        words = r"'conv.wieght' is no parameter of cifar_resnet_8_4, did you mean 'conv.weight'\?; valid: conv.weight, bn.weight"
+    def test_the_error_for_an_unknown_exception_suggests_the_nearest_parameter(self):
+        words = r"'conv.wieght' is not a parameter of cifar_resnet_8_4, did you mean 'conv.weight'\?; valid: conv.weight, bn.weight"
         self.assert_refused(f"^--others_frozen_exceptions: {words}", others_frozen=True, others_frozen_exceptions="bn.weight,conv.wieght")
 
-    def test_running_statistics_are_no_parameters(self):
-        self.assert_refused("'bn.running_mean' is no parameter", others_frozen=True, others_frozen_exceptions="bn.running_mean")
+    def test_running_statistics_are_not_parameters(self):
+        self.assert_refused("'bn.running_mean' is not a parameter", others_frozen=True, others_frozen_exceptions="bn.running_mean")
 
-    def test_names_may_have_spaces_around_them(self):
+    def test_spaces_around_names_are_ignored(self):
         registry.check_fits(hparams(others_frozen=True, others_frozen_exceptions=SPARED.replace(",", " , ")), 3072, 10, (3, 32, 32))
 
-    def test_exceptions_from_nothing_are_refused(self):
+    def test_exceptions_without_others_frozen_are_refused(self):
         self.assert_refused("--others_frozen_exceptions: .* add --others_frozen$", others_frozen_exceptions="conv.weight")
 
-    def test_something_must_be_left_to_train(self):
+    def test_freezing_all_parameters_is_refused(self):
         every = {"batchnorm_frozen": True, "output_frozen": True, "others_frozen": True}
-        self.assert_refused("--batchnorm_frozen --output_frozen --others_frozen leaves nothing of cifar_resnet_8_4 to train", **every)
-        with self.assertRaisesRegex(ConfigError, "^--output_frozen --others_frozen leaves nothing of mlp_3_4_2 to train"):
+        self.assert_refused("--batchnorm_frozen --output_frozen --others_frozen freezes all parameters of cifar_resnet_8_4", **every)
+        with self.assertRaisesRegex(ConfigError, "^--output_frozen --others_frozen freezes all parameters of mlp_3_4_2"):
             registry.check_fits(hparams("mlp_3_4_2", output_frozen=True, others_frozen=True), 3, 2)
 
     def test_the_command_line_refuses_before_it_writes(self):
         students = ("--default_hparams=students_digits_lenet", "--others_frozen")
         refused = {
-            ("train", "--default_hparams=digits_lenet", "--output_frozen", "--others_frozen"): "leaves nothing of digits_lenet_16",
+            ("train", "--default_hparams=digits_lenet", "--output_frozen", "--others_frozen"): "freezes all parameters of digits_lenet_16",
             (
                 "train",
                 "--default_hparams=digits_lenet",

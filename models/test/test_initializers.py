@@ -1,4 +1,4 @@
-"""How weights begin, in plain layers and in stacked ones."""
+"""Initial weights of plain and stacked layers."""
 
 import scipy.stats
 import torch
@@ -8,18 +8,18 @@ from models import bn_initializers, initializers, parallel
 from testing.test_case import TestCase
 
 FAN_IN, FAN_OUT = 200, 50
-CHANNELS, SIDE = 8, 5  # of a convolution with as large a fan-in
+CHANNELS, SIDE = 8, 5  # of a convolution with the same fan-in
 
 
 def layers(initializer) -> dict[str, list[torch.Tensor]]:
-    """The kernels `[FAN_OUT, FAN_IN]` that an initialiser gives a plain layer, a stack of three and a convolution."""
+    """The initial kernels `[FAN_OUT, FAN_IN]` of a plain layer, a stack of three layers and a convolution."""
     torch.manual_seed(0)
     plain, stacked = nn.Linear(FAN_IN, FAN_OUT), parallel.Linear(3, FAN_IN, FAN_OUT)
     convolution = nn.Conv2d(CHANNELS, FAN_OUT, SIDE)
     for module in (plain, stacked, convolution):
         module.apply(initializer)
     kernels = {"plain": [plain.weight], "stacked": [weight.T for weight in stacked.weight], "convolution": [convolution.weight.flatten(1)]}
-    return {kind: [kernel.detach() for kernel in found] for kind, found in kernels.items()}
+    return {kind: [kernel.detach() for kernel in group] for kind, group in kernels.items()}
 
 
 class InitializersTest(TestCase):
@@ -57,12 +57,12 @@ class InitializersTest(TestCase):
 
         self.assert_for_all(initializers.binary, check)
 
-    def test_the_networks_of_a_stack_begin_differently(self):
+    def test_the_networks_of_a_stack_have_different_initial_weights(self):
         for initializer in (initializers.kaiming_normal, initializers.kaiming_uniform, initializers.orthogonal, initializers.binary):
             first, second, third = layers(initializer)["stacked"]
             self.assertFalse(torch.equal(first, second) or torch.equal(second, third) or torch.equal(first, third))
 
-    def test_biases_and_batch_norm_are_left_alone(self):
+    def test_biases_and_batch_norm_are_not_changed(self):
         modules = nn.ModuleList([nn.Linear(4, 3), parallel.Linear(2, 4, 3), nn.BatchNorm1d(3)])
         others = {name: value.clone() for name, value in modules.state_dict().items() if name not in ("0.weight", "1.weight")}
         modules.apply(initializers.kaiming_normal)
@@ -99,7 +99,7 @@ class BatchNormInitializersTest(TestCase):
         for norm in self.initialised(bn_initializers.oneone)[:2]:
             self.assertEqual(set(norm.weight.tolist()) | set(norm.bias.tolist()), {1.0})
 
-    def test_other_layers_are_left_alone(self):
+    def test_other_layers_are_not_changed(self):
         layer = nn.Linear(2, 2)
         before = layer.weight.clone()
         layer.apply(bn_initializers.uniform).apply(bn_initializers.fixed)

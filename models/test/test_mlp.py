@@ -1,4 +1,4 @@
-"""Fully connected networks: names, weights, and what they compute."""
+"""Fully connected networks: names, weights and outputs."""
 
 import math
 
@@ -35,7 +35,7 @@ class NameTest(TestCase):
             families = [family for family, model in FAMILIES.items() if model.is_valid_model_name(name)]
             self.assertEqual(families, [family for family in FAMILIES if name.startswith(family)])
 
-    def test_names_without_a_hidden_layer_or_with_empty_ones_are_none(self):
+    def test_names_without_hidden_layers_or_with_empty_ones_are_not_valid(self):
         invalid = ["mlp", "mlp_", "mlp_2", "mlp_2_1", "mlp_2_0_1", "mlp_2_08_1", "mlp_2_-8_1", "mlp_2_8_1_", "mlp_2_8_1\n", "mlp(3)_2_8_1"]
         invalid += ["digits_lenet", "digits_lenet_", "digits_lenet_0", "digits_lenet_a", "digits_lenet_1.5", "digits_lenet16"]
         invalid += ["mnist_lenet_300__100", "xmnist_lenet_300", "students_digits_lenet_16"]
@@ -43,7 +43,7 @@ class NameTest(TestCase):
             for family in FAMILIES.values():
                 self.assertFalse(family.is_valid_model_name(name), name)
 
-    def test_a_name_can_be_made_from_sizes(self):
+    def test_name_of_is_the_inverse_of_parse(self):
         for name, sizes in self.valid.items():
             family = next(family for family in FAMILIES.values() if family.is_valid_model_name(name))
             self.assertEqual(family.name_of(sizes), name)
@@ -52,11 +52,11 @@ class NameTest(TestCase):
         for family, model in FAMILIES.items():
             self.assertTrue(model.is_valid_model_name(model.default_members()[family]))
 
-    def test_the_default_hyperparameters_are_of_the_model_that_was_named(self):
+    def test_the_default_hyperparameters_contain_the_full_name(self):
         for name in self.valid:
             self.assertEqual(registry.get_default_hparams(name).model_hparams.model_name, name)
 
-    def test_a_dataset_decides_the_outputs_that_a_name_leaves_open(self):
+    def test_the_dataset_determines_outputs_that_the_name_does_not_contain(self):
         self.assertEqual(build("digits_lenet_16", outputs=3).sizes, [64, 16, 3])
 
     def test_outputs_that_contradict_the_name_are_refused(self):
@@ -69,7 +69,7 @@ class NetworkTest(TestCase):
     def test_lenet_300_100_has_266610_parameters(self):
         self.assertEqual(sum(parameter.numel() for parameter in build("mnist_lenet_300_100").parameters()), 266_610)
 
-    def test_state_dict_keys_and_shapes_are_openlths(self):
+    def test_state_dict_keys_and_shapes_are_those_of_openlth(self):
         shapes = {name: tuple(value.shape) for name, value in build("mlp_5_4_3_2").state_dict().items()}
         expected = {
             "fc_layers.0.weight": (4, 5),
@@ -81,7 +81,7 @@ class NetworkTest(TestCase):
         }
         self.assertEqual(shapes, expected)
 
-    def test_it_computes_what_the_formula_says_for_every_activation_function(self):
+    def test_outputs_agree_with_the_formula_for_every_activation_function(self):
         x = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         for name, function in activation_functions.activation_functions.items():
             model = build("mlp_5_4_3_2", act_fun=name).double()
@@ -91,7 +91,7 @@ class NetworkTest(TestCase):
                     hidden = function(torch.tensor(affine(layer, hidden), dtype=torch.float64)).tolist()
                 torch.testing.assert_close(case.tolist(), affine(model.fc, hidden), rtol=1e-12, atol=1e-14)
 
-    def test_images_of_any_layout_are_flattened(self):
+    def test_images_are_flattened(self):
         model, images = build("digits_lenet_4"), torch.randn(3, 1, 8, 8)
         self.assertTrue(torch.equal(model(images), model(images.view(3, 64))))
 
@@ -100,12 +100,12 @@ class NetworkTest(TestCase):
         self.assertEqual(model.prunable_layer_names, ["fc_layers.0.weight", "fc_layers.1.weight", "fc.weight"])
         self.assertEqual(model.output_layer_names, ["fc.weight", "fc.bias"])
 
-    def test_it_knows_how_many_values_an_example_must_have(self):
+    def test_the_input_size_is_the_number_of_values_of_an_example(self):
         self.assertEqual([build(name).input_size for name in NameTest.valid], [64, 64, 784, 3072, 2, 5])
 
 
 def affine(layer: torch.nn.Linear, x: list[float]) -> list[float]:
-    """A linear layer by hand."""
+    """The outputs of a linear layer, computed without torch."""
     return [
         math.fsum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
     ]

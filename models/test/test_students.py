@@ -1,4 +1,4 @@
-"""Students: N networks in one model, each as if it were alone."""
+"""Students: N independent networks in one model."""
 
 import copy
 import itertools
@@ -23,7 +23,7 @@ def build(model_name: str = "students_mlp(3)_4_6_5_2", **options) -> students.Mo
 
 
 def alone(stack: students.Model, i: int) -> nn.Sequential:
-    """Student i as plain layers around slices of the stack."""
+    """Student i as plain layers with copies of its weights."""
     made = nn.Sequential()
     for stacked in (*stack.fc_layers, stack.fc):
         _, inputs, outputs = stacked.weight.shape
@@ -55,7 +55,7 @@ class NameTest(TestCase):
             model = build(name)
             self.assertEqual((model.networks, model.sizes), (networks, sizes))
 
-    def test_other_names_are_none(self):
+    def test_other_names_are_not_valid(self):
         invalid = ["students_digits_lenet(0)_4", "students_digits_lenet()_4", "students_digits_lenet(-1)_4", "students_digits_lenet(1.5)_4"]
         invalid += ["students_digits_lenet(3)", "students_digits_lenet(3)_0", "students_digits_lenet(3)_a", "students_digits_lenet(3)64"]
         invalid += ["students_mlp(3)_2_1", "students_lenet(3)_4", "students_(3)_4", "digits_lenet(3)_4", "students_digits_lenet_4(3)"]
@@ -66,12 +66,12 @@ class NameTest(TestCase):
         for rule in ("students_digits_lenet(N)_P_Q_...", "students_mnist_lenet(N)_P_Q_...", "students_mlp(N)_D_P_Q_..._O"):
             self.assertIn(rule, students.Model.name_rules())
 
-    def test_the_teacher_decides_the_outputs_that_a_name_leaves_open(self):
+    def test_the_teacher_determines_outputs_that_the_name_does_not_contain(self):
         self.assertEqual(build("students_digits_lenet(2)_8", outputs=3).sizes, [64, 8, 3])
         with self.assertRaisesRegex(ConfigError, "1 outputs; this dataset needs 3"):
             build("students_mlp(2)_2_5_1", outputs=3)
 
-    def test_by_default_they_imitate_the_familys_default_member(self):
+    def test_the_default_teacher_is_the_default_model_of_the_family(self):
         for family in ("digits_lenet", "mnist_lenet", "cifar_lenet", "mlp"):
             defaults = registry.get_default_hparams(f"students_{family}")
             self.assertEqual(defaults.dataset_hparams.dataset_name, "teacher")
@@ -91,7 +91,7 @@ class StackTest(TestCase):
         self.classes = torch.randint(0, 2, (BATCH,), generator=generator)
         self.losses = ((self.targets, nn.functional.mse_loss), (self.classes, nn.functional.cross_entropy))
 
-    def test_keys_are_those_of_one_network_and_tensors_have_one_axis_more(self):
+    def test_keys_are_those_of_one_network_and_tensors_have_one_more_axis(self):
         shapes = {name: tuple(value.shape) for name, value in self.stack.state_dict().items()}
         expected = {
             "fc_layers.0.weight": (3, 4, 6),
@@ -105,7 +105,7 @@ class StackTest(TestCase):
         self.assertEqual(self.stack.prunable_layer_names, ["fc_layers.0.weight", "fc_layers.1.weight", "fc.weight"])
         self.assertEqual(self.stack.output_layer_names, ["fc.weight", "fc.bias"])
 
-    def test_it_computes_what_its_networks_compute_one_by_one(self):
+    def test_the_outputs_are_those_of_the_separate_networks(self):
         for act_fun in activation_functions.activation_functions:
             stack = build(act_fun=act_fun)
             outputs = stack(self.x)
@@ -116,22 +116,22 @@ class StackTest(TestCase):
     def test_images_are_flattened(self):
         torch.testing.assert_close(self.stack(self.x.view(BATCH, 1, 2, 2)), self.stack(self.x), rtol=0, atol=0)
 
-    def test_students_begin_differently(self):
+    def test_students_have_different_initial_weights(self):
         self.assertFalse((self.stack.fc.weight[0] == self.stack.fc.weight[1]).any())
 
-    def test_individual_losses_are_the_networks_losses_one_by_one(self):
+    def test_individual_losses_are_the_losses_of_the_separate_networks(self):
         for labels, loss in self.losses:
             losses = self.stack.individual_losses(self.stack(self.x), labels)
             expected = torch.stack([loss(alone(self.stack, i)(self.x), labels) for i in range(NETWORKS)])
             torch.testing.assert_close(losses, expected, rtol=1e-12, atol=1e-14)
 
-    def test_the_training_loss_is_their_sum(self):
+    def test_the_training_loss_is_the_sum_of_the_individual_losses(self):
         for labels, _ in self.losses:
             outputs = self.stack(self.x)
             losses = self.stack.individual_losses(outputs, labels)
             torch.testing.assert_close(self.stack.loss_criterion(outputs, labels), losses[0] + losses[1] + losses[2], rtol=1e-14, atol=0)
 
-    def test_layer_vectors_compute_every_neuron_and_can_be_taken_over(self):
+    def test_layer_vectors_compute_every_neuron_and_can_be_loaded(self):
         stack, other, x = build(), build(), torch.randn(7, 4, dtype=torch.float64)
         first, *_, last = stack.layer_vectors()
         self.assertEqual([tuple(layer.shape) for layer in (first, last)], [(3, 6, 5), (3, 2, 6)])
@@ -171,19 +171,19 @@ class StackTest(TestCase):
 
 
 class SigmoidTest(TestCase):
-    def test_sigmoid_students_begin_as_the_functions_that_tanh_students_would_be(self):
+    def test_initial_sigmoid_students_compute_the_functions_of_tanh_students(self):
         x = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         sigmoid, tanh = (build("students_mlp(3)_4_6_5_2", act_fun=name) for name in ("sigmoid", "tanh"))
         torch.testing.assert_close(sigmoid(x), tanh(x), rtol=1e-5, atol=1e-5)  # drawn in float32
 
-    def test_students_of_other_activation_functions_begin_as_they_are_drawn(self):
+    def test_initial_weights_of_other_activation_functions_are_not_transformed(self):
         softplus, relu = (build("students_mlp(3)_4_6_5_2", act_fun=name) for name in ("softplus", "relu"))
         for ours, theirs in zip(softplus.parameters(), relu.parameters(), strict=True):
             self.assertTrue(torch.equal(ours, theirs))
 
 
 class PublishedLayoutTest(TestCase):
-    """Students as the published Expand-and-Cluster code saves them: networks on the last axis, the output layer last of `fc_layers`."""
+    """Checkpoints of the published Expand-and-Cluster code: networks are on the last axis, and `fc_layers` contains the output layer."""
 
     def published(self, sizes: tuple[int, ...] = (4, 6, 5, 2)) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -198,7 +198,7 @@ class PublishedLayoutTest(TestCase):
         torch.save(state, path)
         return registry.load(path, ModelHparams("students_mlp(3)_4_6_5_2", "kaiming_normal", "uniform", "tanh"))
 
-    def test_a_checkpoint_of_theirs_computes_in_ours_what_it_computes_in_theirs(self):
+    def test_a_published_checkpoint_computes_the_published_formula(self):
         state = self.published()
         x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(1))
         hidden = torch.tanh(torch.einsum("bi,ihn->bhn", x, state["fc_layers.0.fc"]) + state["fc_layers.0.b"])
@@ -206,18 +206,18 @@ class PublishedLayoutTest(TestCase):
         expected = torch.einsum("bin,ihn->bhn", hidden, state["fc_layers.2.fc"]) + state["fc_layers.2.b"]
         torch.testing.assert_close(self.load(state)(x), expected.movedim(-1, 0), rtol=1e-5, atol=1e-5)
 
-    def test_the_loaded_tensors_are_as_ours_lie_in_memory(self):
+    def test_the_loaded_tensors_are_contiguous(self):
         for name, value in self.load(self.published()).state_dict().items():
             self.assertTrue(value.is_contiguous(), name)
 
-    def test_one_of_another_shape_is_refused(self):
+    def test_a_checkpoint_of_another_shape_is_refused(self):
         for sizes in ((4, 6, 2), (4, 6, 5, 5, 2), (4, 7, 5, 2)):
             with self.assertRaisesRegex(ConfigError, "does not hold the weights of this model"):
                 self.load(self.published(sizes))
 
 
 class TrainingTest(TestCase):
-    """Not bit for bit: the shared first layer is one matrix product over all students, whose sums are taken in another order for one."""
+    """Not bit for bit: the matrix product of the first layer sums in another order for one student than for several."""
 
     def assert_trains_as_alone(self, loader: DataLoader, *optimizer, **changes):
         training_hparams = hparams("14it", *optimizer, **changes)
@@ -232,14 +232,14 @@ class TrainingTest(TestCase):
         for parameter, start in zip(stack.parameters(), before, strict=True):
             self.assertTrue((parameter.cpu() != start).any())
 
-    def test_a_student_trained_in_a_stack_by_sgd_is_the_student_trained_alone(self):
+    def test_training_a_stack_by_sgd_equals_training_each_student_alone(self):
         self.assert_trains_as_alone(regression_loader(), "sgd", 0.1, momentum=0.9, weight_decay=1e-3)
 
-    def test_a_student_trained_in_a_stack_by_adam_is_the_student_trained_alone(self):
+    def test_training_a_stack_by_adam_equals_training_each_student_alone(self):
         self.assert_trains_as_alone(regression_loader(), "adam", 0.02)
 
-    def test_a_student_trained_in_a_stack_by_lbfgs_is_the_student_trained_alone(self):
+    def test_training_a_stack_by_lbfgs_equals_training_each_student_alone(self):
         self.assert_trains_as_alone(regression_loader(), "lbfgs", 1.0)
 
-    def test_a_student_trained_in_a_stack_on_classes_is_the_student_trained_alone(self):
+    def test_training_a_stack_on_classes_equals_training_each_student_alone(self):
         self.assert_trains_as_alone(class_loader(), "adam", 0.02)

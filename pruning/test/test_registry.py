@@ -95,7 +95,7 @@ class TestNames(TestCase):
 
 class TestCheck(TestCase):
     def test_what_cannot_be_pruned_is_seen_without_weights(self):
-        outline = models.outline(ModelHparams("students_digits_lenet(10)_64", "kaiming_normal", "uniform"))
+        outline = models.meta_model(ModelHparams("students_digits_lenet(10)_64", "kaiming_normal", "uniform"))
         registry.check(DEFAULTS, outline)
         with self.assertRaisesRegex(ConfigError, "did you mean 'fc_layers.0.weight'"):
             registry.check(dataclasses.replace(DEFAULTS, pruning_layers_to_ignore="fc_layer.0.weight"), outline)

@@ -26,7 +26,7 @@ class Centred(nn.Module):
     def __init__(self, network, act_fun: str):
         super().__init__()
         self.layers = nn.ModuleList(copy.deepcopy([*network.fc_layers, network.fc]))
-        self.activation, self.centre = activation_functions.get(act_fun), activation_functions.centre(act_fun)
+        self.activation, self.centre = activation_functions.get(act_fun), activation_functions.gaussian_mean(act_fun)
         for layer in self.layers[1:]:
             layer.bias.data += self.centre * layer.weight.data.sum(1)
 

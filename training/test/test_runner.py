@@ -298,7 +298,7 @@ class TeacherTest(RunnerTestCase):
         )
         status, out, err = self.command("train", *asked)
         self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
-        self.assertRegex(err, "--datagen: biased needs a teacher that was trained on images; .* trained on 'teacher'; valid: digits, mnist")
+        self.assertRegex(err, "--datagen: biased needs a teacher that was trained on images; .* is teacher; valid: digits, mnist")
 
     def test_asking_where_a_student_would_go_trains_no_teacher(self):
         before = self.files()
@@ -370,13 +370,13 @@ class RefusalTest(RunnerTestCase):
         name, _ = toy_teacher.make("mlp_3_4_2", seed=5)
         student = TeacherTest.student
         self.assert_refused(*student, says="--teacher_name is required")
-        self.assert_refused(*student, "--teacher_name=abcdef", says="--teacher_name: 'abcdef' names no teacher")
+        self.assert_refused(*student, "--teacher_name=abcdef", says="--teacher_name: 'abcdef' is not a teacher")
         self.assert_refused(*student, "--teacher_name=nowhere.npz", says="--teacher_name: nowhere.npz does not exist")
         teacher = (*student, f"--teacher_name={name}")
         self.assert_refused(*teacher, "--teacher_seed=6", "--datagen=random", says="--teacher_seed: .* has no seed 6; valid: 5")
         self.assert_refused(*teacher, "--teacher_seed=5", says="--datagen is required .*digits, mnist, .*random")
-        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=digits", says="digits makes queries of 64 values; the teacher takes 3")
-        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=biased", says="biased makes queries of 64 values; the teacher takes 3")
+        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=digits", says="digits generates queries of 64 values; .* takes 3")
+        self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=biased", says="biased generates queries of 64 values; .* takes 3")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random", "--d_in=4", says="--d_in: 4 is wrong; .* takes 3")
         self.assert_refused(*teacher, "--teacher_seed=5", "--datagen=random:9", "--samples=8", says="--samples: 8 does not fit")
 

@@ -69,7 +69,7 @@ class ResumeTest(TrainTestCase):
 
     def result(self, folder: str) -> tuple[dict[str, list], str]:
         """The final weights, digit for digit, and the text of the log."""
-        state = base.read_state(registry.last_file(folder))
+        state = base.read_state(registry.latest_weights_file(folder))
         with open(os.path.join(folder, "logger")) as file:
             return {name: value.tolist() for name, value in state.items()}, file.read()
 

@@ -1,4 +1,4 @@
-"""The language of `--datagen`, and what it makes."""
+"""The syntax of `--datagen`, and the queries that it generates."""
 
 from unittest import mock
 
@@ -13,7 +13,7 @@ from testing.test_case import TestCase
 
 
 class ParseTest(TestCase):
-    def test_policies_come_with_their_counts(self):
+    def test_policies_are_parsed_with_their_counts(self):
         self.assertEqual(registry.parse("digits:100+random:4000"), {"digits": 100, "random": 4000})
         self.assertEqual(registry.parse("random"), {"random": None})
 
@@ -31,25 +31,25 @@ class ParseTest(TestCase):
             with self.assertRaisesRegex(ConfigError, "--datagen"):
                 registry.parse(text)
 
-    def test_a_policy_may_be_named_once(self):
-        with self.assertRaisesRegex(ConfigError, "--datagen: random is named twice"):
+    def test_a_policy_that_occurs_twice_is_refused(self):
+        with self.assertRaisesRegex(ConfigError, "--datagen: random occurs twice"):
             registry.parse("random:5+random:6")
 
     def test_a_count_is_a_positive_whole_number(self):
         for count in ("", "0", "-1", "1.5", "1e3", "ten", "5:6"):
-            with self.assertRaisesRegex(ConfigError, "--datagen: .* is no count"):
+            with self.assertRaisesRegex(ConfigError, "--datagen: .* is not a count"):
                 registry.parse(f"random:{count}")
 
 
 class ResolveTest(TestCase):
-    def test_the_canonical_text_is_sorted_and_counts_what_is_generated(self):
+    def test_the_canonical_string_is_sorted_and_has_counts_for_generated_queries(self):
         self.assertEqual(registry.resolve("random+digits", 64), f"digits+random:{registry.DEFAULT_COUNT}")
 
     def test_resolving_twice_changes_nothing(self):
         once = registry.resolve("random+digits:100", 64)
         self.assertEqual(registry.resolve(once, 64), once)
 
-    def test_samples_are_what_policies_without_a_count_share(self):
+    def test_policies_without_a_count_share_the_samples(self):
         self.assertEqual(registry.resolve("random", 64, 50), "random:50")
         self.assertEqual(registry.resolve("random+digits", 64, 1500), "digits+random:63")
         self.assertEqual(registry.resolve("random+digits:100", 64, 150), "digits:100+random:50")
@@ -58,84 +58,84 @@ class ResolveTest(TestCase):
         self.assertEqual(registry.resolve("digits:100+random:50", 64, 150), "digits:100+random:50")
         self.assertEqual(registry.resolve("digits", 64, 1437), "digits")
 
-    def test_samples_that_disagree_with_the_counts_are_refused_with_what_is_valid(self):
+    def test_samples_that_contradict_the_counts_are_refused_with_the_valid_number(self):
         with self.assertRaisesRegex(ConfigError, "--samples: 151 does not fit --datagen digits:100.random:50; valid: 150$"):
             registry.resolve("digits:100+random:50", 64, 151)
         with self.assertRaisesRegex(ConfigError, "valid: 1437$"):
             registry.resolve("digits", 64, 1000)
 
-    def test_samples_must_leave_a_query_for_every_policy_that_generates(self):
+    def test_samples_must_suffice_for_one_query_of_every_policy_without_a_count(self):
         self.assertEqual(registry.resolve("digits+random", 64, 1438), "digits+random:1")
         with self.assertRaisesRegex(ConfigError, "--samples: 1437 does not fit .*; valid: 1438 or more"):
             registry.resolve("digits+random", 64, 1437)
 
-    def test_images_of_another_size_than_the_teachers_inputs_are_refused(self):
-        with self.assertRaisesRegex(ConfigError, "--datagen: digits makes queries of 64 values; the teacher takes 784"):
+    def test_images_with_another_size_than_the_inputs_of_the_teacher_are_refused(self):
+        with self.assertRaisesRegex(ConfigError, "--datagen: digits generates queries of 64 values; the teacher takes 784"):
             registry.resolve("digits+random", 784)
-        with self.assertRaisesRegex(ConfigError, "--datagen: mnist makes queries of 784 values; the teacher takes 3"):
+        with self.assertRaisesRegex(ConfigError, "--datagen: mnist generates queries of 784 values; the teacher takes 3"):
             registry.resolve("mnist", 3)
 
-    def test_noise_and_grids_serve_any_teacher(self):
+    def test_noise_and_grids_work_for_every_teacher(self):
         for name in ("random", "uniform", "grid"):
             self.assertEqual(registry.resolve(f"{name}:5", 3), f"{name}:5")
 
-    def test_what_varies_images_serves_a_teacher_that_was_trained_on_them(self):
+    def test_variations_work_for_teachers_trained_on_images_only(self):
         canonical = f"biased:{registry.DEFAULT_COUNT}+mosaic:30"
-        self.assertEqual(registry.resolve("mosaic:30+biased", 64, source="digits"), canonical)
+        self.assertEqual(registry.resolve("mosaic:30+biased", 64, dataset_name="digits"), canonical)
         with self.assertRaisesRegex(ConfigError, "--datagen: biased needs a teacher that was trained on images"):
-            registry.resolve("mosaic:30+biased", 64, source="teacher")
+            registry.resolve("mosaic:30+biased", 64, dataset_name="teacher")
 
     def test_every_image_dataset_is_a_policy(self):
         for name, module in registered_images.items():
             self.assertEqual(registry.resolve(name, module.Dataset.shape()[0]), name)
 
-    def test_more_images_than_there_are_cannot_be_asked_for(self):
+    def test_a_count_above_the_number_of_images_is_refused(self):
         self.assertEqual(registry.resolve("digits:1437", 64), "digits:1437")
-        with self.assertRaisesRegex(ConfigError, "--datagen: digits has 1437 queries; 1438 were asked for"):
+        with self.assertRaisesRegex(ConfigError, "--datagen: digits has 1437 queries, fewer than 1438; valid: up to 1437"):
             registry.resolve("digits:1438", 64)
 
 
 class MakeTest(TestCase):
     def make(self, datagen: str, train: bool = True, seed: int = 0) -> torch.Tensor:
-        return registry.make(datagen, train, 64, seed, "digits")
+        return registry.generate(datagen, train, 64, seed, "digits")
 
-    def test_there_are_as_many_queries_as_the_counts_say(self):
+    def test_the_number_of_queries_is_the_sum_of_the_counts(self):
         self.assertEqual(self.make("digits:100+random:50").shape, (150, 64))
         self.assertEqual(self.make("digits+random:63").shape, (1500, 64))
 
-    def test_the_same_seed_makes_the_same_queries(self):
+    def test_the_same_seed_gives_the_same_queries(self):
         everything = "biased:10+digits:10+grid:10+mosaic:10+random:10+uniform:10"
         self.assertTrue(torch.equal(self.make(everything), self.make(everything)))
         self.assertEqual(self.make(everything).shape, (60, 64))
 
-    def test_noise_is_that_of_the_stream_which_seed_name_and_part_give(self):
+    def test_the_random_stream_depends_on_seed_and_policy_and_training_or_test(self):
         for train in (True, False):
             generator = torch.Generator().manual_seed(derive(7, "queries", "random", train))
             queries = self.make("random:12", train, seed=7)
             self.assertTrue(torch.equal(queries, torch.randn(len(queries), 64, generator=generator)))
 
-    def test_another_seed_makes_others(self):
+    def test_another_seed_gives_other_queries(self):
         for datagen in ("digits:10", "random:10", "uniform:10", "grid:10", "biased:10", "mosaic:10"):
             self.assertFalse(torch.equal(self.make(datagen), self.make(datagen, seed=1)))
 
     def test_the_order_of_the_policies_does_not_matter(self):
         self.assertTrue(torch.equal(self.make("random:10+digits:10"), self.make("digits:10+random:10")))
 
-    def test_each_policy_draws_from_a_stream_of_its_own(self):
+    def test_each_policy_has_its_own_random_stream(self):
         both = self.make("digits:10+random:20")
         self.assertTrue(torch.equal(both[:10], self.make("digits:10")))
         self.assertTrue(torch.equal(both[10:], self.make("random:20")))
 
-    def test_two_policies_of_the_same_kind_make_different_queries(self):
+    def test_two_policies_of_the_same_class_generate_different_queries(self):
         with mock.patch.dict(registry.registered_policies, {"noise": Gaussian()}):
             both = self.make("noise:10+random:10")
         self.assertFalse((both[:10] == both[10:]).any())
 
-    def test_a_count_of_one_policy_leaves_the_others_queries_alone(self):
+    def test_the_count_of_a_policy_does_not_change_the_queries_of_others(self):
         self.assertTrue(torch.equal(self.make("digits:10+random:20")[:10], self.make("digits:10+random:500")[:10]))
         self.assertTrue(torch.equal(self.make("digits:10+random:20")[10:], self.make("digits:30+random:20")[30:]))
 
-    def test_training_and_test_queries_have_none_in_common(self):
+    def test_training_and_test_have_no_common_queries(self):
         for datagen in ("digits:50+random:50", "uniform:50", "grid:64", "biased:500", "mosaic:500"):
             train, test = ({tuple(query) for query in self.make(datagen, part).tolist()} for part in (True, False))
             self.assertTrue(train.isdisjoint(test))

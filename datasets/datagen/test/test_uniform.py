@@ -8,11 +8,11 @@ from testing.test_case import TestCase
 
 
 def make(count: int, train: bool = True, seed: int = 0) -> torch.Tensor:
-    return Uniform().make(count, train, 5, torch.Generator().manual_seed(seed))
+    return Uniform().generate(count, train, 5, torch.Generator().manual_seed(seed))
 
 
 class UniformTest(TestCase):
-    def test_values_are_uniform_between_minus_and_plus_the_root_of_three(self):
+    def test_values_are_uniform_between_minus_and_plus_sqrt_3(self):
         expected = scipy.stats.uniform(-(3**0.5), 2 * 3**0.5)
         self.assertGreater(scipy.stats.kstest(make(4000).flatten().numpy(), expected.cdf).pvalue, 0.01)
 
@@ -25,7 +25,7 @@ class UniformTest(TestCase):
         correlation = torch.corrcoef(make(4000).T) - torch.eye(5)
         self.assertLess(correlation.abs().max().item(), 5 / 4000**0.5)
 
-    def test_training_has_as_many_queries_as_asked_for_and_test_a_quarter(self):
+    def test_the_count_is_the_number_of_training_queries_and_test_has_a_quarter(self):
         self.assertEqual(make(13).shape, (13, 5))
         self.assertEqual(make(13, train=False).shape, (4, 5))
 
