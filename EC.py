@@ -1,4 +1,4 @@
-"""The command line of the framework: the table of its commands; it parses one, installs the platform, and runs."""
+"""The command line of the framework: the table of commands, and the entry point that parses and runs one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lottery.runner import LotteryRunner
 from platforms.system import provenance, signals
 from training.runner import TrainingRunner
 
-# A new command is a line here.
+# A new command needs one line here.
 COMMANDS = Commands(
     {
         "train": TrainingRunner,
@@ -33,8 +33,11 @@ COMMANDS = Commands(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command and returns the exit status: 0, or with a line of explanation 2 for what cannot be run, 3 for what is busy, 75 when
-    stopped."""
+    """Runs one command and returns the exit status.
+
+    The status is 0 on success, 1 when runs of a sweep failed, 2 for invalid input, 3 when another process has locked the run, 75 when a
+    signal stopped the run, and 130 after Ctrl-C. Each error prints one line on stderr.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(COMMANDS.welcome())
         return 0
@@ -44,19 +47,19 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         print(one_line(f"EC.py {arguments[0]}: {error}"), file=sys.stderr)
         return error.exit_status
-    except SystemExit as leave:  # argparse leaves like this after --help
-        return leave.code or 0
+    except SystemExit as exit_request:  # argparse exits after --help
+        return exit_request.code if isinstance(exit_request.code, int) else 0
     except signals.Stopped as stopped:
-        print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
+        print(f"{stopped}. Run the same command again to continue from the checkpoint.", file=sys.stderr)
         return signals.EXIT_STATUS
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again to continue from the last checkpoint.", file=sys.stderr)
         return 130
     return 0
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Parses the arguments of a command and runs it on the platform that they name."""
+    """Parses the arguments of a command, and runs the command on the platform that the arguments name."""
     with platform_class(arguments).coordinated():
         platform, job = COMMANDS.parse(command, arguments)
         platform.launch(job)

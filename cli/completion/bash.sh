@@ -1,21 +1,21 @@
 
 _ec_bash() {
     local -a words=()
-    local place before="" word start=-1
-    for ((place = 0; place <= COMP_CWORD; place++)); do # bash takes = and : for words of their own
-        word=${COMP_WORDS[place]}
-        if ((${#words[@]})) && [[ $word == [=:] || $before == [=:] ]]; then
+    local position previous="" word start=-1
+    for ((position = 0; position <= COMP_CWORD; position++)); do # bash splits words at = and :
+        word=${COMP_WORDS[position]}
+        if ((${#words[@]})) && [[ $word == [=:] || $previous == [=:] ]]; then
             words[${#words[@]} - 1]+=$word
         else
             words+=("$word")
         fi
-        before=$word
+        previous=$word
     done
-    for place in "${!words[@]}"; do
-        [[ ${words[place]} != EC.py && ${words[place]} != */EC.py ]] || { start=$((place + 1)) && break; }
+    for position in "${!words[@]}"; do
+        [[ ${words[position]} != EC.py && ${words[position]} != */EC.py ]] || { start=$((position + 1)) && break; }
     done
     if ((start < 0 || start >= ${#words[@]})); then
-        _ec_bash_otherwise "$@"
+        _ec_bash_fallback "$@"
         return
     fi
     COMPREPLY=()
@@ -25,9 +25,9 @@ _ec_bash() {
     [[ ${COMPREPLY[*]-} != */ ]] || compopt -o nospace 2> /dev/null
 }
 
-_ec_bash_otherwise() { # as if this were not here
+_ec_bash_fallback() { # the completion that python had before
     local loader
-    if [[ -z $_ec_before ]]; then
+    if [[ -z $_ec_previous ]]; then
         for loader in _comp_load _completion_loader; do
             if declare -F "$loader" > /dev/null; then
                 "$loader" python > /dev/null 2>&1
@@ -37,13 +37,13 @@ _ec_bash_otherwise() { # as if this were not here
             fi
         done
     fi
-    [[ -z $_ec_before ]] || "$_ec_before" "$@"
+    [[ -z $_ec_previous ]] || "$_ec_previous" "$@"
 }
 
-_ec_remember() { # the function that completes python without this
-    [[ $(complete -p python 2> /dev/null) =~ \ -F\ ([^ ]+) ]] && [[ ${BASH_REMATCH[1]} != _ec_bash ]] && _ec_before=${BASH_REMATCH[1]}
+_ec_remember() { # stores the function that completed python before
+    [[ $(complete -p python 2> /dev/null) =~ \ -F\ ([^ ]+) ]] && [[ ${BASH_REMATCH[1]} != _ec_bash ]] && _ec_previous=${BASH_REMATCH[1]}
 }
 
-_ec_before=${_ec_before-}
+_ec_previous=${_ec_previous-}
 _ec_remember
 complete -o bashdefault -o default -F _ec_bash python python3 EC.py

@@ -1,20 +1,20 @@
-# What can follow what in `python EC.py ...`, for bash and zsh alike. Made by `python EC.py completion`.
+# The completions of `python EC.py ...`, for bash and zsh. Printed by `python EC.py completion`.
 
-_ec_words() { # what may stand in a command, or is there because of a flag
+_ec_words() { # the words that may follow a command, or that a flag adds
     case $1 in
 @words
     *) return 1 ;;
     esac
 }
 
-_ec_is_switch() {
+_ec_is_switch() { # whether a flag takes no value
     case $1 in
 @switches) return 0 ;;
     *) return 1 ;;
     esac
 }
 
-_ec_values() { # of a flag, or of what stands for one; and what is written of it
+_ec_values() { # the values of a flag or positional argument; the second argument is the typed part of the value
     case $1 in
 @values
     HASH) _ec_hashes 'train extract lottery' "$2" ;;
@@ -28,7 +28,7 @@ _ec_values() { # of a flag, or of what stands for one; and what is written of it
     esac
 }
 
-_ec_hashes() { # of experiments of some kinds, by the beginning of the name or, where there is any, of its digits
+_ec_hashes() { # experiments of the given kinds whose name begins with the typed part, and hashes that begin with it if it is not empty
     local kind folder root="${EC_ROOT:-@root}"
     for kind in $1; do
         for folder in "$root/$2"*; do
@@ -43,26 +43,26 @@ _ec_hashes() { # of experiments of some kinds, by the beginning of the name or, 
     done
 }
 
-_ec_batches() { # of the trash
-    local each
-    for each in "${EC_ROOT:-@root}"/trash/*; do
-        [ ! -e "$each" ] || printf '%s\n' "${each##*/}"
+_ec_batches() { # the batches in the trash
+    local path
+    for path in "${EC_ROOT:-@root}"/trash/*; do
+        [ ! -e "$path" ] || printf '%s\n' "${path##*/}"
     done
 }
 
-_ec_answers() { # files of answers, and folders that may have some
-    local each
-    for each in "$1"*; do
-        case $each in
-        *.npz) printf '%s\n' "$each" ;;
-        *) [ ! -d "$each" ] || printf '%s\n' "$each/" ;;
+_ec_answers() { # files of answers, and folders that may contain such files
+    local path
+    for path in "$1"*; do
+        case $path in
+        *.npz) printf '%s\n' "$path" ;;
+        *) [ ! -d "$path" ] || printf '%s\n' "$path/" ;;
         esac
     done
 }
 
-_ec_candidates() { # the words after EC.py, the last of them as far as it is written
+_ec_candidates() { # the completions of a command line; the arguments are the words after EC.py, the last one as far as it is typed
     [ -z "$ZSH_VERSION" ] || emulate -L sh
-    local keys="" command="" flag="" head="" word each
+    local keys="" command="" flag="" head="" word key candidate
     while [ $# -gt 1 ]; do
         case $1 in
         --*=*) keys="$keys $1" flag="" ;;
@@ -75,7 +75,7 @@ _ec_candidates() { # the words after EC.py, the last of them as far as it is wri
                 keys="$keys $flag=$1" flag=""
             elif _ec_words "${command:+$command/}$1" > /dev/null; then
                 command=${command:+$command/}$1
-            elif _ec_words "$1" > /dev/null; then # a command within another
+            elif _ec_words "$1" > /dev/null; then # a nested command
                 keys="$keys $command" command=$1
             fi
             ;;
@@ -93,20 +93,20 @@ _ec_candidates() { # the words after EC.py, the last of them as far as it is wri
         _ec_values "$flag" "$word"
     else
         _ec_words "${command:-EC.py}"
-        for each in $keys; do
-            _ec_words "$each" | grep -e '^--'
+        for key in $keys; do
+            _ec_words "$key" | grep -e '^--'
         done
-    fi | while IFS= read -r each; do
-        case $each in
-        HASH | BATCH) _ec_values "$each" "$word" ;;
-        *) printf '%s\n' "$each" ;;
+    fi | while IFS= read -r candidate; do
+        case $candidate in
+        HASH | BATCH) _ec_values "$candidate" "$word" ;;
+        *) printf '%s\n' "$candidate" ;;
         esac
-    done | while IFS= read -r each; do
-        case $each in
+    done | while IFS= read -r candidate; do
+        case $candidate in
         --no-*) [ "${word#--n}" != "$word" ] || continue ;;
         esac
-        case $each in
-        "$word"*) printf '%s\n' "$head$each" ;;
+        case $candidate in
+        "$word"*) printf '%s\n' "$head$candidate" ;;
         esac
     done
 }

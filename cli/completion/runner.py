@@ -1,4 +1,4 @@
-"""The command `completion`: prints a script that makes a shell complete commands, flags, values and names of runs."""
+"""The command `completion`: prints a script with which a shell completes commands, flags, values and hashes of runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ SHELLS = ("bash", "zsh")
 
 @dataclass
 class CompletionRunner(CommandsRunner):
-    """A script for one of SHELLS."""
+    """Prints the completion script of a shell.
+
+    Attributes:
+        shell: one of SHELLS.
+    """
 
     computes = False
 
@@ -27,7 +31,7 @@ class CompletionRunner(CommandsRunner):
 
     @staticmethod
     def description() -> str:
-        return f"Print what makes TAB complete commands, flags, values and hashes: {', '.join(SHELLS)}."
+        return f"Print a script with which TAB completes commands, flags, values and hashes: {', '.join(SHELLS)}."
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -39,10 +43,10 @@ class CompletionRunner(CommandsRunner):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        parser.add_argument("shell", metavar="SHELL", help=f"One of: {', '.join(SHELLS)}.")
+        parser.add_argument("shell", metavar="SHELL", help=f"The shell, one of: {', '.join(SHELLS)}.")
         parser.epilog = (
-            "`source` that file in the start file of the shell (~/.bashrc or ~/.zshrc), and write it anew when there are new commands or "
-            'flags. For one session only: eval "$(python EC.py completion bash)".'
+            "Add `source FILE` to the start file of the shell (~/.bashrc or ~/.zshrc), and print the script again after commands or flags "
+            'have changed. For one session only: eval "$(python EC.py completion bash)".'
         )
 
     @staticmethod
@@ -53,10 +57,11 @@ class CompletionRunner(CommandsRunner):
 
     @property
     def output_location(self) -> str:
-        """The folder of all results, whose runs are completed."""
+        """The folder of all results. The script completes the hashes of its runs."""
         return get_platform().root
 
     def run(self) -> None:
+        """Prints the script."""
         from cli.completion.script import script
 
         print(script(self.shell, self.commands))

@@ -5,10 +5,10 @@ _ec_zsh() {
         if ((_ec_python)); then _python "$@"; else _default "$@"; fi
         return
     fi
-    local -a found
-    found=("${(@f)$(_ec_candidates "${(@)words[start + 1, CURRENT - 1]}" "$PREFIX")}")
+    local -a candidates
+    candidates=("${(@f)$(_ec_candidates "${(@)words[start + 1, CURRENT - 1]}" "$PREFIX")}")
     compset -P '--[^=]#='
-    compadd -- ${found:#}
+    compadd -- ${candidates:#}
 }
 
 whence compdef > /dev/null || { autoload -Uz compinit && compinit }

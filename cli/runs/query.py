@@ -49,7 +49,7 @@ def value(run: Run, name: str) -> object:
     return run.hparams[name] if name in run.hparams else run.metrics.get(name)
 
 
-def names(runs: Iterable[Run]) -> set[str]:
+def known_names(runs: Iterable[Run]) -> set[str]:
     """Every name that means something: those that are always there, and those of the given runs."""
     bundles = (name for bundle in records.BUNDLES.values() for name in (field.name for field in fields(bundle)))
     return {*OWN, *METRICS, *bundles}.union(*{id(run.hparams): run.hparams for run in runs}.values())
@@ -63,7 +63,7 @@ def check_name(name: str, runs: Sequence[Run], flag: str) -> str:
     """
     if name in OWN or name in METRICS:
         return name
-    known = names(runs)
+    known = known_names(runs)
     if name not in known:
         known.update(metric for run in runs for metric in run.metrics)
     if name not in known:

@@ -224,7 +224,7 @@ class TestMistypes(TestCase):
         for before, valid in self.PLACES:
             for wrong in {wrong for value in valid for wrong in self.wrong(value)} - set(valid):
                 with self.subTest(before=before, wrong=wrong):
-                    self.refused(*before, wrong, valid=[*valid, *query.names(())] if before[:1] == ("runs",) else valid)
+                    self.refused(*before, wrong, valid=[*valid, *query.known_names(())] if before[:1] == ("runs",) else valid)
 
     def test_values_of_every_flag_with_a_closed_list_get_the_nearest(self):
         seen = set()

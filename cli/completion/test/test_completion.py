@@ -1,4 +1,4 @@
-"""Completion, as the shells themselves carry it out."""
+"""Completion, run by the shells themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from testing.test_case import TestCase, need
 
 TRAINED, OTHER = "train_1f9aac2d81228685d9c62001e9758edb", "extract_0123456789abcdef0123456789abcdef"
 
-# What calls the function as a shell does when TAB is pressed at the end of some words, and prints the candidates.
+# Shell code that calls the completion function as the shell does after TAB at the end of a line, and prints the candidates.
 DRIVERS = {
     "bash": """source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ec_bash "$1"; printf '%s\\n' "${COMPREPLY[@]}" """,
     "zsh": """compdef() { }; source "$0"; _default() { print other.py }; _ec_python=0; compset() { }; compadd() { shift; print -l -- "$@" }
@@ -33,18 +33,18 @@ STARTS = {"bash": ["bash", "--norc", "--noprofile"], "zsh": ["zsh", "-f"]}
 
 
 @functools.cache
-def made(shell: str) -> str:
+def completion_script(shell: str) -> str:
     """The script for a shell."""
     return script(shell, EC.COMMANDS)
 
 
 def as_bash_splits(words: list[str]) -> list[str]:
-    """Words of a line as bash hands them over: `=` and `:` are words of their own."""
+    """The words of a line as bash passes them to the function: `=` and `:` are separate words."""
     return [part for word in words for part in re.findall("[=:]|[^=:]+", word) or [""]]
 
 
 class Completing:
-    """What both shells have to find."""
+    """Tests of both shells."""
 
     shell: str
 
@@ -57,18 +57,18 @@ class Completing:
         super().setUp()
         self.path = os.path.join(self.root, "script")
         with open(self.path, "w", encoding="utf-8") as file:
-            file.write(made(self.shell))
+            file.write(completion_script(self.shell))
 
     def candidates(self, line: str, before: str = "") -> list[str]:
-        """What TAB offers at the end of a line; `before` is what the shell has run by then."""
+        """The candidates that TAB offers at the end of a line. The shell runs the code `before` first."""
         words = line.split(" ")
         words = as_bash_splits(words) if self.shell == "bash" else words
         code = f"cd {self.root}; {before}{DRIVERS[self.shell]}"
         done = subprocess.run([*STARTS[self.shell], "-c", code, self.path, *words], capture_output=True, text=True, timeout=60)
         self.assertEqual(done.stderr, "")
-        return [each for each in done.stdout.splitlines() if each]
+        return [candidate for candidate in done.stdout.splitlines() if candidate]
 
-    def test_commands_are_found(self):
+    def test_commands_are_completed(self):
         self.assertEqual(self.candidates("python EC.py tr"), ["train"])
         self.assertLessEqual(set(EC.COMMANDS.runners), set(self.candidates("python3 /some/where/EC.py ")))
         self.assertEqual(self.candidates("python EC.py xyz"), [])
@@ -96,7 +96,7 @@ class Completing:
         self.assertEqual(self.candidates("python EC.py train --at"), [])
         self.assertEqual(self.candidates("python EC.py lottery --pretrain --pretrain_lr"), ["--pretrain_lr", "--pretrain_lr_decay"])
 
-    def test_values_of_closed_lists_are_found_after_a_blank_and_after_an_equals_sign(self):
+    def test_values_of_closed_lists_are_completed_after_a_space_and_after_an_equals_sign(self):
         for flag, valid in (("act_fun", activation_functions.activation_functions), ("pruning_strategy", pruning.registered_strategies)):
             for sign in " =":
                 with self.subTest(flag=flag, sign=sign):
@@ -114,7 +114,7 @@ class Completing:
         self.assertEqual(len(self.candidates("python EC.py extract --datagen=digits+")), len(datagen.registered_policies))
         self.assertEqual(self.candidates("python EC.py runs --columns hash,test_acc"), ["hash,test_accuracy"])
 
-    def test_hashes_and_files_of_answers_are_found(self):
+    def test_hashes_and_files_of_answers_are_completed(self):
         for name in (TRAINED, OTHER, "slurm"):
             os.mkdir(os.path.join(self.root, name))
         open(os.path.join(self.root, "answers.npz"), "w").close()
@@ -127,7 +127,7 @@ class Completing:
         os.makedirs(os.path.join(self.root, "trash", "2026-01-02_03-04-05"))
         self.assertEqual(self.candidates("python EC.py runs restore 20"), ["2026-01-02_03-04-05"])
 
-    def test_a_command_within_another_has_its_flags(self):
+    def test_a_nested_command_has_its_flags(self):
         self.assertEqual(self.candidates("python EC.py runs why train --warm"), ["--warmup_steps"])
         self.assertEqual(self.candidates("python EC.py runs why ext"), ["extract"])
 
@@ -141,7 +141,7 @@ class Completing:
 
 
 class Again(CompletionRunner):
-    """A command whose flags are those of the command that it is given."""
+    """A command whose flags are those of its nested command."""
 
     @staticmethod
     def subcommands() -> Sequence[str]:
@@ -155,18 +155,18 @@ class Again(CompletionRunner):
 class TestBash(Completing, TestCase):
     shell = "bash"
 
-    def test_a_sweep_takes_its_own_flags_and_those_of_what_it_runs(self):
+    def test_a_sweep_takes_its_own_flags_and_those_of_its_command(self):
         self.assertEqual(self.candidates("python EC.py sweep tr"), ["train"])
         self.assertEqual(self.candidates("python EC.py sweep --par"), ["--parallel"])
         self.assertEqual(self.candidates("python EC.py sweep train --par"), ["--parallel"])
         self.assertEqual(self.candidates("python EC.py sweep train --warm"), ["--warmup_steps"])
 
-    def test_what_bash_would_load_for_python_is_loaded(self):
+    def test_the_completion_that_bash_loads_for_python_stays_in_use(self):
         loader = "_completion_loader() { _python() { COMPREPLY=(late.py); }; complete -F _python python; };"
         self.assertEqual(self.candidates("python o", loader), ["late.py"])
         self.assertEqual(self.candidates("python o"), [])
 
-    def test_a_command_that_takes_another_needs_no_words_of_its_own(self):
+    def test_a_nested_command_is_completed_where_the_outer_command_has_no_flags(self):
         with mock.patch.dict(EC.COMMANDS.runners, {"again": Again}):
             text = script("bash", EC.COMMANDS)
         with open(self.path, "w", encoding="utf-8") as file:
@@ -175,7 +175,7 @@ class TestBash(Completing, TestCase):
         self.assertEqual(self.candidates("python EC.py again train --act_fun tanh,re"), ["tanh,relu"])
         self.assertEqual(self.candidates("python EC.py again lottery --warm"), ["--warmup_steps"])
 
-    def test_the_script_can_be_read_twice(self):
+    def test_the_script_can_be_sourced_twice(self):
         before = "_python() { COMPREPLY=(other.py); }; complete -F _python python; source $0;"
         self.assertEqual(self.candidates("python o", before), ["other.py"])
         self.assertEqual(self.candidates("python EC.py tr", before), ["train"])
@@ -190,9 +190,9 @@ class TestZsh(Completing, TestCase):
 
 class TestCommand(TestCase):
     def test_the_command_prints_the_script(self):
-        self.assertEqual(self.command("completion", "bash"), (0, made("bash") + "\n", ""))
+        self.assertEqual(self.command("completion", "bash"), (0, completion_script("bash") + "\n", ""))
 
-    def test_an_unknown_shell_is_named_with_the_nearest(self):
+    def test_the_error_for_an_unknown_shell_suggests_the_nearest(self):
         status, out, err = self.command("completion", "bsh")
         self.assertEqual((status, out, err.count("\n")), (2, "", 1))
         self.assertIn("did you mean 'bash'", err)
