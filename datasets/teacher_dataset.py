@@ -79,7 +79,7 @@ def location_of(name: str, seed: int) -> str:
 
 
 def find(name: str, seed: int) -> Teacher:
-    """The teacher with a hash, or with a hash that begins with a unique prefix.
+    """The teacher whose hash begins with `name`, which must be a unique prefix.
 
     Raises:
         ConfigError: no run or several runs begin with the prefix, or the run has no such seed.
@@ -191,7 +191,7 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
     try:
         with get_platform().open(path, "rb") as file:
             if file.seek(0, os.SEEK_END) > _memory():
-                raise ValueError("it is larger than the memory")
+                raise ValueError("it is too large for the memory")
             file.seek(0)
             content = file.read()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -240,7 +240,7 @@ def _matrix(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         if member.tell() + count * kind.itemsize != entry.file_size:
             raise ValueError(f"{name} of shape {shape} and type {kind} does not have {entry.file_size} bytes")
         if 2 * count * np.dtype(np.float64).itemsize > _memory():
-            raise ValueError(f"{name} of shape {shape} is larger than the memory")
+            raise ValueError(f"{name} of shape {shape} is too large for the memory")
     with archive.open(entry) as member:
         return np.lib.format.read_array(member, allow_pickle=False).astype(np.float64).reshape(shape[0], -1)
 

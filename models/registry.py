@@ -171,7 +171,7 @@ def latest_weights_file(location: str) -> str:
     """
     latest = paths.latest_model(get_platform().listdir(location))
     if latest is None:
-        raise ConfigError(f"{location} holds no model_ep*_it*.pth of a trained network; run its command again")
+        raise ConfigError(f"{location} contains no model_ep*_it*.pth of a trained network; run its command again")
     return os.path.join(location, latest)
 
 
@@ -179,7 +179,7 @@ def load(path: str, model_hparams: ModelHparams, outputs: int | None = None) -> 
     """Builds a model on the CPU and loads its weights from a file, in the number format of the file.
 
     Raises:
-        ConfigError: the file is damaged or holds the weights of another model; checked before memory is allocated for the model.
+        ConfigError: the file is damaged or contains the weights of another model; checked before memory is allocated for the model.
     """
     state = base.read_state(path)
     _checked_state(state, meta_model(model_hparams, outputs), path)
@@ -192,7 +192,7 @@ def load_weights(path: str, model: base.Model) -> None:
     """Loads the weights in a file into a model and converts the model to the number format of the file.
 
     Raises:
-        ConfigError: the file is damaged or holds the weights of another model.
+        ConfigError: the file is damaged or contains the weights of another model.
     """
     _load_state(model, base.read_state(path), path)
 
@@ -218,7 +218,7 @@ def stored_outputs(path: str, model: base.Model) -> int:
     """The number of outputs of the network whose weights are in a file; `model` has the same name but may have other outputs.
 
     Raises:
-        ConfigError: the file is damaged or holds the weights of another model.
+        ConfigError: the file is damaged or contains the weights of another model.
     """
     state = base.read_state(path)
     try:
@@ -229,4 +229,4 @@ def stored_outputs(path: str, model: base.Model) -> int:
 
 def _mismatch(path: str) -> ConfigError:
     """The error for a file that does not match the model."""
-    return ConfigError(f"{path} does not hold the weights of this model; move it away and run the same command again")
+    return ConfigError(f"{path} does not contain the weights of this model; move it away and run the same command again")

@@ -110,7 +110,7 @@ class PerceptronTest(ForeignTestCase):
         with self.assertRaisesRegex(ConfigError, "has not finished"):
             self.assert_answers(OPENLTH, 1, np.tanh)
         os.remove(os.path.join(folder, "model_ep40_it0.pth"))
-        with self.assertRaisesRegex(ConfigError, f"{folder} holds no model_ep"):
+        with self.assertRaisesRegex(ConfigError, f"{folder} contains no model_ep"):
             teacher_dataset.find(OPENLTH, 1)
 
     def test_a_damaged_log_is_named(self):
@@ -128,7 +128,7 @@ class PerceptronTest(ForeignTestCase):
 
     def test_weights_of_another_model_are_refused(self):
         folder = self.openlth("cifar_vgg_11", "mnist", self.perceptron() | {"fc.bias": torch.zeros(())})
-        with self.assertRaisesRegex(ConfigError, f"{folder}/model_ep40_it0.pth does not hold the weights of this model"):
+        with self.assertRaisesRegex(ConfigError, f"{folder}/model_ep40_it0.pth does not contain the weights of this model"):
             teacher_dataset.find(OPENLTH, 1)
 
     def test_students_learn_from_it(self):

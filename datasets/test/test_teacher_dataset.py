@@ -265,9 +265,9 @@ class FileTest(TestCase):
         path = self.file(save=np.savez_compressed, X=np.zeros((1000, 1000)), y=self.answers)
         memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
         with mock.patch("os.sysconf", memory.get), mock.patch("numpy.lib.format.read_array", side_effect=AssertionError):
-            self.assert_refused(path, "X of shape (1000, 1000) is larger than the memory")
+            self.assert_refused(path, "X of shape (1000, 1000) is too large for the memory")
             os.truncate(path, 4096 * 1000 + 1)
-            self.assert_refused(path, "it is larger than the memory")
+            self.assert_refused(path, "it is too large for the memory")
 
     def test_a_member_without_the_suffix_npy_is_not_read(self):
         """numpy prefers a member `X` to the member `X.npy`."""

@@ -231,7 +231,7 @@ class TestErrors(ExtractionTestCase):
             "--samples: 7 does not fit": ["--samples=7"],
             "64 values": ["--datagen=digits"],
             "valid: 1": ["--teacher_seed=9"],
-            "names no teacher": ["--teacher_name=123abc"],
+            "is not a teacher": ["--teacher_name=123abc"],
         }
         for expected, arguments in cases.items():
             with self.subTest(expected):

@@ -134,23 +134,23 @@ class LoadTest(TestCase):
     def test_the_file_of_another_model_is_refused(self):
         path = self.save()
         for other in ("mlp_3_5_2", "mlp_3_4_4_2", "students_mlp(3)_3_4_2"):
-            self.assert_refused(path, "does not hold the weights of this model", other)
+            self.assert_refused(path, "does not contain the weights of this model", other)
 
     def test_a_file_without_weights_is_refused(self):
         path = os.path.join(self.root, "other.pth")
         for content in ({}, [1, 2], {"model": {"fc.weight": torch.zeros(2)}}, {"fc.weight": torch.zeros(2)}):
             torch.save(content, path)
-            self.assert_refused(path, "does not hold the weights of this model")
+            self.assert_refused(path, "does not contain the weights of this model")
 
     def test_integer_weights_are_refused(self):
         path = self.save()
         torch.save({name: value.long() for name, value in self.model.state_dict().items()}, path)
-        self.assert_refused(path, "does not hold the weights of this model")
+        self.assert_refused(path, "does not contain the weights of this model")
 
     def test_no_memory_is_allocated_for_a_model_that_does_not_match_the_file(self):
         path = self.save()
         for huge in ("mlp_3_9999999999_2", "mlp_9999999999_9999999999_2"):
-            with self.assertRaisesRegex(ConfigError, "does not hold the weights of this model|cannot be built"):
+            with self.assertRaisesRegex(ConfigError, "does not contain the weights of this model|cannot be built"):
                 registry.load(path, hparams(huge))
 
     def test_a_truncated_file_is_refused(self):
@@ -183,7 +183,7 @@ class LoadTest(TestCase):
         for name in ("checkpoint.pth", "model_ep1_it0.pth.new", ".model_ep1_it0.pth.new", "model_x.pth"):
             with open(os.path.join(self.root, name), "w"):
                 pass
-        with self.assertRaisesRegex(ConfigError, f"{self.root} holds no model_ep"):
+        with self.assertRaisesRegex(ConfigError, f"{self.root} contains no model_ep"):
             registry.latest_weights_file(self.root)
 
 

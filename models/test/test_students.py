@@ -212,7 +212,7 @@ class PublishedLayoutTest(TestCase):
 
     def test_a_checkpoint_of_another_shape_is_refused(self):
         for sizes in ((4, 6, 2), (4, 6, 5, 5, 2), (4, 7, 5, 2)):
-            with self.assertRaisesRegex(ConfigError, "does not hold the weights of this model"):
+            with self.assertRaisesRegex(ConfigError, "does not contain the weights of this model"):
                 self.load(self.published(sizes))
 
 
