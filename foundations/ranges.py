@@ -36,13 +36,13 @@ def parse_list(text: str, make_error: Callable[[str, bool], Exception]) -> list[
     Raises:
         The error of `make_error`.
     """
-    found: set[int] = set()
+    unique: set[int] = set()
     for part in map(str.strip, text.split(",")):
         numbers = parse(part)
         if not numbers:
             raise make_error(part, numbers is not None)
-        found.update(numbers)
-    return sorted(found)
+        unique.update(numbers)
+    return sorted(unique)
 
 
 def to_text(numbers: Iterable[int]) -> str:

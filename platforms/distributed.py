@@ -40,7 +40,9 @@ class Platform(local.Platform):
         super().__post_init__()
         self._rendezvous: Rendezvous | None = None
         self._on_primary = False  # whether this process runs the function of `on_primary`
-        self._steps, self._max_steps, self._synchronised = 0, 0, 0.0  # since, until and time of synchronisations of `any_process`
+        self._steps = 0  # calls of `any_process` since its last synchronisation
+        self._max_steps = 0  # calls without synchronisation until the next one
+        self._synchronised = 0.0  # the time of the last synchronisation
 
     @classmethod
     @contextlib.contextmanager

@@ -53,7 +53,7 @@ class _Normalised(torch.autograd.Function):
     """`weight * (x - mean) / sqrt(variance + eps) + bias` with the moments of whole batches. Also returns mean, variance and count."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float):
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
         exact = x.to(weight.dtype)  # more digits than a 16-bit x has
         mean, variance, count = _moments(exact)
         inverse = (variance + eps).rsqrt()
@@ -63,7 +63,7 @@ class _Normalised(torch.autograd.Function):
         return y.to(x.dtype), mean, variance, count
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor, *_):
+    def backward(ctx, gradient: torch.Tensor, *_) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, inverse, count = ctx.saved_tensors
         slope = gradient.to(weight.dtype)
         normal = (x.to(weight.dtype) - _per_channel(mean)) * _per_channel(inverse)

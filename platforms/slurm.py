@@ -128,7 +128,7 @@ class Platform(local.Platform):
         for name, (pattern, valid) in FORMATS.items():
             value = getattr(self, name)
             if value is not None and not re.fullmatch(pattern, value):
-                raise ConfigError(f"--{name}: {value!r} has no valid form; valid: {valid}")
+                raise ConfigError(f"--{name}: {value!r} is invalid; valid: {valid}")
         self.require("at_once", self.at_once is None or self.at_once >= 1, "1 or more")
         if self.at_once and not self.seeds:
             raise ConfigError("--at_once: only valid with --seeds")

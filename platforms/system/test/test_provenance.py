@@ -34,13 +34,13 @@ class TestProvenance(TestCase):
             return json.load(file)
 
     def test_a_start_records_command_versions_and_machine(self):
-        found = self.recorded("train", "--model_name", "a b")
-        self.assertEqual(shlex.split(found["command"]), ["python", "EC.py", "train", "--model_name", "a b"])
-        self.assertEqual((found["seed"], found["platform"], found["host"]), (3, "test_case", socket.gethostname()))
-        self.assertEqual(found["versions"]["torch"], torch.__version__.partition("+")[0])
-        self.assertEqual(found["versions"]["python"], sys.version.split()[0])
-        self.assertEqual((len(found["device"]), found["threads"], len(found["starts"])), (1, torch.get_num_threads(), 1))
-        self.assertRegex(found["starts"][0]["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d$")
+        content = self.recorded("train", "--model_name", "a b")
+        self.assertEqual(shlex.split(content["command"]), ["python", "EC.py", "train", "--model_name", "a b"])
+        self.assertEqual((content["seed"], content["platform"], content["host"]), (3, "test_case", socket.gethostname()))
+        self.assertEqual(content["versions"]["torch"], torch.__version__.partition("+")[0])
+        self.assertEqual(content["versions"]["python"], sys.version.split()[0])
+        self.assertEqual((len(content["device"]), content["threads"], len(content["starts"])), (1, torch.get_num_threads(), 1))
+        self.assertRegex(content["starts"][0]["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d$")
 
     def test_a_later_start_is_appended_with_the_facts_that_differ(self):
         first = self.recorded("train", "--quiet")
