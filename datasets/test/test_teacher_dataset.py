@@ -293,10 +293,10 @@ class FileTest(TestCase):
     def test_pipes_and_devices_are_refused(self):
         path = os.path.join(self.root, "pipe.npz")
         os.mkfifo(path)
-        self.assert_refused(path, "no regular file")
+        self.assert_refused(path, "not a regular file")
         os.remove(path)
         os.symlink("/dev/zero", path)
-        self.assert_refused(path, "no regular file")
+        self.assert_refused(path, "not a regular file")
 
     def test_stored_answers_that_have_changed_are_refused(self):
         teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))

@@ -157,7 +157,7 @@ class RotationTest(TestCase):
             hparams(unsupervised_labels="rotations")
 
     def test_random_labels_together_with_rotation_are_refused(self):
-        with self.assertRaisesRegex(ConfigError, "--random_labels_fraction: does not go with --unsupervised_labels"):
+        with self.assertRaisesRegex(ConfigError, "--random_labels_fraction: cannot be combined with --unsupervised_labels"):
             hparams(unsupervised_labels="rotation", random_labels_fraction=0.5)
 
 
