@@ -117,7 +117,7 @@ class ExtractionRunner(Runner):
         with watch("teacher"):
             self.prepare()
             shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_job.settle_seed(self.students_location, self.job.global_seed)
+            seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
             training_job.record(self.desc, self.students_location, seed, shape)
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
@@ -214,9 +214,11 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
         if getattr(desc.model_hparams, frozen):
             raise ConfigError(f"--{frozen}: frozen weights cannot become the teacher's; leave the flag out")
-    dataset_hparams, shape, teacher, prepare = training_job.check(desc, job)
+    dataset = training_job.check(desc, job)
+    teacher = dataset.teacher
+    assert teacher is not None
     if teacher.model_hparams and models.meta_model(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:
-        boruta.check(h.boruta, shape[0])
-    return dataclasses.replace(desc, dataset_hparams=dataset_hparams), teacher, prepare
+        boruta.check(h.boruta, dataset.shape[0])
+    return dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), teacher, dataset.prepare

@@ -153,16 +153,17 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     check_training(desc.training_hparams)
     if desc.pretrain_desc is not None:
         check_training(desc.pretrain_training_hparams, f"{PRETRAIN}_")
-    dataset_hparams, shape, _, prepare = training_job.check(desc, job)
+    dataset = training_job.check(desc, job)
+    dataset_hparams, shape, prepare = dataset.dataset_hparams, dataset.shape, dataset.prepare
     pruning.check(desc.pruning_hparams, models.meta_model(desc.model_hparams, shape[1]))
     if desc.pretrain_desc is None:
         return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, prepare
     try:
-        pretrain_hparams, pretrain_shape, _, prepare_before = training_job.check(desc.pretrain_desc, job)
+        pretrain = training_job.check(desc.pretrain_desc, job)
     except ConfigError as error:
         raise ConfigError(f"before level 0: {error}") from None
-    desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain_hparams)
-    return desc, shape, pretrain_shape, lambda: (prepare(), prepare_before())
+    desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain.dataset_hparams)
+    return desc, shape, pretrain.shape, lambda: (prepare(), pretrain.prepare())
 
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:

@@ -57,7 +57,7 @@ class Trunk:
         Raises:
             ConfigError: pretraining leaves nothing to train.
         """
-        seed = training_job.settle_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
+        seed = training_job.resolve_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
         loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)
         return Trunk(desc, job, shape, pretrain_shape, seed, loaders, desc.start_step(len(loaders[0])))
 

@@ -133,7 +133,7 @@ def _restore(path: str, state: State) -> None:
         for device, random in zip(range(torch.cuda.device_count()), content["random_cuda"], strict=False):
             torch.cuda.set_rng_state(random, device)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is not a checkpoint of this run ({reason(error)}); move it away to start anew") from error
+        raise ConfigError(f"{path} is not a checkpoint of this run ({reason(error)}); move it away to start again") from error
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:

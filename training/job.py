@@ -1,4 +1,4 @@
-"""What commands that train share: their common flags, checks before anything is written, a teacher, a seed, and a training run."""
+"""What all training commands share: common flags, checks before anything is written, the teacher, the seed, and a training run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Run = TypeVar("Run", bound="TrainingRun")
 
 @dataclass
 class JobArgs(Hparams):
-    """What belongs to one run of an experiment and not to the experiment."""
+    """Arguments of a single run, which are not part of its hash."""
 
     default_hparams: str | None = None
     global_seed: int = NOT_CHOSEN
@@ -41,16 +41,16 @@ class JobArgs(Hparams):
     tracker_mode: str | None = None
 
     _name = "Job Arguments"
-    _description = "Where hyperparameters start from, and what belongs to this run rather than to the experiment."
+    _description = "The default hyperparameters, and settings of this run that do not change the name of the experiment."
     _default_hparams = (
-        "Fill in the hyperparameters that this model trains well with; flags beside it still win, and --help beside it shows them."
+        "The name of a model whose default hyperparameters are used. Other flags override them. With --help, the defaults are shown."
     )
-    _global_seed = "The seed of everything random in the run. -1: one is drawn, recorded, and used again on resuming."
-    _display_output_location = "Print where the results of this run are, or would be, and leave."
-    _evaluate_only_at_end = "Evaluate before and after training only."
-    _quiet = "Print nothing while running."
-    _tracker = "Show telemetry while the run is at work; several are joined by +."
-    _tracker_mode = "Whether wandb is online or offline (what WANDB_MODE says when left out)."
+    _global_seed = "The random seed of the run. -1: a seed is drawn, recorded, and reused when the run is resumed."
+    _display_output_location = "Print the output folder of this run and exit."
+    _evaluate_only_at_end = "Evaluate only before and after training."
+    _quiet = "Print nothing during the run."
+    _tracker = "Send telemetry to this tracker during the run. Join several trackers by +."
+    _tracker_mode = "Whether wandb works online or offline (default: the environment variable WANDB_MODE)."
 
     def __post_init__(self):
         self.require("global_seed", self.global_seed >= NOT_CHOSEN, "-1 (not chosen) or more")
@@ -59,21 +59,38 @@ class JobArgs(Hparams):
 
 
 def add_job_args(parser: ArgumentParser) -> None:
-    """Adds the flags that every command has which trains."""
+    """Adds the flags that all training commands share."""
     from training.trackers import registry as trackers
 
     JobArgs.add_args(parser, choices={"tracker": list(trackers.registered_trackers), "tracker_mode": TRACKER_MODES})
 
 
-@dataclass
-class TrainingRun:
-    """One training run, checked.
+@dataclass(frozen=True)
+class CheckedDataset:
+    """The dataset of a descriptor that has been checked.
 
     Attributes:
-        desc: its hyperparameters, in canonical form.
-        job: which of its runs, and what it prints.
-        shape: the values of an example, and the outputs that the model needs.
-        prepare: makes what the dataset lacks, such as a trained teacher.
+        dataset_hparams: its hyperparameters in canonical form.
+        shape: the number of values of an example, and the number of outputs that the model needs.
+        teacher: the teacher that answers the queries; None unless the dataset is `teacher`.
+        prepare: creates what the dataset needs and lacks, such as a trained teacher.
+    """
+
+    dataset_hparams: DatasetHparams
+    shape: tuple[int, int]
+    teacher: Teacher | None
+    prepare: Callable[[], None]
+
+
+@dataclass
+class TrainingRun:
+    """A training run that has been checked.
+
+    Attributes:
+        desc: its hyperparameters in canonical form.
+        job: the arguments of this run, such as its seed.
+        shape: the number of values of an example, and the number of outputs that the model needs.
+        prepare: creates what the dataset needs and lacks, such as a trained teacher.
         epoch_lines: whether every evaluation is printed.
     """
 
@@ -85,14 +102,14 @@ class TrainingRun:
 
     @classmethod
     def create(cls: type[Run], desc: TrainingDesc, job: JobArgs) -> Run:
-        """The run of a descriptor, checked.
+        """Checks a descriptor and creates its run.
 
         Raises:
-            ConfigError: something in the descriptor cannot be run.
+            ConfigError: a hyperparameter is invalid.
         """
         refuse_polishing(desc.training_hparams)
-        dataset_hparams, shape, _, prepare = check(desc, job)
-        return cls(dataclasses.replace(desc, dataset_hparams=dataset_hparams), job, shape, prepare)
+        dataset = check(desc, job)
+        return cls(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job, dataset.shape, dataset.prepare)
 
     @property
     def output_location(self) -> str:
@@ -101,11 +118,11 @@ class TrainingRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been trained, and is not to be trained further."""
+        """Whether training is complete and no further training is requested."""
         return not self.desc.training_hparams.further_training and is_finished(self.output_location)
 
     def run(self) -> None:
-        """Trains the model, unless it is trained, and prints the outcome."""
+        """Trains the model unless that is done, and prints the result."""
         if not self.job.quiet:
             print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
         if not self.is_finished:
@@ -126,7 +143,7 @@ class TrainingRun:
         from training.train import standard_train
 
         self.prepare()
-        seed = settle_seed(self.output_location, self.job.global_seed)
+        seed = resolve_seed(self.output_location, self.job.global_seed)
         model = models.get(self.desc.model_hparams, self.shape[1], seed)
         loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
         record(self.desc, self.output_location, seed, self.shape)
@@ -140,12 +157,12 @@ class TrainingRun:
 
 
 def is_finished(location: str) -> bool:
-    """Whether a run has trained to its end: its log and its weights are then in place."""
+    """Whether training is complete: the log and the final weights exist."""
     return get_platform().exists(paths.logger(location)) and paths.latest_model(get_platform().listdir(location)) is not None
 
 
 def summary(location: str) -> str:
-    """The outcome of a finished run, in a line."""
+    """The test metrics of a finished run on one line."""
     from training import metric_logger
 
     logger = metric_logger.MetricLogger.load(location)
@@ -155,14 +172,11 @@ def summary(location: str) -> str:
     return f"Finished: test {', '.join(shown)}"
 
 
-def check(desc: TrainingDesc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, int], Teacher | None, Callable[[], None]]:
-    """Checks the dataset, the model and the training of a descriptor, and that they fit together, writing nothing.
-
-    Returns:
-        The dataset's hyperparameters in their canonical form; its shape; its teacher; what must run before it can be made.
+def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
+    """Checks the dataset, the model and the training of a descriptor, and that they fit together. Writes nothing.
 
     Raises:
-        ConfigError: something cannot be run.
+        ConfigError: a hyperparameter is invalid.
     """
     from datasets import registry as datasets
     from models import registry as models
@@ -170,43 +184,44 @@ def check(desc: TrainingDesc, job: JobArgs) -> tuple[DatasetHparams, tuple[int, 
     from training.trackers import registry as trackers
 
     trackers.check(job.tracker, job.tracker_mode)
-    hparams, teacher, prepare = desc.dataset_hparams, None, lambda: None
+    hparams = desc.dataset_hparams
     datasets.check(hparams)
     models.check(desc.model_hparams)
     optimizers.check(desc.training_hparams, classes=hparams.dataset_name != "teacher")
     if hparams.dataset_name == "teacher":
-        hparams, teacher, prepare = arrange_teacher(hparams, desc.model_hparams.act_fun, job)
-        shape = teacher.inputs, teacher.outputs
+        dataset = check_teacher(hparams, desc.model_hparams.act_fun, job)
     else:
         for name in ("teacher_name", "datagen", "samples", "d_in"):
             if getattr(hparams, name) is not None:
                 raise ConfigError(f"--{name}: goes with --dataset_name teacher only, not with {hparams.dataset_name}")
-        shape = datasets.shape(hparams)
-    models.check_fits(desc.model_hparams, *shape, datasets.image_shape(hparams))
+        dataset = CheckedDataset(hparams, datasets.shape(hparams), None, lambda: None)
+    models.check_fits(desc.model_hparams, *dataset.shape, datasets.image_shape(dataset.dataset_hparams))
     check_freezing(desc)
     check_centring(desc)
-    return hparams, shape, teacher, prepare
+    return dataset
 
 
 def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> None:
-    """Raises a ConfigError where students are to be polished, on behalf of a command that does not; `prefix` is that of the flags."""
+    """Raises a ConfigError if `--polish_optimizer` is set; for commands other than `extract`. `prefix` is the prefix of the flags."""
     if training_hparams.polish_optimizer is not None:
         raise ConfigError(
-            f"--{prefix}polish_optimizer: students are polished by extract only; here --{prefix}optimizer_name takes any optimizer"
+            f"--{prefix}polish_optimizer: students are polished by extract only; leave it out, or choose --{prefix}optimizer_name"
         )
 
 
 def check_freezing(desc: TrainingDesc) -> None:
-    """Raises a ConfigError for frozen layers of students that a second-order optimizer would take to be the same in all of them."""
+    """Raises a ConfigError for frozen layers of students with Levenberg-Marquardt, which would use those of the first student for all."""
     from models.students import Model as Students
 
     h, name = desc.model_hparams, "levenberg_marquardt"
     if desc.training_hparams.optimizer_name == name and Students.is_valid_model_name(h.model_name) and (h.output_frozen or h.others_frozen):
-        raise ConfigError(f"--optimizer_name: {name} trains students whole; leave out --output_frozen and --others_frozen, or use lbfgs")
+        raise ConfigError(
+            f"--optimizer_name: {name} cannot train frozen students; use lbfgs, or leave out --output_frozen and --others_frozen"
+        )
 
 
 def check_centring(desc: TrainingDesc) -> None:
-    """Raises a ConfigError for centred steps of a network that is not fully connected."""
+    """Raises a ConfigError for `--centred` with a network that is not fully connected."""
     from models import registry as models
     from models.mlp import Perceptron
 
@@ -215,16 +230,18 @@ def check_centring(desc: TrainingDesc) -> None:
         raise ConfigError(f"--centred: is for fully connected networks and their students, not for {name}")
 
 
-def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[DatasetHparams, Teacher, Callable[[], None]]:
-    """Finds the teacher that `--teacher_name` means, whichever way it is spelled.
+def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> CheckedDataset:
+    """Checks the dataset `teacher`, and resolves `--teacher_name`: a hash or its prefix, a model's name, or a file of answers.
 
-    A model's name stands for its default run with the given activation function.
+    A model's name stands for its default run with the activation function `act_fun`.
 
     Returns:
-        The hyperparameters with the teacher's resolved name and the canonical queries; the teacher; and what makes it where it is absent.
+        The dataset, with the teacher's full name and the canonical queries among its hyperparameters.
+
+    Raises:
+        ConfigError: the teacher does not exist, or its queries are invalid.
     """
     from datasets import teacher_dataset
-    from datasets.datagen import registry as datagen
     from models import registry as models
 
     name, prepare = hparams.teacher_name, lambda: None
@@ -238,23 +255,29 @@ def arrange_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tupl
     else:
         teacher = teacher_dataset.find(name, hparams.teacher_seed)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
-        raise ConfigError(f"--teacher_name: {name} is a stack of students, which gives many answers; valid: a single network")
+        raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
     if hparams.d_in not in (None, teacher.inputs):
         raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs}")
-    if teacher.model_hparams is None:
-        queries, seed = None, NOT_CHOSEN
-        if hparams.samples not in (None, teacher.pairs):
-            raise ConfigError(f"--samples: {hparams.samples} is wrong; {name} holds {teacher.pairs} pairs")
-    else:
-        if hparams.datagen is None:
-            raise ConfigError(f"--datagen is required to ask a network; valid: {', '.join(datagen.registered_policies)}, joined by +")
-        queries = datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples, teacher.dataset_name)
-        seed = hparams.teacher_seed
+    queries, seed = _queries(hparams, teacher), hparams.teacher_seed if teacher.model_hparams else NOT_CHOSEN
     canonical = dataclasses.replace(hparams, teacher_name=teacher.name, teacher_seed=seed, datagen=queries, samples=None, d_in=None)
-    return canonical, teacher, prepare
+    return CheckedDataset(canonical, (teacher.inputs, teacher.outputs), teacher, prepare)
+
+
+def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:
+    """The canonical form of the queries to a teacher; None for a file of answers, which contains its queries."""
+    from datasets.datagen import registry as datagen
+
+    if teacher.model_hparams is None:
+        if hparams.samples not in (None, teacher.pairs):
+            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} holds {teacher.pairs} pairs")
+        return None
+    if hparams.datagen is None:
+        raise ConfigError(f"--datagen is required with a network as teacher; valid: {', '.join(datagen.registered_policies)}, joined by +")
+    return datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples, teacher.dataset_name)
 
 
 def _is_model(name: str) -> bool:
+    """Whether a name is the name of a model."""
     from models import registry as models
 
     try:
@@ -265,6 +288,7 @@ def _is_model(name: str) -> bool:
 
 
 def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[Teacher, Callable[[], None]]:
+    """The default run of a model as a teacher, and a function that trains it if it has not been trained."""
     from datasets.teacher_dataset import Teacher
 
     desc = TrainingDesc.default_for(name)
@@ -276,30 +300,30 @@ def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[
 
     def prepare() -> None:
         if not is_finished(run.output_location):
-            get_platform().on_primary(run.run)  # so that its answers are the same bits whatever the number of processes
+            get_platform().on_primary(run.run)  # so that its bits do not depend on the number of processes
 
     return teacher, prepare
 
 
-def settle_seed(location: str, global_seed: int) -> int:
-    """The seed of a run: the chosen one, or where none was chosen, the one that was drawn when the run first started, or a fresh one.
+def resolve_seed(location: str, global_seed: int) -> int:
+    """The seed of a run: the recorded seed if the run has started before, else `global_seed`, or a drawn seed if that is -1.
 
     Raises:
-        ConfigError: the record of an earlier start is damaged.
+        ConfigError: the recorded hyperparameters are damaged.
     """
     path = paths.hparams_dict(location)
     if not get_platform().exists(path):
         return get_platform().on_primary(draw) if global_seed == NOT_CHOSEN else global_seed
-    remedy = f"move {os.path.dirname(path)} away to start anew"
+    remedy = f"move {os.path.dirname(path)} away to start again"
     content = files.read_json(path, remedy)
     seed = content.get("seed") if isinstance(content, dict) else None
     if type(seed) is not int or seed < 0:
-        raise files.damaged(path, "it names no seed", remedy)
+        raise files.damaged(path, "it contains no valid seed", remedy)
     return seed
 
 
 def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None:
-    """Writes what names a run, its seed and its dataset's shape to its folder, unless it is there."""
+    """Writes the hyperparameters, the seed and the dataset's shape of a run to its folder, unless they are there."""
     if get_platform().exists(paths.hparams_dict(location)):
         return
     get_platform().write(paths.hparams_log(location), desc.log + "\n")
@@ -307,7 +331,7 @@ def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None
 
 
 def identity(desc: Desc, seed: int, job: JobArgs) -> Identity:
-    """A run as its provenance and its trackers know it."""
+    """What the provenance and the trackers record of a run."""
     from training.trackers.base import Identity
 
     return Identity({name: bundle.to_dict() for name, bundle in desc.bundles().items()}, seed, job.tracker, job.tracker_mode)

@@ -261,12 +261,15 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
     training = next((value for _, value in bundles[TrainingHparams]), lottery_desc.training_hparams)
     for name, dataset in bundles[DatasetHparams]:
         try:
-            changes[name], own, _, prepare = training_job.check(TrainingDesc(dataset, lottery_desc.model_hparams, training), job)
+            checked = training_job.check(TrainingDesc(dataset, lottery_desc.model_hparams, training), job)
         except ConfigError as error:
             raise ConfigError(f"--{name}: {error}") from None
-        if own != shape:
-            raise ConfigError(f"--{name}_dataset_name: {dataset.dataset_name} has shape {own}; the networks of the trunk need {shape}")
-        prepares.append(prepare)
+        if checked.shape != shape:
+            raise ConfigError(
+                f"--{name}_dataset_name: {dataset.dataset_name} has shape {checked.shape}; the networks of the trunk need {shape}"
+            )
+        changes[name] = checked.dataset_hparams
+        prepares.append(checked.prepare)
     for name, training in bundles[TrainingHparams]:
         trunk_runner.check_training(training, f"{name}_")
     return dataclasses.replace(arguments, **changes), lambda: [prepare() for prepare in prepares]

@@ -122,7 +122,7 @@ class CheckTest(TestCase):
                 "--others_frozen",
                 "--others_frozen_exceptions=fc.wight",
             ): "did you mean 'fc.weight'",
-            ("train", *students, "--optimizer_name=levenberg_marquardt"): "--optimizer_name: levenberg_marquardt trains students whole",
+            ("train", *students, "--optimizer_name=levenberg_marquardt"): "--optimizer_name: levenberg_marquardt cannot train",
             ("extract", *students): "--others_frozen: frozen weights cannot become the teacher's",
         }
         for command, words in refused.items():
