@@ -198,12 +198,13 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     from training import optimizers
 
     name, h = desc.model_hparams.model_name, desc.extraction_hparams
-    if not Students.is_valid_model_name(name):
+    parsed = Students.parse(name)
+    if parsed is None:
         raise ConfigError(f"--model_name: {name} is not a stack of students; valid: {', '.join(Students.name_rules())}")
     datasets.check(desc.dataset_hparams)
     if desc.dataset_hparams.dataset_name != "teacher":
         raise ConfigError(f"--dataset_name: {desc.dataset_hparams.dataset_name} has no teacher to extract; valid: teacher")
-    _, students, _ = Students.parse(name)
+    _, students, _ = parsed
     if h.gamma * students < 2:
         raise ConfigError(f"--gamma: {h.gamma} of {students} students is fewer than two; valid: 2/N or more, or more students")
     if h.finetune_optimizer not in optimizers.OPTIMIZERS:
