@@ -104,7 +104,7 @@ class Trunk:
         if before is None:
             return Mask.ones_like(self.outline())
         strategy = pruning.get(self.desc.pruning_hparams)
-        judged = self.rewound().to(get_platform().torch_device) if strategy.untrained else before.model
+        judged = self.rewound().to(get_platform().torch_device) if strategy.scores_initial_weights else before.model
         return strategy.prune(self.desc.pruning_hparams, judged, before.mask, Shuffled(self.loaders[0]), self.seed)
 
     def outline(self) -> Model:
