@@ -65,7 +65,7 @@ def apportion(total: int, shares: Sequence[float], limits: Sequence[int]) -> lis
     weights, parts, free = [Fraction(share) for share in shares], [Fraction(limit) for limit in limits], set(range(len(shares)))
     scale = Fraction(0)
     while free:
-        scale = (total - sum(parts[i] for i in range(len(parts)) if i not in free)) / sum(weights[i] for i in free)
+        scale = (total - sum(parts[i] for i in range(len(parts)) if i not in free)) / sum((weights[i] for i in free), Fraction(0))
         full = {i for i in free if scale * weights[i] >= limits[i]}
         if not full:
             break

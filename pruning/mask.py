@@ -119,10 +119,9 @@ class Mask(Mapping[str, torch.Tensor]):
         path, remedy = paths.sparsity_report(location), "delete it and its mask, and run the same command again"
         content = files.read_json(path, remedy)
         unpruned, total = (content.get("unpruned"), content.get("total")) if isinstance(content, dict) else (None, None)
-        whole = type(unpruned) is int and type(total) is int
-        if not whole or not 0 <= unpruned <= total < LARGEST_COUNT or not total:
-            raise files.damaged(path, "it lacks the numbers of remaining weights and of all weights", remedy)
-        return unpruned, total
+        if type(unpruned) is int and type(total) is int and 0 <= unpruned <= total < LARGEST_COUNT and total:
+            return unpruned, total
+        raise files.damaged(path, "it lacks the numbers of remaining weights and of all weights", remedy)
 
     @staticmethod
     def exists(location: str) -> bool:
