@@ -1,4 +1,4 @@
-"""What names a lottery ticket experiment: training, pruning, and what comes before the first level."""
+"""The descriptor of a lottery ticket experiment: training, pruning, and rewinding or pretraining."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import display_text
 from foundations.errors import ConfigError
-from foundations.hparams import Hparams
+from foundations.hparams import Bundle, Hparams
 from foundations.seeds import NOT_CHOSEN
 from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from pruning.hparams import PruningHparams
 from training.desc import TrainingDesc
 
-PRETRAIN = "pretrain"  # what the flags of pretraining, its fields and its folder begin with
+PRETRAIN = "pretrain"  # the prefix of the flags and fields of pretraining, and the level name of its folder
 
 
 @dataclasses.dataclass
 class PretrainingArgs(Hparams):
-    """The two ways to say what comes before level 0."""
+    """The two ways to choose the weights that levels are rewound to."""
 
     rewinding_steps: str | None = None
     pretrain: bool = False
 
     _name = "Rewinding and Pretraining"
-    _description = "What weights are rewound to. Without these, it is their values at initialisation."
+    _description = "The weights that levels are rewound to. Without these flags, these are the weights at initialisation."
     _rewinding_steps = "Rewind to the weights at this step of training, such as 500it or 2ep."
     _pretrain = (
-        "Rewind to the weights after a training of its own: --help then lists its --pretrain_ flags. Left out, they are as for training."
+        "Rewind to the weights after a separate pretraining. With this flag, --help lists the --pretrain_ flags; their defaults are "
+        "those of training."
     )
 
     def __post_init__(self):
@@ -44,10 +45,10 @@ class PretrainingArgs(Hparams):
 
 @dataclasses.dataclass
 class LotteryDesc(TrainingDesc):
-    """How networks are trained and pruned in turn.
+    """How networks are alternately trained and pruned.
 
-    Where there are hyperparameters of pretraining, weights are rewound to what it ends with, and training goes on from the step that
-    pretraining has reached. Rewinding to a step of training is pretraining with the same hyperparameters for as long.
+    With hyperparameters of pretraining, weights are rewound to the end of pretraining, and training continues from the last step of
+    pretraining. Rewinding to a step of training is pretraining with the same hyperparameters up to that step.
     """
 
     pruning_hparams: PruningHparams
@@ -59,7 +60,7 @@ class LotteryDesc(TrainingDesc):
         return "lottery"
 
     def run_path(self, root: str, seed: int = NOT_CHOSEN, level: int | str = 0, experiment: str = "main") -> str:
-        """The folder of a level, by number or `pretrain`; `experiment` is `main` or the name of a branch."""
+        """The folder of a level (a number or `pretrain`); `experiment` is `main` or the name of a branch's folder."""
         return os.path.join(self.seed_path(root, seed), f"level_{level}", experiment)
 
     def seed_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
@@ -68,29 +69,34 @@ class LotteryDesc(TrainingDesc):
 
     @property
     def pretrain_desc(self) -> TrainingDesc | None:
-        """Pretraining as a training run of its own; None where there is none."""
-        if self.pretrain_training_hparams is None:
+        """Pretraining as a separate training run; None if there is no pretraining."""
+        if self.pretrain_dataset_hparams is None or self.pretrain_training_hparams is None:
             return None
         return TrainingDesc(self.pretrain_dataset_hparams, self.model_hparams, self.pretrain_training_hparams)
 
     @property
     def rewinds_to_training(self) -> bool:
-        """Whether pretraining is the beginning of training itself."""
-        as_long = dataclasses.replace(self.pretrain_training_hparams, training_steps=self.training_hparams.training_steps)
-        return (self.pretrain_dataset_hparams, as_long) == (self.dataset_hparams, self.training_hparams)
+        """Whether pretraining is identical to the first steps of training."""
+        pretraining = self.pretrain_desc
+        if pretraining is None:
+            return False
+        same_length = dataclasses.replace(pretraining.training_hparams, training_steps=self.training_hparams.training_steps)
+        return (pretraining.dataset_hparams, same_length) == (self.dataset_hparams, self.training_hparams)
 
     def start_step(self, iterations_per_epoch: int) -> Step:
-        """The step of training that levels start from.
+        """The step of training at which levels start.
 
         Raises:
-            ConfigError: it is the last or later.
+            ConfigError: training ends at this step or earlier.
         """
         if self.pretrain_training_hparams is None:
             return Step.zero(iterations_per_epoch)
         texts = self.pretrain_training_hparams.training_steps, self.training_hparams.training_steps
         start, end = (Step.from_str(text, iterations_per_epoch) for text in texts)
         if start >= end:
-            raise ConfigError(f"--pretrain_training_steps or --rewinding_steps: {texts[0]} leaves nothing of the {texts[1]} of training")
+            raise ConfigError(
+                f"--pretrain_training_steps or --rewinding_steps: {texts[0]} is out of range; valid: less than the {texts[1]} of training"
+            )
         return start
 
     @property
@@ -100,8 +106,8 @@ class LotteryDesc(TrainingDesc):
             return main
         if self.rewinds_to_training:
             return f"{main}\nRewinding\n    * rewinding_steps => {self.pretrain_training_hparams.training_steps}"
-        before = display_text([self.pretrain_dataset_hparams, self.pretrain_training_hparams])
-        return f"{main}\nPretraining\n{before.replace('    * ', f'    * {PRETRAIN}_')}"
+        pretraining = display_text([self.pretrain_dataset_hparams, self.pretrain_training_hparams])
+        return f"{main}\nPretraining\n{pretraining.replace('    * ', f'    * {PRETRAIN}_')}"
 
     @property
     def log(self) -> str:
@@ -117,15 +123,17 @@ class LotteryDesc(TrainingDesc):
         pruning.add_args(parser, defaults and defaults.pruning_hparams)
         PretrainingArgs.add_args(parser)
         if "--pretrain" in parser.arguments:
-            DatasetHparams.add_args(parser, left_out(DatasetHparams), PRETRAIN, datasets.choices())
-            TrainingHparams.add_args(parser, left_out(TrainingHparams), PRETRAIN, optimizers.choices())
+            DatasetHparams.add_args(parser, unset_defaults(DatasetHparams), PRETRAIN, datasets.choices())
+            TrainingHparams.add_args(parser, unset_defaults(TrainingHparams), PRETRAIN, optimizers.choices())
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> LotteryDesc:
         from pruning import registry as pruning
 
         training = TrainingDesc.create_from_args(args)
-        return LotteryDesc(*vars(training).values(), pruning.create_from_args(args), *_pretraining(args, training))
+        pruning_hparams = pruning.create_from_args(args)
+        hparams = training.dataset_hparams, training.model_hparams, training.training_hparams
+        return LotteryDesc(*hparams, pruning_hparams, *_pretraining(args, training))
 
     @staticmethod
     def default_for(model_name: str) -> LotteryDesc:
@@ -134,35 +142,36 @@ class LotteryDesc(TrainingDesc):
 
         defaults = models.get_default_hparams(model_name)
         pruning_hparams = pruning.default_hparams(defaults.pruning_strategy, defaults.pruning_layers_to_ignore)
-        return LotteryDesc(*vars(TrainingDesc.default_for(model_name)).values(), pruning_hparams)
+        return LotteryDesc(defaults.dataset_hparams, defaults.model_hparams, defaults.training_hparams, pruning_hparams)
 
 
-def left_out(kind: type[Hparams]) -> types.SimpleNamespace:
-    """Defaults for the flags of a bundle that say of each whether it was given: None where it was not."""
-    return types.SimpleNamespace(**{field.name: None for field in dataclasses.fields(kind)})
+def unset_defaults(hparams_class: type[Hparams]) -> types.SimpleNamespace:
+    """The default None for each flag of a bundle, so that `inherit` can recognise flags without a value."""
+    return types.SimpleNamespace(**{field.name: None for field in dataclasses.fields(hparams_class)})
 
 
-def inherit(args: argparse.Namespace, prefix: str, bundle: Hparams) -> Hparams:
-    """The bundle that the flags `--prefix_field` describe, which were added with `left_out`; those not given are as in another bundle.
+def inherit(args: argparse.Namespace, prefix: str, bundle: Bundle) -> Bundle:
+    """The bundle that the flags `--prefix_field` describe. Flags without a value get the values of another bundle.
 
-    Another dataset takes over the size of the batches only.
+    The flags must have been added with `unset_defaults`. If they name another dataset, only the batch size is inherited.
     """
+    source: Hparams = bundle
     name = getattr(args, f"{prefix}_dataset_name", None)
     if isinstance(bundle, DatasetHparams) and name not in (None, bundle.dataset_name):
-        bundle = DatasetHparams(name, bundle.batch_size)
-    fields = [(f"{prefix}_{field.name}", getattr(bundle, field.name)) for field in dataclasses.fields(bundle)]
-    given = {flag: getattr(args, flag) for flag, _ in fields if getattr(args, flag) is not None}
-    return type(bundle).create_from_args(argparse.Namespace(**dict(fields) | given), prefix)
+        source = DatasetHparams(name, bundle.batch_size)
+    inherited = {f"{prefix}_{field.name}": getattr(source, field.name) for field in dataclasses.fields(source)}
+    chosen = {flag: getattr(args, flag) for flag in inherited if getattr(args, flag) is not None}
+    return type(bundle).create_from_args(argparse.Namespace(**inherited | chosen), prefix)
 
 
 def _pretraining(args: argparse.Namespace, training: TrainingDesc) -> tuple[DatasetHparams | None, TrainingHparams | None]:
-    """What the flags say of the time before level 0."""
-    chosen = PretrainingArgs.create_from_args(args)
-    if chosen.pretrain:
+    """The hyperparameters of pretraining from the flags; None if there is no pretraining."""
+    pretraining = PretrainingArgs.create_from_args(args)
+    if pretraining.pretrain:
         if args.pretrain_training_steps is None:
             raise ConfigError("--pretrain_training_steps is required with --pretrain")
         return inherit(args, PRETRAIN, training.dataset_hparams), inherit(args, PRETRAIN, training.training_hparams)
-    if chosen.rewinding_steps is None or not any(step.parse(chosen.rewinding_steps)):
+    if pretraining.rewinding_steps is None or not any(step.parse(pretraining.rewinding_steps)):
         return None, None
-    steps = dataclasses.replace(training.training_hparams, training_steps=chosen.rewinding_steps)
-    return dataclasses.replace(training.dataset_hparams), steps
+    training_hparams = dataclasses.replace(training.training_hparams, training_steps=pretraining.rewinding_steps)
+    return dataclasses.replace(training.dataset_hparams), training_hparams

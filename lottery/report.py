@@ -22,15 +22,16 @@ TICKETS = "tickets"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How good a network of some weights has become.
+    """The outcome of training one level.
 
     Attributes:
-        level: how often it was pruned.
-        unpruned: the weights that are left of the `total`.
-        metric: `accuracy` on the test set in [0, 1], or `loss` where there are no classes.
-        final: its value after training.
-        best: its best value during training.
-        steps: the iterations of training to that value.
+        level: the number of pruning steps before it.
+        unpruned: the number of remaining weights.
+        total: the number of all weights.
+        metric: `accuracy` on the test set in [0, 1], or `loss` if there are no classes.
+        final: the value of the metric after training.
+        best: the best value of the metric during training.
+        steps: the iterations of training until the best value.
     """
 
     level: int
@@ -43,7 +44,7 @@ class Outcome:
 
     @property
     def density(self) -> float:
-        """The share of the weights that is left."""
+        """The share of the weights that remains."""
         return self.unpruned / self.total
 
     def show(self, value: float) -> str:
@@ -65,21 +66,21 @@ def read(level: int, location: str) -> Outcome:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each level."""
+    """A table with a line for each level."""
     rows = [["level", "weights left", "", f"test {outcomes[0].metric}", "best", "after"]]
-    for each in outcomes:
-        values = each.show(each.final), each.show(each.best), f"{each.steps}it"
-        rows.append([str(each.level), f"{each.unpruned:,}", f"{each.density:.2%}", *values])
+    for outcome in outcomes:
+        values = outcome.show(outcome.final), outcome.show(outcome.best), f"{outcome.steps}it"
+        rows.append([str(outcome.level), f"{outcome.unpruned:,}", f"{outcome.density:.2%}", *values])
     return "\n".join(tables.aligned(rows, ">", (5, 13, 7, 15, 9, 8)))
 
 
 def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
-    """The tickets of an experiment and all its branches by name, with the finished levels of every seed that there is.
+    """The tickets of an experiment and all its branches by label, with the finished levels of all seeds.
 
-    Branches of one name are told apart by the arguments in which they differ.
+    The labels of branches with the same name list the arguments in which they differ.
     """
     root = os.path.join(get_platform().root, desc.hashname)
-    found: dict[str, dict[int, list[Outcome]]] = {"main": {}}
+    outcomes: dict[str, dict[int, list[Outcome]]] = {"main": {}}
     arguments: dict[str, dict] = {}
     for seed in filter(re.compile(r"seed_-?\d+").fullmatch, get_platform().listdir(root)):
         for folder in filter(re.compile(r"level_\d+").fullmatch, get_platform().listdir(os.path.join(root, seed))):
@@ -87,44 +88,48 @@ def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
             for name in get_platform().listdir(os.path.join(root, seed, folder)):
                 location = os.path.join(root, seed, folder, name)
                 if is_finished(location) and get_platform().exists(paths.sparsity_report(location)):
-                    found.setdefault(name, {}).setdefault(level, []).append(read(level, location))
+                    outcomes.setdefault(name, {}).setdefault(level, []).append(read(level, location))
                     arguments.setdefault(name, {} if name == "main" else _branch_arguments(location))
     labels = {"main": TICKETS} | _labels({name: flags for name, flags in arguments.items() if name != "main"})
-    return {labels[name]: dict(sorted(levels.items())) for name, levels in found.items() if levels}
+    return {labels[name]: dict(sorted(levels.items())) for name, levels in outcomes.items() if levels}
 
 
-def is_single_run(found: Mapping[str, Experiment]) -> bool:
-    """Whether there are no branches and only one seed, so that there is nothing to compare."""
-    return len(found) == 1 and all(len(outcomes) == 1 for outcomes in found[TICKETS].values())
+def is_single_run(experiments: Mapping[str, Experiment]) -> bool:
+    """Whether there is only one seed and no branch, and thus nothing to compare."""
+    return len(experiments) == 1 and all(len(outcomes) == 1 for outcomes in experiments[TICKETS].values())
 
 
 def _branch_arguments(location: str) -> dict[str, object]:
-    """The arguments of a branch, those of its bundles of hyperparameters one by one."""
+    """The arguments of a branch, with bundles of hyperparameters flattened into their fields."""
     path, remedy = paths.hparams_dict(location), "delete the folder and run its command again"
     content = files.read_json(path, remedy)
     values = content.get("branch_hparams") if isinstance(content, dict) else None
     if not isinstance(values, dict):
-        raise files.damaged(path, "it names no arguments of a branch", remedy)
+        raise files.damaged(path, "it lacks the arguments of the branch", remedy)
     nested = {field: value for bundle in values.values() if isinstance(bundle, dict) for field, value in bundle.items()}
     return {name: value for name, value in values.items() if not isinstance(value, dict)} | nested
 
 
 def _labels(arguments: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """A short name for each folder of a branch, `lottery_branch_<name>_<md5>`."""
+    """A label for each branch folder `lottery_branch_<name>_<md5>`: its name and the arguments that distinguish it."""
     names = {folder: folder.removeprefix("lottery_branch_").rpartition("_")[0] for folder in arguments}
     labels = {}
     for folder, own in arguments.items():
-        alike = [other for key, other in arguments.items() if names[key] == names[folder]]
-        differing = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in alike)]
+        same_name = [other for key, other in arguments.items() if names[key] == names[folder]]
+        differing = [f"{name}={value}" for name, value in own.items() if any(other.get(name) != value for other in same_name)]
         labels[folder] = " ".join([names[folder], *differing])
     return labels
 
 
-def comparison(found: Mapping[str, Experiment]) -> str:
-    """A line for each level: for the tickets and every branch the metric after training, as mean and standard deviation over the seeds."""
-    tickets = found[TICKETS]
+def comparison(experiments: Mapping[str, Experiment]) -> str:
+    """A table of the metric after training: mean and standard deviation over the seeds, a line per level, a column per experiment."""
+    tickets = experiments[TICKETS]
     metric = tickets[0][0].metric
-    shown = {name: levels for name, levels in found.items() if all(each.metric == metric for group in levels.values() for each in group)}
+    shown = {
+        name: levels
+        for name, levels in experiments.items()
+        if all(outcome.metric == metric for outcomes in levels.values() for outcome in outcomes)
+    }
     rows = [["level", "weights left", *(f" {name}" for name in shown)]]
     for level in tickets:
         cells = [_cell(levels.get(level, ())) for levels in shown.values()]
@@ -134,9 +139,10 @@ def comparison(found: Mapping[str, Experiment]) -> str:
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
+    """Mean, standard deviation and number of seeds as text; `-` without outcomes."""
     if not outcomes:
         return "-"
-    mean, deviation = mean_and_deviation([each.final for each in outcomes])
+    mean, deviation = mean_and_deviation([outcome.final for outcome in outcomes])
     if len(outcomes) == 1:
         return f"{outcomes[0].show(mean)} (1)"
     if outcomes[0].metric == "accuracy":

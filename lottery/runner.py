@@ -1,4 +1,4 @@
-"""The command `lottery`: trains, prunes, rewinds what is left, and trains again, level by level."""
+"""The command `lottery`: trains a network, prunes it, rewinds the remaining weights, and trains again, level by level."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from training.job import JobArgs
 
 @dataclass
 class LevelArgs(Hparams):
-    """How often the network is pruned."""
+    """The number of levels."""
 
     levels: int
 
     _name = "Levels"
-    _description = "Level 0 trains the whole network; each further level prunes it, rewinds what is left, and trains that."
-    _levels = "How many times to prune, rewind and train again."
+    _description = "Level 0 trains the whole network. Each further level prunes it, rewinds the remaining weights, and trains them."
+    _levels = "The number of times to prune, rewind and train again."
 
     def __post_init__(self):
         self.require("levels", self.levels >= 0, "0 or more")
@@ -38,8 +38,13 @@ class LevelArgs(Hparams):
 class LotteryRunner(Runner):
     """One experiment, from level 0 to level `levels`.
 
-    `shape` is what an example has and what the model must put out, `pretrain_shape` the same for pretraining, where there is one; `prepare`
-    makes what the datasets lack, such as a trained teacher.
+    Attributes:
+        desc: its hyperparameters, in canonical form.
+        job: the settings of this run.
+        levels: the last level.
+        shape: the values per example and the outputs that the model needs.
+        pretrain_shape: the same for pretraining; None without pretraining.
+        prepare: prepares the datasets, for example by training a teacher.
     """
 
     desc: LotteryDesc
@@ -63,8 +68,8 @@ class LotteryRunner(Runner):
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> LotteryRunner:
         levels, job = LevelArgs.create_from_args(args).levels, JobArgs.create_from_args(args)
-        desc, *found = check(LotteryDesc.create_from_args(args), job)
-        return LotteryRunner(desc, job, levels, *found)
+        desc, shape, pretrain_shape, prepare = check(LotteryDesc.create_from_args(args), job)
+        return LotteryRunner(desc, job, levels, shape, pretrain_shape, prepare)
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -91,21 +96,21 @@ class LotteryRunner(Runner):
     def run(self) -> None:
         from lottery import report
 
-        place = self.desc.seed_path(get_platform().root, self.job.global_seed)
+        folder = self.desc.seed_path(get_platform().root, self.job.global_seed)
         if not self.job.quiet:
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
-            print(self.desc.banner(title, place), flush=True)
+            print(self.desc.banner(title, folder), flush=True)
         if not self.is_finished:
             from training import arithmetic
 
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
                 arithmetic.check(training_hparams)
-            with locks.held(place):
+            with locks.held(folder):
                 if not self.is_finished:
                     self._train()
-        locks.remove_dead(place)
+        locks.remove_dead(folder)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
-        picture = paths.levels(place, self.levels)
+        picture = paths.levels(folder, self.levels)
         if not get_platform().exists(picture):
             from lottery import plotting
 
@@ -122,52 +127,60 @@ class LotteryRunner(Runner):
 
 
 def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
-    """Draws and prints the tickets beside their branches, over all seeds that there are; nothing where there is only one run.
+    """Draws and prints a comparison of the tickets and their branches over all seeds, if there is more than one run.
 
-    The picture goes to the folder of the given seed: others may be at work in theirs.
+    The picture is written to the folder of the given seed only, because other processes may be running the other seeds.
     """
     from lottery import plotting, report
 
-    found = report.experiments(desc)
-    if report.is_single_run(found):
+    experiments = report.experiments(desc)
+    if report.is_single_run(experiments):
         return
     path = paths.comparison(desc.seed_path(get_platform().root, seed))
-    plotting.comparison(found, path)
+    plotting.comparison(experiments, path)
     if verbose:
-        print(f"{report.comparison(found)}\nPicture: {path}")
+        print(f"{report.comparison(experiments)}\nPicture: {path}")
 
 
 def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int], tuple[int, int] | None, Callable[[], None]]:
-    """Checks that an experiment can be run, writing nothing.
+    """Checks that an experiment can be run. Writes nothing.
 
     Returns:
-        The descriptor in its canonical form; the shapes of the datasets of training and of pretraining; what must run before they can be
-        made.
+        The descriptor in its canonical form; the shapes of the datasets of training and of pretraining; a function that prepares the
+        datasets.
 
     Raises:
-        ConfigError: something cannot be run.
+        ConfigError: the experiment cannot be run.
     """
     from models import registry as models
     from pruning import registry as pruning
 
     check_training(desc.training_hparams)
-    if desc.pretrain_desc is not None:
-        check_training(desc.pretrain_training_hparams, f"{PRETRAIN}_")
+    pretraining = desc.pretrain_desc
+    if pretraining is not None:
+        check_training(pretraining.training_hparams, f"{PRETRAIN}_")
     dataset = training_job.check(desc, job)
-    dataset_hparams, shape, prepare = dataset.dataset_hparams, dataset.shape, dataset.prepare
+    dataset_hparams, shape = dataset.dataset_hparams, dataset.shape
     pruning.check(desc.pruning_hparams, models.meta_model(desc.model_hparams, shape[1]))
-    if desc.pretrain_desc is None:
-        return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, prepare
+    if pretraining is None:
+        return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, dataset.prepare
     try:
-        pretrain = training_job.check(desc.pretrain_desc, job)
+        pretrain_dataset = training_job.check(pretraining, job)
     except ConfigError as error:
-        raise ConfigError(f"before level 0: {error}") from None
-    desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain.dataset_hparams)
-    return desc, shape, pretrain.shape, lambda: (prepare(), pretrain.prepare())
+        raise ConfigError(f"pretraining: {error}") from None
+    desc = dataclasses.replace(desc, dataset_hparams=dataset_hparams, pretrain_dataset_hparams=pretrain_dataset.dataset_hparams)
+
+    def prepare() -> None:
+        dataset.prepare()
+        pretrain_dataset.prepare()
+
+    return desc, shape, pretrain_dataset.shape, prepare
 
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
-    """Raises a ConfigError for what pruned networks cannot be trained with; `prefix` is that of the flags."""
+    """Raises a ConfigError for training hyperparameters that pruned networks do not support; `prefix` is the prefix of the flags."""
     training_job.refuse_polishing(training_hparams, prefix)
     if training_hparams.further_training is not None:
-        raise ConfigError(f"--{prefix}further_training: what is finished stays as it is here; --{prefix}training_steps trains longer")
+        raise ConfigError(
+            f"--{prefix}further_training: finished levels cannot be trained further; use a larger --{prefix}training_steps instead"
+        )

@@ -1,4 +1,4 @@
-"""The levels of a lottery ticket experiment: what branches branch off."""
+"""The trunk: the levels of a lottery ticket experiment, which branches start from."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from pruning import registry as pruning
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from training import job as training_job
+from training.desc import TrainingDesc
 from training.job import JobArgs
 from training.plan import StandardPlan
 from training.train import standard_train
 
-Shape = tuple[int, int]  # values an example, and outputs that a model needs
+Shape = tuple[int, int]  # values per example, and outputs that a model needs
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Trunk:
 
     Attributes:
         desc: its hyperparameters, in canonical form.
-        job: which of its runs, and how it shows itself.
-        shape: that of its dataset.
-        pretrain_shape: that of the dataset of pretraining, where there is one.
-        seed: of everything random.
-        loaders: of the training and the test set.
-        start: the step of training that levels start from.
+        job: the settings of this run.
+        shape: the shape of its dataset.
+        pretrain_shape: the shape of the dataset of pretraining; None without pretraining.
+        seed: the seed of all random streams.
+        loaders: the loaders of the training set and the test set.
+        start: the step of training at which levels start.
     """
 
     desc: LotteryDesc
@@ -52,10 +53,10 @@ class Trunk:
 
     @staticmethod
     def open(desc: LotteryDesc, job: JobArgs, shape: Shape, pretrain_shape: Shape | None = None) -> Trunk:
-        """Settles the seed and loads the data.
+        """Chooses the seed and loads the data.
 
         Raises:
-            ConfigError: pretraining leaves nothing to train.
+            ConfigError: levels would start at the end of training or later.
         """
         seed = training_job.resolve_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
         loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)
@@ -67,7 +68,7 @@ class Trunk:
 
     @property
     def plan(self) -> StandardPlan:
-        """How the training of a level is shown, what is recorded of it, and where it starts."""
+        """The plan for training a level: its start, its output and the identity of the run."""
         return StandardPlan(
             start=self.start,
             verbose=not self.job.quiet,
@@ -77,72 +78,74 @@ class Trunk:
         )
 
     def train(self, levels: int) -> None:
-        """Trains every level up to the last that has not been trained."""
+        """Trains all levels that are not trained yet."""
         training_job.record(self.desc, self.location(0), self.seed, self.shape)
         trained = None
         for level in range(levels + 1):
             trained = self._train_level(level, levels, trained)
 
-    def _train_level(self, level: int, levels: int, before: PrunedModel | None) -> PrunedModel:
-        """Trains a level, or loads what it has become; `before` is the level before it, trained."""
-        mask = self._mask(level, before)
-        rewinds = before is None or pruning.get(self.desc.pruning_hparams).rewinds
-        model = PrunedModel(self.rewound() if rewinds else copy.deepcopy(before.model), mask)
+    def _train_level(self, level: int, levels: int, previous: PrunedModel | None) -> PrunedModel:
+        """Trains a level, or loads its trained weights; `previous` is the trained network of the previous level."""
+        mask = self._mask(level, previous)
+        if previous is None or pruning.get(self.desc.pruning_hparams).rewinds:
+            model = PrunedModel(self.rewound(), mask)
+        else:
+            model = PrunedModel(copy.deepcopy(previous.model), mask)
         if not self.job.quiet and not training_job.is_finished(self.location(level)):
             print(f"Level {level} of {levels}: {mask.unpruned:,} of {mask.total:,} weights ({mask.density:.2%})", flush=True)
         standard_train(self.desc.training_hparams, model, self.loaders, self.location(level), self.plan)
         return model
 
-    def _mask(self, level: int, before: PrunedModel | None) -> Mask:
-        """What is left at a level; it is computed once, and then read."""
+    def _mask(self, level: int, previous: PrunedModel | None) -> Mask:
+        """The mask of a level. It is computed once, and read from its file afterwards."""
         if not Mask.exists(self.location(level)):
-            get_platform().on_primary(lambda: self._pruned(before).save(self.location(level)))
+            get_platform().on_primary(lambda: self._pruned(previous).save(self.location(level)))
         return Mask.load(self.location(level))
 
-    def _pruned(self, before: PrunedModel | None) -> Mask:
-        """What pruning leaves of a level; everything, where there is none."""
-        if before is None:
+    def _pruned(self, previous: PrunedModel | None) -> Mask:
+        """The mask after pruning the previous level; a mask of ones for level 0."""
+        if previous is None:
             return Mask.ones_like(self.outline())
         strategy = pruning.get(self.desc.pruning_hparams)
-        judged = self.rewound().to(get_platform().torch_device) if strategy.untrained else before.model
-        return strategy.prune(self.desc.pruning_hparams, judged, before.mask, Shuffled(self.loaders[0]), self.seed)
+        scored = self.rewound().to(get_platform().torch_device) if strategy.scores_initial_weights else previous.model
+        return strategy.prune(self.desc.pruning_hparams, scored, previous.mask, FirstEpoch(self.loaders[0]), self.seed)
 
     def outline(self) -> Model:
-        """The network without weights."""
+        """The network on the meta device, without memory for weights."""
         return models.meta_model(self.desc.model_hparams, self.shape[1])
 
     def new(self, seed: int) -> Model:
-        """The network with fresh weights."""
+        """The network with newly initialised weights."""
         return models.get(self.desc.model_hparams, self.shape[1], seed)
 
     def rewound(self) -> Model:
-        """The whole network with the weights that are rewound to: those that level 0 has started from."""
+        """The whole network with the weights that levels are rewound to: the weights at the start of level 0."""
         model = self.new(self.seed)
         if models.exists(self.location(0), self.start):
             models.load_weights(paths.model(self.location(0), self.start), model)
         elif self.desc.pretrain_desc is not None:
-            self._pretrain(model)
+            assert self.pretrain_shape is not None
+            self._pretrain(model, self.desc.pretrain_desc, self.pretrain_shape[1])
         return model
 
-    def _pretrain(self, model: Model) -> None:
-        """Gives a model the weights that pretraining ends with; an output layer for other classes stays as it is."""
-        desc, outputs = self.desc.pretrain_desc, self.pretrain_shape[1]
+    def _pretrain(self, model: Model, desc: TrainingDesc, outputs: int) -> None:
+        """Loads the weights at the end of pretraining into a model; an output layer for other classes is not changed."""
         pretrained = models.get(desc.model_hparams, outputs, self.seed)
         loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, self.seed)
         end = Step.from_str(desc.training_hparams.training_steps, len(loaders[0]))
         hparams = self.desc.training_hparams if self.desc.rewinds_to_training else desc.training_hparams
         if not self.job.quiet:
-            print(f"Before level 0: {desc.training_hparams.training_steps} of {desc.dataset_hparams.dataset_name}", flush=True)
+            print(f"Pretraining: {desc.training_hparams.training_steps} on {desc.dataset_hparams.dataset_name}", flush=True)
         standard_train(hparams, pretrained, loaders, self.location(PRETRAIN), dataclasses.replace(self.plan, start=None, end=end))
         state = pretrained.state_dict()
         if outputs != self.shape[1]:
-            own = model.state_dict()
-            state |= {name: own[name] for name in model.output_layer_names}
+            initial = model.state_dict()
+            state |= {name: initial[name] for name in model.output_layer_names}
         model.to(next(iter(state.values())).dtype).load_state_dict(state)
 
 
-class Shuffled:
-    """The first epoch of a loader, as often as asked; a dataset itself may be sorted by class."""
+class FirstEpoch:
+    """An iterable over the batches of a loader's first epoch, in shuffled order: a dataset may be sorted by class."""
 
     def __init__(self, loader: DataLoader):
         self.loader = loader

@@ -1,7 +1,8 @@
-"""The base of every pruning strategy, and what strategies share: which layers may be pruned, how many weights go, and which are lowest.
+"""The base of all pruning strategies, and what they share: prunable layers, numbers of weights to remove, and removal by score.
 
-A stack of students is pruned network by network, so that each keeps what it would keep alone; a plain network is a stack of one.
-Axes: N networks, n weights that a layer has in one of them.
+A stack of students is pruned network by network, so that each network keeps the same weights as if it were pruned alone. A plain network is
+treated as a stack of one.
+Axes: N networks, n weights of a layer in one network.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,62 +20,46 @@ from torch.func import functional_call
 
 from foundations.errors import ConfigError, unknown
 from models.base import Model
-from pruning import hparams
+from pruning.hparams import PruningHparams
 from pruning.mask import Mask
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Score = Callable[[str, int], torch.Tensor]  # of the weights of a layer, by name, of one network, by number: `[n]`; the lowest go first
-
-
-@dataclass
-class PruningHparams(hparams.PruningHparams):
-    """What every strategy takes."""
-
-    pruning_fraction: float = 0.2
-    pruning_layers_to_ignore: str | None = None
-
-    _pruning_fraction = "The share of the remaining weights that a pruning step removes."
-    _pruning_layers_to_ignore = "Layers that are not pruned and do not count, such as fc.weight, joined by commas."
-
-    def __post_init__(self):
-        self.require_fraction("pruning_fraction")
-
-    def require_fraction(self, field: str) -> None:
-        """Raises a ConfigError unless a field lies strictly between 0 and 1."""
-        self.require(field, 0 < getattr(self, field) < 1, "more than 0 and less than 1")
+Score = Callable[[str, int], torch.Tensor]  # (layer name, network index) -> scores `[n]`; weights with the lowest scores are removed first
+H = TypeVar("H", bound=PruningHparams)
+H_co = TypeVar("H_co", bound=PruningHparams, covariant=True)
 
 
 def prunable_layers(pruning_hparams: PruningHparams, model: Model) -> list[str]:
-    """The prunable layers of a model without those to ignore.
+    """The names of a model's prunable layers, without the ignored ones.
 
     Raises:
-        ConfigError: a layer to ignore is not there, or none is left.
+        ConfigError: the model has no such layer to ignore, or all layers are ignored.
     """
     names, text = model.prunable_layer_names, pruning_hparams.pruning_layers_to_ignore
     ignored = [name.strip() for name in text.split(",")] if text else []
     for name in ignored:
         if name not in names:
             raise unknown("--pruning_layers_to_ignore", name, names)
-    left = [name for name in names if name not in ignored]
-    if not left:
+    layers = [name for name in names if name not in ignored]
+    if not layers:
         raise ConfigError(f"--pruning_layers_to_ignore: {text} leaves nothing to prune; valid: some, but not all, of {', '.join(names)}")
-    return left
+    return layers
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What a strategy is to prune.
+class Problem(Generic[H_co]):
+    """The input of one pruning step.
 
     Attributes:
-        hparams: the strategy's.
-        model: the network with the weights to be judged, in any state; it is left as it is.
-        mask: what has been left of it so far.
-        layers: those that may be pruned.
-        data: batches of examples and labels, where there are any.
-        seed: of what is drawn.
+        hparams: the hyperparameters of the strategy.
+        model: the network whose weights are scored. Strategies do not change it, and its weights need not be masked yet.
+        mask: the weights that earlier steps have kept.
+        layers: the names of the layers that may be pruned.
+        data: batches of examples and labels; None where there are no data.
+        seed: the seed of random strategies.
     """
 
-    hparams: PruningHparams
+    hparams: H_co
     model: Model
     mask: Mask
     layers: list[str]
@@ -83,33 +68,34 @@ class Problem:
 
     @property
     def networks(self) -> int:
-        """N."""
+        """The number of networks N."""
         return getattr(self.model, "networks", 1)
 
     def remaining(self, layers: Sequence[str]) -> list[int]:
-        """How many weights of some layers are left in each network, `[N]`."""
-        return sum(self.mask[name].view(self.networks, -1).count_nonzero(1) for name in layers).tolist()
+        """The number of remaining weights of some layers in each network, `[N]`."""
+        return torch.stack([self.mask[name].view(self.networks, -1).count_nonzero(1) for name in layers]).sum(0).tolist()
 
-    def asked(self, layers: Sequence[str], fraction: float | Fraction | None = None) -> list[int]:
-        """How many of these go: `ceil(fraction * remaining)`, `[N]`, with `--pruning_fraction` where no other fraction is given.
+    def removal_counts(self, layers: Sequence[str], fraction: float | Fraction | None = None) -> list[int]:
+        """The number of weights to remove from some layers in each network: `ceil(fraction * remaining)`, `[N]`.
 
-        A fraction is taken for the decimal that was written: 0.55 of 100 is 55, though the nearest float is a little more.
+        The default fraction is `--pruning_fraction`. A float stands for its decimal text: 0.55 of 100 is 55, although the nearest float is
+        slightly larger than 0.55.
         """
-        fraction = Fraction(str(self.hparams.pruning_fraction if fraction is None else fraction))
-        return [math.ceil(fraction * count) for count in self.remaining(layers)]
+        exact = Fraction(str(self.hparams.pruning_fraction if fraction is None else fraction))
+        return [math.ceil(exact * count) for count in self.remaining(layers)]
 
-    def rows(self, tensors: Mapping[str, torch.Tensor]) -> Score:
-        """Tensors in the shapes of the layers as a score."""
+    def score_by_tensor(self, tensors: Mapping[str, torch.Tensor]) -> Score:
+        """The score that reads its values from tensors in the shapes of the layers."""
         return lambda name, network: tensors[name].detach().reshape(self.networks, -1)[network]
 
-    def kernels(self) -> dict[str, torch.Tensor]:
-        """All prunable layers, the ignored ones too, as copies that a gradient can be taken of; what is pruned is 0."""
+    def masked_kernels(self) -> dict[str, torch.Tensor]:
+        """Copies of all prunable layers, including the ignored ones, with pruned weights set to 0. The copies require gradients."""
         state = self.model.state_dict()
         return {name: (state[name] * kept.to(state[name].device)).requires_grad_() for name, kept in self.mask.items()}
 
     def outputs(self, kernels: Mapping[str, torch.Tensor], examples: torch.Tensor) -> torch.Tensor:
-        """What the model would put out in training with other kernels."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}  # batch statistics are not to be moved
+        """The outputs of the model in training mode, with its prunable layers replaced by `kernels`."""
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}  # the call must not update batch statistics
         training = self.model.training
         try:
             return functional_call(self.model.train(), {**kernels, **buffers}, (examples,))
@@ -117,71 +103,71 @@ class Problem:
             self.model.train(training)
 
     def batch(self, examples: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """So many examples and their labels (or all, where there are fewer), in the number format of the model and on its device.
+        """The first `examples` examples with their labels (or all, if there are fewer), in the model's dtype and on its device.
 
         Raises:
             ConfigError: there are no data.
         """
-        taken, count = [], 0
+        batches, count = [], 0
         for batch in self.data or ():
-            taken.append(batch)
+            batches.append(batch)
             count += len(batch[0])
             if count >= examples:
                 break
         if not count:
-            raise ConfigError(f"--pruning_strategy: {self.hparams.pruning_strategy} judges weights by examples, and was given none")
+            raise ConfigError(f"--pruning_strategy: {self.hparams.pruning_strategy} scores weights by examples, but there are none")
         like = next(self.model.parameters())
-        inputs, labels = (torch.cat(parts)[:examples] for parts in zip(*taken, strict=True))
+        inputs, labels = (torch.cat(parts)[:examples] for parts in zip(*batches, strict=True))
         return inputs.to(like), labels.to(like) if labels.is_floating_point() else labels.to(like.device)
 
 
-class Strategy(abc.ABC):
-    """A way to prune. A new one says how weights are scored, and where not all layers compete, how many go from which.
+class Strategy(abc.ABC, Generic[H]):
+    """A pruning strategy. A subclass defines `score`. It defines `quotas` as well if not all layers compete with each other.
 
     Attributes:
-        rewinds: whether what is left goes back to its early values before it is trained again.
-        untrained: whether it judges the weights that training would start from rather than those that it ends with.
+        rewinds: whether the remaining weights are rewound to their early values before they are trained again.
+        scores_initial_weights: whether the strategy scores the weights at the start of training instead of the trained weights.
     """
 
     rewinds: ClassVar[bool] = True
-    untrained: ClassVar[bool] = False
+    scores_initial_weights: ClassVar[bool] = False
 
     @staticmethod
     def get_pruning_hparams() -> type[PruningHparams]:
-        """The class of its hyperparameters, which are its flags."""
+        """The class of the strategy's hyperparameters, whose fields are its flags."""
         return PruningHparams
 
     @classmethod
     def prune(
         cls,
-        pruning_hparams: PruningHparams,
+        pruning_hparams: H,
         trained_model: Model,
         current_mask: Mask | None = None,
         data: Batches | None = None,
         seed: int = 0,
     ) -> Mask:
-        """One further pruning step.
+        """Runs one pruning step.
 
         Args:
-            pruning_hparams: how far, and what else the strategy takes.
-            trained_model: the network; for strategies with `untrained`, with the weights that its training started from.
-            current_mask: what earlier steps have left; everything when left out.
-            data: batches of examples and labels, such as a loader; no more are taken than the strategy looks at.
-            seed: of what is drawn. With the same one, later steps go on where earlier ones stopped, and what is left is as random.
+            pruning_hparams: the hyperparameters of the strategy.
+            trained_model: the trained network; for strategies with `scores_initial_weights`, the network at the start of training.
+            current_mask: the weights that earlier steps have kept; all weights if left out.
+            data: batches of examples and labels, such as a loader. Only as many batches are read as the strategy needs.
+            seed: the seed of random strategies. With one seed for all steps, several steps give as random a mask as a single step.
 
         Returns:
-            What is left: always a part of what was.
+            The mask of the remaining weights, a subset of the current mask.
 
         Raises:
-            ConfigError: a layer to ignore is not there, there are no data for a strategy that needs them, or a weight is not a number.
+            ConfigError: a layer to ignore does not exist, a strategy that needs data has none, or a score is not finite.
         """
         mask = Mask.ones_like(trained_model) if current_mask is None else current_mask
         mask.check_fits(trained_model)
         return cls.step(Problem(pruning_hparams, trained_model, mask, prunable_layers(pruning_hparams, trained_model), data, seed))
 
     @classmethod
-    def step(cls, problem: Problem) -> Mask:
-        """Takes what `quotas` asks for from the bottom of `score`."""
+    def step(cls, problem: Problem[H]) -> Mask:
+        """Removes the numbers of weights in `quotas`, lowest scores first."""
         mask, score = problem.mask, cls.score(problem)
         for layers, counts in cls.quotas(problem):
             mask = prune_lowest(mask, layers, score, counts)
@@ -189,29 +175,29 @@ class Strategy(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def score(problem: Problem) -> Score:
-        """How much each weight matters."""
+    def score(problem: Problem[H]) -> Score:
+        """The importance of each weight."""
 
     @staticmethod
-    def quotas(problem: Problem) -> list[tuple[list[str], list[int]]]:
-        """Layers that compete with each other, and how many weights they lose in each network, `[N]`."""
-        return [(problem.layers, problem.asked(problem.layers))]
+    def quotas(problem: Problem[H]) -> list[tuple[list[str], list[int]]]:
+        """Groups of layers that compete with each other, and the number of weights to remove from each group in each network, `[N]`."""
+        return [(problem.layers, problem.removal_counts(problem.layers))]
 
 
 def prune_lowest(mask: Mask, layers: Sequence[str], score: Score, counts: Sequence[int]) -> Mask:
-    """Takes away exactly the asked number of weights, those with the lowest scores among the ones left in some layers together.
+    """Removes exactly `counts` weights: those with the lowest scores among the remaining weights of all given layers.
 
-    Equal scores go in the order of layers and of weights in them. One vector of scores is held at a time, and partitioned in place:
-    O(n) and a single copy of the weights for scores that are computed as they are asked for.
+    Ties are broken by the order of the layers, then by the order of the weights in a layer. Only one vector of scores is in memory at a
+    time, and it is partitioned in place: O(n) time and a single copy of the weights if scores are computed on demand.
 
     Args:
-        mask: what is left so far.
-        layers: where to take from.
-        score: of the weights; it is asked for twice, and has to give the same.
-        counts: how many weights go from each network, `[N]`, at most those left.
+        mask: the current mask.
+        layers: the names of the layers to prune.
+        score: the scores of the weights. It is called twice for each layer, and must return the same values.
+        counts: the number of weights to remove from each network, `[N]`, at most the number of remaining weights.
 
     Raises:
-        ConfigError: a score is not a finite number.
+        ConfigError: a score is not finite.
     """
     kept = {name: mask[name].reshape(len(counts), -1).numpy().copy() for name in layers}
     for network, count in enumerate(counts):
@@ -221,27 +207,27 @@ def prune_lowest(mask: Mask, layers: Sequence[str], score: Score, counts: Sequen
 
 
 def _prune_network(kept: Mapping[str, np.ndarray], network: int, score: Score, count: int) -> None:
-    """Sets the lowest `count` of the weights of a network that are left to False, in place; `kept` has `[N, n]` for each layer."""
+    """Sets the lowest `count` remaining weights of a network to False, in place; `kept` has `[N, n]` for each layer."""
     rows = {name: kept[name][network] for name in kept}
     scores = lambda name: score(name, network).detach().cpu().numpy()  # noqa: E731
     threshold, ties = _threshold(rows, scores, count)
     for name, row in rows.items():
-        layer = scores(name)
-        tied = np.flatnonzero(row & (layer == threshold))[:ties]
-        row &= layer >= threshold
+        layer_scores = scores(name)
+        tied = np.flatnonzero(row & (layer_scores == threshold))[:ties]
+        row &= layer_scores >= threshold
         row[tied] = False
         ties -= len(tied)
 
 
 def _threshold(rows: Mapping[str, np.ndarray], scores: Callable[[str], np.ndarray], count: int) -> tuple[np.floating, int]:
-    """The highest score among the lowest `count` of the weights left, and how many of the weights with just that score are among them."""
+    """The highest of the lowest `count` scores of remaining weights, and how many of these scores equal it."""
     values, start = np.empty(sum(map(np.count_nonzero, rows.values())), scores(next(iter(rows))).dtype), 0
     for name, row in rows.items():
         part = scores(name)[row]
         values[start : start + len(part)] = part
         start += len(part)
     if not np.isfinite([values.min(), values.max()]).all():
-        raise ConfigError("the network cannot be pruned: some of its weights have no finite score; has its training diverged?")
+        raise ConfigError("the network cannot be pruned: some of its weights have no finite score; training may have diverged")
     values.partition(count - 1)
     lowest = values[:count]
-    return lowest[-1], count - np.count_nonzero(lowest < lowest[-1])
+    return lowest[-1], count - int(np.count_nonzero(lowest < lowest[-1]))

@@ -8,30 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pruning import base, random
+from pruning import base, hparams, random
 
 
 @dataclass
-class PruningHparams(base.PruningHparams):
-    """How far densities differ between layers."""
+class PruningHparams(hparams.PruningHparams):
+    """Adds the power of the layer densities."""
 
     pruning_erk_power: float = 1.0
 
     _name = "Hyperparameters of Erdos-Renyi-Kernel Pruning"
-    _description = "Weights go by chance, fewer of a layer the smaller it is."
-    _pruning_erk_power = "The power that densities are raised to before they are scaled: 0 makes them equal, 1 is that of the papers."
+    _description = "Removes random weights, a smaller share from smaller layers."
+    _pruning_erk_power = "The power to which densities are raised before scaling: 0 makes all densities equal, 1 is as in the papers."
 
     def __post_init__(self):
         super().__post_init__()
         self.require("pruning_erk_power", 0 <= self.pruning_erk_power < math.inf, "a finite number, 0 or more")
 
 
-class Strategy(random.Strategy):
-    """Random weights go, until the density of each layer is proportional to the sum of its dimensions over their product.
+class Strategy(base.Strategy[PruningHparams]):
+    """Removes random weights, until the density of each layer is proportional to the sum of its dimensions over their product.
 
-    The dimensions are fan-out, fan-in and, of a convolution, height and width of the kernel. A layer cannot be denser than it is; what it
-    would have had above that goes to the others. Weights in all are as many as asked for: parts of a weight are given to the layers where
-    they are largest.
+    The dimensions are fan-out, fan-in and, for a convolution, height and width of the kernel. No layer becomes denser than it is; the
+    excess is distributed to the other layers. The total number of removed weights is exact: the numbers of kept weights are rounded up in
+    the layers with the largest fractional parts.
     """
 
     @staticmethod
@@ -39,33 +39,39 @@ class Strategy(random.Strategy):
         return PruningHparams
 
     @staticmethod
-    def quotas(problem: base.Problem) -> list[tuple[list[str], list[int]]]:
+    def score(problem: base.Problem[PruningHparams]) -> base.Score:
+        return random.uniform_score(problem)
+
+    @staticmethod
+    def quotas(problem: base.Problem[PruningHparams]) -> list[tuple[list[str], list[int]]]:
         layers = problem.layers
         shapes = [problem.mask[name].shape[hasattr(problem.model, "networks") :] for name in layers]
         shares = [math.prod(shape) * (sum(shape) / math.prod(shape)) ** problem.hparams.pruning_erk_power for shape in shapes]
-        left = list(zip(*(problem.remaining([name]) for name in layers), strict=True))  # [N][layers]
-        kept = [allot(sum(have) - gone, shares, have) for have, gone in zip(left, problem.asked(layers), strict=True)]
-        lost = [[has - keeps for has, keeps in zip(*pair, strict=True)] for pair in zip(left, kept, strict=True)]
-        return [([name], list(counts)) for name, *counts in zip(layers, *lost, strict=True)]
+        before = list(zip(*(problem.remaining([name]) for name in layers), strict=True))  # [N][layers]
+        counts = problem.removal_counts(layers)
+        after = [apportion(sum(sizes) - count, shares, sizes) for sizes, count in zip(before, counts, strict=True)]
+        removed = [[size - kept for size, kept in zip(*pair, strict=True)] for pair in zip(before, after, strict=True)]
+        return [([name], list(row)) for name, *row in zip(layers, *removed, strict=True)]
 
 
-def allot(total: int, shares: Sequence[float], limits: Sequence[int]) -> list[int]:
-    """Whole numbers that sum to `total`, each at most its limit and otherwise proportional to its share, in exact arithmetic.
+def apportion(total: int, shares: Sequence[float], limits: Sequence[int]) -> list[int]:
+    """Integers that sum to `total`, each at most its limit and otherwise proportional to its share, in exact arithmetic.
 
     Args:
-        total: at most the sum of the limits.
+        total: the sum, at most the sum of the limits.
         shares: positive numbers.
-        limits: the largest number that each may be.
+        limits: the largest valid value of each integer.
     """
-    shares, parts, free = [Fraction(share) for share in shares], [Fraction(limit) for limit in limits], set(range(len(shares)))
+    weights, parts, free = [Fraction(share) for share in shares], [Fraction(limit) for limit in limits], set(range(len(shares)))
+    scale = Fraction(0)
     while free:
-        scale = (total - sum(parts[i] for i in range(len(parts)) if i not in free)) / sum(shares[i] for i in free)
-        full = {i for i in free if scale * shares[i] >= limits[i]}
+        scale = (total - sum(parts[i] for i in range(len(parts)) if i not in free)) / sum((weights[i] for i in free), Fraction(0))
+        full = {i for i in free if scale * weights[i] >= limits[i]}
         if not full:
             break
         free -= full
     for i in free:
-        parts[i] = scale * shares[i]
+        parts[i] = scale * weights[i]
     whole = [int(part) for part in parts]
     for i in sorted(range(len(parts)), key=lambda i: whole[i] - parts[i])[: total - sum(whole)]:
         whole[i] += 1

@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pruning import base, sparse_global
+from pruning import base, hparams, sparse_global
 
 
 @dataclass
-class PruningHparams(base.PruningHparams):
-    """A rate for each kind of layer."""
+class PruningHparams(hparams.PruningHparams):
+    """Adds separate fractions for convolutional layers and for the output layer."""
 
     pruning_conv_fraction: float | None = None
     pruning_output_fraction: float | None = None
 
     _name = "Hyperparameters of Layer-Wise Magnitude Pruning"
-    _description = "The smallest weights of each layer go, those of the output layer at half the rate."
-    _pruning_conv_fraction = "The share for convolutional layers (when left out, --pruning_fraction; the paper has 0.1 or 0.15 beside 0.2)."
-    _pruning_output_fraction = "The share for the output layer (when left out, half of --pruning_fraction)."
+    _description = "Removes the weights of smallest magnitude from each layer, half as large a fraction from the output layer."
+    _pruning_conv_fraction = (
+        "The fraction for convolutional layers (if left out, --pruning_fraction; the paper uses 0.1 or 0.15 together with 0.2)."
+    )
+    _pruning_output_fraction = "The fraction for the output layer (if left out, half of --pruning_fraction)."
 
     def __post_init__(self):
         super().__post_init__()
@@ -27,10 +29,10 @@ class PruningHparams(base.PruningHparams):
                 self.require_fraction(field)
 
 
-class Strategy(sparse_global.Strategy):
-    """The weights of smallest magnitude go from every layer by itself.
+class Strategy(base.Strategy[PruningHparams]):
+    """Removes the weights of smallest magnitude from each layer separately.
 
-    The output layer has few weights and loses them at half the rate; convolutional layers can have a rate of their own.
+    The output layer has few weights and is pruned at half the fraction. Convolutional layers can have a fraction of their own.
     """
 
     @staticmethod
@@ -38,12 +40,16 @@ class Strategy(sparse_global.Strategy):
         return PruningHparams
 
     @staticmethod
-    def quotas(problem: base.Problem) -> list[tuple[list[str], list[int]]]:
-        return [([name], problem.asked([name], _fraction(problem, name))) for name in problem.layers]
+    def score(problem: base.Problem[PruningHparams]) -> base.Score:
+        return sparse_global.magnitude_score(problem)
+
+    @staticmethod
+    def quotas(problem: base.Problem[PruningHparams]) -> list[tuple[list[str], list[int]]]:
+        return [([name], problem.removal_counts([name], _fraction(problem, name))) for name in problem.layers]
 
 
-def _fraction(problem: base.Problem, name: str) -> float | Fraction | None:
-    """The share that a layer loses; None stands for `--pruning_fraction`."""
+def _fraction(problem: base.Problem[PruningHparams], name: str) -> float | Fraction | None:
+    """The fraction that is removed from a layer; None stands for `--pruning_fraction`."""
     hparams = problem.hparams
     if name in problem.model.output_layer_names:
         return hparams.pruning_output_fraction or Fraction(str(hparams.pruning_fraction)) / 2

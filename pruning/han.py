@@ -1,5 +1,5 @@
-"""Magnitude pruning with thresholds that follow each layer's spread, without rewinding, as in *Learning both Weights and Connections for
-Efficient Neural Networks* (Han, Pool, Tran & Dally 2015, arXiv:1506.02626)."""
+"""Magnitude pruning with thresholds proportional to each layer's standard deviation, without rewinding, as in *Learning both Weights and
+Connections for Efficient Neural Networks* (Han, Pool, Tran & Dally 2015, arXiv:1506.02626)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning import base
+from pruning import base, hparams
 
 
 @dataclass
-class PruningHparams(base.PruningHparams):
-    """Nothing beyond what every strategy takes."""
+class PruningHparams(hparams.PruningHparams):
+    """The shared hyperparameters only."""
 
     _name = "Hyperparameters of Magnitude Pruning without Rewinding"
-    _description = "The weights go that are smallest beside the others of their layer; the rest are trained on from where they are."
+    _description = "Removes the weights that are smallest relative to their layer; the remaining weights keep their trained values."
 
 
-class Strategy(base.Strategy):
-    """A weight goes when its magnitude is below a quality parameter, the same for all layers, times the standard deviation of its layer.
+class Strategy(base.Strategy[PruningHparams]):
+    """Removes a weight if its magnitude is less than a quality parameter times the standard deviation of its layer.
 
-    The quality parameter is the one at which the asked number goes. The weights that are left are trained on with the values they have.
+    The quality parameter is the same for all layers, and follows from the number of weights to remove. The remaining weights keep their
+    trained values.
     """
 
     rewinds = False
@@ -31,12 +32,12 @@ class Strategy(base.Strategy):
         return PruningHparams
 
     @staticmethod
-    def score(problem: base.Problem) -> base.Score:
-        weights, left = problem.rows(problem.model.state_dict()), problem.rows(problem.mask)
+    def score(problem: base.Problem[PruningHparams]) -> base.Score:
+        weights, kept = problem.score_by_tensor(problem.model.state_dict()), problem.score_by_tensor(problem.mask)
 
         def score(name: str, network: int) -> torch.Tensor:
             row = weights(name, network)
-            spread = row[left(name, network).to(row.device)].std(correction=0)
-            return row.abs() / spread.clamp_min(torch.finfo(row.dtype).eps)
+            deviation = row[kept(name, network).to(row.device)].std(correction=0)
+            return row.abs() / deviation.clamp_min(torch.finfo(row.dtype).eps)
 
         return score

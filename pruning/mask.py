@@ -1,4 +1,4 @@
-"""Which weights of a network are left."""
+"""Pruning masks: which weights of a network remain."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from models import base
 from platforms.platform import get_platform
 from platforms.system import files
 
-LARGEST = 2**63  # number of weights
+LARGEST_COUNT = 2**63  # of weights
 
 
 class Mask(Mapping[str, torch.Tensor]):
-    """For each prunable layer of a network, by name, a boolean tensor on the CPU: True where a weight is left.
+    """A mapping from the name of each prunable layer to a boolean tensor on the CPU: True where a weight remains.
 
     Args:
-        layers: tensors or arrays of zeros and ones, of any number format. Booleans are kept as they are, and not to be changed afterwards.
+        layers: tensors or arrays of zeros and ones, of any dtype. Boolean tensors are not copied, and must not be changed afterwards.
 
     Raises:
-        ConfigError: there is no layer, or a value other than 0 and 1.
+        ConfigError: there are no layers, or a value is neither 0 nor 1.
     """
 
     def __init__(self, layers: Mapping[str, torch.Tensor | np.ndarray]):
         if not layers:
             raise ConfigError("a mask needs one layer or more")
-        self._layers = {name: _binary(name, values) for name, values in layers.items()}
+        self._layers = {name: _as_boolean(name, values) for name, values in layers.items()}
 
     @staticmethod
     def ones_like(model: base.Model) -> Mask:
-        """The mask of a network of which nothing is pruned."""
+        """The mask of a network without pruned weights."""
         shapes = model.state_dict()
         return Mask({name: torch.ones(shapes[name].shape, dtype=torch.bool) for name in model.prunable_layer_names})
 
@@ -55,41 +55,41 @@ class Mask(Mapping[str, torch.Tensor]):
 
     @property
     def total(self) -> int:
-        """All weights of the layers."""
+        """The number of all weights of the layers."""
         return sum(values.numel() for values in self.values())
 
     @property
     def unpruned(self) -> int:
-        """The weights that are left."""
+        """The number of remaining weights."""
         return sum(int(values.count_nonzero()) for values in self.values())
 
     @property
     def density(self) -> float:
-        """The share of the weights that is left."""
+        """The share of the weights that remains."""
         return self.unpruned / self.total
 
     def select(self, i: int) -> Mask:
-        """The mask of student i alone, as that of a stack of one."""
+        """The mask of student i, as the mask of a stack of one."""
         return self.part(i, i + 1)
 
     def part(self, first: int, end: int) -> Mask:
-        """The mask of the students from one up to another."""
+        """The mask of the students `first` to `end - 1`."""
         return Mask({name: values[first:end] for name, values in self.items()})
 
     def check_fits(self, model: base.Model) -> None:
-        """Raises a ConfigError unless the mask has exactly the prunable layers of a model, in their shapes."""
+        """Raises a ConfigError unless the mask has exactly the prunable layers of a model, with the same shapes."""
         names, state = model.prunable_layer_names, model.state_dict()
         for name in self:
             if name not in names:
                 raise unknown("layer of a mask", name, names)
         for name in names:
             if name not in self:
-                raise ConfigError(f"a mask lacks the layer {name} of its model")
+                raise ConfigError(f"the mask lacks the layer {name} of its model")
             if self[name].shape != state[name].shape:
-                raise ConfigError(f"a mask has {list(self[name].shape)} for {name}; its model has {list(state[name].shape)}")
+                raise ConfigError(f"the mask has shape {list(self[name].shape)} for {name}; its model has {list(state[name].shape)}")
 
     def save(self, location: str) -> None:
-        """Writes the mask to a run folder, eight weights a byte, and beside it how many there are and how many are left."""
+        """Writes the mask to a run folder, with eight weights per byte, after a report with the numbers of all and of remaining weights."""
         report = json.dumps({"total": self.total, "unpruned": self.unpruned}, indent=4)
         packed = {name: {"shape": list(values.shape), "bits": _pack(values)} for name, values in self.items()}
         get_platform().write(paths.sparsity_report(location), report + "\n")
@@ -97,46 +97,48 @@ class Mask(Mapping[str, torch.Tensor]):
 
     @staticmethod
     def load(location: str) -> Mask:
-        """The mask that a run folder holds.
+        """The mask in a run folder.
 
         Raises:
-            ConfigError: there is none, or it is damaged.
+            ConfigError: the file is missing or damaged.
         """
         state = base.read_state(paths.mask(location))
         try:
             return Mask({name: _unpack(**entry) for name, entry in state.items()})
         except (ConfigError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{paths.mask(location)} is no mask ({reason(error)}); move it away and run the same command again") from None
+            remedy = "move it away and run the same command again"
+            raise files.damaged(paths.mask(location), f"not a mask: {reason(error)}", remedy) from None
 
     @staticmethod
     def counts(location: str) -> tuple[int, int]:
-        """How many weights are left in a run folder's mask, and how many there are, without reading the mask.
+        """The numbers of remaining weights and of all weights of the mask in a run folder, read from its report.
 
         Raises:
-            ConfigError: the file that says so is missing or damaged.
+            ConfigError: the report is missing or damaged.
         """
         path, remedy = paths.sparsity_report(location), "delete it and its mask, and run the same command again"
         content = files.read_json(path, remedy)
-        found = [content.get(name) for name in ("unpruned", "total")] if isinstance(content, dict) else [None]
-        if any(type(count) is not int for count in found) or not 0 <= found[0] <= found[1] < LARGEST or not found[1]:
-            raise files.damaged(path, "it does not say how many weights are left of how many", remedy)
-        return tuple(found)
+        unpruned, total = (content.get("unpruned"), content.get("total")) if isinstance(content, dict) else (None, None)
+        if type(unpruned) is int and type(total) is int and 0 <= unpruned <= total < LARGEST_COUNT and total:
+            return unpruned, total
+        raise files.damaged(path, "it lacks the numbers of remaining weights and of all weights", remedy)
 
     @staticmethod
     def exists(location: str) -> bool:
-        """Whether a run folder holds a mask."""
+        """Whether a run folder has a mask."""
         return get_platform().exists(paths.mask(location))
 
 
-def _binary(name: str, values: torch.Tensor | np.ndarray) -> torch.Tensor:
+def _as_boolean(name: str, values: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Zeros and ones as booleans on the CPU; a ConfigError for other values."""
     values = torch.as_tensor(values).detach()
     if values.dtype != torch.bool and not bool(((values == 0) | (values == 1)).all()):
-        raise ConfigError(f"a mask of {name} has values other than 0 and 1")
+        raise ConfigError(f"the mask of {name} has values other than 0 and 1")
     return values.to("cpu", torch.bool).contiguous()
 
 
 def _pack(values: torch.Tensor) -> torch.Tensor:
-    """Booleans as bits, `[ceil(n / 8)]`, the first in the highest bit of the first byte."""
+    """Booleans as bits in bytes, `[ceil(n / 8)]`; the first boolean is the highest bit of the first byte."""
     return torch.from_numpy(np.packbits(values.numpy()))
 
 

@@ -1,30 +1,32 @@
-"""A network of which only a part of the weights is left."""
+"""A network with pruned weights."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from models import base
+from models.students import Model as Students
 from models.wrapper import Wrapper
 from pruning.mask import Mask
 
 
 class PrunedModel(Wrapper):
-    """A model around another, whose pruned weights are zero and stay it.
+    """A wrapper around a model that sets its pruned weights to zero and keeps them zero.
 
-    The weights are set to zero here and whenever others are loaded, and the gradient of a pruned one is zero wherever it goes. What an
-    optimizer makes of a zero weight with zero gradients (momentum, Adam's moments, weight decay, directions of L-BFGS) is zero again,
-    exactly; Levenberg-Marquardt, which differentiates on its own, reads `mask`.
+    Pruned weights are set to zero here and after every loading of weights, and hooks set their gradients to zero. An optimizer leaves a
+    zero weight with zero gradients at exactly zero (momentum, Adam's moments, weight decay, directions of L-BFGS). Levenberg-Marquardt
+    computes derivatives itself and reads `mask`.
 
     Args:
-        model: what to prune; it is changed, and belongs to this model from now on.
-        mask: what is left of it.
+        model: the model to prune. It is changed in place, and must not be used elsewhere afterwards.
+        mask: the remaining weights.
 
     Raises:
-        ConfigError: the mask is not one of this model.
+        ConfigError: the mask does not fit the model.
     """
 
     def __init__(self, model: base.Model, mask: Mask):
@@ -32,26 +34,28 @@ class PrunedModel(Wrapper):
         mask.check_fits(model)
         self.mask = mask
         parameters = dict(model.named_parameters())
-        for place, (name, left) in enumerate(mask.items()):
-            self.register_buffer(f"pruned_{place}", ~left.to(parameters[name].device), persistent=False)
-            _hook(parameters[name], lambda gradient, place=place: gradient.masked_fill(self.get_buffer(f"pruned_{place}"), 0))
+        for index, (name, kept) in enumerate(mask.items()):
+            self.register_buffer(f"pruned_{index}", ~kept.to(parameters[name].device), persistent=False)
+            _hook_gradient(parameters[name], lambda gradient, index=index: gradient.masked_fill(self.get_buffer(f"pruned_{index}"), 0))
         self._prune()
 
     @torch.no_grad()
     def _prune(self) -> None:
+        """Sets the pruned weights to zero."""
         parameters = dict(self.model.named_parameters())
-        for place, name in enumerate(self.mask):
-            parameters[name].masked_fill_(self.get_buffer(f"pruned_{place}"), 0)
+        for index, name in enumerate(self.mask):
+            parameters[name].masked_fill_(self.get_buffer(f"pruned_{index}"), 0)
 
     def __deepcopy__(self, memo: dict) -> PrunedModel:
         return PrunedModel(copy.deepcopy(self.model, memo), self.mask)
 
     def select(self, i: int) -> PrunedModel:
-        """Student i of a stack alone, as a stack of one with its own copy of the weights."""
+        """Student i of a stack, as a stack of one with its own copy of the weights."""
         return self.part(i, i + 1)
 
     def part(self, first: int, end: int) -> PrunedModel:
-        """The students from one up to another as a stack with its own copy of the weights."""
+        """The students `first` to `end - 1` of a stack, as a stack with its own copy of the weights."""
+        assert isinstance(self.model, Students)
         return PrunedModel(self.model.part(first, end), self.mask.part(first, end))
 
     def load_state_dict(self, *args, **options):
@@ -60,8 +64,8 @@ class PrunedModel(Wrapper):
         return keys
 
 
-def _hook(parameter: nn.Parameter, hook) -> None:
-    """Registers a hook on the gradient of a parameter, be it frozen at the moment or not."""
-    trained = parameter.requires_grad
+def _hook_gradient(parameter: nn.Parameter, hook: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Registers a hook on the gradient of a parameter, also if the parameter is frozen now."""
+    requires_grad = parameter.requires_grad
     parameter.requires_grad_(True).register_hook(hook)
-    parameter.requires_grad_(trained)
+    parameter.requires_grad_(requires_grad)

@@ -1,4 +1,4 @@
-"""Every pruning strategy. A new one is a file beside this and a line here."""
+"""All pruning strategies. To add a strategy, add a file to this package and a line to the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import argparse
 from foundations.arguments import ArgumentParser
 from foundations.errors import unknown
 from models.base import Model
-from pruning import base, erdos_renyi_kernel, fc19, grasp, han, hparams, random, snip, sparse_global, synflow
+from pruning import base, erdos_renyi_kernel, fc19, grasp, han, random, snip, sparse_global, synflow
+from pruning.hparams import PruningHparams
 
 registered_strategies: dict[str, type[base.Strategy]] = {
     "sparse_global": sparse_global.Strategy,
@@ -21,58 +22,58 @@ registered_strategies: dict[str, type[base.Strategy]] = {
 }
 
 
-def get(pruning_hparams: hparams.PruningHparams) -> type[base.Strategy]:
-    """The strategy that some hyperparameters ask for.
+def get(pruning_hparams: PruningHparams) -> type[base.Strategy]:
+    """The strategy that the hyperparameters name.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: no strategy has this name.
     """
     return _find(pruning_hparams.pruning_strategy)
 
 
-def get_pruning_hparams(pruning_strategy: str) -> type[base.PruningHparams]:
+def get_pruning_hparams(pruning_strategy: str) -> type[PruningHparams]:
     """The class of a strategy's hyperparameters.
 
     Raises:
-        ConfigError: there is no such strategy.
+        ConfigError: no strategy has this name.
     """
     return _find(pruning_strategy).get_pruning_hparams()
 
 
-def default_hparams(pruning_strategy: str, layers_to_ignore: str | None) -> base.PruningHparams:
-    """The default hyperparameters of a strategy for a network whose layers to ignore are given, joined by commas.
+def default_hparams(pruning_strategy: str, layers_to_ignore: str | None) -> PruningHparams:
+    """The default hyperparameters of a strategy, with the names of the layers to ignore, joined by commas.
 
     Raises:
-        ConfigError: there is no such strategy.
+        ConfigError: no strategy has this name.
     """
     return get_pruning_hparams(pruning_strategy)(pruning_strategy, pruning_layers_to_ignore=layers_to_ignore)
 
 
-def check(pruning_hparams: base.PruningHparams, model: Model) -> None:
-    """Raises a ConfigError unless a strategy of this name has something to prune in a model, which may lie on the meta device."""
+def check(pruning_hparams: PruningHparams, model: Model) -> None:
+    """Raises a ConfigError unless the strategy exists and the model has a layer to prune. The model may be on the meta device."""
     get(pruning_hparams)
     base.prunable_layers(pruning_hparams, model)
 
 
-def add_args(parser: ArgumentParser, defaults: hparams.PruningHparams | None = None) -> None:
-    """Adds `--pruning_strategy`, and the flags of the strategy that the arguments or the defaults choose.
+def add_args(parser: ArgumentParser, defaults: PruningHparams | None = None) -> None:
+    """Adds `--pruning_strategy` and the flags of the strategy that the arguments or the defaults name.
 
-    Another strategy than that of the defaults has defaults of its own.
+    If the arguments name another strategy than the defaults, its own defaults are used.
     """
     name = parser.peek("pruning_strategy", defaults and defaults.pruning_strategy)
-    kind = get_pruning_hparams(name) if name else hparams.PruningHparams
-    fitting = defaults if defaults and defaults.pruning_strategy == name else None
-    kind.add_args(parser, fitting, choices={"pruning_strategy": list(registered_strategies)})
+    hparams_class = get_pruning_hparams(name) if name else PruningHparams
+    used_defaults = defaults if defaults and defaults.pruning_strategy == name else None
+    hparams_class.add_args(parser, used_defaults, choices={"pruning_strategy": list(registered_strategies)})
 
 
-def create_from_args(args: argparse.Namespace) -> base.PruningHparams:
-    """The hyperparameters that parsed flags describe.
+def create_from_args(args: argparse.Namespace) -> PruningHparams:
+    """The hyperparameters from parsed flags.
 
     Raises:
-        ConfigError: no strategy was chosen, or a value is out of its range.
+        ConfigError: no strategy is named, or a value is out of range.
     """
-    kind = get_pruning_hparams(args.pruning_strategy) if args.pruning_strategy else hparams.PruningHparams
-    return kind.create_from_args(args)
+    hparams_class = get_pruning_hparams(args.pruning_strategy) if args.pruning_strategy else PruningHparams
+    return hparams_class.create_from_args(args)
 
 
 def _find(name: str) -> type[base.Strategy]:

@@ -6,38 +6,38 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning import base
+from pruning import base, hparams
 
 
 @dataclass
-class PruningHparams(base.PruningHparams):
-    """How many examples judge."""
+class PruningHparams(hparams.PruningHparams):
+    """Adds the number of examples."""
 
     pruning_examples: int = 100
 
     _name = "Hyperparameters of SNIP"
-    _description = "The weights go whose removal would change the loss the least, before training."
-    _pruning_examples = "Examples of the training set whose loss is looked at; all where there are fewer."
+    _description = "Removes the weights whose removal changes the loss least, before training."
+    _pruning_examples = "The number of training examples whose loss is computed; all examples if there are fewer."
 
     def __post_init__(self):
         super().__post_init__()
         self.require("pruning_examples", self.pruning_examples >= 1, "1 or more")
 
 
-class Strategy(base.Strategy):
-    """The magnitude of the derivative of the loss L by a factor on the weight w, at 1: `|w dL/dw|`."""
+class Strategy(base.Strategy[PruningHparams]):
+    """Scores a weight w by the magnitude of the derivative of the loss L with respect to a factor c on w, at c = 1: `|w dL/dw|`."""
 
-    untrained = True
+    scores_initial_weights = True
 
     @staticmethod
     def get_pruning_hparams() -> type[PruningHparams]:
         return PruningHparams
 
     @staticmethod
-    def score(problem: base.Problem) -> base.Score:
+    def score(problem: base.Problem[PruningHparams]) -> base.Score:
         examples, labels = problem.batch(problem.hparams.pruning_examples)
-        kernels = problem.kernels()
+        kernels = problem.masked_kernels()
         loss = problem.model.loss_criterion(problem.outputs(kernels, examples), labels)
         gradients = torch.autograd.grad(loss, list(kernels.values()))
         pairs = zip(kernels.items(), gradients, strict=True)
-        return problem.rows({name: (kernel.detach() * gradient).abs() for (name, kernel), gradient in pairs})
+        return problem.score_by_tensor({name: (kernel.detach() * gradient).abs() for (name, kernel), gradient in pairs})

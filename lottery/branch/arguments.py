@@ -1,4 +1,4 @@
-"""Arguments of branches: from the signature of a function to flags, from flags to levels, and back to a command."""
+"""The arguments of branches: hyperparameters from the signature of a function, ranges of levels, and the command of the trunk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import itertools
 import re
 import shlex
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foundations import ranges
 from foundations.errors import ConfigError, unknown
@@ -17,28 +18,46 @@ from foundations.hparams import Hparams
 
 @dataclasses.dataclass
 class LevelRangeArgs(Hparams):
-    """Which levels of the trunk."""
+    """The levels of the trunk that a branch starts from."""
 
     levels: str
 
     _name = "Levels"
-    _description = "The levels of the trunk to branch off."
-    _levels = "Levels and ranges of them, such as 0-2,5."
+    _description = "The levels of the trunk that the branch starts from."
+    _levels = "Levels and ranges of levels, such as 0-2,5."
 
     def __post_init__(self):
-        self.chosen()
+        self.numbers()
 
-    def chosen(self) -> list[int]:
-        """The levels one by one."""
-        return ranges.parse_list(self.levels, self._refusal)
+    def numbers(self) -> list[int]:
+        """The numbers of the levels, in increasing order."""
+        return ranges.parse_list(self.levels, self._error)
 
-    def _refusal(self, part: str, falls: bool) -> ConfigError:
-        valid = "ranges that rise, such as 0-2" if falls else "levels and ranges of them, such as 0-2,5"
+    def _error(self, part: str, is_decreasing: bool) -> ConfigError:
+        valid = "increasing ranges, such as 0-2" if is_decreasing else "levels and ranges of levels, such as 0-2,5"
         return ConfigError(f"--levels: {self.levels} is out of range; valid: {valid}")
 
 
-def arguments_of(function: Callable, validate: Callable[[Hparams], None]) -> type[Hparams]:
-    """The arguments of a branch function as a class of hyperparameters, whose `choices` are the values of those with a closed list."""
+class BranchArguments(Hparams):
+    """The base of the arguments of branch functions. `arguments_of` makes a subclass with one field per argument.
+
+    Attributes:
+        choices: the valid values of the arguments that have a closed list of values.
+    """
+
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    _name = "Branch Hyperparameters"
+    _description = "The hyperparameters of this branch."
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The value of an argument; the fields are known only at run time."""
+
+
+def arguments_of(function: Callable, validate: Callable[[BranchArguments], None]) -> type[BranchArguments]:
+    """The class of the arguments of a branch function; `validate` raises a ConfigError for values out of range."""
     hints, texts = typing.get_type_hints(function), _help_of(function)
     fields, choices = [], {}
     for name, parameter in itertools.islice(inspect.signature(function).parameters.items(), 1, None):
@@ -54,24 +73,23 @@ def arguments_of(function: Callable, validate: Callable[[Hparams], None]) -> typ
                 raise unknown(f"--{name}", getattr(self, name), valid)
         validate(self)
 
-    heading = {"_name": "Branch Hyperparameters", "_description": "What this branch takes.", "__post_init__": check, "choices": choices}
-    namespace = heading | {f"_{name}": text for name, text in texts.items()}
-    return dataclasses.make_dataclass("Arguments", fields, bases=(Hparams,), namespace=namespace)
+    namespace = {f"_{name}": text for name, text in texts.items()} | {"__post_init__": check, "choices": choices}
+    return dataclasses.make_dataclass("Arguments", fields, bases=(BranchArguments,), namespace=namespace)
 
 
 def _help_of(function: Callable) -> dict[str, str]:
-    """What the docstring of a function says of its arguments."""
+    """The help text of each argument, from the docstring of a function."""
     section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
     return {name: text[0].upper() + " ".join(text[1:].split()) for name, text in entries}
 
 
 def trunk_command(arguments: Sequence[str], own: Sequence[str]) -> str:
-    """The command of the trunk of a branch, without `--levels`, from the arguments after the branch's name.
+    """The command that runs the trunk of a branch, without `--levels`.
 
     Args:
-        arguments: as they were given.
-        own: the names of the arguments of the branch.
+        arguments: the command-line arguments of the branch, after its name.
+        own: the names of the hyperparameters of the branch.
     """
     flags: list[list[str]] = []
     for argument in arguments:

@@ -1,8 +1,9 @@
 """The base of every branch: an ablation of the networks of a lottery ticket experiment.
 
-A branch is a subclass with a `branch_function(self, ...)`. Its arguments are the branch's flags, and name its folder: each is annotated
-with bool, int, float or str (any of them `| None`), with a `Literal` of strings, or with a bundle of hyperparameters; its help stands in
-the docstring under `Args:`. A dataset or training that is an argument is as in the trunk where its flags are left out.
+A branch is a subclass with a `branch_function(self, ...)`. The arguments of this function are the flags of the branch, and name its folder.
+An argument is annotated with bool, int, float or str (any of them `| None`), with a `Literal` of strings, or with a bundle of
+hyperparameters. Its help text is in the docstring under `Args:`. For a bundle of dataset or training hyperparameters, flags that are left
+out have the values of the trunk.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
 from lottery import report
 from lottery import runner as trunk_runner
-from lottery.branch.arguments import LevelRangeArgs, arguments_of, trunk_command
+from lottery.branch.arguments import BranchArguments, LevelRangeArgs, arguments_of, trunk_command
 from lottery.branch.desc import BranchDesc
-from lottery.desc import LotteryDesc, inherit, left_out
+from lottery.desc import LotteryDesc, inherit, unset_defaults
 from lottery.trunk import Trunk
 from models import registry as models
 from models.base import Model
@@ -49,10 +50,10 @@ INHERITED = (DatasetHparams, TrainingHparams)
 
 @dataclasses.dataclass
 class Branch(Runner, abc.ABC):
-    """A branch of some levels of a trunk. Within `branch_function`, `level` is the one that is worked on."""
+    """A branch of some levels of a trunk. Within `branch_function`, `level` is the current level."""
 
     name: ClassVar[str]
-    Arguments: ClassVar[type[Hparams]]
+    Arguments: ClassVar[type[BranchArguments]]
 
     desc: BranchDesc
     job: JobArgs
@@ -60,7 +61,7 @@ class Branch(Runner, abc.ABC):
     shape: tuple[int, int]
     prepare: Callable[[], None]
     level: int = dataclasses.field(default=0, init=False)
-    trunk: Trunk | None = dataclasses.field(default=None, init=False)
+    _trunk: Trunk | None = dataclasses.field(default=None, init=False)
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -69,17 +70,23 @@ class Branch(Runner, abc.ABC):
 
     @abc.abstractmethod
     def branch_function(self) -> None:
-        """Makes one level of the branch, in `branch_root`, from wherever an earlier start has left it."""
+        """Runs one level of the branch in `branch_root`, and resumes it if it was interrupted."""
 
     @classmethod
     def description(cls) -> str:
-        return inspect.getdoc(cls).splitlines()[0]
+        return (inspect.getdoc(cls) or cls.name).splitlines()[0]
 
     @staticmethod
-    def validate(arguments: Hparams) -> None:
-        """Raises a ConfigError for arguments that are out of range (`arguments.require`); those of closed lists are checked already."""
+    def validate(arguments: BranchArguments) -> None:
+        """Raises a ConfigError for arguments out of range (`arguments.require`). Arguments with a closed list are checked before."""
 
-    # For writing branches.
+    # For use in `branch_function`.
+
+    @property
+    def trunk(self) -> Trunk:
+        """The experiment that the branch belongs to, with its seed and its data."""
+        assert self._trunk is not None, "the trunk is opened before branch_function is called"
+        return self._trunk
 
     @property
     def lottery_desc(self) -> LotteryDesc:
@@ -88,31 +95,31 @@ class Branch(Runner, abc.ABC):
 
     @property
     def level_root(self) -> str:
-        """The folder of the level that is branched off."""
+        """The folder of the current level of the trunk."""
         return self.location(self.level, trunk=True)
 
     @property
     def branch_root(self) -> str:
-        """The folder of this branch of it."""
+        """The folder of the current level of the branch."""
         return self.location(self.level)
 
     @property
     def mask(self) -> Mask:
-        """What is left at the level."""
+        """The mask of the current level."""
         return Mask.load(self.level_root)
 
     def ticket(self) -> Model:
-        """The network with the weights that the level started from; pruned ones are 0."""
+        """The network with the initial weights of the current level; pruned weights are 0."""
         model = self.trunk.new(self.trunk.seed)
         models.load_weights(paths.model(self.level_root, self.trunk.start), model)
         return model
 
-    def derived(self, seed: int | None, *purpose: object) -> int:
-        """A seed for something random in the branch: of a seed among its arguments, or where that is None of the run's."""
+    def derived_seed(self, seed: int | None, *purpose: object) -> int:
+        """A seed for a random stream of the branch, derived from `seed`, or from the seed of the run if `seed` is None."""
         return derive(self.trunk.seed if seed is None else seed, self.name, *purpose)
 
     def loaders(self) -> tuple[DataLoader, DataLoader]:
-        """Fresh loaders of the trunk's training and test set."""
+        """New loaders of the trunk's training and test set."""
         return datasets.get_both(self.lottery_desc.dataset_hparams, self.lottery_desc.training_hparams, self.trunk.seed)
 
     def train(
@@ -124,28 +131,28 @@ class Branch(Runner, abc.ABC):
         from_zero: bool = False,
         location: str | None = None,
     ) -> PrunedModel:
-        """Trains a network with a mask, as the trunk trains where nothing else is given.
+        """Trains a network with a mask. Arguments that are left out have the values of the trunk.
 
         Args:
-            model: the network; it is changed.
-            mask: what is left of it.
-            loaders: of the training and the test set.
-            training_hparams: how to train.
-            from_zero: whether to train from step 0 rather than from the step that the trunk's levels start from.
-            location: the run folder; the folder of the branch when left out.
+            model: the network; it is changed in place.
+            mask: the remaining weights.
+            loaders: the loaders of the training and the test set.
+            training_hparams: the hyperparameters of training.
+            from_zero: whether to train from step 0 instead of the step at which the trunk's levels start.
+            location: the run folder; the folder of the branch if left out.
 
         Returns:
-            The network, trained.
+            The trained network.
 
         Raises:
-            ConfigError: the start leaves nothing to train.
+            ConfigError: training would start at its end or later.
         """
         loaders, training_hparams = loaders or self.trunk.loaders, training_hparams or self.lottery_desc.training_hparams
         location = location or self.branch_root
         start = Step(0 if from_zero else self.trunk.start.iteration, len(loaders[0]))
         if start >= Step.from_str(training_hparams.training_steps, len(loaders[0])):
             raise ConfigError(
-                f"{self.name}: levels start at {start}, which leaves nothing of {training_hparams.training_steps} of training"
+                f"{self.name}: levels start at {start}, but training ends at {training_hparams.training_steps}; valid: more training steps"
             )
         training_job.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
         provenance.record(self.branch_root, self.trunk.seed)
@@ -155,29 +162,29 @@ class Branch(Runner, abc.ABC):
         standard_train(training_hparams, pruned, loaders, location, dataclasses.replace(self.trunk.plan, start=start, identity=identity))
         return pruned
 
-    # What a branch may do in its own way.
+    # For subclasses to override.
 
     @staticmethod
     def is_complete(location: str) -> bool:
-        """Whether there is nothing left to do for the level with this folder."""
+        """Whether the level with this folder is complete."""
         return training_job.is_finished(location)
 
     def report(self) -> None:
-        """Shows what came of all levels."""
+        """Reports the outcomes of all levels."""
         outcomes = [report.read(level, self.location(level)) for level in self.levels]
         if not self.job.quiet:
             print(report.table(outcomes))
         trunk_runner.compare(self.lottery_desc, self.job.global_seed, verbose=not self.job.quiet)
 
-    # The runner.
+    # The interface of a runner.
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
         training_job.add_job_args(parser)
         LevelRangeArgs.add_args(parser)
         fields = cls.Arguments.hyperparameters()
-        defaults = {field.name: left_out(kind) if kind in INHERITED else field.default for field, kind in fields}
-        choices = datasets.choices() | optimizers.choices() | cls.Arguments.choices
+        defaults = {field.name: unset_defaults(kind) if kind in INHERITED else field.default for field, kind in fields}
+        choices = datasets.choices() | optimizers.choices() | dict(cls.Arguments.choices)
         cls.Arguments.add_args(parser, types.SimpleNamespace(**defaults), choices=choices)
         name = parser.peek("default_hparams")
         LotteryDesc.add_args(parser, LotteryDesc.default_for(name) if name else None)
@@ -185,27 +192,33 @@ class Branch(Runner, abc.ABC):
 
     @classmethod
     def create_from_args(cls, args: argparse.Namespace) -> Branch:
-        levels, job = LevelRangeArgs.create_from_args(args).chosen(), JobArgs.create_from_args(args)
-        lottery_desc, shape, _, prepare = trunk_runner.check(LotteryDesc.create_from_args(args), job)
+        levels, job = LevelRangeArgs.create_from_args(args).numbers(), JobArgs.create_from_args(args)
+        lottery_desc, shape, _, prepare_trunk = trunk_runner.check(LotteryDesc.create_from_args(args), job)
         trunk = {DatasetHparams: lottery_desc.dataset_hparams, TrainingHparams: lottery_desc.training_hparams}
         for field, kind in cls.Arguments.hyperparameters():
             if kind in INHERITED:
                 bundle = inherit(args, field.name, trunk[kind])
                 vars(args).update({f"{field.name}_{name}": value for name, value in vars(bundle).items()})
         arguments, prepare_own = check(cls.Arguments.create_from_args(args), lottery_desc, shape, job)
-        made = cls(BranchDesc(lottery_desc, cls.name, arguments), job, levels, shape, lambda: (prepare(), prepare_own()))
+
+        def prepare() -> None:
+            prepare_trunk()
+            prepare_own()
+
+        branch = cls(BranchDesc(lottery_desc, cls.name, arguments), job, levels, shape, prepare)
         if not job.display_output_location:
-            made._require_trunk(args.trunk_command)
-        return made
+            branch._require_trunk(args.trunk_command)
+        return branch
 
     def _require_trunk(self, command: str) -> None:
+        """Raises a ConfigError unless the levels of the trunk are trained; `command` trains them."""
         for level in self.levels:
             if not training_job.is_finished(self.location(level, trunk=True)):
                 command = f"{command} --levels={self.levels[-1]}"
-                raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); this trains it: {command}")
+                raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); train it first: {command}")
 
     def location(self, level: int, trunk: bool = False) -> str:
-        """The folder of a level of the branch, or of its trunk."""
+        """The folder of a level of the branch or of the trunk."""
         desc = self.lottery_desc if trunk else self.desc
         return desc.run_path(get_platform().root, self.job.global_seed, level)
 
@@ -224,42 +237,43 @@ class Branch(Runner, abc.ABC):
 
     def run(self) -> None:
         title = f"Running the Branch {self.name} (Seed {self.job.global_seed})"
-        place = f"{self.desc.hashname} in each level of {self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)}"
+        location = f"{self.desc.hashname} in each level of {self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)}"
         if not self.job.quiet:
-            print(self.desc.banner(title, place), flush=True)
+            print(self.desc.banner(title, location), flush=True)
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):
                 with locks.held(self.branch_root):
-                    self._work()
+                    self._run_level()
             locks.remove_dead(self.branch_root)
         self.report()
 
-    def _work(self) -> None:
-        """What there is to do at the level; another process may have done it while this one waited for the folder."""
+    def _run_level(self) -> None:
+        """Runs the current level, unless another process has completed it while this one waited for the lock."""
         if self.is_complete(self.branch_root):
             return
-        if self.trunk is None:
+        if self._trunk is None:
             self.prepare()
-            self.trunk = Trunk.open(self.lottery_desc, self.job, self.shape)
+            self._trunk = Trunk.open(self.lottery_desc, self.job, self.shape)
         if not self.job.quiet:
             print(f"Level {self.level}: {self.mask.unpruned:,} of {self.mask.total:,} weights ({self.mask.density:.2%})", flush=True)
         self.branch_function(**vars(self.desc.branch_hparams))
 
 
 def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int], job: JobArgs) -> tuple[Hparams, Callable[[], None]]:
-    """Checks the datasets and trainings among the arguments of a branch.
+    """Checks the dataset and training hyperparameters among the arguments of a branch.
 
     Returns:
-        The arguments, with datasets in their canonical form, and what must run before these can be made.
+        The arguments, with datasets in their canonical form, and a function that prepares these datasets.
 
     Raises:
-        ConfigError: something cannot be run on the networks of the trunk.
+        ConfigError: the networks of the trunk cannot be trained this way.
     """
-    bundles = {kind: [(name, value) for name, value in vars(arguments).items() if isinstance(value, kind)] for kind in INHERITED}
-    changes, prepares = {}, []
-    training = next((value for _, value in bundles[TrainingHparams]), lottery_desc.training_hparams)
-    for name, dataset in bundles[DatasetHparams]:
+    datasets_hparams = {name: value for name, value in vars(arguments).items() if isinstance(value, DatasetHparams)}
+    trainings_hparams = {name: value for name, value in vars(arguments).items() if isinstance(value, TrainingHparams)}
+    changes, preparations = {}, []
+    training = next(iter(trainings_hparams.values()), lottery_desc.training_hparams)
+    for name, dataset in datasets_hparams.items():
         try:
             checked = training_job.check(TrainingDesc(dataset, lottery_desc.model_hparams, training), job)
         except ConfigError as error:
@@ -269,7 +283,12 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
                 f"--{name}_dataset_name: {dataset.dataset_name} has shape {checked.shape}; the networks of the trunk need {shape}"
             )
         changes[name] = checked.dataset_hparams
-        prepares.append(checked.prepare)
-    for name, training in bundles[TrainingHparams]:
+        preparations.append(checked.prepare)
+    for name, training in trainings_hparams.items():
         trunk_runner.check_training(training, f"{name}_")
-    return dataclasses.replace(arguments, **changes), lambda: [prepare() for prepare in prepares]
+
+    def prepare() -> None:
+        for prepare_dataset in preparations:
+            prepare_dataset()
+
+    return dataclasses.replace(arguments, **changes), prepare

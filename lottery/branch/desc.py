@@ -1,4 +1,4 @@
-"""What names a branch: its trunk, and its own arguments."""
+"""The descriptor of a branch: the experiment that it belongs to, and its own arguments."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lottery.desc import LotteryDesc
 
 @dataclasses.dataclass
 class BranchDesc(Desc):
-    """A lottery ticket experiment, a branch by name, and the arguments of its `branch_function`.
+    """A lottery ticket experiment, the name of a branch, and the arguments of its `branch_function`.
 
-    The folder `lottery_branch_<name>_<md5>` lies within each level of the trunk, and is named by the arguments alone.
+    Each level of the trunk contains a folder `lottery_branch_<name>_<md5>`. The hash covers the arguments only.
     """
 
     lottery_desc: LotteryDesc
@@ -34,11 +34,11 @@ class BranchDesc(Desc):
         return f"{self.name_prefix()}_{self.branch_name}_{fingerprint(self.branch_hparams)}"
 
     def run_path(self, root: str, seed: int = NOT_CHOSEN, level: int = 0) -> str:
-        """The folder of the branch of a level."""
+        """The folder of the branch within a level."""
         return self.lottery_desc.run_path(root, seed, level, self.hashname)
 
     def report_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
-        """The picture of the branch at several levels."""
+        """The path of the branch's picture of several levels."""
         return os.path.join(self.lottery_desc.seed_path(root, seed), f"{self.hashname}.png")
 
     @property

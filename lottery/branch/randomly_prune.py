@@ -1,4 +1,4 @@
-"""Tickets with other weights left, as in *The Lottery Ticket Hypothesis* (Frankle & Carbin 2019, arXiv:1803.03635)."""
+"""Tickets with random masks, as in *The Lottery Ticket Hypothesis* (Frankle & Carbin 2019, arXiv:1803.03635)."""
 
 from __future__ import annotations
 
@@ -7,51 +7,52 @@ from typing import Literal
 from lottery.branch import base
 from pruning import base as pruning
 from pruning.mask import Mask
-from pruning.random import Strategy
+from pruning.random import uniform_score
 
 
 class Branch(base.Branch):
     """Randomly prune the model.
 
-    As many weights are left as at each level, at other places, with the values that the trunk rewinds to.
+    As many weights remain as in the levels, at random positions. Their initial values are those that the trunk rewinds to.
     """
 
     def branch_function(self, seed: int | None = None, strategy: Literal["layerwise", "global", "even", "identity"] = "layerwise") -> None:
-        """Trains what a random mask leaves of the weights that the trunk rewinds to.
+        """Trains the weights that the trunk rewinds to, with a random mask.
 
         Args:
-            seed: the seed of the mask (when left out, it follows from --global_seed).
-            strategy: how many weights are left in each layer: as many as in the ticket (layerwise), whatever chance leaves (global), the
-                same share (even), or the very mask of the ticket (identity).
+            seed: the seed of the mask (if left out, it is derived from --global_seed).
+            strategy: the number of remaining weights per layer: as in the ticket (layerwise), random with the same total (global), or the
+                same share in all layers (even); identity uses the mask of the ticket itself.
         """
-        mask = self.mask if strategy == "identity" else self._shuffled(strategy, self.derived(seed))
+        mask = self.mask if strategy == "identity" else self._shuffled(strategy, self.derived_seed(seed))
         self.train(self.trunk.rewound(), mask)
 
     def _shuffled(self, strategy: str, seed: int) -> Mask:
-        """A random mask with as many weights as the ticket in each network; layers that the trunk does not prune stay whole.
+        """A random mask with as many remaining weights as the ticket in each network. Layers that the trunk does not prune are not pruned.
 
-        With the same seed, the mask of a later level is a part of those before.
+        With the same seed, the mask of a later level is a subset of the masks of earlier levels.
         """
         hparams, outline = self.lottery_desc.pruning_hparams, self.trunk.outline()
         layers = pruning.prunable_layers(hparams, outline)
         ticket, whole = (pruning.Problem(hparams, outline, mask, layers, seed=seed) for mask in (self.mask, Mask.ones_like(outline)))
-        gone = {name: _difference(whole.remaining([name]), ticket.remaining([name])) for name in layers}
-        total, mask, score = _difference(whole.remaining(layers), ticket.remaining(layers)), whole.mask, Strategy.score(whole)
+        removed = {name: _difference(whole.remaining([name]), ticket.remaining([name])) for name in layers}
+        total, mask, score = _difference(whole.remaining(layers), ticket.remaining(layers)), whole.mask, uniform_score(whole)
         if strategy == "global":
             return pruning.prune_lowest(mask, layers, score, total)
         if strategy == "even":
-            gone = _evenly(total, {name: whole.remaining([name])[0] for name in layers})
-        for name, counts in gone.items():
+            removed = _evenly(total, {name: whole.remaining([name])[0] for name in layers})
+        for name, counts in removed.items():
             mask = pruning.prune_lowest(mask, [name], score, counts)
         return mask
 
 
 def _difference(first: list[int], second: list[int]) -> list[int]:
+    """The elementwise difference."""
     return [a - b for a, b in zip(first, second, strict=True)]
 
 
 def _evenly(total: list[int], sizes: dict[str, int]) -> dict[str, list[int]]:
-    """Parts of each total that are in proportion to some sizes, to within one, and add up to it."""
+    """The parts of each total in proportion to the sizes. They sum to the total, and differ from exact proportion by less than one."""
     whole, before, shares = sum(sizes.values()), 0, {}
     for name, size in sizes.items():
         after = before + size

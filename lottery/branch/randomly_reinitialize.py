@@ -1,4 +1,4 @@
-"""Tickets with other weights to start from, as in *The Lottery Ticket Hypothesis* (Frankle & Carbin 2019, arXiv:1803.03635)."""
+"""Tickets with other initial weights, as in *The Lottery Ticket Hypothesis* (Frankle & Carbin 2019, arXiv:1803.03635)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from lottery.branch import base
 class Branch(base.Branch):
     """Randomly reinitialize the model.
 
-    The mask is that of each level, the weights are fresh.
+    Masks are those of the levels; weights are newly initialised.
     """
 
     def branch_function(self, seed: int | None = None, start_at_step_zero: bool = False) -> None:
-        """Trains fresh weights under the mask of the level.
+        """Trains newly initialised weights with the mask of the level.
 
         Args:
-            seed: the seed of the weights (when left out, it follows from --global_seed).
-            start_at_step_zero: train from step 0, where the trunk starts from a later step.
+            seed: the seed of the weights (if left out, it is derived from --global_seed).
+            start_at_step_zero: train from step 0, even if the trunk starts at a later step.
         """
-        self.train(self.trunk.new(self.derived(seed)), self.mask, from_zero=start_at_step_zero)
+        self.train(self.trunk.new(self.derived_seed(seed)), self.mask, from_zero=start_at_step_zero)

@@ -1,4 +1,4 @@
-"""Every branch. A new one is a file beside this and a line here."""
+"""All branches. To add a branch, add a file to this package and a line to the table."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def get(name: str) -> type[Branch]:
     """The branch of a name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no branch has this name.
     """
     if name not in registered_branches:
         raise unknown("branch", name, registered_branches)
@@ -26,13 +26,13 @@ def get(name: str) -> type[Branch]:
 
 
 def welcome(examples: Sequence[str]) -> str:
-    """What is printed when no branch is named; the examples are commands without `python EC.py`."""
+    """The text that is printed if no branch is named; the examples are commands without `python EC.py`."""
     rule = "=" * 80
     lines = [f"    * EC.py lottery_branch {name} [...] => {branch.description()}" for name, branch in registered_branches.items()]
     shown = [
         "examples:",
         *(f"  python EC.py {example}" for example in examples),
         "",
-        "`lottery_branch NAME --help` lists the flags of each.",
+        "`lottery_branch NAME --help` lists the flags of a branch.",
     ]
     return "\n".join([rule, "Choose a branch to run:", *lines, rule, *shown])

@@ -1,4 +1,4 @@
-"""Tickets trained in another way or on other data."""
+"""Tickets that are trained with other hyperparameters or on other data."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lottery.branch import base
 class Branch(base.Branch):
     """Retrain the model with different hyperparameters.
 
-    Mask and weights are those that each level started from.
+    Masks and initial weights are those of the levels.
     """
 
     def branch_function(self, retrain_d: DatasetHparams, retrain_t: TrainingHparams, start_at_step_zero: bool = False) -> None:
-        """Trains the weights that the level started from with other hyperparameters.
+        """Trains the initial weights of the level with other hyperparameters.
 
         Args:
-            start_at_step_zero: train from step 0, where the trunk starts from a later step.
+            start_at_step_zero: train from step 0, even if the trunk starts at a later step.
         """
         loaders = datasets.get_both(retrain_d, retrain_t, self.trunk.seed)
         self.train(self.ticket(), self.mask, loaders, retrain_t, start_at_step_zero)

@@ -11,7 +11,7 @@ from foundations.runner import Runner
 
 
 class LotteryBranchRunner(Runner):
-    """Hands over to the branch that is named, which is the runner; this is never one itself."""
+    """The command itself. It has no instances: `create_from_args` returns the runner of the named branch."""
 
     @staticmethod
     def description() -> str:
@@ -36,7 +36,7 @@ class LotteryBranchRunner(Runner):
             print(registry.welcome(parser.examples))
             raise SystemExit(0)
         if name.startswith("-"):
-            raise ConfigError(f"the name of a branch comes first, before {name}; valid: {', '.join(registry.registered_branches)}")
+            raise ConfigError(f"the name of a branch must come before {name}; valid: {', '.join(registry.registered_branches)}")
         branch = registry.get(name)
         parser.description, parser.examples = branch.description(), _examples(name)
         parser.add_argument("branch", metavar=name, help=argparse.SUPPRESS)
@@ -50,6 +50,6 @@ class LotteryBranchRunner(Runner):
 
 
 def _examples(name: str) -> Sequence[str]:
-    """An experiment, and a branch of it."""
+    """The commands of an experiment and of a branch of it."""
     model = "--default_hparams=digits_lenet_300_100"
     return f"lottery {model} --levels=3", f"lottery_branch {name} {model} --levels=0-3"

@@ -1,4 +1,4 @@
-"""Names of lottery ticket experiments, and how flags describe what comes before level 0."""
+"""Names of lottery ticket experiments, and flags for rewinding and pretraining."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class TestStart(TestCase):
     def test_something_has_to_be_left_to_train(self):
         desc = parse(DEFAULTS, "--rewinding_steps=400it")
         self.assertEqual(desc.start_step(11), Step(400, 11))
-        with self.assertRaisesRegex(ConfigError, "--rewinding_steps: 400it leaves nothing of the 40ep of training"):
+        with self.assertRaisesRegex(ConfigError, "--rewinding_steps: 400it is out of range; valid: less than the 40ep of training"):
             desc.start_step(10)
 
 

@@ -14,6 +14,7 @@ from foundations.errors import ConfigError
 from foundations.step import Step
 from lottery import plotting, report, runner
 from lottery.desc import LotteryDesc
+from lottery.interpolation import Interpolation
 from platforms.platform import get_platform
 from pruning.mask import Mask
 from testing.test_case import TestCase
@@ -140,11 +141,10 @@ class TestPictures(ReportTestCase):
         self.assertEqual([text.get_text() for text in left.figure.legends[0].get_texts()], ["tickets (2 seeds)"])
 
     def test_barriers_are_drawn_against_weights_and_errors_along_the_line(self):
-        line = {"alpha": [0, 0.5, 1], "total": 100}
-        found = {level: line | {"unpruned": left, "train": [0, left, 0], "test": [1, 2 * left, 1]} for level, left in ((0, 100), (3, 50))}
-        left, right = self.drawn(plotting.barriers, found, lambda errors: max(errors))
+        levels = {level: Interpolation([0, 0.5, 1], [0, kept, 0], [1, 2 * kept, 1], kept, 100) for level, kept in ((0, 100), (3, 50))}
+        left, right = self.drawn(plotting.barriers, levels)
         self.assertEqual([list(drawn.get_ydata()) for drawn in left.lines], [[1, 200, 1], [1, 100, 1]])
-        self.assertEqual([drawn.get_xydata().tolist() for drawn in right.lines], [[[100, 100], [50, 50]], [[100, 200], [50, 100]]])
+        self.assertEqual([drawn.get_xydata().tolist() for drawn in right.lines], [[[100, 100], [50, 50]], [[100, 199], [50, 99]]])
 
     def test_weights_run_from_many_to_few(self):
         outcomes = [report.Outcome(level, left, 100, "loss", 0.1 * left, 0.05 * left, 5) for level, left in enumerate((100, 50, 25))]

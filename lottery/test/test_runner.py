@@ -303,13 +303,13 @@ class TestErrors(LotteryTestCase):
             "--pruning_fraction: 0.0 is out of range": ("--levels=1", "--pruning_fraction=0"),
             "--pruning_layers_to_ignore: 'fc' is not known": ("--levels=1", "--pruning_layers_to_ignore=fc"),
             "did you mean 'snip'": ("--levels=1", "--pruning_strategy=snipp"),
-            "--rewinding_steps: 6it leaves nothing of the 2ep": ("--levels=1", "--rewinding_steps=6it"),
-            "--further_training: what is finished stays as it is": ("--levels=1", "--further_training=1ep"),
+            "--rewinding_steps: 6it is out of range": ("--levels=1", "--rewinding_steps=6it"),
+            "--further_training: finished levels cannot be trained further": ("--levels=1", "--further_training=1ep"),
             "--polish_optimizer: students are polished by extract only": ("--levels=1", "--polish_optimizer=lbfgs"),
-            "--pretrain_further_training: what": ("--levels=1", *pretrain, "--pretrain_further_training=1ep"),
-            "before level 0: --model_name: digits_lenet_6_5 takes 64 inputs": ("--levels=1", *pretrain, "--pretrain_dataset_name=mnist"),
-            "before level 0: --dataset_name: 'digit' is not known": ("--levels=1", *pretrain, "--pretrain_dataset_name=digit"),
-            "before level 0: --teacher_name is required": ("--levels=1", *pretrain, "--pretrain_dataset_name=teacher"),
+            "--pretrain_further_training: finished": ("--levels=1", *pretrain, "--pretrain_further_training=1ep"),
+            "pretraining: --model_name: digits_lenet_6_5 takes 64 inputs": ("--levels=1", *pretrain, "--pretrain_dataset_name=mnist"),
+            "pretraining: --dataset_name: 'digit' is not known": ("--levels=1", *pretrain, "--pretrain_dataset_name=digit"),
+            "pretraining: --teacher_name is required": ("--levels=1", *pretrain, "--pretrain_dataset_name=teacher"),
         }.items():
             with self.subTest(expected):
                 status, _, err = self.command("lottery", *self.small, *arguments, "--quiet")

@@ -135,7 +135,7 @@ class TestEveryStrategy(TestCase):
         self.assertEqual(registry.registered_strategies.keys() - rewinding, {"han"})
 
     def test_pruning_before_training_is_for_the_strategies_that_were_meant_for_it(self):
-        untrained = {name for name, strategy in registry.registered_strategies.items() if strategy.untrained}
+        untrained = {name for name, strategy in registry.registered_strategies.items() if strategy.scores_initial_weights}
         self.assertEqual(untrained, {"snip", "grasp", "synflow"})
 
     def test_weights_that_are_no_numbers_cannot_be_judged(self):
@@ -150,7 +150,7 @@ class TestEveryStrategy(TestCase):
         for strategy in ("snip", "grasp"):
             hparams = registry.get_pruning_hparams(strategy)(strategy)
             for data in (None, []):
-                with self.assertRaisesRegex(ConfigError, f"--pruning_strategy: {strategy} .* was given none"):
+                with self.assertRaisesRegex(ConfigError, f"--pruning_strategy: {strategy} .* but there are none"):
                     registry.get(hparams).prune(hparams, network(SIZES), data=data)
 
     def test_the_mask_has_to_fit(self):
@@ -165,12 +165,12 @@ class TestCounts(TestCase):
 
     def test_a_fraction_is_the_decimal_that_was_written(self):
         for fraction, weights, count in ((0.55, 100, 55), (0.07, 100, 7), (0.29, 100, 29), (0.1, 101, 11), (1e-5, 10, 1), (0.999, 10, 10)):
-            self.assertEqual(self.problem(weights, fraction).asked(["fc.weight"]), [count])
+            self.assertEqual(self.problem(weights, fraction).removal_counts(["fc.weight"]), [count])
 
     def test_weights_pruned_before_do_not_count(self):
         problem = self.problem(10, 0.5)
-        mask = base.prune_lowest(problem.mask, ["fc.weight"], problem.rows({"fc.weight": torch.arange(10.0)}), [5])
-        self.assertEqual(base.Problem(problem.hparams, problem.model, mask, ["fc.weight"]).asked(["fc.weight"]), [3])
+        mask = base.prune_lowest(problem.mask, ["fc.weight"], problem.score_by_tensor({"fc.weight": torch.arange(10.0)}), [5])
+        self.assertEqual(base.Problem(problem.hparams, problem.model, mask, ["fc.weight"]).removal_counts(["fc.weight"]), [3])
 
     def test_fractions_outside_are_refused(self):
         for strategy in registry.registered_strategies:

@@ -60,14 +60,14 @@ class TestDensities(TestCase):
         self.assertEqual(mask.unpruned, (60 + 3000 + 500) // 2)
 
 
-class TestAllot(TestCase):
+class TestApportion(TestCase):
     def test_it_adds_up_within_limits_and_in_proportion(self):
         generator = random.Random(0)
         for _ in range(300):
             size = generator.randint(1, 6)
             shares, limits = [generator.uniform(0.1, 9) for _ in range(size)], [generator.randint(0, 20) for _ in range(size)]
             total = generator.randint(0, sum(limits))
-            made = erdos_renyi_kernel.allot(total, shares, limits)
+            made = erdos_renyi_kernel.apportion(total, shares, limits)
             self.assertEqual(sum(made), total)
             self.assertTrue(all(0 <= part <= limit for part, limit in zip(made, limits, strict=True)))
             low, high = 0.0, 1000.0  # the scale by bisection
@@ -79,5 +79,5 @@ class TestAllot(TestCase):
                 self.assertLess(abs(part - min(limit, high * share)), 1 + 1e-9)
 
     def test_equal_shares_are_given_in_order(self):
-        self.assertEqual(erdos_renyi_kernel.allot(5, [1.0, 1.0, 1.0], [9, 9, 9]), [2, 2, 1])
-        self.assertEqual(math.fsum(erdos_renyi_kernel.allot(0, [1.0, 2.0], [3, 3])), 0)
+        self.assertEqual(erdos_renyi_kernel.apportion(5, [1.0, 1.0, 1.0], [9, 9, 9]), [2, 2, 1])
+        self.assertEqual(math.fsum(erdos_renyi_kernel.apportion(0, [1.0, 2.0], [3, 3])), 0)

@@ -12,10 +12,9 @@ import torch
 
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
-from foundations.hparams import Hparams
 from foundations.training_hparams import TrainingHparams
 from lottery.branch import base, randomly_prune, registry, retrain
-from lottery.branch.arguments import LevelRangeArgs
+from lottery.branch.arguments import BranchArguments, LevelRangeArgs
 from lottery.test.test_runner import LotteryTestCase
 from pruning.mask import Mask
 from testing.test_case import TestCase
@@ -38,7 +37,7 @@ class Example(base.Branch):
         """
 
     @staticmethod
-    def validate(arguments: Hparams) -> None:
+    def validate(arguments: BranchArguments) -> None:
         arguments.require("size", arguments.size > 0, "1 or more")
 
 
@@ -53,7 +52,7 @@ class Noise(base.Branch):
             seed: its seed (when left out, it follows from --global_seed).
         """
         model = self.ticket()
-        generator = torch.Generator().manual_seed(self.derived(seed))
+        generator = torch.Generator().manual_seed(self.derived_seed(seed))
         with torch.no_grad():
             for weights in model.parameters():
                 weights += scale * torch.randn(weights.shape, generator=generator)
@@ -98,11 +97,11 @@ class TestArguments(TestCase):
 class TestLevels(TestCase):
     def test_levels_and_ranges_are_read(self):
         for text, levels in {"3": [3], "0-2,5": [0, 1, 2, 5], "5, 1-1,4-5": [1, 4, 5], "10-12": [10, 11, 12]}.items():
-            self.assertEqual(LevelRangeArgs(text).chosen(), levels)
+            self.assertEqual(LevelRangeArgs(text).numbers(), levels)
 
     def test_anything_else_is_refused(self):
         for text in ("", "1-", "-1", "a", "1,,2", "2-1", "1-2-3"):
-            with self.subTest(text), self.assertRaisesRegex(ConfigError, "^--levels: .* is out of range; valid: (levels and )?ranges"):
+            with self.subTest(text), self.assertRaisesRegex(ConfigError, "^--levels: .* is out of range; valid: .*ranges"):
                 LevelRangeArgs(text)
 
 
@@ -158,7 +157,7 @@ class TestCommand(LotteryTestCase):
         levels = (*self.small, "--levels=0-1")
         for expected, arguments in {
             "branch: 'randomly_prun' is not known, did you mean 'randomly_prune'": ("randomly_prun", *levels),
-            "the name of a branch comes first, before --levels=1": ("--levels=1", "randomly_prune"),
+            "the name of a branch must come before --levels=1": ("--levels=1", "randomly_prune"),
             "level 2 is not trained": ("retrain", *self.small, "--levels=1-3"),
             "--levels is required": ("retrain", *self.small),
             "--levels: 3-1 is out of range": ("retrain", *self.small, "--levels=3-1"),
@@ -166,7 +165,7 @@ class TestCommand(LotteryTestCase):
             "--strategy: 'evn' is not known, did you mean 'even'": ("randomly_prune", *levels, "--strategy=evn"),
             "--points: 1 is out of range; valid: 2 or more": ("linear_connectivity", *levels, "--points=1"),
             "--retrain_t_lr: 0.0 is out of range": ("retrain", *levels, "--retrain_t_lr=0"),
-            "--retrain_t_further_training: what is finished": ("retrain", *levels, "--retrain_t_further_training=1ep"),
+            "--retrain_t_further_training: finished levels": ("retrain", *levels, "--retrain_t_further_training=1ep"),
             "--retrain_d: --dataset_name: 'digit' is not known": ("retrain", *levels, "--retrain_d_dataset_name=digit"),
             "--retrain_d: --model_name: digits_lenet_6_5 takes 64": ("retrain", *levels, "--retrain_d_dataset_name=mnist"),
             "--pruning_fraction: 2.0 is out of range": ("retrain", *levels, "--pruning_fraction=2"),

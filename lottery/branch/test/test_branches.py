@@ -19,6 +19,7 @@ from foundations.training_hparams import TrainingHparams
 from lottery.branch import linear_connectivity, registry
 from lottery.branch.randomly_prune import _evenly
 from lottery.desc import LotteryDesc
+from lottery.interpolation import Interpolation, barrier
 from lottery.test.test_runner import LotteryTestCase
 from models import registry as models
 from platforms.platform import get_platform
@@ -206,7 +207,7 @@ class TestRetrain(BranchTestCase):
         flags = ("--rewinding_steps=2it", "--levels=1", "--retrain_t_training_steps=2it", "--quiet")
         status, _, err = self.command("lottery_branch", "retrain", *self.small, *flags)
         self.assertEqual((status, err.count("\n")), (2, 1))
-        self.assertIn("levels start at ep0_it2, which leaves nothing of 2it of training", err)
+        self.assertIn("levels start at ep0_it2, but training ends at 2it", err)
         self.assertEqual(self.contents(), before)
 
 
@@ -249,18 +250,18 @@ class TestLinearConnectivity(BranchTestCase):
         small = (*self.small, "--batch_size=5000")
         self.lottery(small=small)
         found = self.result(self.branch("linear_connectivity", levels="1", small=small)[0])
-        self.assertEqual(linear_connectivity.barrier(found["test"]), 0)
+        self.assertEqual(barrier(found["test"]), 0)
 
     def test_the_barrier_is_the_highest_point_above_the_mean_of_the_ends(self):
-        self.assertAlmostEqual(linear_connectivity.barrier([0.1, 0.5, 0.3, 0.2]), 0.35)
-        self.assertEqual(linear_connectivity.barrier([0.2, 0.1, 0.2]), 0)
+        self.assertAlmostEqual(barrier([0.1, 0.5, 0.3, 0.2]), 0.35)
+        self.assertEqual(barrier([0.2, 0.1, 0.2]), 0)
 
     def test_what_is_no_line_of_errors_is_named(self):
         Mask({"fc.weight": torch.ones(3, 4)}).save(os.path.join(self.root, "copy_1"))
         path, line = paths.barrier(self.root), [0, 0.5, 1]
         whole = {"alpha": line, "train": line, "test": line}
         get_platform().write(path, json.dumps(whole))
-        self.assertEqual(linear_connectivity.read(self.root), whole | {"unpruned": 12, "total": 12})
+        self.assertEqual(linear_connectivity.read(self.root), Interpolation(line, line, line, 12, 12))
         wrong = [[], None, *({name: value for name, value in whole.items() if name != left_out} for left_out in whole)]
         wrong += [whole | {"test": each} for each in (None, 3, "x", [0, 1], [0, None, 1], [0, [1], 1], [0, 10**400, 1])]
         for content in (*wrong, dict.fromkeys(whole, line[:1])):
@@ -270,7 +271,7 @@ class TestLinearConnectivity(BranchTestCase):
 
     def test_counts_of_batches_are_not_interpolated(self):
         first, second = ({"weight": torch.tensor([value]), "count": torch.tensor(int(value))} for value in (1.0, 3.0))
-        found = linear_connectivity.between(first, second, 0.25)
+        found = linear_connectivity.interpolate(first, second, 0.25)
         self.assertEqual((found["weight"].item(), found["count"].item()), (1.5, 1))
 
     def test_a_finished_level_is_not_trained_again_and_the_table_ends_it(self):
