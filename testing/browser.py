@@ -1,4 +1,4 @@
-"""Chromium without a window, for tests of pages: spoken to through a pipe in the DevTools protocol, without any package."""
+"""Headless Chromium for tests of pages, controlled through a pipe by the DevTools protocol, without any package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]),
 
 
 def missing() -> str | None:
-    """Why there is no browser here; None where there is one."""
+    """Why no browser can be started; None if one is installed."""
     return None if _program() else f"no Chromium is installed: {', '.join(NAMES)}"
 
 
@@ -32,7 +32,7 @@ def _program() -> str | None:
 
 
 class Page:
-    """A tab, and all that it complains of."""
+    """A tab, and the errors and warnings that it reports (`complaints`)."""
 
     def __init__(self, to_browser: int, from_browser: int):
         self._pipes, self._buffer, self._number, self._session = (to_browser, from_browser), b"", 0, None
@@ -51,14 +51,14 @@ class Page:
             self._note(self._read())
 
     def evaluate(self, expression: str) -> object:
-        """The value of some JavaScript in the page."""
+        """The value of a JavaScript expression in the page."""
         found = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
         if "exceptionDetails" in found:
             raise AssertionError(f"{expression}: {found['exceptionDetails']}")
         return found["result"].get("value")
 
     def show(self, width: int, height: int = 900, dark: bool = False) -> None:
-        """Makes the window so many pixels wide and high, and light or dark."""
+        """Sets the size of the window in pixels, and its colour scheme."""
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
@@ -77,7 +77,7 @@ class Page:
             self._note(answer)
 
     def _note(self, event: dict) -> None:
-        """Keeps what matters of what the browser says unasked."""
+        """Records the load event, errors, warnings and network requests among the events of the browser."""
         method, about = event.get("method"), event.get("params", {})
         self._loaded = self._loaded or method == "Page.loadEventFired"
         if method == "Runtime.exceptionThrown":
@@ -87,17 +87,17 @@ class Page:
         elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
             self.complaints.append(about["entry"]["text"])
         elif method == "Network.requestWillBeSent" and not about["request"]["url"].startswith(("file:", "data:")):
-            self.complaints.append(f"asks for {about['request']['url']}")
+            self.complaints.append(f"requests {about['request']['url']}")
 
     def _read(self) -> dict:
-        """The next message of the browser."""
+        """The next message of the browser; an AssertionError if none comes or the browser has ended."""
         end = time.monotonic() + PATIENCE
         while b"\0" not in self._buffer:
             if not select.select([self._pipes[1]], [], [], max(0, end - time.monotonic()))[0]:
-                raise AssertionError(f"the browser has said nothing for {PATIENCE:.0f} s")
+                raise AssertionError(f"the browser has sent nothing for {PATIENCE:.0f} s")
             content = os.read(self._pipes[1], 2**20)
             if not content:
-                raise AssertionError("the browser has died")
+                raise AssertionError("the browser has ended")
             self._buffer += content
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
@@ -105,7 +105,7 @@ class Page:
 
 @contextlib.contextmanager
 def running() -> Iterator[Page]:
-    """A browser with an empty page, for as long as the block takes."""
+    """A context with a running browser and an empty page."""
     ours, theirs = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         ends = ours[0], theirs[1]

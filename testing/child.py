@@ -1,6 +1,6 @@
-"""A command in a process of its own, which can be killed and made to die where it hurts.
+"""A command in a separate process, which a test can kill at a chosen place.
 
-The processes are forked off one that has imported everything, so that they start in no time.
+The processes are forked from one that has imported all modules, so that they start fast.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-import matplotlib.figure  # noqa: F401  what commands import when they need it, they find imported
+import matplotlib.figure  # noqa: F401  imported here once, not in every process
 import scipy.optimize  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
@@ -35,20 +35,20 @@ from pruning import base as pruning
 from pruning.mask import Mask
 from training import checkpointing, train
 
-SECONDS = 300.0  # after which a command hangs
+SECONDS = 300.0  # a command that takes longer counts as hanging
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__])
 
 
 @dataclass
 class Child:
-    """A command at work; `output` is the file of what it prints and complains of."""
+    """A running command; `output` is the file of its standard output and standard error."""
 
     process: BaseProcess
     output: str
 
     def wait(self, seconds: float = SECONDS) -> tuple[int, str]:
-        """Its exit status, negative for the signal that killed it, and what it printed, once it is over."""
+        """Waits for its end; returns its exit status, negative for the signal that killed it, and its output."""
         self.process.join(seconds)
         if self.process.exitcode is None:
             self.kill()
@@ -57,7 +57,7 @@ class Child:
             return self.process.exitcode, file.read()
 
     def kill(self) -> bool:
-        """Kills it, as a power cut would, and says whether it was still at work."""
+        """Kills it, as a power cut would; returns whether it was still running."""
         self.process.kill()
         self.process.join()
         return self.process.exitcode == -signal.SIGKILL
@@ -69,7 +69,7 @@ def start(root: str, arguments: Sequence[str], *interferences: Callable[[], None
     Args:
         root: the folder of results; the output goes to a file beside it.
         arguments: of the command.
-        interferences: called in the process before it begins; they are sent to it, and so must be picklable.
+        interferences: called in the process before the command begins; they must be picklable.
     """
     descriptor, output = tempfile.mkstemp(".log", dir=os.path.dirname(root))
     os.close(descriptor)
@@ -79,7 +79,7 @@ def start(root: str, arguments: Sequence[str], *interferences: Callable[[], None
 
 
 def contents(root: str) -> dict[str, bytes]:
-    """What a finished run leaves, by path, but for checkpoints, pictures, pages, when it was started, and the seconds in reports."""
+    """The files of a finished run, by path, without checkpoints, pictures, pages, start times, and the seconds in reports."""
     found = {}
     for path in files(root):
         name = os.path.basename(path)
@@ -107,9 +107,9 @@ def _run(root: str, arguments: list[str], output: str, interferences: Sequence[C
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, whatever the tests run in
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, even if the tests run in the background
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own would outlive processes that are killed
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock would outlive killed processes
     sys.argv = ["EC.py", *arguments]
     for interference in interferences:
         interference()
@@ -118,7 +118,7 @@ def _run(root: str, arguments: list[str], output: str, interferences: Sequence[C
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Makes checkpoints frequent: seconds between those of epochs, and within epochs."""
+    """Makes checkpoints frequent: the seconds between those after epochs, and between those within epochs."""
 
     between: float = 0
     within: float = 0
@@ -129,7 +129,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Writes:
-    """Notes the path of everything that is durably written in a file, which several processes may share."""
+    """Logs the path of every durable write in a file, which several processes may share."""
 
     log: str
 
@@ -149,8 +149,8 @@ class Writes:
 class DieInWrite:
     """Kills the process in the middle of a durable write, counted from 1.
 
-    Stages: `half` of the file is written; the `whole` of it; `between`: where the old file is kept, it has its other name, and the new file
-    has none; `placed`: the new file has its name.
+    Stages: `half`: half of the file is written. `whole`: all of it is written. `between`: an old file that is kept is renamed, and the new
+    file is not renamed yet. `placed`: the new file has its final name.
     """
 
     number: int
@@ -179,9 +179,9 @@ class DieInWrite:
 
 @dataclass(frozen=True)
 class DieInPruning:
-    """Kills the process at a line of Python that pruning runs, the writing of masks included; how many it came to is noted in a file.
+    """Kills the process at a line of Python that pruning or the writing of masks executes, and logs the number of executed lines.
 
-    Lines are counted from 1; at 0 nothing is killed.
+    Lines are counted from 1; with 0 the process is not killed.
     """
 
     line: int
@@ -217,10 +217,10 @@ class DieInPruning:
 
 @dataclass(frozen=True)
 class DiskFull:
-    """Lets the disk be full in the middle of a write, counted from 1 among those of paths that a part of a path is in.
+    """Makes the disk full in the middle of a write, counted from 1 among the writes of paths that contain `part`.
 
-    What was there before is copied to `before`. The disk is filled up with a file `ballast`; without one, no file may grow to what it is to
-    be, which needs no disk of its own.
+    The old content of the file is copied to `before`. A file `ballast` fills up the disk. Without `ballast`, the size of files is limited
+    instead, which needs no separate disk.
     """
 
     part: str
@@ -248,7 +248,7 @@ class DiskFull:
 
 
 def fill(ballast: str, room: int) -> None:
-    """Fills up a disk with a file, but for so many bytes, or a few less."""
+    """Fills up a disk with a file, except for `room` bytes or a few less."""
     with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(resource.getpagesize())):
             pass

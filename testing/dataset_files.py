@@ -1,4 +1,4 @@
-"""Small datasets in the format of the real ones, for the code that reads those."""
+"""Small datasets in the formats of the real ones, for tests of the code that reads them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_idx(root: str, name: str = "MNIST", train: int = 5, test: int = 3) -> 
 
 @contextlib.contextmanager
 def cifar10(root: str, train: int = 10, test: int = 4) -> Iterator[Parts]:
-    """Writes the pickles of CIFAR-10, with `train` images in five batches, and lets torchvision take their checksums for the real ones.
+    """Writes the pickles of CIFAR-10, with `train` images in five batches, and makes torchvision accept their checksums.
 
     Yields images `[n, 32, 32, 3]` and labels.
     """
@@ -69,7 +69,7 @@ def _write_pickle(path: str, content: dict) -> str:
 
 
 def write_imagenet(root: str, classes: int = 3, train: int = 4, test: int = 2) -> None:
-    """Writes `train/` and `val/` with a folder of JPEGs for each class, of different sizes and, here and there, in grey."""
+    """Writes `train/` and `val/` with a folder of JPEGs for each class, of different sizes; the last of each folder is grey."""
     random = np.random.RandomState(0)
     for part, count in (("train", train), ("val", test)):
         for label in range(classes):

@@ -1,6 +1,6 @@
-"""A SLURM of one machine, for tests: without root, without systemd, known to nobody else, idle within seconds.
+"""A private SLURM cluster of one machine for tests, which needs neither root nor systemd and is ready within seconds.
 
-The partition `low` gives way to `high`: its jobs are stopped and put back into the queue.
+Jobs of the partition `high` preempt those of `low`, which are stopped and queued again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from unittest import mock
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 PATIENCE = 300.0  # seconds; machines that run tests may be busy
-CORES = 2  # that SLURM is told of, whatever there are
-DAEMONS = "/usr/sbin"  # which is not in everybody's path
+CORES = 2  # in SLURM's configuration, whatever the machine has
+DAEMONS = "/usr/sbin"  # not in every user's path
 CONFIGURATION = """\
 ClusterName=private
 SlurmctldHost={host}(127.0.0.1)
@@ -57,14 +57,14 @@ PartitionName=high Nodes=ALL MaxTime=60 PriorityTier=10 PreemptMode=OFF
 
 
 def missing() -> str | None:
-    """Why there can be no SLURM here; None where there can."""
+    """Why SLURM cannot be started; None if it is installed."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     return f"SLURM is not installed: {', '.join(absent)}" if absent else None
 
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """A cluster to which this process, and those that it starts, submit their jobs for as long as the block takes."""
+    """A context with a running cluster, to which this process and its children submit their jobs."""
     folder = tempfile.mkdtemp()
     for name in ("state", "spool"):
         os.mkdir(os.path.join(folder, name))
@@ -90,7 +90,7 @@ def running() -> Iterator[None]:
 
 
 def run(*command: str) -> str:
-    """What a command prints."""
+    """The output of a command; an AssertionError if the command fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
@@ -98,15 +98,15 @@ def run(*command: str) -> str:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Looks again and again until something has happened.
+    """Waits until a condition holds.
 
     Raises:
-        AssertionError: it does not happen.
+        AssertionError: the condition does not hold within PATIENCE seconds; `what` describes it.
     """
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"waited {PATIENCE:.0f} s in vain until {what}")
+            raise AssertionError(f"waited {PATIENCE:.0f} s until {what}; it did not happen")
         time.sleep(0.1)
 
 
@@ -115,7 +115,7 @@ def _path() -> str:
 
 
 def _free_ports() -> int:
-    """A number that no port of this machine has, nor the one after it."""
+    """The number of a free port of this machine whose next port is free, too."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
@@ -126,6 +126,6 @@ def _free_ports() -> int:
 
 
 def _empty_queue() -> None:
-    """Ends all jobs; daemons that end before their jobs would leave processes behind."""
+    """Cancels all jobs and waits for their end; their processes would outlive the daemons."""
     run("scancel", f"--user={getpass.getuser()}")
     wait_until(lambda: not run("squeue", "--noheader"), "the queue is empty")

@@ -1,4 +1,4 @@
-"""Run folders as the workflows leave them, written in a moment: the records are real, the weights are empty files."""
+"""Run folders in the format of the workflows, for fast tests: the records are real, the weights are placeholders."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lottery(lr: float = 0.1) -> LotteryDesc:
 
 
 def write(path: str, content: str = "") -> str:
-    """Writes a file, and the folders around it."""
+    """Writes a file, and makes its parent folders; returns its path."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(content)
@@ -45,14 +45,14 @@ def write(path: str, content: str = "") -> str:
 
 
 def record(folder: str, desc: Desc, seed: int) -> str:
-    """Writes what a run has when it starts: its records."""
+    """Writes the records that a run has from its start; returns its folder."""
     write(paths.hparams_log(folder), desc.log + "\n")
     write(paths.hparams_dict(folder), desc.to_json(seed=seed, shape=[64, 10]))
     return folder
 
 
 def finish(folder: str, accuracy: float = 0.9) -> str:
-    """Writes what a training run has when it ends."""
+    """Writes the files that a training run has at its end; returns its folder."""
     rounds = ((0, 0.1), (240, accuracy / 2), (480, accuracy))
     lines = (f"test_loss${step}${1 - value!r}\ntest_accuracy${step}${value!r}\n" for step, value in rounds)
     write(paths.logger(folder), "".join(lines))

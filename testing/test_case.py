@@ -1,4 +1,4 @@
-"""The base of the tests: a private folder for all files, and the command line without a shell."""
+"""The base class of tests: a temporary folder for all files, and the command line without a shell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from platforms.local import Platform
 
 
 class CpuPlatform(Platform):
-    """The machine at hand without its GPUs, so that every comparison is made on one device."""
+    """The local machine without its GPUs, so that tests compare results of one device."""
 
     @property
     def torch_device(self) -> torch.device:
@@ -26,11 +26,11 @@ class CpuPlatform(Platform):
 
 
 def need(missing: str | None, variable: str) -> None:
-    """Skips a test, or in `setUpClass` all of a class, that lacks something; where a variable of the environment is set, it fails.
+    """Skips a test, or in `setUpClass` its class, if a requirement is missing; fails instead if an environment variable is set.
 
     Args:
-        missing: what is missing, as the reason; None where nothing is.
-        variable: that says that it has to be here, such as EC_REQUIRE_SLURM.
+        missing: the reason why the requirement is missing; None if it is not.
+        variable: the environment variable that demands it, such as EC_REQUIRE_SLURM.
     """
     if missing and os.environ.get(variable):
         raise AssertionError(missing)
@@ -58,12 +58,12 @@ class TestCase(unittest.TestCase):
         self.addCleanup(stack.close)
 
     def command(self, *arguments: str) -> tuple[int, str, str]:
-        """Runs `EC.py` with some arguments in this process; returns its exit status, and what it printed and complained of."""
+        """Runs `EC.py` with these arguments in this process; returns its exit status, standard output and standard error."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = EC.main(list(arguments))
         return status, out.getvalue(), err.getvalue()
 
     def files(self) -> list[str]:
-        """Every file under the root, relative to it."""
+        """The paths of all files under the root, relative to it."""
         return sorted(os.path.relpath(os.path.join(folder, name), self.root) for folder, _, names in os.walk(self.root) for name in names)

@@ -1,4 +1,4 @@
-"""A model small enough to be checked by hand: a linear map."""
+"""A linear model that is small enough to be checked by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models import base
 
 
 class ToyModel(base.Model):
-    """`[B, inputs]` to `[B, outputs]`, without a family in the registry."""
+    """Maps `[B, inputs]` to `[B, outputs]`; it is in no registry."""
 
     def __init__(self, inputs: int = 3, outputs: int = 2):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A teacher that needs no training: a run folder as `train` leaves it, around given or random weights."""
+"""A teacher that needs no training: a run folder in the format of `train` with random or given weights."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def make(
     Args:
         model_name: such as `mlp_3_4_2`.
         act_fun: its activation function.
-        seed: the seed of the weights, and the number of the run.
-        change: gives the model other weights, in place.
+        seed: the seed of the weights, and the seed of the run.
+        change: changes the weights of the model in place.
 
     Returns:
-        The run's hash (to be given with `--teacher_seed`), and the network in float64.
+        The hash of the run, which needs `--teacher_seed`, and the network in float64.
     """
     desc = TrainingDesc.default_for(model_name)
     desc.model_hparams.act_fun = act_fun

@@ -1,11 +1,11 @@
-"""What checkpoints cost: their share of the time of an extraction with the defaults.
+"""The share of the time of a default extraction that checkpoints take.
 
 Command: python -m testing.benchmarks.checkpoint_cost
 Hardware: one CPU core, shared with four other jobs; OMP_NUM_THREADS=1.
 Result: 55 checkpoints, 1.1% of the time (n=1).
 
-`extract` runs as it does from the command line, its teacher's training included. Timed are the checkpoints (gathering the state, writing
-it, bringing it to the disk, renaming) and, apart, all writes together.
+`extract` runs as from the command line, including the training of its teacher. The benchmark times the checkpoints (collecting the state,
+writing it, flushing it to the disk, renaming the file) and, separately, all writes together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMAND = ("extract", "--default_hparams=students_digits_lenet", "--global_seed=
 
 
 class Timed:
-    """A function, how often it was called, and the seconds that it took."""
+    """A function that counts its calls and sums the seconds that they take."""
 
     def __init__(self, function: Callable):
         self.function, self.calls, self.seconds = function, 0, 0.0

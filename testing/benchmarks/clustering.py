@@ -1,13 +1,13 @@
-"""Clustering the neurons of many students: ours against the published way.
+"""Clustering the neurons of many students: this implementation against the published method.
 
 Command: python -m testing.benchmarks.clustering
 Hardware: 2 CPU cores.
 Result: 4,000 vectors 0.70 s against 5.90 s, 8.4 times as fast; 20,000 vectors 47 s and 3.7 GiB on a busy machine (n=1).
 
-Both get the same planted vectors: students of 400 neurons, which hold each of 80 shared neurons three times, up to noise, and 160 of their
-own. Ours is `extraction.clustering.cluster`: distances by matrix products, average linkage, one pass over the tree for the cut. The
-published way is scipy's `pdist` and `linkage` and one `fcluster` for each height at which clusters merge, counting those with at least
-gamma * N members.
+Both cluster the same synthetic vectors. Every student has 400 neurons: three noisy copies of each of 80 shared neurons, and 160 neurons of
+its own. This implementation is `extraction.clustering.cluster`: distances by matrix products, average linkage, one pass over the tree for
+the cut. The published method is scipy's `pdist` and `linkage`, and one `fcluster` for each height at which clusters merge, which counts the
+clusters with at least gamma * N members.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WIDTH = 400
 SHARED = 80
 COPIES = 3
 DIMENSIONS = 785
-NOISE = 3e-4  # in each coordinate; copies come out 0.012 apart, as after Adam in float32
+NOISE = 3e-4  # standard deviation of a coordinate; distances between copies are 0.012, as after Adam in float32
 GAMMA = 0.7
 BETA = 6.0
 
@@ -53,7 +53,7 @@ def published(vectors: np.ndarray, students: int) -> np.ndarray:
 
 
 def same_clusters(ours: Clustering, tree: np.ndarray, students: int) -> bool:
-    """Whether the published tree, cut at our height, has the clusters that we found."""
+    """Whether the published tree, cut at the height of `ours`, has the same clusters as `ours`."""
 
     def partition(labels: np.ndarray) -> set[frozenset[int]]:
         return {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels[labels >= 0])}
@@ -63,7 +63,7 @@ def same_clusters(ours: Clustering, tree: np.ndarray, students: int) -> bool:
 
 
 def timed(function: Callable, *args: object) -> tuple[float, object]:
-    """Seconds, and what the function returns."""
+    """The seconds that a function takes, and its result."""
     start = time.perf_counter()
     result = function(*args)
     return time.perf_counter() - start, result
@@ -71,13 +71,15 @@ def timed(function: Callable, *args: object) -> tuple[float, object]:
 
 def main() -> int:
     """Runs the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Times clustering against the published way.")
-    parser.add_argument("--vectors", type=int, default=4000, help=f"how many, a multiple of {WIDTH} (default: 4000)")
-    parser.add_argument("--no_baseline", action="store_true", help="ours alone, for its memory")
+    parser = argparse.ArgumentParser(description="Times clustering against the published method.")
+    parser.add_argument("--vectors", type=int, default=4000, help=f"number of vectors, a multiple of {WIDTH} (default: 4000)")
+    parser.add_argument("--no_baseline", action="store_true", help="do not run the published method, to measure the memory of ours alone")
     args = parser.parse_args()
     students, rest = divmod(args.vectors, WIDTH)
     if students < 2 or rest:
-        parser.error(f"argument --vectors: {args.vectors} is not a multiple of {WIDTH}, the neurons of a student, from {2 * WIDTH} on")
+        parser.error(
+            f"argument --vectors: {args.vectors} is not valid; valid: multiples of {WIDTH}, the neurons of a student, from {2 * WIDTH}"
+        )
 
     vectors, student = planted(students)
     print(f"{args.vectors} vectors of {DIMENSIONS} numbers, {students} students, {torch.get_num_threads()} threads")

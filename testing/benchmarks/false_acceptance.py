@@ -1,29 +1,29 @@
-"""Does the certificate ever accept a network that is wrong? Small trials in which something is wrong or hard, and the truth is known.
+"""Whether the certificate ever accepts a wrong network: small, difficult trials in which the true network is known.
 
 Command:  python -m testing.benchmarks.false_acceptance [--trials 200] [--first 0] [--jobs 2]
 Hardware: two CPU cores.
-Result:   none of 200 falsely accepted, 18 of the 22 that are right accepted; 5 minutes (n=1).
-Prints:   a line for each trial as it is finished, and a table by kind: trials, identified, accepted, falsely accepted. A trial is all in
-          its number: `--first 17 --trials 1` runs trial 17 again. The exit status is 1 if any network was falsely accepted, else 0.
+Result:   0 of 200 falsely accepted; 18 of 22 trials of the kind 'right' accepted; 5 minutes (n=1).
+Prints:   a line for each finished trial, and a table by kind: trials, identified, accepted, falsely accepted. The number of a trial
+          determines it: `--first 17 --trials 1` repeats trial 17. The exit status is 1 if any network was falsely accepted, else 0.
 
 Each trial draws a teacher of 2 to 5 inputs, 2 to 6 neurons a layer and 1 to 3 outputs, writes its answers to a file, and extracts from
-that file alone, so that the verdict is the certificate's. Then the teacher is brought out: a network is falsely accepted that is accepted
-but not identified, to 1e-6 and with its own activation function. The kinds take turns:
+that file alone, so that the verdict is the certificate's. The network is then compared with the teacher. It is falsely accepted if it is
+accepted but not identified: some weight differs by more than 1e-6, or the activation function differs. The kinds take turns:
 
 depth       the teacher has two hidden layers, the students have one
 activation  the students have another activation function
-kinks       relu for leaky_relu or the other way round, and students with three times the teacher's width: either is the other with
-            twice the neurons, exactly, so that a network that is not the teacher can give its answers to rounding
+kinks       relu students of a leaky_relu teacher, or the reverse, with three times the teacher's width. Each of the two functions is
+            exactly a sum of two of the other, so a network that is not the teacher can give the teacher's answers to rounding
 rounded     answers with 3, 6 or 9 decimals
 float32     answers in single precision
 narrow      students as wide as the teacher, or narrower
 few         up to three answers for each unknown
 noise       answers with Gaussian noise of 1e-13 to 1e-4 of their spread
-right       nothing is wrong: these show that it accepts at all
+right       nothing is wrong: these trials show that the certificate accepts right networks
 
-Some answers cannot tell what is asked here, and are not asked for. Every neuron has its middle among the queries, for one that none of
-them activates is none. And tanh never stands in for sigmoid, nor sigmoid for tanh, for these are one function up to weights: either
-network is right.
+Two cases are excluded, because answers do not determine the network in them. The kink or centre of every neuron lies among the queries: a
+neuron that no query activates affects no answer. The kind 'activation' never pairs tanh with sigmoid: they are the same function up to
+weights, so either network is right.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ KINDS = ["depth", "activation", "kinks", "rounded", "float32", "narrow", "few", 
 ACTIVATIONS = [name for name in symmetries if name != "identity"]
 SAME_CLASS = {"tanh", "sigmoid"}
 STUDENTS, QUERIES, SPREAD = 6, 1200, 2.0
-EITHER_SIDE = 0.1  # of the queries, at least, lie on either side of a neuron's middle
+EITHER_SIDE = 0.1  # the least share of the queries on either side of a neuron's kink or centre
 TRAINING = TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine", polish_optimizer="levenberg_marquardt", polish_steps="60it")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A teacher, what it was asked and is said to have answered, and the students that are to find it."""
+    """A teacher, the queries, the answers in the file, and the width and activation function of the students."""
 
     kind: str
     teacher: FullyConnected
@@ -90,7 +90,7 @@ def draw(number: int) -> Trial:
     teacher = draw_teacher(sizes, act_fun, queries, generator)
     if kind == "few":
         unknowns = sum(parameter.numel() for parameter in teacher.parameters())
-        queries = queries[: round(choice.uniform(1.2, 3.5) * unknowns / sizes[-1])]  # of which one in ten is held out
+        queries = queries[: round(choice.uniform(1.2, 3.5) * unknowns / sizes[-1])]  # one in ten of them is held out
     with torch.no_grad():
         answers = teacher(queries)
     width = 2 * sum(hidden)
@@ -111,7 +111,7 @@ def draw(number: int) -> Trial:
 
 
 def draw_teacher(sizes: list[int], act_fun: str, queries: torch.Tensor, generator: torch.Generator) -> FullyConnected:
-    """A random network, each neuron of which has queries on either side of its middle."""
+    """A random network whose neurons all have queries on either side of their kink or centre."""
     teacher = models.get(ModelHparams(f"mlp_{'_'.join(map(str, sizes))}", "kaiming_normal", "uniform", act_fun)).double()
     while True:
         for parameter in teacher.parameters():
@@ -123,13 +123,13 @@ def draw_teacher(sizes: list[int], act_fun: str, queries: torch.Tensor, generato
 
 
 def run(number: int) -> dict[str, object]:
-    """Runs a trial in one thread, and returns a line of the table."""
+    """Runs a trial in one thread; returns its row."""
     torch.set_num_threads(1)
     trial = draw(number)
     teacher = f"{'_'.join(map(str, trial.teacher.sizes))} {trial.teacher.act_fun}"
     row = {"trial": number, "kind": trial.kind, "teacher": teacher, "students": f"{trial.width} {trial.act_fun}"}
     row |= {"identified": False, "accepted": False}
-    with tempfile.TemporaryDirectory() as root, mock.patch.object(plotting, "draw"):  # pictures, for nobody to see
+    with tempfile.TemporaryDirectory() as root, mock.patch.object(plotting, "draw"):  # no pictures are needed
         os.environ.update(EC_ROOT=root, EC_DATASET_ROOT=root)
         path = os.path.join(root, "pairs.npz")
         np.savez(path, X=trial.queries.numpy(), y=trial.answers.numpy())
@@ -155,12 +155,12 @@ def run(number: int) -> dict[str, object]:
 
 
 def is_false(row: dict[str, object]) -> bool:
-    """Whether a network was accepted that is not the teacher."""
+    """Whether a network was accepted that is not the teacher's."""
     return bool(row["accepted"] and not row["identified"])
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
-    """Trials, and how many were identified, accepted and falsely accepted, by kind."""
+    """The numbers of trials, and of identified, accepted and falsely accepted networks, by kind."""
     lines = [["kind", "trials", "identified", "accepted", "falsely"]]
     for kind in [*KINDS, "all"]:
         cell = [row for row in rows if kind in (row["kind"], "all")]
@@ -186,9 +186,7 @@ def main() -> int:
     wrong = sum(map(is_false, rows))
     accepted = sum(row["accepted"] for row in rows if row["kind"] == "right")
     of = sum(row["kind"] == "right" for row in rows)
-    print(
-        f"{wrong} of {len(rows)} falsely accepted; {accepted} of {of} that are right accepted; {(time.monotonic() - started) / 60:.1f} min"
-    )
+    print(f"{wrong} of {len(rows)} falsely accepted; {accepted} of {of} right trials accepted; {(time.monotonic() - started) / 60:.1f} min")
     return 1 if wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""Identifying a digits teacher: the whole run of `python EC.py extract` against the published recipe with many times its time.
+"""Identification of a digits teacher: a whole `python EC.py extract` against the published recipe with many times its time.
 
 Command:   python -m testing.benchmarks.identify_digits [--act_fun relu,tanh,g] [--factor 20] [--seed 0]
 Hardware:  two CPU cores.
@@ -14,11 +14,11 @@ students to the report. Recipe: as many students of the same size, from the same
 batches of 512 in float32, the rate cut by sqrt(10) after 100 epochs without progress and then kept for 200; average linkage of canonical
 vectors, cut where the number of large clusters is largest; output weights by least squares; 5,000 epochs of Adam at 1e-4.
 
-Where the recipe leaves a choice, it gets the better one. Its students are our stack in our training loop. They may use three quarters
-of the time, or less if their schedule ends before; the rest is for fine-tuning, and the printed epochs tell whether it had all of its
-own. Neurons take the sign that they have along the leading direction of all of them, which a dead input cannot upset, and signs that
-clusters cannot tell (relu and its kin) come from our own solver. Errors are those of `extraction/evaluation.score`: of pairs matched one
-to one, so that a neuron found twice, which shares its outgoing weights with its twin, is wrong by what the twin has.
+Where the recipe leaves a choice, the better option is used. Its students are our stack in our training loop. They may use three quarters
+of the time, or less if their schedule ends earlier; the rest is for fine-tuning, and the printed epochs show whether fine-tuning completed
+its epochs. The sign of a neuron is that of its projection on the leading direction of all neurons, which is robust to dead inputs. Signs
+that clusters leave open (as of relu or gelu) come from our own solver. Errors are those of `extraction/evaluation.score`,
+which matches neurons one to one. A neuron that was recovered twice shares its outgoing weights with its twin, and this counts as an error.
 
 Axes: n neurons of N students, D inputs with the bias last, K recovered neurons.
 """
@@ -63,7 +63,7 @@ from training.plan import Plan
 from training.train import train
 
 TEACHER, STUDENTS = "digits_lenet_16", "students_digits_lenet"
-AT_LEAST = 100  # the ratio of errors that is to be shown
+AT_LEAST = 100  # the least ratio of errors that counts as a success
 ROUNDING = float(np.finfo(np.float64).eps)  # a smaller error counts as this
 
 BATCH_SIZE = 512
@@ -75,14 +75,14 @@ GAMMA, BETA = 0.7, 6.0
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run went.
+    """The result of a run.
 
     Attributes:
-        seconds: that it took.
-        hidden: the score of the hidden layer, None where no neuron was found.
-        error: the largest of a weight, relative to the largest of its layer; where no neuron was found, each weight is missed by all of it.
+        seconds: its duration.
+        hidden: the score of the hidden layer, None if no neuron was recovered.
+        error: the largest error of a weight, relative to the largest weight of its layer; 1 if no neuron was recovered.
         identified: the verdict.
-        epochs: of the recipe's students, and of its fine-tuning.
+        epochs: the epochs of the recipe's students, and of its fine-tuning.
     """
 
     seconds: float
@@ -93,12 +93,12 @@ class Outcome:
 
     @property
     def widths(self) -> str:
-        """Neurons recovered, the teacher's, and those that match."""
+        """The numbers of recovered neurons, of the teacher's neurons, and of matched neurons."""
         return f"{self.hidden.recovered_width}/{self.hidden.teacher_width}/{self.hidden.matched}" if self.hidden else "none"
 
     @property
     def cosine_distance(self) -> float:
-        """The largest of a pair of neurons."""
+        """The largest cosine distance of a matched pair of neurons."""
         return self.hidden.max_cosine_distance if self.hidden else math.nan
 
 
@@ -154,7 +154,7 @@ def collapse(vectors: np.ndarray, clusters: list[np.ndarray], student: np.ndarra
 
     Args:
         vectors: in canonical form, `[n, D]`.
-        student: whose each is, `[n]`.
+        student: the student of each vector, `[n]`.
         losses: of the students, `[N]`.
     """
     best = [members[losses[student[members]] == losses[student[members]].min()] for members in clusters]
@@ -162,11 +162,11 @@ def collapse(vectors: np.ndarray, clusters: list[np.ndarray], student: np.ndarra
 
 
 def read_off(students: Students, losses: list[float], desc: ExtractionDesc, queries: torch.Tensor, answers: torch.Tensor) -> FullyConnected:
-    """The network that the recipe takes the students for.
+    """The network that the recipe recovers from the students.
 
     Args:
         students: trained, with one hidden layer.
-        losses: theirs.
+        losses: the loss of each student.
         queries: `[Q, D - 1]`, in float64.
         answers: `[Q, O]`, likewise.
 
@@ -193,7 +193,7 @@ def deadline(moment: float) -> Plan:
 
 
 def run_recipe(desc: ExtractionDesc, teacher: FullyConnected, seed: int, seconds: float, location: str) -> Outcome:
-    """The published recipe, within some seconds."""
+    """Runs the published recipe with a limited time in seconds."""
     started = time.monotonic()
     loader = datasets.get(dataclasses.replace(desc.dataset_hparams, batch_size=BATCH_SIZE), seed=seed)
     queries, answers = loader.dataset.examples.double(), loader.dataset.labels
@@ -211,7 +211,7 @@ def run_recipe(desc: ExtractionDesc, teacher: FullyConnected, seed: int, seconds
 
 
 def run_ours(runner: ExtractionRunner) -> Outcome:
-    """The command `extract`, whose teacher is there."""
+    """Runs the command `extract` on a teacher that is already trained."""
     started = time.monotonic()
     try:
         runner.run()
@@ -223,7 +223,7 @@ def run_ours(runner: ExtractionRunner) -> Outcome:
 
 
 def compare(act_fun: str, factor: float, seed: int) -> tuple[Outcome, Outcome]:
-    """Our run on one teacher, and that of the recipe with `factor` times the time that ours took."""
+    """The outcomes of our run on one teacher, and of the recipe with `factor` times the time of our run."""
     job = JobArgs(global_seed=seed, quiet=True)
     desc = ExtractionDesc.default_for(STUDENTS)
     desc.model_hparams.act_fun = act_fun
@@ -240,7 +240,7 @@ def ratio(ours: Outcome, recipe: Outcome) -> float:
 
 
 def table(acts: list[str], factor: float, seed: int) -> Iterator[tuple[str, bool]]:
-    """The lines of the table as they come, each with whether it bears out what is to be shown."""
+    """The lines of the table, each when its runs are finished, and whether it meets the claim."""
     yield "widths: recovered/teacher/matched; error: the largest of a weight, relative to the largest of its layer", True
     yield _line("", ["ours", "", "", ""], ["recipe", "", "", "", ""], "ratio of"), True
     yield _line("act_fun", ["time", "widths", "verdict", "error"], ["time", "epochs", "widths", "cosine", "error"], "errors"), True
@@ -253,7 +253,7 @@ def table(acts: list[str], factor: float, seed: int) -> Iterator[tuple[str, bool
 
 
 def _line(act_fun: str, ours: list[str], recipe: list[str], errors: str) -> str:
-    """One line of the table, which has to be aligned before the next one is known."""
+    """One line of the table, aligned before the next one is known."""
     (line,) = tables.aligned([[act_fun, *ours, "|", *recipe, "|", errors]], "<>", (10, 8, 9, 14, 8, 1, 8, 12, 9, 8, 8, 1, 8))
     return line
 

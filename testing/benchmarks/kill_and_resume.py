@@ -1,16 +1,16 @@
-"""Runs that are killed at random and started again: do they end in the bits of the run that nobody disturbed?
+"""Whether runs that are killed at random and resumed end with the same bits as an undisturbed run.
 
 Command: python -m testing.benchmarks.kill_and_resume --kills 100
 Hardware: one CPU core, shared with other jobs; OMP_NUM_THREADS=1.
 Result: 100 kills (44 at a moment, 40 in a write, 16 in pruning), 100 resumed to the same bits; 9 minutes.
 
-Small runs of every command, with checkpoints within epochs every few hundredths of a second. Kills come in turn at a moment drawn from the
-time that the run takes; in the middle of a write that is drawn from all of its writes, with half of the file written, the whole of it, or,
-of checkpoints, between the moments when the old one loses and the new one takes its name, or just after that, before the progress of the
-run is written; and where there is pruning, at a line of Python drawn from those that it runs, masks' writing included. All are `kill -9`.
-The same command is then started again, and every file that it leaves is compared with those of the undisturbed run: weights, masks, logs,
-reports and records. Checkpoints, pictures, pages, when runs were started, and the seconds in reports are left out. No lock and no
-half-written file may be left.
+Small runs of every command write checkpoints within epochs every few hundredths of a second. All kills are `kill -9`, in three ways, which
+take turns. 'at a moment': at a random time of the run. 'in a write': in a random write, when half of the file or all of it is written; for
+checkpoints also between the renaming of the old file and that of the new one, or just after that, before the progress of the run is
+written. 'in pruning', for runs that prune: at a random line of Python that pruning or the writing of masks executes.
+The same command is then started again, and its files are compared with those of the undisturbed run: weights, masks, logs, reports and
+records. Not compared are checkpoints, pictures, pages, start times, and the seconds in reports. No lock and no half-written file may be
+left.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ EXTRACT = (
 LOTTERY = ("lottery", "--default_hparams=digits_lenet_8", "--training_steps=3ep", "--rewinding_steps=5it", "--global_seed=1", "--levels=2")
 STAGES = ("half", "whole", "between", "placed")
 MOMENT, WRITE, PRUNING = "at a moment", "in a write", "in pruning"
-TAKEN_FOR_OVER = 5  # kills in a row that came too late
+TAKEN_FOR_OVER = 5  # consecutive kills that come too late before the benchmark gives up
 
 
 @dataclass(frozen=True)
 class Run:
-    """A command, the one before it that it needs, and the ways to kill it, which take turns."""
+    """A command, the command that must run before it, and the ways to kill it, which take turns."""
 
     arguments: tuple[str, ...]
     before: tuple[str, ...] | None = None
@@ -67,11 +67,11 @@ class Reference:
 
     Attributes:
         run: the command.
-        start: the folder that it starts from.
-        contents: of the files that it leaves.
-        seconds: that it takes, at most.
-        writes: how many files it writes.
-        lines: of Python that its pruning runs.
+        start: the folder that the run starts from.
+        contents: the contents of its files at the end, by path.
+        seconds: an upper bound of its duration.
+        writes: the number of files that it writes.
+        lines: the number of lines of Python that its pruning executes.
     """
 
     run: Run
@@ -84,19 +84,19 @@ class Reference:
 
 @dataclass
 class Tally:
-    """What became of the killed runs of a command: how many were killed in each way, and what was amiss afterwards."""
+    """The killed runs of a command: how many were killed in each way, and what was wrong after they were resumed."""
 
     killed: Counter[str] = field(default_factory=Counter)
     amiss: list[str] = field(default_factory=list)
 
 
 def undisturbed(run: Run, folder: str) -> Reference:
-    """Runs a command to its end, from a folder that is kept as it is before."""
+    """Runs a command to its end, from a folder that stays unchanged."""
     start, root, writes, lines = (os.path.join(folder, name) for name in ("start", "root", "writes", "lines"))
     os.mkdir(start)
     if run.before:
         finish(start, run.before)
-    for _ in range(2):  # the first brings up what the machine does only once
+    for _ in range(2):  # the first run warms up the machine
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(start, root)
         begun = time.monotonic()
@@ -111,20 +111,20 @@ def undisturbed(run: Run, folder: str) -> Reference:
 
 
 def finish(root: str, arguments: tuple[str, ...], *interferences: Callable[[], None]) -> None:
-    """Runs a command to its end; a RuntimeError where that is not a good one."""
+    """Runs a command to its end; raises a RuntimeError if its exit status is not 0."""
     status, output = child.start(root, arguments, FREQUENT, *interferences).wait()
     if status:
         raise RuntimeError(f"it ended with {status}: {output[-500:]}")
 
 
 def kill(way: str, root: str, reference: Reference, draw: random.Random) -> bool:
-    """Starts a run and kills it at a place that is drawn; returns whether it came to that."""
+    """Starts a run and kills it at a random place; returns whether it was killed before its end."""
     arguments = reference.run.arguments
     if way == MOMENT:
         started, moment = child.start(root, arguments, FREQUENT), draw.uniform(0, reference.seconds)
         time.sleep(moment)
         killed = started.kill()
-        if not killed:  # others were at work on the machine when it was timed
+        if not killed:  # the machine was busier when the run was timed
             reference.seconds = moment
         return killed
     if way == WRITE:
@@ -136,7 +136,7 @@ def kill(way: str, root: str, reference: Reference, draw: random.Random) -> bool
 
 
 def resume(root: str, reference: Reference) -> str | None:
-    """Starts a killed run again; returns what is amiss in the end."""
+    """Resumes a killed run; returns what is wrong at the end, None if nothing is."""
     try:
         finish(root, reference.run.arguments)
     except RuntimeError as error:
@@ -144,11 +144,11 @@ def resume(root: str, reference: Reference) -> str | None:
     left = [path for path in child.files(root) if os.path.basename(path).startswith(".")]
     found = child.contents(root)
     other = sorted(path for path in found.keys() | reference.contents.keys() if found.get(path) != reference.contents.get(path))
-    return f"left behind: {left}" if left else f"other than undisturbed: {other}" if other else None
+    return f"left behind: {left}" if left else f"different from the undisturbed run: {other}" if other else None
 
 
 def disturb(reference: Reference, tally: Tally, draw: random.Random) -> None:
-    """Kills a run in the way whose turn it is, starts it again, and looks at it."""
+    """Kills a run in the way whose turn it is, resumes it, and records what is wrong."""
     way = reference.run.ways[tally.killed.total() % len(reference.run.ways)]
     for _ in range(TAKEN_FOR_OVER):
         with tempfile.TemporaryDirectory() as folder:
@@ -159,14 +159,14 @@ def disturb(reference: Reference, tally: Tally, draw: random.Random) -> None:
                 amiss = resume(root, reference)
                 tally.amiss += [f"killed {way}: {amiss}"] if amiss else []
                 return
-    raise RuntimeError("the run is over before it can be killed")
+    raise RuntimeError("the run ends before it can be killed")
 
 
 def main() -> int:
     """Runs the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Kills runs at random and compares what they come to with undisturbed ones.")
-    parser.add_argument("--kills", type=int, default=100, help="of all commands together (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of where runs are killed (default: 0)")
+    parser = argparse.ArgumentParser(description="Kills runs at random, resumes them, and compares them with undisturbed runs.")
+    parser.add_argument("--kills", type=int, default=100, help="number of kills of all commands together (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the places where runs are killed (default: 0)")
     args = parser.parse_args()
     draw, tallies, references = random.Random(args.seed), {name: Tally() for name in RUNS}, {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,12 @@
 """The command `runs` on 10,000 run folders: listed, filtered, sorted and compared.
 
 Command: python -m testing.benchmarks.runs_index
-Hardware: one of 2 CPU cores, with nothing else at work.
+Hardware: one of 2 CPU cores of an idle machine.
 Result: imports 0.20 s. With one seed a hash list 0.97 s, filter 0.63, sort 1.03, json 1.08, diff 0.46; with five list 0.60, filter 0.68,
 sort 0.58, json 0.55, diff 0.24 (shortest of 3); reading alone takes a third of a second.
 
-Imports are timed in a fresh process each, and must bring neither torch nor numpy. Beside the time of each question stands that of reading
-the same records and logs with nothing else, which is what the disk and the JSON parser take: the ratio says what `runs` adds.
+Imports are timed in new processes, and must import neither torch nor numpy. The processor time of each command is printed together with its
+ratio to the time of reading the same records and logs alone, which the disk and the JSON parser need. The ratio shows what `runs` adds.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ IMPORT = (
 
 
 def make(root: str, seeds: int) -> list[str]:
-    """Makes the runs, so many seeds an experiment; returns their folders."""
+    """Writes the runs, with this number of seeds per experiment; returns their folders."""
     descs = (run_folders.training(0.0001 * (1 + number), ("relu", "tanh")[number % 2]) for number in range(RUNS // seeds))
     return [run_folders.train_run(root, desc, seed, 0.5 + seed / 100) for desc in descs for seed in range(seeds)]
 
 
 def seconds(function: Callable[[], object]) -> tuple[float, float]:
-    """The shortest time of a few calls, on the clock and on the processor: others may be at work on it."""
+    """The shortest wall-clock time and the shortest processor time of a few calls; other processes may use the machine."""
     times = []
     for _ in range(REPEATS):
         begun = time.perf_counter(), time.process_time()
@@ -58,14 +58,14 @@ def seconds(function: Callable[[], object]) -> tuple[float, float]:
 
 
 def ask(*arguments: str) -> None:
-    """Asks `runs` a question, and passes over the answer."""
+    """Runs the command `runs` and discards its output."""
     with contextlib.redirect_stdout(io.StringIO()):
         status = EC.main(["runs", *arguments])
     assert status == 0, arguments
 
 
 def read_alone(folders: list[str]) -> None:
-    """Reads the names in all folders, the records and the logs."""
+    """Lists all folders, parses their records and reads their logs."""
     for folder in folders:
         os.listdir(folder)
         with open(paths.hparams_dict(folder), "rb") as record, open(paths.logger(folder), "rb") as log:
@@ -84,7 +84,7 @@ def main() -> int:
 
 
 def question(seeds: int) -> float:
-    """Asks all questions about runs of so many seeds a hash; returns the longest time on the clock."""
+    """Times all commands on experiments with this number of seeds; returns the longest wall-clock time."""
     with tempfile.TemporaryDirectory(dir=".") as root, mock.patch.dict(os.environ, EC_ROOT=root):
         begun = time.perf_counter()
         folders = make(root, seeds)
@@ -96,7 +96,7 @@ def question(seeds: int) -> float:
             clock, processor = seconds(lambda arguments=arguments: ask(*arguments))
             longest = max(longest, clock)
             print(
-                f"{name:9} {clock:.2f} s, {processor:.2f} s of the processor, {processor / baseline:.1f} times the reading alone",
+                f"{name:9} {clock:.2f} s, {processor:.2f} s of the processor, {processor / baseline:.1f} times the time of reading alone",
                 flush=True,
             )
     return longest

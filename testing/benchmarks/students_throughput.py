@@ -1,12 +1,12 @@
-"""An epoch of training students: ours against its largest matrix products alone, and against the published layout.
+"""An epoch of training students: this implementation against its largest matrix products alone, and the published layout.
 
 Command: python -m testing.benchmarks.students_throughput
 Hardware: 2 CPU cores.
-Result: with `--batches 40 --repeats 4`, 10 and 50 students 784-80-10 took 1.41 and 1.26 times as long as the products, which misses 1.3
-for ten (1.26 to 1.64 and 1.23 to 1.38 in other runs), and the published layout 1.59 and 1.68 times as long as they; 64-64-10 and 2-16-1
-were 4.4 and 4.3 times as fast as it is with its loader (n=1). Of ten students the forward and the backward pass take 1.26 times as long as
-the products. The rest is Adam, whose moments come from a cache that these have emptied: 0.4 ms a step by itself, 1 to 1.5 ms after them.
-Large pages do not change that.
+Result: with `--batches 40 --repeats 4`, 10 and 50 students 784-80-10 took 1.41 and 1.26 times as long as the products, which misses 1.3 for
+ten (1.26 to 1.64 and 1.23 to 1.38 in other runs), and the published layout 1.59 and 1.68 times as long as this implementation; 64-64-10 and
+2-16-1 were 4.4 and 4.3 times as fast as the published layout with its loader (n=1). Of ten students the forward and the backward pass take
+1.26 times as long as the products. The rest is Adam: the passes evict its moments from the cache, so that a step takes 1 to 1.5 ms after
+them, and 0.4 ms by itself. Large pages do not change that.
 
 Students of 784-80-10 are to take at most 1.3 times as long as the two products of their first layer alone (forward, and for the gradient of
 the weights, of all students at once), and the published layout at least 1.3 times as long as ours, both with queries in memory. There the
@@ -79,7 +79,7 @@ class PublishedStudents(nn.Module):
 
 
 def synchronised() -> float:
-    """The time in seconds, once the device has done what it was given."""
+    """The time in seconds, once the device has finished its work."""
     if get_platform().torch_device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -124,7 +124,7 @@ def in_memory(dataset: base.Dataset) -> Callable[[], Batches]:
 
 
 def one_by_one(dataset: base.Dataset) -> Callable[[], Batches]:
-    """Shuffled batches that torch's loader collates of single examples."""
+    """Shuffled batches that torch's loader collates from single examples."""
     examples = torch.utils.data.TensorDataset(dataset.examples.cpu(), dataset.labels.cpu())
     return lambda: torch.utils.data.DataLoader(examples, BATCH_SIZE, shuffle=True)
 
@@ -156,22 +156,22 @@ def timed(run: Callable[[], None]) -> float:
 
 
 def best(ours: Callable[[], float], others: dict[str, Callable[[], None]], repeats: int) -> tuple[float, dict[str, float]]:
-    """The fewest seconds of ours and of each of the others, which take turns."""
+    """The shortest time of `ours` and of each of the others in seconds; they take turns."""
     for run in others.values():
-        run()  # once without the clock, for what happens only once
+        run()  # an untimed run, to warm up
     rounds = [(ours(), *(timed(run) for run in others.values())) for _ in range(repeats)]
     fewest, *rest = (min(column) for column in zip(*rounds, strict=True))
     return fewest, dict(zip(others, rest, strict=True))
 
 
 def verdict(met: bool, words: str) -> bool:
-    """Prints whether a target is met."""
+    """Prints whether a target is met, and returns it."""
     print(f"    {'met' if met else 'MISSED'}: {words}", flush=True)
     return met
 
 
 def compare_large(case: Case, repeats: int) -> bool:
-    """Times students whose first layer is nearly all there is to compute."""
+    """Times students whose first layer takes nearly all of the arithmetic."""
     dataset = case.dataset()
     others = {"products": products_epoch(case, dataset), "layout": published_epoch(case, in_memory(dataset))}
     ours, seconds = best(our_epoch(case, dataset), others, repeats)
@@ -185,7 +185,7 @@ def compare_large(case: Case, repeats: int) -> bool:
 
 
 def compare_small(case: Case, repeats: int) -> bool:
-    """Times students that are small beside what surrounds them."""
+    """Times students whose arithmetic is small compared with the overhead of the loop."""
     dataset = case.dataset()
     ours, seconds = best(our_epoch(case, dataset), {"published": published_epoch(case, one_by_one(dataset))}, repeats)
     print(f"{case}\n    ours {ours:.3f} s, published layout with its loader {seconds['published']:.3f} s")

@@ -1,15 +1,15 @@
-"""Identifying 150 small synthetic teachers, with the same settings for all.
+"""Identification of 150 small synthetic teachers with the same hyperparameters.
 
 Command:  python -m testing.benchmarks.synthetic_teachers [--inputs 2,4,8,16,32] [--widths 2,4,8] [--seeds 0-9] [--jobs 2]
 Hardware: two CPU cores.
-Result:   150 of 150 identified, the largest weight error 6e-14, in 41 minutes on a machine that did other work beside (n=1).
-Prints:   a line for each teacher as it is finished, and a table of how many of each size were identified; all figures go to a CSV file.
+Result:   150 of 150 identified, the largest weight error 6e-14, in 41 minutes on a busy machine (n=1).
+Prints:   a line for each finished teacher, and a table of the number of identified teachers by size; all figures go to a CSV file.
           The exit status is 0 if nine in ten were identified, else 1. `--inputs 2 --widths 8 --seeds 3` runs one teacher alone.
 
 The teachers follow those of Martinelli et al. (2024): one hidden layer of g(x) = sigmoid(4x) + softplus(x), one output, input vectors of
-unit norm that are spread apart, biases within the data, output weights bounded away from zero. The students are half as wide again and
-many; Adam takes them near, Levenberg-Marquardt to the solution, until two have found it. More starts beat wider students here, and queries
-that reach beyond the kinks beat those that stay among them.
+unit norm that are spread apart, biases within the data, output weights bounded away from zero. There are many students, 1.5 times as wide.
+Adam takes them near the solution, and Levenberg-Marquardt to it, until two students are exact. More students work better here than wider
+ones, and queries that reach beyond the kinks work better than queries among the kinks.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def synthetic_teacher(inputs: int, width: int, seed: int) -> str:
 
 
 def spread_apart(vectors: torch.Tensor) -> torch.Tensor:
-    """Unit vectors `[K, D]` that have moved away from each other like charges on a sphere."""
+    """Unit vectors `[K, D]` after they repelled each other like charges on a sphere."""
     vectors = torch.nn.functional.normalize(vectors, dim=1)
     for _ in range(REPULSION_STEPS):
         apart = vectors[:, None] - vectors
@@ -73,7 +73,7 @@ def spread_apart(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def identify(size: tuple[int, int, int]) -> dict[str, object]:
-    """Makes the teacher of some inputs, width and seed in a folder of its own, recovers it, and returns a line of the table."""
+    """Makes the teacher of these inputs, width and seed in a folder of its own, and recovers it; returns its row."""
     inputs, width, seed = size
     row = {"inputs": inputs, "width": width, "seed": seed, "identified": False, "accepted": False}
     with tempfile.TemporaryDirectory() as root, mock.patch.dict(os.environ, EC_ROOT=root, EC_DATASET_ROOT=root):
@@ -127,7 +127,7 @@ def main() -> int:
     parser.add_argument("--widths", type=numbers, default=[2, 4, 8])
     parser.add_argument("--seeds", type=numbers, default=list(range(10)))
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
-    parser.add_argument("--csv", default="data/synthetic_teachers.csv", help="where the figures go")
+    parser.add_argument("--csv", default="data/synthetic_teachers.csv", help="file that the figures are written to")
     args = parser.parse_args()
     os.makedirs(os.path.dirname(os.path.abspath(args.csv)), exist_ok=True)
     started, rows = time.monotonic(), []

@@ -1,4 +1,4 @@
-"""An epoch of training, and the loader alone: ours against the published data path.
+"""An epoch of training, and the loader alone: this implementation against the published data path.
 
 Command: python -m testing.benchmarks.training_epoch
 Hardware: 2 CPU cores.
@@ -8,9 +8,9 @@ Result: MNIST 0.52 s against 17.6 s, 33.6 times as fast; CIFAR-10 0.31 s against
 *CIFAR-10*: one epoch of the loader of 50,000 images of 32x32 in three colours, with random crops and mirror images, and no network. The
 pixels are random.
 
-The published data path makes a PIL image of each example, transforms it on its own, turns it into a tensor, standardises it, and collates
-the default way; the network that it feeds is trained by a plain loop. It runs without worker processes, as published, and with them. Ours
-are `training.train` and the loaders of `datasets`; making their tensors, which happens once, is timed apart.
+The published data path makes a PIL image of each example, transforms each one separately, converts it to a tensor, standardises it, and
+uses the default collation; a plain loop trains the network. It runs without worker processes, as published, and with them. This
+implementation is `training.train` and the loaders of `datasets`; making their tensors, which happens once, is timed separately.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ BATCH_SIZE = 128
 
 
 def random_images(dataset: type[base.ImageDataset], count: int, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels and labels as `dataset.read` gives them."""
+    """Random pixels and labels in the format of `dataset.read`."""
     generator = torch.Generator().manual_seed(int(train))
     pixels = torch.randint(0, 256, (count, *dataset.image_shape), dtype=torch.uint8, generator=generator)
     return pixels, torch.randint(dataset.classes, (count,), generator=generator)
 
 
 def loaders(dataset: type[base.ImageDataset], desc: TrainingDesc, parts: dict[bool, tuple]) -> list[base.DataLoader]:
-    """Our loaders of some pixels and labels, of training and of test."""
+    """Loaders of this framework for given pixels and labels: training, then test."""
     of_parts = type(dataset.__name__, (dataset,), {"read": staticmethod(parts.__getitem__)})
     return [base.DataLoader(of_parts.create(desc.dataset_hparams, part, 0), BATCH_SIZE) for part in (True, False)]
 
@@ -109,7 +109,7 @@ def run_through(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
 
 
 def timed(function: Callable, *args: object, repeats: int = 1) -> tuple[float, object]:
-    """The median of some runs in seconds, and what the last of them returned."""
+    """The median time of some calls in seconds, and the result of the last call."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -119,7 +119,7 @@ def timed(function: Callable, *args: object, repeats: int = 1) -> tuple[float, o
 
 
 def report(title: str, making: float, ours: float, published: dict[int, float], target: int) -> bool:
-    """Prints the times of a comparison; returns whether ours is so many times as fast as the published path without workers."""
+    """Prints the times of a comparison; returns whether ours is at least `target` times as fast as the published path without workers."""
     print(f"{title}\n    ours                    {ours:7.3f} s   (and {making:.2f} s once, for the tensors)")
     for workers, seconds in published.items():
         print(f"    published, {workers} workers    {seconds:7.3f} s   {seconds / ours:5.1f} times as long")
