@@ -201,8 +201,8 @@ class TestMistypes(TestCase):
         (("lottery_branch",), LotteryBranchRunner.subcommands()),
         (("completion",), CompletionRunner.subcommands()),
         (("runs", "--format"), FORMATS),
-        (("runs", "--columns"), [*query.METRICS, *query.OWN]),
-        (("runs", "--sort"), [*query.METRICS, *query.OWN]),
+        (("runs", "--columns"), [*query.METRICS, *query.ATTRIBUTES]),
+        (("runs", "--sort"), [*query.METRICS, *query.ATTRIBUTES]),
         (("lottery_branch", "randomly_prune", *TRUNK, "--strategy"), ("layerwise", "global", "even", "identity")),
     )
 
@@ -213,7 +213,7 @@ class TestMistypes(TestCase):
         shorter = {value[:middle] + value[middle + 1 :], swapped, value[: max(4, middle)]} if len(value) > 4 else set()
         return {value.upper(), *shorter} - {value}
 
-    def refused(self, *arguments: str, valid: Iterable[str]) -> None:
+    def assert_suggests(self, *arguments: str, valid: Iterable[str]) -> None:
         status, out, err = self.command(*arguments)
         suggested = re.search(r"did you mean '([^']+)'", err)
         self.assertEqual((status, out, err.count("\n")), (2, "", 1), arguments)
@@ -224,7 +224,7 @@ class TestMistypes(TestCase):
         for before, valid in self.PLACES:
             for wrong in {wrong for value in valid for wrong in self.wrong(value)} - set(valid):
                 with self.subTest(before=before, wrong=wrong):
-                    self.refused(*before, wrong, valid=[*valid, *query.known_names(())] if before[:1] == ("runs",) else valid)
+                    self.assert_suggests(*before, wrong, valid=[*valid, *query.known_names(())] if before[:1] == ("runs",) else valid)
 
     def test_values_of_every_flag_with_a_closed_list_get_the_nearest(self):
         seen = set()
@@ -238,7 +238,7 @@ class TestMistypes(TestCase):
                 seen.add(action.dest)
                 for wrong in sorted({wrong for value in valid for wrong in self.wrong(value)} - set(valid)):
                     with self.subTest(command=command, flag=action.dest, wrong=wrong):
-                        self.refused(command, *arguments, f"--{action.dest}={wrong}", valid=valid)
+                        self.assert_suggests(command, *arguments, f"--{action.dest}={wrong}", valid=valid)
         self.assertLessEqual({"act_fun", "linkage", "boruta", "tracker", "tracker_mode", "platform", "pruning_strategy"}, seen)
 
     def test_flags_get_the_nearest(self):
@@ -249,7 +249,7 @@ class TestMistypes(TestCase):
                 for wrong in (flag.upper().replace("_", "-"), flag[:4] + flag[5:]):
                     if wrong not in flags and len(flag) > 6:
                         with self.subTest(command=command, wrong=wrong):
-                            self.refused(command, f"{wrong}=1", valid=flags)
+                            self.assert_suggests(command, f"{wrong}=1", valid=flags)
 
 
 class TestErrors(TestCase):

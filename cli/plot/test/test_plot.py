@@ -109,7 +109,7 @@ class TestCurves(PlotTestCase):
             (("--metric=test_acuracy",), ("--metric:", "did you mean 'test_accuracy'", "valid: test_accuracy, test_loss")),
             (("--x=lrr",), ("--x:", "'lrr'", "did you mean 'lr'")),
             (("--by=act",), ("--by:", "'act'")),
-            (("--x=weights_left",), ("--x:", "pruning experiments only")),
+            (("--x=weights_left",), ("--x:", "only levels of pruning experiments")),
             (("--x=weights_left", "--metric=test_loss"), ("--x:", "weights_left", "test_loss")),
             (("--format=gif",), ("--format:", "'gif'", "pdf, png")),
             (("--output=a.jpg",), ("--output:", "'jpg'", "pdf, png")),

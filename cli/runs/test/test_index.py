@@ -230,5 +230,5 @@ class TestRows(TestIndex):
             run_folders.train_run(self.root, run_folders.training(), seed, accuracy)
         (row,) = query.group(self.scan())
         self.assertAlmostEqual(row.value("test_accuracy"), 0.8)
-        self.assertAlmostEqual(row.spread("test_accuracy"), 0.1)
-        self.assertEqual((row.value("lr"), row.spread("lr")), (0.1, None))
+        self.assertAlmostEqual(row.deviation("test_accuracy"), 0.1)
+        self.assertEqual((row.value("lr"), row.deviation("lr")), (0.1, None))

@@ -138,7 +138,7 @@ class TestLooking(RunsTestCase):
     def test_the_empty_root_is_said_to_be_empty(self):
         with mock.patch.dict(os.environ, EC_ROOT=os.path.join(self.root, "absent")):
             self.assertIn("There are no runs under", self.ask())
-        self.assertIn("No run fits, of 3.", self.ask("--where=lr>5"))
+        self.assertIn("None of 3 runs fits.", self.ask("--where=lr>5"))
 
 
 class TestClearing(RunsTestCase):
@@ -208,7 +208,7 @@ class TestClearing(RunsTestCase):
 
     def test_a_teacher_that_is_asked_is_remarked_on(self):
         run_folders.extract_run(self.root, run_folders.extraction(self.desc.hashname))
-        self.assertRegex(self.ask("rm", self.desc.hashname), r"^Note: extract \w+/\w+ asks train_")
+        self.assertRegex(self.ask("rm", self.desc.hashname), r"^Note: extract \w+/\w+ has the teacher train_")
 
     def test_collecting_takes_checkpoints_of_finished_runs_and_what_is_worthless(self):
         old = write(os.path.join(self.root, f"train_{'f' * 32}", "seed_3", "main", "hparams_dict"), '{"cut')
@@ -237,7 +237,7 @@ class TestClearing(RunsTestCase):
     def test_a_list_of_the_trash_that_leads_elsewhere_is_not_followed(self):
         for path in ("../elsewhere", "/etc/passwd", ""):
             write(os.path.join(self.root, index.TRASH, "forged", trash.LIST), json.dumps({"command": "", "moved": [path]}))
-            self.assertEqual(trash.batches(self.root), [])
+            self.assertEqual(trash.batches(self.root), {})
 
     def test_somebody_at_a_terminal_is_asked(self):
         for answer, moved in (("\n", False), ("no\n", False), ("y\n", True)):
