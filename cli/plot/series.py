@@ -1,7 +1,7 @@
 """The data of a plot: for each group of runs, the values of a metric at every x value.
 
-An x value is an iteration or an epoch, with the values of the log; or it is the value of a hyperparameter, or the share of weights left at a
-level of a pruning experiment, with the last value of the metric. Missing values and values that are not finite are left out.
+An x value is an iteration or an epoch, with the values of the log; or it is the value of a hyperparameter, or the share of weights left at
+a level of a pruning experiment, with the last value of the metric. Missing values and values that are not finite are left out.
 """
 
 from __future__ import annotations

@@ -231,8 +231,9 @@ class TestMistypes(TestCase):
         for command, start in (("extract", ()), ("train", ()), ("lottery", ("--levels=1",))):
             model = "students_digits_lenet" if command == "extract" else "digits_lenet_16"
             arguments = [*start, f"--default_hparams={model}"]
-            for action in EC.COMMANDS.parser(command, arguments)._actions:
-                valid = [value for value in getattr(action, "values", ()) if value.isidentifier()]
+            parser = EC.COMMANDS.parser(command, arguments)
+            for action in parser._actions:
+                valid = [value for value in parser.choices_of.get(action.dest, ()) if value.isidentifier()]
                 if not valid or action.dest in seen:
                     continue
                 seen.add(action.dest)

@@ -107,7 +107,7 @@ class DurabilityTest(TestCase):
             shutil.rmtree(each) if each.is_dir() else each.unlink()
 
     def assert_survives_full_disk(self, arguments: tuple[str, ...], places: list[tuple[str, int]], ballast: str | None = None):
-        """Lets several starts fail at the n-th write of a path because the disk is full, and checks that the last start ends in the same bits."""
+        """Checks that starts fail at the n-th write of a path on a full disk, and that the last start ends in the same bits."""
         expected, before = self.undisturbed(arguments), Path(self.root, "before")
         error = "No space left on device" if ballast else "File too large"
         for part, number in places:
