@@ -53,7 +53,7 @@ class DurabilityTest(TestCase):
         (path,) = Path(self.sims).rglob("checkpoint.pth")
         return path
 
-    def test_of_eight_that_start_the_same_run_one_works_all_report_and_nothing_is_written_twice(self):
+    def test_eight_starts_of_a_run_write_each_file_once_and_all_report_the_result(self):
         log = os.path.join(self.root, "writes")
         for arguments, outcome in (
             (TRAIN[:-1], "^Finished: test loss"),

@@ -20,7 +20,7 @@ class TestQuery(TestCase):
     def seeds(self, where: str) -> list[int]:
         return sorted(run.seed for run in query.select(self.runs, where))
 
-    def test_expressions_mean_what_they_say(self):
+    def test_expressions_select_the_runs_that_satisfy_them(self):
         expected = {
             "lr<0.1": [0, 1, 4],
             "lr <= 1e-1 and act_fun=tanh": [1, 2],
@@ -48,7 +48,7 @@ class TestQuery(TestCase):
             with self.subTest(where=where):
                 self.assertEqual(self.seeds(where), seeds)
 
-    def test_students_have_another_rate(self):
+    def test_students_have_their_own_learning_rate(self):
         self.assertEqual(self.seeds("lr=0.02"), [4])
 
     def test_a_hash_equals_its_prefixes(self):
@@ -56,7 +56,7 @@ class TestQuery(TestCase):
         self.assertEqual(self.seeds(f"hash={digits[:8]}"), [2])
         self.assertEqual(self.seeds(f"hash!={digits}"), [0, 1, 3, 4])
 
-    def test_errors_are_one_line_that_says_what_is_wrong(self):
+    def test_errors_are_one_line_with_the_reason(self):
         errors = {
             "lrr<1": "'lrr' is no hyperparameter.*did you mean 'lr'",
             "test_acuracy>1": "did you mean 'test_accuracy'",
@@ -95,7 +95,7 @@ class TestQuery(TestCase):
         with self.assertRaisesRegex(ConfigError, "--sort: 'down' is not known"):
             query.sort_rows(rows, "lr:down", self.runs)
 
-    def test_what_differs_is_what_distinguishes(self):
+    def test_differing_hyperparameters_are_those_with_several_values(self):
         trained = [run for run in self.runs if run.kind == "train"]
         self.assertEqual(query.differing(trained), ["act_fun", "lr"])
         self.assertEqual(query.differing(trained[:1]), [])
