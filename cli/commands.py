@@ -58,6 +58,8 @@ class Commands:
             text = f"Where the command runs. Add --help to list the flags of a platform. (one of: {', '.join(valid)}; default: local)"
             parser.add_argument("--platform", default="local", metavar="STR", help=text)
             parser.choices_of["platform"] = valid
+        if issubclass(runner_class, CommandsRunner):
+            parser.choices_of["command"] = self.computing
         runner_class.add_args(parser)
         if runner_class.computes:
             platform.add_args(parser)
@@ -93,6 +95,8 @@ class Commands:
 
 class CommandsRunner(Runner):
     """The base of commands that run or describe other commands.
+
+    `add_args` finds the names of the commands that compute in `parser.choices_of["command"]`.
 
     Attributes:
         commands: the table of commands. `Commands.parse` sets it before the command runs.

@@ -1,4 +1,4 @@
-"""The command `plot`: pictures of any metric of any runs."""
+"""The command `plot`: draws metrics of runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_EXTRACTIONS = ("max_relative_error", "max_abs_error", "seconds")
 
 @dataclass
 class PlotArgs(Hparams):
-    """What is drawn, and where it goes."""
+    """Flags that select what is drawn, and the file."""
 
     metric: str | None = None
     x: str | None = None
@@ -38,16 +38,16 @@ class PlotArgs(Hparams):
     format: str | None = None
 
     _name = "Picture"
-    _description = "What is drawn. Runs that differ in their seed alone are one line: their mean, in a band of a standard deviation."
-    _metric = "Metrics joined by commas, such as test_accuracy,train_loss; a picture for each (chosen by the runs when left out)."
+    _description = "Runs that differ only in their seed are one line: their mean, in a band of one standard deviation."
+    _metric = "Metrics separated by commas, such as test_accuracy,train_loss; one panel for each (default: chosen by the runs)."
     _x = (
-        "Against what: iteration or epoch for curves; a hyperparameter for the last values; weights_left for the levels of a pruning "
-        "experiment, with its branches beside it (chosen by the runs when left out)."
+        "The x axis: iteration or epoch for curves; a hyperparameter for the last values; weights_left for the levels of a pruning "
+        "experiment and its branches (default: chosen by the runs)."
     )
-    _by = "The hyperparameters that make lines of their own, joined by commas; level as well (when left out, all that differ)."
-    _log = "Which axes are logarithmic, where mean and deviation are those of the logarithms (when left out, those on which it helps)."
-    _output = "The file, such as lr.png; two formats are two files (when left out, named after what is drawn, in the folder at hand)."
-    _format = "png, pdf or both, joined by a comma (when left out, that of --output, or png)."
+    _by = "Draw one line for each value of these hyperparameters, separated by commas; level is valid as well (default: all that differ)."
+    _log = "The logarithmic axes. Mean and deviation are those of the logarithms (default: axes with a wide range of values)."
+    _output = "The file, such as lr.png; each format is one file (default: named after the metrics, in the current folder)."
+    _format = "png, pdf or both, separated by a comma (default: the format of --output, or png)."
 
     def __post_init__(self):
         if self.log not in (None, *LOGS):
@@ -63,7 +63,7 @@ class PlotArgs(Hparams):
         return [form.strip() for form in self.format.split(",")] if self.format else [end.removeprefix(".") or "png"]
 
     def files(self, name: str) -> list[str]:
-        """The paths of the files, of a picture that is called by some name where no other is given."""
+        """The paths of the files; `name` is the name of the picture without --output."""
         stem, end = os.path.splitext(self.output or name)
         stem = stem if end.removeprefix(".") in FORMATS else stem + end
         return [os.path.abspath(f"{stem}.{form}") for form in self.formats]
@@ -71,7 +71,13 @@ class PlotArgs(Hparams):
 
 @dataclass
 class PlotRunner(Runner):
-    """One picture."""
+    """Draws one picture.
+
+    Attributes:
+        hashes: the hashes of runs; empty for all runs.
+        selection: the flags that select and sort runs.
+        options: the flags of the picture.
+    """
 
     hashes: Sequence[str]
     selection: SelectionArgs
@@ -81,7 +87,7 @@ class PlotRunner(Runner):
 
     @staticmethod
     def description() -> str:
-        return "Draw metrics of runs: curves, or last values against a hyperparameter or the weights left."
+        return "Draw metrics of runs: curves, or last values against a hyperparameter or the share of weights left."
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -109,7 +115,7 @@ class PlotRunner(Runner):
         """Draws the picture.
 
         Raises:
-            ConfigError: no run fits, or something is asked for that none of them has.
+            ConfigError: no run is selected, or none of the runs has a requested name.
         """
         from training.plotting import save
 
@@ -127,11 +133,11 @@ class PlotRunner(Runner):
                 save(made, path)
         else:
             draw.tickets(groups, files)
-        _remark(groups, [*by, x], left_out)
+        _print_notes(groups, [*by, x], left_out)
         print("\n".join(f"Picture: {path}" for path in files))
 
     def _selected(self, everything: Sequence[Run], names: Names) -> list[Run]:
-        """The runs that are to be drawn, of all that there are, whose hashes are `names`."""
+        """The runs to draw, among all runs. `names` are the hashes of all runs."""
         chosen = [run for text in dict.fromkeys(self.hashes) for run in names.find(text, whole=True)] if self.hashes else everything
         runs = [run for row in self.selection.select(chosen, each_seed=False) for run in row.runs if run.folders]
         if not runs:
@@ -139,7 +145,7 @@ class PlotRunner(Runner):
         return runs
 
     def _lines_and_axis(self, runs: Sequence[Run]) -> tuple[list[str], str]:
-        """The hyperparameters that make lines of their own, and what the axis shows."""
+        """The hyperparameters whose values are separate lines, and the name of the x axis."""
         differ = query.differing(runs)
         x = self.options.x or _axis_for(runs, differ)
         if x not in (ITERATION, EPOCH, WEIGHTS):
@@ -149,13 +155,13 @@ class PlotRunner(Runner):
         return [query.check_name(name.strip(), runs, "--by") for name in self.options.by.split(",")], x
 
     def _metrics(self, sources: Sequence[Source], x: str) -> list[str]:
-        """The metrics that are drawn; none stands for the picture of lottery tickets.
+        """The metrics to draw; an empty list selects the picture of lottery tickets.
 
         Raises:
-            ConfigError: there is no such metric.
+            ConfigError: no run has the metric, or no run has a log.
         """
         if not sources:
-            raise ConfigError("none of the runs that fit has a log that can be read; a run has one when it is finished")
+            raise ConfigError("none of the selected runs has a readable log; a run writes its log when it is finished")
         known = {name for source in sources for name in source.logger.names()}
         if x not in LOGGED:
             known |= {name for source in sources for name in source.run.metrics}
@@ -171,7 +177,7 @@ class PlotRunner(Runner):
 
 
 def _axis_for(runs: Sequence[Run], differ: Sequence[str]) -> str:
-    """What some runs are drawn against where nothing else is asked for."""
+    """The default x axis of some runs."""
     kinds = {run.kind for run in runs}
     if kinds <= {"lottery", "branch"}:
         return WEIGHTS
@@ -179,10 +185,10 @@ def _axis_for(runs: Sequence[Run], differ: Sequence[str]) -> str:
     return numeric[0] if kinds == {"extract"} and numeric else ITERATION
 
 
-def _remark(groups: Sequence[Group], told: Sequence[str], left_out: int) -> None:
-    """Says what the picture does not: what else differs within a line, and which runs are not in it."""
-    within = [name for group in groups for name in query.differing([source.run for source in group.sources]) if name not in told]
+def _print_notes(groups: Sequence[Group], shown: Sequence[str], left_out: int) -> None:
+    """Prints the hyperparameters that differ within a line, and the number of runs that are not drawn."""
+    within = [name for group in groups for name in query.differing([source.run for source in group.sources]) if name not in shown]
     if within:
-        print(f"Note: within a line there are runs that differ in {', '.join(dict.fromkeys(within))} (--by makes lines of them).")
+        print(f"Note: within a line there are runs that differ in {', '.join(dict.fromkeys(within))} (--by draws a line for each value).")
     if left_out:
-        print(f"Note: {left_out} of the runs have no log that can be read, as those have that are not finished, and are left out.")
+        print(f"Note: {left_out} of the runs have no readable log, because they are not finished, and are left out.")

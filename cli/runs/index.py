@@ -1,8 +1,8 @@
-"""What there is under the root: every run with its hyperparameters, its state and its final metrics, read and never written.
+"""The index of the results folder: every run with its hyperparameters, its state and its final metrics. Nothing is written.
 
-A folder may be anybody's and in any condition, so that nothing in it is trusted: what cannot be read is a state, and no error. Ten thousand
-folders are to take less than a second. So the few files that a listing needs are read in as few system calls as there can be, and metrics,
-dates and sizes only of runs that somebody asks them of.
+A folder may come from another program or be damaged, so that its contents are not trusted: a file that cannot be read is a state of the
+run, not an error. A listing of ten thousand folders takes less than a second: few files are read, in few system calls, and metrics, dates
+and sizes are read only for runs that need them.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from platforms.system import processes
 
 FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", "running", "interrupted", "failed", "damaged", "foreign"
 KINDS = ("train", "extract", "lottery", "branch", "other")
-TRASH = "trash"  # the folder under the root that `runs rm` moves to
-NO_RUNS = {TRASH, "slurm"}
+TRASH = "trash"  # the folder in the results folder that `runs rm` moves runs to
+OTHER_FOLDERS = {TRASH, "slurm"}  # folders of this framework that contain no runs
 EXPERIMENT = re.compile(r"(train|extract|lottery)_([0-9a-f]{32})")
 SEED = re.compile(r"(?:seed|replicate)_(-?\d+)")
 PART = re.compile(r"(clustering|lottery_branch_\w+)_([0-9a-f]{32})")
-TAIL = 2**14  # bytes of the end of a log that are read
-SILENT_SECONDS = 120.0  # after which the holder of a lock on another machine counts as dead, as far as a listing goes
+LOG_END_BYTES = 2**14  # the number of bytes that are read at the end of a log
+STALE_LOCK_SECONDS = 120.0  # the age at which a listing ignores the lock of a process on another machine
 
-Folder = tuple[str, frozenset[str]]  # a path, and the names in it
+Folder = tuple[str, frozenset[str]]  # a path, and the names of its files and folders
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of an experiment, or of a part of it that has hyperparameters of its own.
+    """One seed of an experiment, or of a clustering or branch of the experiment.
 
     Attributes:
-        kind: what made it, one of KINDS.
-        name: the folder of the experiment, below the root.
-        part: `clustering_<md5>` of an extraction, `lottery_branch_<name>_<md5>` of a branch, else empty.
-        seed: the number in the name of the seed's folder, -1 where it was drawn; None where there is no such folder.
+        kind: one of KINDS.
+        name: the name of the experiment's folder.
+        part: `clustering_<md5>` for a clustering, `lottery_branch_<name>_<md5>` for a branch, otherwise empty.
+        seed: the number in the name of the seed's folder, -1 for a drawn seed; None without such a folder.
         location: the folder of the seed.
-        folders: where the run keeps its files: one folder, or that of every level.
-        hparams: hyperparameters by the names of their flags.
-        foreign: whether it is no run of this framework's.
-        defect: why it is no whole run, where that is known without its metrics.
-        students: of a clustering, the folder of its students.
+        folders: the folders with the run's files: one folder, or one for each level.
+        hparams: the hyperparameters by the names of their flags.
+        foreign: whether another program has made the run.
+        defect: the reason why the run is damaged or foreign, as far as it is known without the metrics.
+        students: for a clustering, the folder of its students.
     """
 
     kind: str
@@ -74,27 +74,27 @@ class Run:
 
     @functools.cached_property
     def note(self) -> str:
-        """What there is to say of the state: who is at work, how far it has come, or what is wrong."""
+        """Details of the state: the process that works on the run, the progress of the run, or the defect."""
         state, note, _ = self._outcome
         return note if state != INTERRUPTED else note or _progress(self)
 
     @property
     def lock_folders(self) -> list[str]:
-        """The folders whose lock whoever works on the run holds, its own first."""
+        """The folders that a process locks while it works on the run. The run's own folders come first."""
         if self.kind == "lottery":
             return [self.location]
         return [folder for folder, _ in (*self.folders, *filter(None, [self.students]))]
 
     @functools.cached_property
     def date(self) -> str:
-        """When its result was written, as `2025-01-31 12:00:00` in local time."""
+        """The time at which the result was written, as `2025-01-31 12:00:00` in local time."""
         folder, names = self.folders[-1] if self.folders else (self.location, frozenset())
-        newest = _stamp(folder, next((name for name in _RESULTS if name in names), ""))
+        newest = _modification_time(folder, next((name for name in _RESULTS if name in names), ""))
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(newest))
 
     @functools.cached_property
     def size(self) -> int:
-        """The bytes of its files; those of a clustering's students and of the branches of a lottery ticket experiment count as well."""
+        """The number of bytes of the run's files, including a clustering's students and a lottery experiment's branches."""
         if self.kind in ("lottery", "other") or not self.folders:
             return size_of(self.location)
         own = sum(size_of(folder) for folder, _ in self.folders)
@@ -104,16 +104,16 @@ class Run:
 
     @functools.cached_property
     def _outcome(self) -> tuple[str, str, Mapping[str, float | bool]]:
-        """The state, what there is to say of it at once, and the metrics."""
+        """The state, the note (without the progress of an interrupted run), and the metrics."""
         try:
             is_finished, metrics, damage = *_METRICS[self.kind](self), self.defect
         except records.Damaged as error:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
             return FOREIGN, self.defect, metrics
-        who = self._holder(is_finished)
-        if who:
-            return RUNNING, who.display, metrics
+        process = self._process(is_finished)
+        if process:
+            return RUNNING, process.display, metrics
         if damage:
             return DAMAGED, damage, metrics
         if is_finished:
@@ -122,12 +122,12 @@ class Run:
         failure = next(filter(None, failures), None)
         return (FAILED, failure, metrics) if failure else (INTERRUPTED, "", metrics)
 
-    def _holder(self, is_finished: bool) -> processes.Process | None:
-        """The process that is at work on it; where a clustering is finished, work on its students is none on it."""
+    def _process(self, is_finished: bool) -> processes.Process | None:
+        """The process that works on the run. A process that works on the students does not work on a finished clustering."""
         if self.kind == "lottery":
-            return holder(self.location)
+            return lock_holder(self.location)
         folders = self.folders if is_finished or not self.students else (*self.folders, self.students)
-        return next(filter(None, (holder(folder) for folder, names in folders if _LOCK in names)), None)
+        return next(filter(None, (lock_holder(folder) for folder, names in folders if _LOCK in names)), None)
 
 
 _LOCK, _FAILURE, _LOGGER = (os.path.basename(path("")) for path in (paths.lock, paths.failure, paths.logger))
@@ -135,39 +135,36 @@ _REPORT = os.path.basename(paths.report(""))
 _SPARSITY, _BARRIER, _PROGRESS = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.progress))
 _CHECKPOINT, _PREVIOUS = (os.path.basename(path("")) for path in (paths.checkpoint, paths.previous_checkpoint))
 _PROVENANCE = os.path.basename(paths.provenance(""))
-_RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, records.RECORD)  # the first that there is tells the date of a run
+_RESULTS = (_REPORT, _BARRIER, _LOGGER, _CHECKPOINT, records.RECORD)  # the first of these files that exists dates a run
 
 
-def place_of(path: str) -> tuple[str, str, str]:
-    """Kind, name and part of the run whose results go to a folder, given below the root."""
+def identify(path: str) -> tuple[str, str, str]:
+    """The kind, name and part of the run in a folder, whose path is relative to the results folder."""
     name, *inner = path.split(os.sep)
     part = next(filter(PART.fullmatch, inner), "")
     return "branch" if part.startswith("lottery_branch_") else name.partition("_")[0], name, part
 
 
-# Finding runs.
-
-
 def scan(root: str, leave_out: Iterable[str] = ()) -> list[Run]:
-    """Every run under a root, sorted by name, part and seed.
+    """Every run in a results folder, sorted by name, part and seed.
 
     Args:
-        root: the folder of all results; none is empty.
-        leave_out: folders that hold no runs, such as those of the datasets.
+        root: the results folder; it may be absent.
+        leave_out: folders that contain no runs, such as the folders of the datasets.
     """
-    others = {os.path.abspath(path) for path in leave_out}
+    left_out = {os.path.abspath(path) for path in leave_out}
     runs: list[Run] = []
-    here = os.path.abspath(root)
-    with uncollected():
+    absolute = os.path.abspath(root)
+    with garbage_collection_paused():
         for name in sorted(_folders(root)):
-            if name not in NO_RUNS and not name.startswith(".") and f"{here}/{name}" not in others:
+            if name not in OTHER_FOLDERS and not name.startswith(".") and f"{absolute}/{name}" not in left_out:
                 runs += _experiment(root, name)
     return runs
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Leaves garbage alone for a while: to look for it among many records takes as long as to read them."""
+def garbage_collection_paused() -> Iterator[None]:
+    """Pauses garbage collection, which would take as long as reading the records."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -179,17 +176,17 @@ def uncollected() -> Iterator[None]:
 
 def _folders(path: str) -> list[str]:
     """The names of the folders in a folder."""
-    found = []
+    names = []
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):  # a link to itself
                 if entry.is_dir():
-                    found.append(entry.name)
-    return found
+                    names.append(entry.name)
+    return names
 
 
 def _names(path: str) -> frozenset[str]:
-    """The names in a folder; none where there is no folder that can be read."""
+    """The names of the files and folders in a folder; empty if the folder cannot be read."""
     try:
         return frozenset(os.listdir(path))
     except OSError:
@@ -197,9 +194,10 @@ def _names(path: str) -> frozenset[str]:
 
 
 def _experiment(root: str, name: str) -> Iterator[Run]:
+    """The runs in a folder of the results folder."""
     location, match = f"{root}/{name}", EXPERIMENT.fullmatch(name)
     if match is None:
-        yield Run("other", name, "", None, location, (), {}, foreign=True, defect="no name of a run")
+        yield Run("other", name, "", None, location, (), {}, foreign=True, defect="the folder is not named like a run")
         return
     seeds, known = [(SEED.fullmatch(folder), folder) for folder in sorted(_names(location))], {}
     if not any(seed for seed, _ in seeds):
@@ -211,14 +209,15 @@ def _experiment(root: str, name: str) -> Iterator[Run]:
 
 
 def _why_empty(location: str) -> str:
+    """The reason why an experiment has no seeds."""
     try:
-        return "it has no folder of a seed" if os.listdir(location) else "it is empty"
+        return "the folder has no folder of a seed" if os.listdir(location) else "the folder is empty"
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return f"the folder cannot be read ({error.strerror})"
 
 
 def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
-    """The run of one seed of `train` or `extract`, the latter once for each clustering; `known` is of the seeds before."""
+    """The runs of one seed of `train` or `extract`, one for each clustering. `known` are the hyperparameters of earlier seeds."""
     kind, main = name.partition("_")[0], f"{location}/main"
     files = _names(main)
     hparams, foreign, defect = records.hparams(main, files, known)
@@ -233,7 +232,7 @@ def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> I
 
 
 def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
-    """The run of one seed of `lottery`, and those of its branches."""
+    """The run of one seed of `lottery`, and the runs of its branches."""
     levels = sorted((int(level[6:]), level) for level in _names(location) if re.fullmatch(r"level_\d+", level))
     parts: dict[str, list[Folder]] = {}
     for _, level in levels:
@@ -242,7 +241,7 @@ def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> I
                 folder = os.path.join(location, level, part)
                 parts.setdefault(part, []).append((folder, _names(folder)))
     trunk = parts.pop("main", [])
-    hparams, foreign, defect = records.hparams(*trunk[0], known) if trunk else ({}, False, "it has no level")
+    hparams, foreign, defect = records.hparams(*trunk[0], known) if trunk else ({}, False, "the folder has no level")
     yield Run("lottery", name, "", seed, location, tuple(trunk), hparams, foreign, defect)
     for part, folders in parts.items():
         hparams, foreign, defect = records.hparams(*folders[0], {})
@@ -250,20 +249,20 @@ def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> I
         yield Run("branch", name, part, seed, location, tuple(folders), branch | hparams, foreign, defect)
 
 
-# Metrics: functions from a run to whether it is finished, and its metrics.
+# Functions that return whether a run is finished, and its metrics.
 
 
 def _logged(folder: str) -> dict[str, float]:
-    """The last value of each number in a log; read from its end until a name comes again, for then a round of evaluation has been seen.
+    """The last value of each scalar metric in a log. The log is read from its end until a name repeats, after one round of evaluation.
 
     Raises:
-        records.Damaged: a line is no record.
+        records.Damaged: a line is not a record.
     """
-    text = records.read(paths.logger(folder), TAIL, end=True).decode(errors="replace")
+    text = records.read(paths.logger(folder), LOG_END_BYTES, end=True).decode(errors="replace")
     if text and not text.endswith("\n"):
         raise records.Damaged("logger is cut short")
-    separator = "$" if "$" in text else ","  # the second is OpenLTH's
-    found: dict[str, float] = {}
+    separator = "$" if "$" in text else ","  # OpenLTH writes commas
+    metrics: dict[str, float] = {}
     seen: set[str] = set()
     for line in reversed(text.splitlines()):
         name, _, rest = line.partition(separator)
@@ -273,13 +272,14 @@ def _logged(folder: str) -> dict[str, float]:
         seen.add(name)
         if not value.startswith("["):
             try:
-                found[name] = float(value)
+                metrics[name] = float(value)
             except ValueError:
                 raise records.Damaged("logger has a line that is no record") from None
-    return found
+    return metrics
 
 
 def _is_trained(files: frozenset[str]) -> bool:
+    """Whether a folder with these files contains a trained network and its log."""
     return _LOGGER in files and paths.latest_model(files) is not None
 
 
@@ -303,24 +303,24 @@ def _extracting(run: Run) -> tuple[bool, dict[str, float | bool]]:
 
 
 def _levels(run: Run) -> tuple[bool, dict[str, float]]:
-    """The metrics of the last level that is done, with the level and the share of the weights that is left."""
+    """The metrics of the last finished level, with the level and the share of the weights that are left."""
     done = [(folder, files) for folder, files in run.folders if _is_trained(files) or _BARRIER in files]
     if not done:
         return False, {}
     folder, files = done[-1]
     level = int(os.path.basename(os.path.dirname(folder)).removeprefix("level_"))
-    found = {"level": level} | (_logged(folder) if _LOGGER in files else {})
+    metrics = {"level": level} | (_logged(folder) if _LOGGER in files else {})
     try:
         if _SPARSITY in files or _BARRIER in files:
             weights = records.read_json((paths.sparsity_report if _SPARSITY in files else paths.barrier)(folder))
-            found["weights_left"] = weights["unpruned"] / weights["total"]
-        if _BARRIER in files:
-            errors = weights["test"]
-            found["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
+            metrics["weights_left"] = weights["unpruned"] / weights["total"]
+            if _BARRIER in files:
+                errors = weights["test"]
+                metrics["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
-        raise records.Damaged(f"what is in {os.path.basename(folder)} of level {level} is not whole") from None
-    drawn = run.part or os.path.exists(paths.levels(run.location, level))
-    return len(done) == len(run.folders) and bool(drawn), found
+        raise records.Damaged(f"a file in {os.path.basename(folder)} of level {level} is incomplete") from None
+    has_picture = run.part or os.path.exists(paths.levels(run.location, level))
+    return len(done) == len(run.folders) and bool(has_picture), metrics
 
 
 def _nothing(run: Run) -> tuple[bool, dict[str, float]]:
@@ -330,31 +330,28 @@ def _nothing(run: Run) -> tuple[bool, dict[str, float]]:
 _METRICS = {"train": _training, "extract": _extracting, "lottery": _levels, "branch": _levels, "other": _nothing}
 
 
-# Who is at work, how far a run has come, when, and how large it is.
-
-
-def holder(folder: str) -> processes.Process | None:
-    """The living process that holds the lock of a folder; one on another machine lives for as long as it touches the lock."""
+def lock_holder(folder: str) -> processes.Process | None:
+    """The live process that holds the lock of a folder. A process on another machine is live while it updates the lock."""
     try:
-        found = processes.Process.from_json(records.read(paths.lock(folder), records.LONGEST_RECORD).decode(errors="replace"))
+        process = processes.Process.from_json(records.read(paths.lock(folder), records.LONGEST_RECORD).decode(errors="replace"))
     except records.Damaged:
         return None
-    alive = found.is_alive
+    alive = process.is_alive
     if alive is None:
-        alive = time.time() - _stamp(folder, os.path.basename(paths.lock(folder))) < SILENT_SECONDS
-    return found if alive else None
+        alive = time.time() - _modification_time(folder, os.path.basename(paths.lock(folder))) < STALE_LOCK_SECONDS
+    return process if alive else None
 
 
 def _failure(folder: str) -> str:
-    """Why the last start of a run failed; empty where that is not known."""
+    """The reason why the last start of a run failed; empty if it is not known."""
     try:
         return str(records.read_json(paths.failure(folder))["error"])
     except (records.Damaged, KeyError):
         return ""
 
 
-def _stamp(folder: str, name: str = "") -> float:
-    """When a file was written last, in seconds since 1970; 0 where there is none."""
+def _modification_time(folder: str, name: str = "") -> float:
+    """The time at which a file was last written, in seconds since 1970; 0 without such a file."""
     try:
         return os.stat(f"{folder}/{name}" if name else folder).st_mtime
     except OSError:
@@ -362,7 +359,7 @@ def _stamp(folder: str, name: str = "") -> float:
 
 
 def size_of(path: str) -> int:
-    """The bytes of a file, or of all files in a folder and below; links are not followed."""
+    """The number of bytes of a file, or of all files in a folder and its subfolders. Links are not followed."""
     try:
         with os.scandir(path) as entries:
             return sum(size_of(entry.path) if entry.is_dir(follow_symlinks=False) else _bytes(entry) for entry in entries)
@@ -380,19 +377,19 @@ def _bytes(entry: os.DirEntry) -> int:
 
 
 def _progress(run: Run) -> str:
-    """How far an interrupted run has come."""
-    if run.part.startswith("clustering_"):
+    """The progress of an interrupted run."""
+    if run.students is not None:
         return "students trained, no report yet" if _is_trained(run.students[1]) else _step(run.students, run.hparams)
     folder, files = run.folders[-1]
     if run.kind == "extract" and _is_trained(files):
         return "students trained, no report yet"
-    where = f"level {os.path.basename(os.path.dirname(folder)).removeprefix('level_')}" if run.kind in ("lottery", "branch") else ""
+    level = f"level {os.path.basename(os.path.dirname(folder)).removeprefix('level_')}" if run.kind in ("lottery", "branch") else ""
     step = "trained" if _is_trained(files) else _step((folder, files), run.hparams)
-    return f"{where}: {step}" if where else step
+    return f"{level}: {step}" if level else step
 
 
 def _step(folder: Folder, hparams: Mapping[str, object]) -> str:
-    """The iteration of the newest checkpoint, and the length of training; of runs of older versions the iteration is not known."""
+    """The iteration of the newest checkpoint and the length of training. The iteration is unknown for runs of older versions."""
     planned = hparams.get("training_steps", "?")
     location, names = folder
     if not names & {_CHECKPOINT, _PREVIOUS}:
@@ -404,10 +401,10 @@ def _step(folder: Folder, hparams: Mapping[str, object]) -> str:
     return f"an unknown step of {planned}"
 
 
-def command(run: Run) -> str | None:
-    """The command that made a run, from its record of provenance; None where there is none."""
+def recorded_command(run: Run) -> str | None:
+    """The command that made a run, from its provenance record; None without a record."""
     for folder in (folder for folder, names in run.folders if _PROVENANCE in names):
         with contextlib.suppress(records.Damaged):
-            found = records.read_json(os.path.join(folder, _PROVENANCE)).get("command")
-            return found and str(found)
+            command = records.read_json(os.path.join(folder, _PROVENANCE)).get("command")
+            return str(command) if command else None
     return None

@@ -1,8 +1,8 @@
-"""The language in which runs are selected: `lr<0.1 and (act_fun=tanh or not state=finished)`, parsed and never evaluated.
+"""The query language of `--where`, such as `lr<0.1 and (act_fun=tanh or not state=finished)`. Queries are parsed, not evaluated as code.
 
-A name is that of a hyperparameter's flag, of a metric, or one of OWN. `=` and `!=` compare numbers as numbers and all else as text; `<`,
-`<=`, `>` and `>=` compare numbers and dates; `~` looks for a piece of text. A hash equals every prefix of it, a date every beginning. Words
-with blanks or operators in them stand in quotes. What a run has not got fits no comparison but `!=`, and `=none`.
+A name is the name of a flag, the name of a metric, or a key of ATTRIBUTES. `=` and `!=` compare numbers as numbers and other values as
+text; `<`, `<=`, `>` and `>=` compare numbers and dates; `~` searches for a text. A hash or a date equals each of its prefixes. Values with
+spaces or operators stand in quotes. A missing value satisfies only `!=` and `=none`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foundations.errors import ConfigError, did_you_mean, unknown
 
 Predicate = Callable[[Run], bool]
 
-OWN: dict[str, Callable[[Run], object]] = {
+ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "kind": lambda run: run.kind,
     "hash": lambda run: run.name.partition("_")[2] or run.name,
     "part": lambda run: run.part,
@@ -34,7 +34,7 @@ OWN: dict[str, Callable[[Run], object]] = {
 }
 METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "max_relative_error", "max_abs_error")
 METRICS += ("level", "weights_left", "barrier", "seconds")
-CLOSED = {"kind": index.KINDS, "state": index.STATES}
+VALID_VALUES = {"kind": index.KINDS, "state": index.STATES}
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 WORDS = {"true": True, "false": False, "none": None}
 OPERATOR = re.compile(r"\s*(<=|>=|!=|==?|<|>|~)")
@@ -43,83 +43,88 @@ VALUE = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|((?:[^\s()"'=<>~!]|(?<=\w)\([^\
 
 
 def value(run: Run, name: str) -> object:
-    """What a run has by a name; None where it has nothing."""
-    if name in OWN:
-        return OWN[name](run)
+    """The attribute, hyperparameter or metric of a run with a name; None if the run has no such value."""
+    if name in ATTRIBUTES:
+        return ATTRIBUTES[name](run)
     return run.hparams[name] if name in run.hparams else run.metrics.get(name)
 
 
 def known_names(runs: Iterable[Run]) -> set[str]:
-    """Every name that means something: those that are always there, and those of the given runs."""
+    """Every valid name: the names that are always valid, and the names of the hyperparameters of some runs."""
     bundles = (name for bundle in records.BUNDLES.values() for name in (field.name for field in fields(bundle)))
-    return {*OWN, *METRICS, *bundles}.union(*{id(run.hparams): run.hparams for run in runs}.values())
+    return {*ATTRIBUTES, *METRICS, *bundles}.union(*{id(run.hparams): run.hparams for run in runs}.values())
 
 
 def check_name(name: str, runs: Sequence[Run], flag: str) -> str:
-    """A name that means something.
+    """The name, if it is valid.
+
+    Args:
+        name: of an attribute, a hyperparameter or a metric.
+        runs: the runs whose hyperparameters and metrics are valid.
+        flag: the flag that the error names.
 
     Raises:
-        ConfigError: it means nothing.
+        ConfigError: the name is not valid.
     """
-    if name in OWN or name in METRICS:
+    if name in ATTRIBUTES or name in METRICS:
         return name
     known = known_names(runs)
     if name not in known:
         known.update(metric for run in runs for metric in run.metrics)
     if name not in known:
         raise ConfigError(
-            f"{flag}: {name!r} is no hyperparameter or metric of any run{did_you_mean(name, known)}; runs show HASH lists some"
+            f"{flag}: {name!r} is no hyperparameter or metric of any run{did_you_mean(name, known)}; runs show HASH lists those of a run"
         )
     return name
 
 
 def parse(text: str, runs: Sequence[Run]) -> Predicate:
-    """The function that says whether a run fits.
+    """A function that returns whether a run satisfies an expression.
 
     Args:
         text: the expression.
-        runs: those that it may be about, whose names it may use.
+        runs: the runs whose hyperparameters and metrics the expression may use.
 
     Raises:
-        ConfigError: it is no expression, or a name in it means nothing.
+        ConfigError: the text is not an expression, or a name in it is not valid.
     """
-    return _Parser(text, runs).whole()
+    return _Parser(text, runs).parse()
 
 
 class _Parser:
-    """A parser by recursive descent; `rest` is where it has got to."""
+    """A recursive-descent parser. `position` is the position of the next unread character."""
 
     def __init__(self, text: str, runs: Sequence[Run]):
-        self.text, self.runs, self.place = text, runs, 0
+        self.text, self.runs, self.position = text, runs, 0
 
-    def whole(self) -> Predicate:
+    def parse(self) -> Predicate:
         try:
-            found = self._any()
+            predicate = self._disjunction()
         except RecursionError:
-            raise ConfigError("--where: it is nested too deeply") from None
-        if self.text[self.place :].strip():
+            raise ConfigError("--where: the expression is nested too deeply") from None
+        if self.text[self.position :].strip():
             raise self._error("`and`, `or` or the end")
-        return found
+        return predicate
 
-    def _any(self) -> Predicate:
-        choices = [self._all()]
-        while self._word("or"):
-            choices.append(self._all())
+    def _disjunction(self) -> Predicate:
+        choices = [self._conjunction()]
+        while self._keyword("or"):
+            choices.append(self._conjunction())
         return choices[0] if len(choices) == 1 else lambda run: any(fits(run) for fits in choices)
 
-    def _all(self) -> Predicate:
-        conditions = [self._one()]
-        while self._word("and"):
-            conditions.append(self._one())
+    def _conjunction(self) -> Predicate:
+        conditions = [self._condition()]
+        while self._keyword("and"):
+            conditions.append(self._condition())
         return conditions[0] if len(conditions) == 1 else lambda run: all(fits(run) for fits in conditions)
 
-    def _one(self) -> Predicate:
-        if self._word("not"):
-            fits = self._one()
+    def _condition(self) -> Predicate:
+        if self._keyword("not"):
+            fits = self._condition()
             return lambda run: not fits(run)
         if not self._match(re.compile(r"\s*\(")):
             return self._comparison()
-        inner = self._any()
+        inner = self._disjunction()
         if not self._match(re.compile(r"\s*\)")):
             raise self._error("`)`")
         return inner
@@ -132,48 +137,52 @@ class _Parser:
         sign = self._match(OPERATOR)
         if sign is None:
             raise self._error("one of = != < <= > >= ~")
-        found = self._match(VALUE)
-        if found is None:
+        match = self._match(VALUE)
+        if match is None:
             raise self._error("a value")
-        quoted = found[3] is None
-        return comparison(name, sign[1], next(group for group in found.groups() if group is not None), quoted)
+        quoted = match[3] is None
+        return comparison(name, sign[1], next(group for group in match.groups() if group is not None), quoted)
 
-    def _word(self, word: str) -> bool:
+    def _keyword(self, word: str) -> bool:
         return self._match(re.compile(rf"\s*{word}(?![\w.])(?!\s*[=<>~!])", re.IGNORECASE)) is not None
 
     def _match(self, pattern: re.Pattern) -> re.Match | None:
-        match = pattern.match(self.text, self.place)
+        match = pattern.match(self.text, self.position)
         if match:
-            self.place = match.end()
+            self.position = match.end()
         return match
 
     def _error(self, expected: str) -> ConfigError:
-        there = self.text[self.place :].strip()
-        return ConfigError(
-            f"--where: {expected} is expected {f'where {there!r} stands' if there else 'at the end'}, as in 'lr<0.1 and seed=3'"
-        )
+        rest = self.text[self.position :].strip()
+        return ConfigError(f"--where: {expected} is expected {f'before {rest!r}' if rest else 'at the end'}, as in 'lr<0.1 and seed=3'")
 
 
 def comparison(name: str, sign: str, text: str, quoted: bool = False) -> Predicate:
-    """The function that compares what a run has by a name with a value.
+    """A function that compares the value of a run with another value.
+
+    Args:
+        name: the name of the run's value.
+        sign: the operator.
+        text: the other value.
+        quoted: whether the other value is text even if it looks like a number or a constant.
 
     Raises:
-        ConfigError: the name has a closed list of values without it, or it has no order.
+        ConfigError: the name has a closed list of values that lacks the text, or the operator needs a number and the text is none.
     """
-    number = None if quoted else as_number(text)
+    number = None if quoted else to_number(text)
     if sign in ORDER:
         compare = ORDER[sign]
         if name == "date":
             return lambda run: compare(run.date[: len(text)], text)
         if number is None:
             raise ConfigError(f"--where: {name}{sign}{text}: {text!r} is no number; text is compared by = != ~")
-        return lambda run: (have := as_number(value(run, name))) is not None and compare(have, number)
+        return lambda run: (have := to_number(value(run, name))) is not None and compare(have, number)
     if sign == "~":
         return lambda run: text.lower() in str(value(run, name)).lower()
-    if name in CLOSED and text not in CLOSED[name]:
-        raise unknown(f"--where: {name}", text, CLOSED[name])
+    if name in VALID_VALUES and text not in VALID_VALUES[name]:
+        raise unknown(f"--where: {name}", text, VALID_VALUES[name])
     if name in ("hash", "date"):
-        equals = lambda run: OWN[name](run).startswith(text)  # noqa: E731
+        equals = lambda run: str(ATTRIBUTES[name](run)).startswith(text)  # noqa: E731
     else:
         wanted = WORDS.get(text.lower(), text) if not quoted else text
         equals = lambda run: _same(value(run, name), wanted, number)  # noqa: E731
@@ -186,8 +195,8 @@ def _same(have: object, wanted: object, number: float | None) -> bool:
     return have == number if isinstance(have, (int, float)) else str(have) == wanted
 
 
-def as_number(have: object) -> float | None:
-    """A number, or the number that a text says; None for what is none."""
+def to_number(have: object) -> float | None:
+    """A number, or the number in a text; None for another value."""
     if isinstance(have, (int, float)):
         return have
     try:
@@ -196,93 +205,99 @@ def as_number(have: object) -> float | None:
         return None
 
 
-# Rows: experiments over their seeds.
-
-
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone, or one of them."""
+    """A row of a listing: all seeds of an experiment, or one seed."""
 
     runs: tuple[Run, ...]
 
     def value(self, name: str) -> object:
-        """What the runs have by a name: the same value, of numbers that differ the mean, of other values the list of those there are."""
+        """The value of the runs with a name: the common value, the mean of different numbers, or the counts of other values.
+
+        Of different dates the value is the latest, and of different sizes the sum.
+        """
         if len(self.runs) == 1:
             return value(self.runs[0], name)
-        found = [have for have in self.values(name) if have is not None]
-        if not found:
+        values = [have for have in self.values(name) if have is not None]
+        if not values:
             return None
-        if all(have == found[0] for have in found):
-            return found[0]
+        if all(have == values[0] for have in values):
+            return values[0]
         if name == "date":
-            return max(found)
+            return max(run.date for run in self.runs)
         if name == "size":
-            return sum(found)
-        if all(isinstance(have, (int, float)) for have in found):
-            return mean_and_deviation(found)[0]
-        return ", ".join(f"{found.count(each)} {each}" for each in dict.fromkeys(map(str, found)))
+            return sum(run.size for run in self.runs)
+        numbers = [have for have in values if isinstance(have, (int, float))]
+        if len(numbers) == len(values):
+            return mean_and_deviation(numbers)[0]
+        return ", ".join(f"{values.count(each)} {each}" for each in dict.fromkeys(map(str, values)))
 
     def values(self, name: str) -> list[object]:
-        """What each run has by a name."""
+        """The value of each run with a name."""
         return [value(run, name) for run in self.runs]
 
-    def spread(self, name: str) -> float | None:
-        """The standard deviation of a metric over the seeds; None of fewer than two numbers."""
-        if len(self.runs) == 1 or name in OWN or name in self.runs[0].hparams:
+    def deviation(self, name: str) -> float | None:
+        """The standard deviation of a metric over the seeds; None for fewer than two numbers."""
+        if len(self.runs) == 1 or name in ATTRIBUTES or name in self.runs[0].hparams:
             return None
         numbers = [have for have in self.values(name) if isinstance(have, (int, float)) and not isinstance(have, bool)]
         return mean_and_deviation(numbers)[1] if len(numbers) > 1 else None
 
 
 def group(runs: Iterable[Run]) -> list[Row]:
-    """The runs by experiment, in the order in which experiments first come."""
-    found: dict[tuple[str, str], list[Run]] = {}
+    """One row for each experiment, in the order in which the experiments first occur."""
+    experiments: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        found.setdefault((run.name, run.part), []).append(run)
-    return [Row(tuple(each)) for each in found.values()]
+        experiments.setdefault((run.name, run.part), []).append(run)
+    return [Row(tuple(seeds)) for seeds in experiments.values()]
 
 
 def select(runs: Sequence[Run], where: str | None) -> list[Run]:
-    """The runs that fit an expression, all of them where there is none."""
+    """The runs that satisfy an expression; all runs without an expression."""
     return [*filter(parse(where, runs), runs)] if where else list(runs)
 
 
-def ordered(rows: Sequence[Row], by: str | None, runs: Sequence[Run]) -> list[Row]:
-    """Rows sorted by names joined by commas: rising, or falling with `-` before a name or `:desc` after it; those without a value last.
+def sort_rows(rows: Sequence[Row], by: str | None, runs: Sequence[Run]) -> list[Row]:
+    """Rows sorted by names that are separated by commas. Rows without a value come last.
+
+    Args:
+        rows: the rows.
+        by: the names; `-` before a name or `:desc` after it sorts in descending order.
+        runs: the runs whose hyperparameters and metrics are valid names.
 
     Raises:
-        ConfigError: a name means nothing.
+        ConfigError: a name or a direction is not valid.
     """
     rows = list(rows)
     for key in reversed(by.split(",") if by else []):
         plain, _, direction = key.strip().partition(":")
         if direction not in ("", "asc", "desc"):
             raise unknown("--sort", direction, ("asc", "desc"))
-        falling = direction == "desc" or plain.startswith("-")
+        descending = direction == "desc" or plain.startswith("-")
         name = check_name(plain.removeprefix("-"), runs, "--sort")
         keyed = [(row, row.value(name)) for row in rows]
-        there = [pair for pair in keyed if pair[1] is not None]
-        there.sort(key=lambda pair: rank(pair[1]), reverse=falling)
-        rows = [row for row, _ in there] + [row for row, have in keyed if have is None]
+        present = [pair for pair in keyed if pair[1] is not None]
+        present.sort(key=lambda pair: sort_key(pair[1]), reverse=descending)
+        rows = [row for row, _ in present] + [row for row, have in keyed if have is None]
     return rows
 
 
-def rank(have: object) -> tuple[bool, float, str]:
-    """A key by which numbers come in order, and texts after them; what is no number but `nan` comes last of the numbers."""
+def sort_key(have: object) -> tuple[bool, float, str]:
+    """A key that sorts numbers in increasing order, then `nan`, then texts."""
     if isinstance(have, (int, float)):
         return (False, math.inf if have != have else have, "")
     return (True, 0.0, str(have))
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The hyperparameters that are not the same in all runs which have them, in the order of their groups."""
+    """The hyperparameters whose values differ among the runs that have them, in the order of the hyperparameters."""
     first: dict[str, object] = {}
     bundles = {id(run.hparams): run.hparams for run in runs}.values()
-    found = {name for hparams in bundles for name, have in hparams.items() if first.setdefault(name, have) != have}
-    return [name for name in first if name in found]
+    different = {name for hparams in bundles for name, have in hparams.items() if first.setdefault(name, have) != have}
+    return [name for name in first if name in different]
 
 
-def apart(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """The hyperparameters that name runs and in which two of them differ; what one has not got differs from what the other has."""
+def name_differences(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """The hyperparameters that differ between two runs and that are part of the name of a run. A missing value differs from any value."""
     ignored = records.unhashed()
     return [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name) and name not in ignored]

@@ -1,4 +1,4 @@
-"""What is written down in the folders of runs: hyperparameters, in whatever condition their records are."""
+"""The records in the folders of runs: reads hyperparameters, also from damaged records and from records of other programs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
 
 BUNDLES = {"dataset": DatasetHparams, "model": ModelHparams, "training": TrainingHparams, "extraction": ExtractionHparams}
-LONGEST_RECORD = 2**20  # bytes that are no sign of damage
-PIECE = 2**13  # bytes; most files are shorter, and room for more takes time to make
+LONGEST_RECORD = 2**20  # bytes; a longer record is damaged
+PIECE = 2**13  # bytes of the first read; most files are shorter, and a larger buffer takes time to allocate
 RECORD, LOG = (os.path.basename(path("")) for path in (paths.hparams_dict, paths.hparams_log))
 _DECODER = json.JSONDecoder()
 
 
 class Damaged(Exception):
-    """A file is there and not whole; the text says which and why."""
+    """A file exists but is incomplete or unreadable. The message names the file and the reason."""
 
 
 def read(path: str, longest: int, end: bool = False) -> bytes:
-    """The bytes of a file, or where it is longer and that will do, the lines at its end; what is a pipe is not waited for.
+    """The bytes of a file. A pipe does not block.
+
+    Args:
+        path: the file.
+        longest: the largest number of bytes.
+        end: whether a longer file is read from its end, beginning with a whole line; if not, a longer file is an error.
 
     Raises:
-        Damaged: it cannot be read, or is longer.
+        Damaged: the file cannot be read, or is too long.
     """
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -52,10 +57,10 @@ def read(path: str, longest: int, end: bool = False) -> bytes:
 
 
 def read_json(path: str) -> dict:
-    """What a file of JSON holds.
+    """The object in a JSON file.
 
     Raises:
-        Damaged: it does not hold a whole object.
+        Damaged: the file does not contain a complete object.
     """
     try:
         content = _DECODER.decode(read(path, LONGEST_RECORD).decode())
@@ -67,9 +72,10 @@ def read_json(path: str) -> dict:
 
 
 def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tuple[dict[str, object], bool, str]:
-    """The hyperparameters of a run folder, whether it is foreign, and what is wrong with it.
+    """The hyperparameters of a run folder, whether another program has made the folder, and its defect.
 
-    Seeds of an experiment have them in common: of those but the first it is only looked at whether the record ends as it should.
+    All seeds of an experiment have the same hyperparameters: `known` stores those of the first seed, and of the records of other seeds only
+    the end is checked.
     """
     if RECORD in files:
         try:
@@ -85,12 +91,12 @@ def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tup
             groups = parse_display_text(read(os.path.join(folder, LOG), LONGEST_RECORD).decode(errors="replace"))
         except Damaged as error:
             return {}, True, str(error)
-        return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework's"
-    return known, False, "it has no hparams_dict" if files else "it is empty or cannot be read"
+        return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework"
+    return known, False, "the folder has no hparams_dict" if files else "the folder is empty or cannot be read"
 
 
 def is_torch_file(path: str) -> bool:
-    """Whether a file begins as torch's do; the records of the published Expand-and-Cluster code are such files."""
+    """Whether a file begins like a file of torch. The records of the published Expand-and-Cluster code are such files."""
     try:
         return read(path, os.stat(path).st_size)[:2] in (b"PK", b"\x80\x02")
     except (OSError, Damaged):
@@ -98,7 +104,7 @@ def is_torch_file(path: str) -> bool:
 
 
 def extraction(folder: str) -> tuple[dict[str, object], str]:
-    """The hyperparameters of a clustering, and what is wrong with their record."""
+    """The hyperparameters of a clustering, and the defect of their record."""
     try:
         return flatten({"extraction_hparams": read_json(paths.hparams_dict(folder, "extraction_"))}), ""
     except Damaged as error:
@@ -107,27 +113,28 @@ def extraction(folder: str) -> tuple[dict[str, object], str]:
 
 @functools.cache
 def defaults(bundle: str) -> dict[str, object]:
-    """The defaults of the hyperparameters that need not be in an older record."""
+    """The defaults of the hyperparameters of a bundle, which an older record may lack."""
     return {field.name: field.default for field in fields(BUNDLES[bundle]) if field.default is not MISSING}
 
 
 def flatten(record: Mapping[str, object]) -> dict[str, object]:
-    """The hyperparameters of a record by the names of their flags, those that it does not know of with their defaults.
+    """The hyperparameters of a record by the names of their flags. Hyperparameters that the record lacks have their defaults.
 
-    A bundle `dataset_hparams` gives `batch_size`, `pretrain_dataset_hparams` gives `pretrain_batch_size`, and a bundle among the arguments
-    of a branch is prefixed with the argument's name. A branch's `seed` is `branch_seed`, for a run has a seed as well.
+    A bundle `dataset_hparams` contains `batch_size`, and `pretrain_dataset_hparams` contains `pretrain_batch_size`. The fields of a bundle
+    among the arguments of a branch have the argument's name as a prefix. The `seed` of a branch becomes `branch_seed`, because a run has a
+    seed as well.
     """
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for name, values in record.items():
         if not isinstance(values, dict):
             continue
         if name in _COMPLETE and len(values) == _COMPLETE[name]:
-            found.update(values)
+            flat.update(values)
         elif name.endswith("_hparams"):
             prefix, _, bundle = name.removesuffix("_hparams").rpartition("_")
             known = {**values, **_missing(defaults(bundle), values)} if bundle in BUNDLES else values
-            found.update(_prefixed(known, f"{prefix}_" if prefix else ""))
-    return found
+            flat.update(_prefixed(known, f"{prefix}_" if prefix else ""))
+    return flat
 
 
 _COMPLETE = {f"{name}_hparams": len(fields(bundle)) for name, bundle in BUNDLES.items()}
@@ -138,27 +145,27 @@ def _missing(known: Mapping[str, object], values: Mapping[str, object]) -> dict[
 
 
 def _prefixed(values: Mapping[str, object], prefix: str) -> dict[str, object]:
-    """Hyperparameters under the names of their flags, those of nested bundles one by one."""
-    found: dict[str, object] = {}
+    """The hyperparameters of a bundle and of its nested bundles, by the names of their flags."""
+    flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= _prefixed(value, f"{prefix}{name}_")
+            flat |= _prefixed(value, f"{prefix}{name}_")
         else:
-            found["branch_seed" if prefix + name == "seed" else prefix + name] = value
-    return found
+            flat["branch_seed" if prefix + name == "seed" else prefix + name] = value
+    return flat
 
 
 def unhashed() -> set[str]:
-    """The hyperparameters that do not name a run."""
+    """The hyperparameters that are not part of the name of a run."""
     bundles = (field for bundle in BUNDLES.values() for field in fields(bundle))
     return {field.name for field in bundles if not field.metadata.get("hashed", True)}
 
 
 def _value(text: str) -> object:
-    """A value that OpenLTH has shown as text."""
-    words = {"True": True, "False": False, "None": None}
-    if text in words:
-        return words[text]
+    """The value that a log of OpenLTH shows as text."""
+    constants = {"True": True, "False": False, "None": None}
+    if text in constants:
+        return constants[text]
     with contextlib.suppress(ValueError):
         return float(text) if "." in text or "e" in text else int(text)
     return text

@@ -1,4 +1,4 @@
-"""The command `runs`: what there is under the root, and taking out of the way what is needed no more."""
+"""The command `runs`: lists, finds and compares runs, and moves runs and unneeded files to the trash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from foundations.hparams import Hparams
 from platforms.platform import get_platform
 
 NEAREST_SHOWN, FIELDS_SHOWN = 3, 12
-LIST = "list"  # what is done where no action is named
+LIST = "list"  # the default action
 TRAIN, TRAINED = "train --default_hparams=digits_lenet_16", "1f9aac2d"  # a command, and the hash of its run
 EXAMPLES = {
     LIST: (TRAIN, 'runs --where "lr<0.2 and act_fun=relu" --sort test_accuracy:desc'),
@@ -39,46 +39,48 @@ EXAMPLES = {
 
 @dataclass
 class SelectionArgs(Hparams):
-    """Which runs, in which order."""
+    """Flags that select and sort runs."""
 
     where: str | None = None
     sort: str | None = None
     limit: int = 0
 
     _name = "Selection"
-    _description = f"Which runs, by the names of hyperparameters, metrics, and {', '.join(query.OWN)}."
-    _where = "Only runs that fit, such as 'lr<0.1 and (act_fun=tanh or not state=finished)'. Operators: = != < <= > >= ~ (contains)."
-    _sort = "By what to sort, such as test_accuracy:desc,lr. Runs without it come last."
-    _limit = "Show so many rows (all when 0)."
+    _description = f"Selects runs by the names of hyperparameters, metrics, and {', '.join(query.ATTRIBUTES)}."
+    _where = (
+        "Select runs by a condition, such as 'lr<0.1 and (act_fun=tanh or not state=finished)'. Operators: = != < <= > >= ~ (contains)."
+    )
+    _sort = "Sort rows by these names, such as test_accuracy:desc,lr. Runs without a value come last."
+    _limit = "The largest number of rows (0: all)."
 
     def __post_init__(self):
         self.require("limit", self.limit >= 0, "0 or more")
 
     def select(self, runs: Sequence[Run], each_seed: bool = False) -> list[Row]:
-        """The rows of the runs that fit, one for each experiment or for each seed.
+        """The rows of the selected runs, one for each experiment or for each seed.
 
         Raises:
-            ConfigError: a name in the expression, or the expression itself, means nothing.
+            ConfigError: the condition, or a name in it, is not valid.
         """
-        fitting = query.select(runs, self.where)
-        rows = [Row((run,)) for run in fitting] if each_seed else query.group(fitting)
-        rows = query.ordered(rows, self.sort, runs)
+        selected = query.select(runs, self.where)
+        rows = [Row((run,)) for run in selected] if each_seed else query.group(selected)
+        rows = query.sort_rows(rows, self.sort, runs)
         return rows[: self.limit] if self.limit else rows
 
 
 @dataclass
 class ListingArgs(Hparams):
-    """How rows are shown."""
+    """Flags that format a listing."""
 
     columns: str | None = None
     format: str = "table"
     each_seed: bool = False
 
     _name = "Listing"
-    _description = "How the runs are shown. Accuracies and losses are mean and standard deviation over the seeds."
-    _columns = "What to show of each, by the names of --where and joined by commas (left out: what tells runs apart and came of them)."
-    _format = "The form of the list."
-    _each_seed = "A row for each seed rather than for each experiment."
+    _description = "The format of the list. Accuracies and losses are means and standard deviations over the seeds."
+    _columns = "The columns, by the names of --where, separated by commas (default: hyperparameters that differ, and the main metrics)."
+    _format = "The format of the list."
+    _each_seed = "Show one row for each seed instead of one for each experiment."
 
     def __post_init__(self):
         if self.format not in table.FORMATS:
@@ -86,9 +88,9 @@ class ListingArgs(Hparams):
 
 
 def existing() -> list[Run]:
-    """Every run under the root of the platform."""
-    here = get_platform()
-    return index.scan(here.root, [here.dataset_root, here.imagenet_root, here.boruta_root])
+    """Every run in the results folder of the platform."""
+    platform = get_platform()
+    return index.scan(platform.root, [platform.dataset_root, platform.imagenet_root, platform.boruta_root])
 
 
 Action = Callable[["RunsRunner"], None]
@@ -96,7 +98,12 @@ Action = Callable[["RunsRunner"], None]
 
 @dataclass
 class RunsRunner(CommandsRunner):
-    """One question about the runs, or one removal."""
+    """One action on the runs.
+
+    Attributes:
+        action: a key of ACTIONS.
+        args: the parsed flags of the action.
+    """
 
     computes = False
 
@@ -105,7 +112,7 @@ class RunsRunner(CommandsRunner):
 
     @staticmethod
     def description() -> str:
-        return f"List, find and compare runs, and clear up: {', '.join(ACTIONS)}."
+        return f"List, find, compare and remove runs: {', '.join(ACTIONS)}."
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -117,6 +124,11 @@ class RunsRunner(CommandsRunner):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
+        """Adds the flags of the action that the first argument names.
+
+        Raises:
+            ConfigError: the action does not exist.
+        """
         first = next(iter(parser.arguments), "-")
         action = LIST if first.startswith("-") else first
         if action not in ACTIONS:
@@ -126,7 +138,7 @@ class RunsRunner(CommandsRunner):
             parser.description, parser.examples = _help(action), EXAMPLES[action]
         else:
             others = "".join(f"\n  {name:<10}{_help(name)}" for name in ACTIONS)
-            parser.epilog = f"actions (EC.py runs ACTION --help tells more):{others}"
+            parser.epilog = f"actions (EC.py runs ACTION --help shows their flags):{others}"
             parser.set_defaults(action=action)
         _add_own_args(parser, action)
 
@@ -140,53 +152,54 @@ class RunsRunner(CommandsRunner):
         return get_platform().root
 
     def run(self) -> None:
+        """Runs the action."""
         try:
-            with index.uncollected():
+            with index.garbage_collection_paused():
                 ACTIONS[self.action](self)
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever reads has seen enough
+        except BrokenPipeError:  # the reader of the output, such as `head`, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @functools.cached_property
     def runs(self) -> list[Run]:
-        """Every run under the root."""
+        """Every run in the results folder."""
         return existing()
 
     @functools.cached_property
     def names(self) -> Names:
-        """Their hashes."""
+        """The short hashes of all runs."""
         return Names(self.runs)
 
     def relative(self, path: str) -> str:
-        """A path below the root."""
+        """A path relative to the results folder."""
         return os.path.relpath(path, get_platform().root)
 
 
 def _help(action: str) -> str:
-    return inspect.getdoc(ACTIONS[action]).splitlines()[0]
+    """The help of an action: the first line of its docstring."""
+    return (inspect.getdoc(ACTIONS[action]) or "").partition("\n")[0]
 
 
 def _add_own_args(parser: ArgumentParser, action: str) -> None:
+    """Adds the flags of an action to the parser."""
     if action == LIST:
         SelectionArgs.add_args(parser)
         ListingArgs.add_args(parser, choices={"format": table.FORMATS})
-    hashes = {"show": 1, "diff": 2, "rm": "+"}
+    hashes: dict[str, int | str] = {"show": 1, "diff": 2, "rm": "+"}
     if action in hashes:
-        text = "A hash, or a unique prefix of one, with or without the kind in front; after a slash that of a clustering or branch."
+        text = "A hash or a unique prefix of a hash, with or without the kind, such as 1f9aac, train_1f9aac or, for a part, 1f9aac/7b9979."
         parser.add_argument("hashes", metavar="HASH", nargs=hashes[action], help=text)
     if action == "why":
-        parser.add_argument("command", metavar="COMMAND", help="A command that trains: train, extract, lottery or lottery_branch.")
+        text = f"A command that trains, one of: {', '.join(parser.choices_of['command'])}."
+        parser.add_argument("command", metavar="COMMAND", help=text)
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="Its arguments.").required = False
     if action == "gc":
-        text = "Also the checkpoints of what is finished, which --further_training alone would need."
+        text = "Also move the checkpoints of finished runs, which only --further_training needs."
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)
     if action == "restore":
-        parser.add_argument("batch", metavar="BATCH", nargs="?", help="Which share of the trash; without it, what there is is listed.")
+        parser.add_argument("batch", metavar="BATCH", nargs="?", help="The batch to move back (all batches are listed when left out).")
     if action in ("rm", "gc"):
-        parser.add_argument("--yes", action="store_true", help="Move without asking. Without it and without a terminal, only list.")
-
-
-# Looking.
+        parser.add_argument("--yes", action="store_true", help="Move without asking. Without --yes and without a terminal, only list.")
 
 
 def _list(runner: RunsRunner) -> None:
@@ -198,7 +211,7 @@ def _list(runner: RunsRunner) -> None:
     if rows or listing.format != "table":
         print(table.render(rows, shown, listing.format, runner.names))
     else:
-        print(f"No run fits, of {len(runner.runs):,}." if runner.runs else f"There are no runs under {get_platform().root}.")
+        print(f"None of {len(runner.runs):,} runs fits." if runner.runs else f"There are no runs under {get_platform().root}.")
 
 
 def _show(runner: RunsRunner) -> None:
@@ -213,13 +226,13 @@ def _show(runner: RunsRunner) -> None:
         print("\n".join(f"    {metric:<24}{table.cell(row, metric, names)}" for metric in metrics))
     _show_hparams(runs[0], names)
     _show_files(runs)
-    repeat = next(filter(None, (index.command(run) for run in runs)), None)
-    print(f"\nCommand\n    {repeat}" if repeat else "\nThe command that made it is not known.")
+    command = next(filter(None, (index.recorded_command(run) for run in runs)), None)
+    print(f"\nCommand\n    {command}" if command else "\nThe command that made the run is not known.")
     _show_parts(runner, runs[0])
 
 
 def _show_hparams(run: Run, names: Names) -> None:
-    """Every hyperparameter; those with a star are required or differ from the default."""
+    """Prints every hyperparameter, with a star if it is required or differs from its default."""
     defaults = {name: value for bundle in records.BUNDLES for name, value in records.defaults(bundle).items()}
     print("\nHyperparameters (* required, or not the default)")
     for name, value in run.hparams.items():
@@ -228,7 +241,7 @@ def _show_hparams(run: Run, names: Names) -> None:
 
 
 def _show_files(runs: Sequence[Run]) -> None:
-    """What is in the folders of a run, the seeds taken together."""
+    """Prints the files of a run, with the total size over all seeds."""
     sizes: dict[str, list[int]] = {}
     for run in runs:
         for folder, names in (*run.folders, *filter(None, [run.students])):
@@ -241,7 +254,7 @@ def _show_files(runs: Sequence[Run]) -> None:
 
 
 def _show_parts(runner: RunsRunner, shown: Run) -> None:
-    """The branches of a lottery ticket experiment that is shown."""
+    """Prints the branches of a lottery ticket experiment."""
     rows = query.group(run for run in runner.runs if run.name == shown.name and run.part and not shown.part)
     if rows:
         print(f"\nParts\n{table.aligned(rows, table.columns(rows), runner.names, table.terminal_width())}")
@@ -252,7 +265,7 @@ def _diff(runner: RunsRunner) -> None:
     one, other = (runner.names.find(text)[0] for text in runner.args.hashes)
     names = [name for name in dict.fromkeys([*one.hparams, *other.hparams]) if one.hparams.get(name) != other.hparams.get(name)]
     if not names:
-        print("They have the same hyperparameters.")
+        print("The runs have the same hyperparameters.")
         return
     lines = [("", runner.names.short(one), runner.names.short(other))]
     lines += [(name, *(table.plain(run.hparams.get(name), runner.names) for run in (one, other))) for name in names]
@@ -260,16 +273,17 @@ def _diff(runner: RunsRunner) -> None:
 
 
 def _why(runner: RunsRunner) -> None:
-    """Tell whether the run of a command exists, and what keeps the nearest ones apart from it."""
+    """Show whether the run of a command exists, and how the most similar runs differ from it."""
     command, arguments = runner.args.command, runner.args.arguments
     wanted = runner.commands.parse(command, arguments)[1].create(display_output_location=True)
-    if not hasattr(wanted, "desc"):
-        raise ConfigError(f"why: {command} makes no runs; valid: train, extract, lottery or lottery_branch")
-    kind, name, part = index.place_of(runner.relative(wanted.output_location))
-    hparams = records.flatten(json.loads(wanted.desc.to_json()))
-    extraction = getattr(wanted.desc, "extraction_hparams", None)
-    if hasattr(wanted.desc, "branch_name"):
-        hparams["branch"] = wanted.desc.branch_name
+    desc = getattr(wanted, "desc", None)
+    if desc is None:
+        raise ConfigError(f"why: {command} makes no runs; valid: {', '.join(runner.commands.computing)}")
+    kind, name, part = index.identify(runner.relative(wanted.output_location))
+    hparams = records.flatten(json.loads(desc.to_json()))
+    extraction = getattr(desc, "extraction_hparams", None)
+    if hasattr(desc, "branch_name"):
+        hparams["branch"] = desc.branch_name
     if extraction:
         hparams |= records.flatten({"extraction_hparams": extraction.to_dict()})
     print(f"{name}/{part}" if part else name)
@@ -280,13 +294,15 @@ def _why(runner: RunsRunner) -> None:
         print(table.aligned([Row((run,)) for run in same.runs], ["seed", "state", "date", "size"], runner.names, table.terminal_width()))
     else:
         print("does not exist")
-    others = sorted(((query.apart(hparams, row.runs[0].hparams), row) for row in alike if row is not same), key=lambda pair: len(pair[0]))
+    others = sorted(
+        ((query.name_differences(hparams, row.runs[0].hparams), row) for row in alike if row is not same), key=lambda pair: len(pair[0])
+    )
     for apart, row in others[:NEAREST_SHOWN]:
         _show_distance(runner, hparams, row.runs[0], apart)
 
 
 def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apart: Sequence[str]) -> None:
-    """What keeps an existing run apart from a would-be one."""
+    """Prints the hyperparameters in which an existing run differs from the run of a command."""
     plain = functools.partial(table.plain, names=runner.names)
     print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)}:")
     print(
@@ -296,47 +312,45 @@ def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apa
         print(f"    and {len(apart) - FIELDS_SHOWN} more")
 
 
-# Clearing up.
-
-
 def _rm(runner: RunsRunner) -> None:
     """Move runs to the trash."""
-    found = [(text, run) for text in dict.fromkeys(runner.args.hashes) for run in runner.names.find(text, whole=True)]
-    gone = {run.name for text, run in found if "/" not in text.strip("/")}
-    removals = trash.of_runs([run for _, run in found], gone)
-    for row in query.group(run for run in runner.runs if run.hparams.get("teacher_name") in gone and run.name not in gone):
-        print(f"Note: {row.runs[0].kind} {runner.names.short(row.runs[0])} asks {runner.names.shorten(row.value('teacher_name'))}.")
+    named = [(text, run) for text in dict.fromkeys(runner.args.hashes) for run in runner.names.find(text, whole=True)]
+    whole = {run.name for text, run in named if "/" not in text.strip("/")}
+    removals = trash.of_runs([run for _, run in named], whole)
+    for row in query.group(run for run in runner.runs if run.hparams.get("teacher_name") in whole and run.name not in whole):
+        teacher = runner.names.shorten(str(row.value("teacher_name")))
+        print(f"Note: {row.runs[0].kind} {runner.names.short(row.runs[0])} has the teacher {teacher}.")
     _clear(runner, removals)
 
 
 def _gc(runner: RunsRunner) -> None:
-    """Move to the trash what no run needs: files of dead processes, folders without a result, checkpoints of what is finished."""
-    _clear(runner, list(trash.needless(runner.runs, runner.args.checkpoints)))
+    """Move unneeded files to the trash: files of dead processes, folders without a result, checkpoints of finished runs."""
+    _clear(runner, list(trash.unneeded(runner.runs, runner.args.checkpoints)))
 
 
 def _clear(runner: RunsRunner, removals: Sequence[trash.Removal]) -> None:
-    """Lists what is to be moved, and moves it where that is wanted."""
+    """Lists files and folders, and moves them to the trash if the user agrees."""
     if not removals:
         print("There is nothing to move.")
         return
     sizes = [removal.size for removal in removals]
     for removal, size in zip(removals, sizes, strict=True):
-        print(f"{table.size(size):>8}  {runner.relative(removal.path)}{f'  ({removal.why})' if removal.why else ''}")
+        print(f"{table.size(size):>8}  {runner.relative(removal.path)}{f'  ({removal.reason})' if removal.reason else ''}")
     print(f"{table.size(sum(sizes)):>8}  in all, {len(removals):,} to move")
     if not (runner.args.yes or _confirmed()):
-        print("Nothing has been moved. --yes moves it.")
+        print("Nothing has been moved. --yes moves the files.")
         return
     command = shlex.join(["runs", runner.action, *getattr(runner.args, "hashes", [])])
     batch, left = trash.move(removals, get_platform().root, command)
     print(
         "\n".join(
-            [f"Moved to {batch}", f"`runs restore {os.path.basename(batch)}` puts it back; deleting the folder frees the space.", *left]
+            [f"Moved to {batch}", f"`runs restore {os.path.basename(batch)}` moves them back; deleting the folder frees the space.", *left]
         )
     )
 
 
 def _confirmed() -> bool:
-    """Whether somebody is there who says yes."""
+    """Whether the user at the terminal confirms the move. False without a terminal."""
     if not sys.stdin.isatty():
         return False
     print("Move this to the trash? [y/N] ", end="", flush=True)
@@ -344,15 +358,15 @@ def _confirmed() -> bool:
 
 
 def _restore(runner: RunsRunner) -> None:
-    """Put back what was moved to the trash, or list what is there."""
+    """Move a batch back from the trash, or list the batches in the trash."""
     root, name = get_platform().root, runner.args.batch
-    there = trash.batches(root)
+    batches = trash.batches(root)
     if name is None:
-        print("\n".join(trash.describe(root, each) for each in there) if there else "The trash is empty.")
+        print("\n".join(trash.describe(root, batch) for batch in batches.values()) if batches else "The trash is empty.")
         return
-    if name not in there:
-        raise unknown("restore", name, there)
-    back, left = trash.restore(root, name)
+    if name not in batches:
+        raise unknown("restore", name, batches)
+    back, left = trash.restore(root, batches[name])
     print("\n".join([f"{back:,} put back", *left]))
 
 

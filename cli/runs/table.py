@@ -17,10 +17,10 @@ from foundations import ranges, tables
 
 FORMATS = ("table", "csv", "json")
 HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
-MOST_SIZES = 1000  # rows; to add up the files of more takes longer than all the rest
-WIDEST_TEXTS = (44, 28, 16)  # characters of a cell where room is scarce, and where it is scarcer
-# What goes first where there is no room, after the other hyperparameters.
-SPARE = (
+MOST_ROWS_WITH_SIZES = 1000  # the sizes of more rows would take longer than the rest of the listing
+CELL_LIMITS = (44, 28, 16)  # the largest numbers of characters of a cell, tried in this order until a table fits
+# The order in which columns are left out of a table that is too wide, after all other hyperparameters.
+DROP_ORDER = (
     "training_steps",
     "batch_size",
     "optimizer_name",
@@ -33,27 +33,28 @@ SPARE = (
     "lr",
     "model_name",
 )
-SHARES = ("accuracy", "weights_left")  # what the names of metrics end in that are shown in per cent
+SHARES = ("accuracy", "weights_left")  # the ends of the names of metrics that are shown in per cent
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """What is shown of rows unless columns are named: what tells them apart, and what came of them."""
+    """The default columns: the hyperparameters that differ among the rows, and the main metrics."""
     runs = [run for row in rows for run in row.runs]
     known = {name for run in runs for name in run.metrics}
-    told = [name for name in METRICS if name in known and name in ("test_accuracy", "identified", "accepted", "max_relative_error")]
+    metrics = [name for name in METRICS if name in known and name in ("test_accuracy", "identified", "accepted", "max_relative_error")]
     if any("test_loss" in run.metrics and "test_accuracy" not in run.metrics for run in runs):
-        told.append("test_loss")
-    told += [name for name in ("level", "weights_left", "barrier") if name in known]
-    own = ["branch"] if any(run.kind == "branch" for run in runs) else []
-    return list(dict.fromkeys([*HEAD, *own, *differing(runs), *told, *(FOOT if len(rows) <= MOST_SIZES else FOOT[:1])]))
+        metrics.append("test_loss")
+    metrics += [name for name in ("level", "weights_left", "barrier") if name in known]
+    branch = ["branch"] if any(run.kind == "branch" for run in runs) else []
+    foot = FOOT if len(rows) <= MOST_ROWS_WITH_SIZES else FOOT[:1]
+    return list(dict.fromkeys([*HEAD, *branch, *differing(runs), *metrics, *foot]))
 
 
-def render(rows: Sequence[Row], shown: Sequence[str], form: str, names: Names) -> str:
-    """Rows in one of FORMATS."""
-    if form == "table":
+def render(rows: Sequence[Row], shown: Sequence[str], output_format: str, names: Names) -> str:
+    """Rows as text in one of FORMATS, with the columns `shown`."""
+    if output_format == "table":
         return aligned(rows, shown, names, terminal_width())
     records = [_record(row, shown, names) for row in rows]
-    if form == "json":
+    if output_format == "json":
         return "[\n{}\n]".format(",\n".join(map(json.dumps, records))) if records else "[]"
     keys = list(dict.fromkeys(key for name in shown for key in (name, f"{name}_spread") if any(key in record for record in records)))
     text = io.StringIO()
@@ -64,30 +65,30 @@ def render(rows: Sequence[Row], shown: Sequence[str], form: str, names: Names) -
 
 
 def terminal_width() -> int | None:
-    """The width that a table may have; None where it goes to a file, which has all the room there is."""
+    """The largest width of a table; None if the output goes to a file, which has no limit."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS"):
         return shutil.get_terminal_size().columns
     return None
 
 
 def _record(row: Row, shown: Sequence[str], names: Names) -> dict[str, object]:
-    """A row as data: values as they are, numbers over seeds as mean and spread."""
-    found: dict[str, object] = {}
+    """A row as data: the values of its columns, and for metrics of several seeds the standard deviation."""
+    record: dict[str, object] = {}
     for name in shown:
         if name == "hash":
-            found[name] = names.full(row.runs[0])
+            record[name] = names.full(row.runs[0])
         elif name == "seeds":
-            found[name] = [run.seed for run in row.runs if run.seed is not None]
+            record[name] = [run.seed for run in row.runs if run.seed is not None]
         else:
-            found[name] = row.value(name)
-            spread = row.spread(name)
-            if spread is not None:
-                found[f"{name}_spread"] = spread
-    return found
+            record[name] = row.value(name)
+            deviation = row.deviation(name)
+            if deviation is not None:
+                record[f"{name}_spread"] = deviation
+    return record
 
 
 def aligned(rows: Sequence[Row], shown: Sequence[str], names: Names, width: int | None = None) -> str:
-    """A table with a line for each row. Where it is too wide, headings are broken, then long texts cut, then columns left out."""
+    """A table with one line for each row. If the table is too wide, headings are broken, long texts are cut, and columns are left out."""
     cells = {name: [cell(row, name, names) for row in rows] for name in shown}
     widths = {name: max(map(len, [name, *cells[name]])) for name in shown}
     headings, left_out = {name: [name] for name in shown}, []
@@ -100,19 +101,20 @@ def aligned(rows: Sequence[Row], shown: Sequence[str], names: Names, width: int 
     sides = "".join(">" if name in numeric else "<" for name in widths)
     texts = tables.aligned([*zip(*tops, strict=True), *zip(*columns, strict=True)], sides)
     if left_out:
-        texts.append(f"No room for: {', '.join(left_out)}. --columns says what to show, and a file has room for all.")
+        texts.append(f"No room for: {', '.join(left_out)}. --columns selects columns, and a file shows all of them.")
     return "\n".join(texts)
 
 
-def _fitted(cells: Mapping[str, Sequence[str]], width: int) -> tuple[dict[str, int], dict[str, list[str]], list[str]]:
-    """The widths of the columns that fit, the lines of their headings, and the names of the others."""
+def _fitted(cells: dict[str, list[str]], width: int) -> tuple[dict[str, int], dict[str, list[str]], list[str]]:
+    """The widths of the columns that fit, the lines of their headings, and the names of the columns that do not fit."""
     content = {name: max(map(len, column), default=0) for name, column in cells.items()}
     headings = {name: _broken(name, content[name]) for name in cells}
-    for most in WIDEST_TEXTS:
-        widths = {name: max(min(content[name], most), *map(len, headings[name])) for name in cells}
+    widths: dict[str, int] = {}
+    for limit in CELL_LIMITS:
+        widths = {name: max(min(content[name], limit), *map(len, headings[name])) for name in cells}
         if _total(widths) <= width:
             break
-    order = [*SPARE, *METRICS]
+    order = [*DROP_ORDER, *METRICS]
     left_out = []
     for name in sorted((name for name in reversed(cells) if name not in HEAD), key=lambda name: order.index(name) if name in order else -1):
         if _total(widths) > width:
@@ -122,7 +124,7 @@ def _fitted(cells: Mapping[str, Sequence[str]], width: int) -> tuple[dict[str, i
 
 
 def _broken(name: str, room: int) -> list[str]:
-    """A heading in lines of as many words as there is room for."""
+    """A heading in several lines, each at most as wide as the column unless a single word is wider."""
     lines = [""]
     for word in name.replace("_", "_ ").split():
         if lines[-1] and len(lines[-1] + word) > room:
@@ -132,6 +134,7 @@ def _broken(name: str, room: int) -> list[str]:
 
 
 def _total(widths: Mapping[str, int]) -> int:
+    """The width of a table with these columns."""
     return sum(widths.values()) + len(tables.GAP) * (len(widths) - 1)
 
 
@@ -140,34 +143,35 @@ def _cut(text: str, size: int) -> str:
 
 
 def cell(row: Row, name: str, names: Names) -> str:
-    """What a row has in a column, as it is shown."""
+    """The text of a row in a column."""
+    first = row.runs[0]
     if name == "hash":
-        return names.short(row.runs[0])
+        return names.short(first)
     if name == "seeds":
         return seeds([run.seed for run in row.runs if run.seed is not None])
     if name == "state":
         return state(row.runs)
     have = row.value(name)
     if have is None:
-        return "-" if name in row.runs[0].hparams else ""
-    if name == "size":
-        return size(have)
+        return "-" if name in first.hparams else ""
     if name == "date":
-        return have[:16]
+        return str(have)[:16]
     if isinstance(have, bool) or not isinstance(have, (int, float)):
         return plain(have, names)
-    found = row.values(name) if len(row.runs) > 1 else []
-    if any(isinstance(each, bool) for each in found):
-        return f"{found.count(True)} of {len(found)}"
-    return str(have) if name in row.runs[0].hparams else number(name, have, row.spread(name))
+    if name == "size":
+        return size(have)
+    values = row.values(name) if len(row.runs) > 1 else []
+    if any(isinstance(value, bool) for value in values):
+        return f"{values.count(True)} of {len(values)}"
+    return str(have) if name in first.hparams else number(name, have, row.deviation(name))
 
 
 def state(runs: Sequence[Run]) -> str:
-    """The state of runs: of one with what there is to say of it, of several how many are in which."""
+    """The state of some runs: the state and the note of a single run, or the number of runs in each state."""
     states = [run.state for run in runs]
     if len(runs) > 1:
-        found = dict.fromkeys(states)
-        return states[0] if len(found) == 1 else ", ".join(f"{states.count(each)} {each}" for each in found)
+        different = dict.fromkeys(states)
+        return states[0] if len(different) == 1 else ", ".join(f"{states.count(state)} {state}" for state in different)
     note = runs[0].note
     if not note:
         return states[0]
@@ -175,7 +179,7 @@ def state(runs: Sequence[Run]) -> str:
 
 
 def plain(have: object, names: Names) -> str:
-    """A value as it is shown: as a flag takes it, long hashes shortened."""
+    """The text of a value, with short hashes."""
     if isinstance(have, bool):
         return "yes" if have else "no"
     if have is None:
@@ -183,17 +187,18 @@ def plain(have: object, names: Names) -> str:
     return names.shorten(have) if isinstance(have, str) else str(have)
 
 
-def number(name: str, mean: float, spread: float | None = None) -> str:
-    """A number, with its spread over seeds where there is one."""
+def number(name: str, mean: float, deviation: float | None = None) -> str:
+    """The text of a metric, with its standard deviation over the seeds if that is known and not zero."""
     if name.endswith(SHARES):
-        return f"{mean:.2%}" if not spread else f"{100 * mean:.2f} ± {100 * spread:.2f}%"
+        return f"{mean:.2%}" if not deviation else f"{100 * mean:.2f} ± {100 * deviation:.2f}%"
     if isinstance(mean, int):
         return str(mean)
-    return f"{mean:.4g}" if not spread else f"{mean:.3g} ± {spread:.1g}"
+    return f"{mean:.4g}" if not deviation else f"{mean:.3g} ± {deviation:.1g}"
 
 
 def size(count: float) -> str:
-    """Bytes in three digits or so."""
+    """A number of bytes as text, in about three digits."""
+    unit = "B"
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             break
@@ -202,5 +207,5 @@ def size(count: float) -> str:
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """Seeds as numbers and ranges, such as `0-4,7`; `-` where there are none."""
+    """Seeds as numbers and ranges, such as `0-4,7`; `-` without seeds."""
     return str(numbers[0]) if len(numbers) == 1 else ranges.to_text(numbers) or "-"

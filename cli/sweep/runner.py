@@ -1,4 +1,4 @@
-"""The command `sweep`: every combination of some values of flags, each a run of its own."""
+"""The command `sweep`: runs another command with every combination of the values of its flags."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ from platforms import registry, slurm
 from platforms.platform import get_platform
 from platforms.system import signals
 
-COMMANDS = ("train", "extract", "lottery", "lottery_branch")
 EPILOG = (
-    "Every flag of the command may have several values: joined by commas (--lr 0.05,0.1), as whole numbers from one to another "
-    "(--global_seed 0-4, or 0-8:2 for every second one), or by giving the flag again (--lr=0.05 --lr=0.1, which a shell also makes of "
-    "--lr={0.05,0.1}). The last way alone goes for flags whose single value may have commas or ranges in it, whose names end in "
-    f"{', '.join(grid.LISTS)}. A switch is tried both ways by --centred --no-centred. All combinations are run, the last flag changing "
-    "fastest. On a cluster (--platform slurm) the seeds of an experiment are an array of jobs."
+    "Every flag of the command may have several values: separated by commas (--lr 0.05,0.1), as a range of whole numbers "
+    "(--global_seed 0-4, or 0-8:2 with a step of 2), or by repeating the flag (--lr=0.05 --lr=0.1, which a shell also makes of "
+    "--lr={0.05,0.1}). Flags whose single value may contain commas or ranges must be repeated; their names end in "
+    f"{', '.join(grid.LISTS)}. --centred --no-centred runs both values of a switch. All combinations are run; the value of the last flag "
+    "changes fastest. On a cluster (--platform slurm) the seeds of an experiment are an array of jobs."
 )
 
 
@@ -45,17 +44,17 @@ class Failed(ConfigError):
 
 @dataclass
 class SweepArgs(Hparams):
-    """How the runs of a sweep are run."""
+    """Options of a sweep."""
 
     parallel: int = 1
     dry_run: bool = False
     retry_failed: bool = False
 
     _name = "Sweep"
-    _description = "How the runs are run. Finished ones are not run again, and interrupted ones go on."
-    _parallel = "How many to run side by side, each in a process with its share of the cores, and one of the GPUs where there are several."
-    _dry_run = "Show what would be run, and leave."
-    _retry_failed = "Also run what an error has ended before."
+    _description = "How the sweep runs. Finished runs are skipped, and interrupted runs are resumed."
+    _parallel = "The number of runs at a time. Each has its own process with a share of the CPU cores and, if there are several, one GPU."
+    _dry_run = "Show the plan, and run nothing."
+    _retry_failed = "Also run the runs that failed before."
 
     def __post_init__(self):
         self.require("parallel", self.parallel >= 1, "1 or more")
@@ -63,17 +62,23 @@ class SweepArgs(Hparams):
 
 @dataclass
 class SweepRunner(CommandsRunner):
-    """The runs of one sweep; `words` are the flags of the command."""
+    """One sweep.
+
+    Attributes:
+        command: the name of the command to run.
+        flags: the flags of the command, with all their values.
+        options: the flags of the sweep itself.
+    """
 
     command: str
-    words: Sequence[grid.Word]
+    flags: Sequence[grid.Flag]
     options: SweepArgs
 
-    computes: ClassVar[bool] = False  # the runs do, each on the platform that its flags name
+    computes: ClassVar[bool] = False  # each run of the sweep computes, on the platform that its flags name
 
     @staticmethod
     def description() -> str:
-        return "Run a command with all combinations of several values of its flags."
+        return "Run a command with all combinations of the values of its flags."
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -84,22 +89,27 @@ class SweepRunner(CommandsRunner):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        command = next(iter(parser.arguments), "--help")
-        if not command.startswith("-") and command not in COMMANDS:
-            raise unknown("sweep", command, COMMANDS)
+        """Adds the flags of the sweep itself. The flags of the command are not parsed here, because they may have several values.
+
+        Raises:
+            ConfigError: the first argument is not a command that a sweep can run.
+        """
+        command, valid = next(iter(parser.arguments), "--help"), parser.choices_of["command"]
+        if not command.startswith("-") and command not in valid:
+            raise unknown("sweep", command, valid)
         if command.startswith("-") and command not in ("-h", "--help"):
-            raise ConfigError(f"the command to sweep comes first, before {command}; valid: {', '.join(COMMANDS)}")
+            raise ConfigError(f"the command to sweep comes first, before {command}; valid: {', '.join(valid)}")
         own = {field.name for field in dataclasses.fields(SweepArgs)} | {"help"}
-        words = grid.read(["--help" if word == "-h" else word for word in parser.arguments[1:]])
-        parser.arguments = [command, *(word for each in words if each.name in own for word in each.arguments)]
+        flags = grid.read(["--help" if argument == "-h" else argument for argument in parser.arguments[1:]])
+        parser.arguments = [command, *(argument for flag in flags if flag.name in own for argument in flag.arguments)]
         parser.epilog = EPILOG
-        parser.add_argument("command", metavar="COMMAND ...", help=f"What to run: {', '.join(COMMANDS)}. Its flags follow.")
-        parser.set_defaults(words=[word for word in words if word.name not in own])
+        parser.add_argument("command", metavar="COMMAND ...", help=f"The command to run: {', '.join(valid)}. Its flags follow.")
+        parser.set_defaults(flags=[flag for flag in flags if flag.name not in own])
         SweepArgs.add_args(parser)
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> SweepRunner:
-        return SweepRunner(args.command, args.words, SweepArgs.create_from_args(args))
+        return SweepRunner(args.command, args.flags, SweepArgs.create_from_args(args))
 
     @property
     def output_location(self) -> str:
@@ -107,20 +117,20 @@ class SweepRunner(CommandsRunner):
         return get_platform().root
 
     def run(self) -> None:
-        """Plans the sweep, shows the plan, and carries it out.
+        """Plans the sweep, shows the plan, and runs it.
 
         Raises:
-            ConfigError: a combination cannot be run; then nothing has been. Or some runs have failed, or were left to others.
-            Stopped: somebody has asked to stop, and what was running has written its checkpoint.
+            ConfigError: a combination cannot be run, in which case no run has started; or some runs failed or were busy.
+            Stopped: a signal has stopped the sweep, and the current runs have written their checkpoints.
         """
-        there = existing()
+        runs = existing()
         on_cluster = self._on_cluster()
-        planned = plan.make(self.commands, self.command, self._combinations(), there, _queue() if on_cluster else {})
-        names = plan.names_of(planned, there)
+        planned = plan.make(self.commands, self.command, self._combinations(), runs, _queue() if on_cluster else {})
+        names = plan.names_of(planned, runs)
         print(plan.show(self.command, planned, names), flush=True)
         failed = [each for each in planned if each.state == plan.FAILED]
         if failed and not self.options.retry_failed:
-            print("What has failed before is left alone; --retry_failed runs it again.", flush=True)
+            print("Runs that failed before are skipped; --retry_failed runs them again.", flush=True)
         if self.options.dry_run:
             return
         todo = [each for each in planned if each.state != plan.FINISHED and (each.state != plan.FAILED or self.options.retry_failed)]
@@ -129,57 +139,65 @@ class SweepRunner(CommandsRunner):
             return
         outcomes = self._work(todo, names) if todo else {}
         _show_results(planned)
-        left = {each.run.location: Outcome(work.FAILED, each.note) for each in failed} | outcomes
-        _conclude(len(planned), [(each, left[each.run.location]) for each in planned if each.run.location in left], names)
+        outcomes = {each.run.location: Outcome(work.FAILED, each.note) for each in failed} | outcomes
+        _conclude(len(planned), [(each, outcomes[each.run.location]) for each in planned if each.run.location in outcomes], names)
 
     def _combinations(self) -> list[grid.Combination]:
+        """All combinations of the values of the flags. Flags of the platform have one value."""
         single = {field.name for field in dataclasses.fields(self._platform)} | {"platform"}
-        return grid.combinations(self.words, single)
+        return grid.combinations(self.flags, single)
 
     @property
     def _platform(self) -> type[Hparams]:
-        return platform_class([argument for word in self.words for argument in word.arguments])
+        """The class of the platform that the flags name."""
+        return platform_class([argument for flag in self.flags for argument in flag.arguments])
 
     def _on_cluster(self) -> bool:
         """Whether the runs are jobs of a cluster.
 
         Raises:
-            ConfigError: they are to be run on a platform that a sweep does not go with, or in a way that does not go with it.
+            ConfigError: a sweep cannot use the platform, or a flag does not apply to a sweep on the platform.
         """
-        names = {word.name for word in self.words}
+        names = {flag.name for flag in self.flags}
         if self._platform is registry.get("distributed"):
-            raise ConfigError("--platform: distributed shares one run among processes; valid for a sweep: local, slurm")
+            raise ConfigError("--platform: distributed divides one run among processes; valid for a sweep: local, slurm")
         on_cluster = self._platform is registry.get("slurm")
         if on_cluster and self.options.parallel > 1:
-            raise ConfigError("--parallel: on a cluster jobs run side by side anyway; --at_once says how many of an array")
+            raise ConfigError(
+                "--parallel: a cluster runs jobs in parallel anyway; --at_once limits the jobs of an array that run at a time"
+            )
         if on_cluster and "seeds" in names:
-            raise ConfigError("--seeds: a sweep takes --global_seed 0-4, and makes arrays of it")
+            raise ConfigError("--seeds: not valid in a sweep; --global_seed 0-4 makes arrays of jobs")
         if "display_output_location" in names:
-            raise ConfigError("--display_output_location: goes with a single run; --dry_run shows what a sweep would run")
+            raise ConfigError("--display_output_location: valid for a single run only; --dry_run shows the runs of a sweep")
         return on_cluster
 
     def _work(self, todo: Sequence[Planned], names: Names) -> dict[str, Outcome]:
-        """Runs what is to be run, and tells how it goes; gives what came of each run by its folder.
+        """Runs the unfinished runs and prints their progress.
+
+        Returns:
+            The outcome of each run that ended, by the run's folder.
 
         Raises:
-            Stopped, KeyboardInterrupt: somebody has asked to stop.
+            Stopped: a signal other than Ctrl-C has stopped the sweep.
+            KeyboardInterrupt: Ctrl-C has stopped the sweep.
         """
         tasks = [Task(self.command, tuple(each.combination.arguments)) for each in todo]
         titles = [_title(each, names) for each in todo]
         outcomes: dict[str, Outcome] = {}
-        with signals.interruptible(), _progress(len(todo), self.options.parallel > 1) as tell:
+        with signals.interruptible(), _progress(len(todo), self.options.parallel > 1) as report:
             if self.options.parallel > 1:
-                found = work.side_by_side(self.commands, tasks, self.options.parallel)
+                results = work.run_in_parallel(self.commands, tasks, self.options.parallel)
             else:
-                found = work.one_by_one(self.commands, tasks, lambda place: tell(f"now {titles[place]}", False))
-            for place, outcome in found:
-                outcomes[todo[place].run.location] = outcome
-                tell(f"{outcome.state}: {titles[place]}{f' ({outcome.why})' if outcome.why else ''}", outcome.is_over)
-            asked = signals.requested()
-        done = sum(outcome.is_over for outcome in outcomes.values())
-        if asked and done < len(todo):
+                results = work.run_in_sequence(self.commands, tasks, lambda index: report(f"now {titles[index]}", False))
+            for index, outcome in results:
+                outcomes[todo[index].run.location] = outcome
+                report(f"{outcome.state}: {titles[index]}{f' ({outcome.reason})' if outcome.reason else ''}", outcome.is_final)
+            stop_signal = signals.requested()
+        done = sum(outcome.is_final for outcome in outcomes.values())
+        if stop_signal and done < len(todo):
             stopped = f"The sweep has stopped, {done} of {len(todo)} runs are done"
-            if asked != "SIGINT":
+            if stop_signal != "SIGINT":
                 raise signals.Stopped(stopped)
             print(f"{stopped}.", file=sys.stderr)
             raise KeyboardInterrupt
@@ -188,63 +206,63 @@ class SweepRunner(CommandsRunner):
 
 @contextlib.contextmanager
 def _progress(total: int, bar: bool) -> Iterator[Callable[[str, bool], None]]:
-    """A function that shows a line, and whether that is the end of a run; beside it a bar where one is wanted and there is a terminal."""
+    """A function that prints a line. Its second argument says whether a run has ended. On a terminal, it can update a progress bar."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="run", disable=not (bar and sys.stderr.isatty())) as shown:
+    with tqdm(total=total, unit="run", disable=not (bar and sys.stderr.isatty())) as progress:
         done = 0
 
-        def tell(text: str, ended: bool) -> None:
+        def report(text: str, ended: bool) -> None:
             nonlocal done
             done += ended
-            shown.write(f"[{done}/{total}] {text}")
+            progress.write(f"[{done}/{total}] {text}")
             sys.stdout.flush()
-            shown.update(ended)
+            progress.update(ended)
 
-        yield tell
+        yield report
 
 
 def _title(planned: Planned, names: Names) -> str:
-    """A run in a few words."""
-    differs = planned.combination.show(plan.SEED)
-    return f"{planned.run.kind} {names.short(planned.run)} {plan.seeds_text([planned.run.seed])}{f', {differs}' if differs else ''}"
+    """The kind, hash and seed of a run, and the values in which it differs from other runs of the sweep."""
+    varied = planned.combination.show(plan.SEED)
+    return f"{planned.run.kind} {names.short(planned.run)} {plan.seeds_text([planned.seed])}{f', {varied}' if varied else ''}"
 
 
 def _queue() -> dict[str, str]:
-    """The runs that are in the queue of a cluster; none where there is no cluster to be asked, as for a look at the plan."""
+    """The jobs in the queue of a cluster. Without a cluster the queue is empty, so that --dry_run works on any machine."""
     return slurm.queue() if shutil.which("squeue") else {}
 
 
 def _submit(commands: Commands, command: str, todo: Sequence[Planned]) -> None:
-    """Submits runs to a cluster, those that differ in their seed alone as an array of jobs."""
+    """Submits runs to a cluster. Runs that differ only in their seed become an array of jobs."""
     arrays: dict[tuple[str, ...], list[int]] = {}
     for each in todo:
-        arrays.setdefault(tuple(each.combination.without(plan.SEED)), []).append(each.run.seed)
+        arrays.setdefault(tuple(each.combination.arguments_without(plan.SEED)), []).append(each.seed)
     for arguments, seeds in arrays.items():
-        chosen = [] if seeds == [NOT_CHOSEN] else [f"--seeds={ranges.to_text(seeds)}"]
-        platform, job = commands.parse(command, [*arguments, *chosen])
+        seed_flag = [] if seeds == [NOT_CHOSEN] else [f"--seeds={ranges.to_text(seeds)}"]
+        platform, job = commands.parse(command, [*arguments, *seed_flag])
         platform.launch(job)
 
 
 def _show_results(planned: Sequence[Planned]) -> None:
-    """Shows what there is now of the runs of a sweep, over their seeds, in its order."""
+    """Prints a table of the runs of a sweep that exist now, one row for each experiment, in the order of the sweep."""
     runs = existing()
-    there = {plan.key_of(run): run for run in runs}
-    rows = query.group(there[key] for key in map(plan.key_of, (each.run for each in planned)) if key in there)
+    records = {plan.key_of(run): run for run in runs}
+    rows = query.group(records[key] for key in map(plan.key_of, (each.run for each in planned)) if key in records)
     if rows:
         print(f"\n{table.render(rows, table.columns(rows), 'table', Names(runs))}")
 
 
 def _conclude(total: int, outcomes: Sequence[tuple[Planned, Outcome]], names: Names) -> None:
-    """Lists those of so many runs that are not finished, and why.
+    """Lists the unfinished runs of a sweep of `total` runs, with the reasons.
 
     Raises:
-        Failed: some of them have failed.
-        Busy: others are at work on them.
+        Failed: some runs have failed.
+        Busy: other processes work on all unfinished runs.
     """
-    left = [(each, outcome) for each, outcome in outcomes if outcome.state != work.FINISHED]
-    if left:
-        lines = [f"  {_title(each, names)}: {outcome.state}, {outcome.why}" for each, outcome in left]
+    unfinished = [(each, outcome) for each, outcome in outcomes if outcome.state != work.FINISHED]
+    if unfinished:
+        lines = [f"  {_title(each, names)}: {outcome.state}, {outcome.reason}" for each, outcome in unfinished]
         print("\n".join(["\nNot finished:", *lines]), flush=True)
-        error = Busy if all(outcome.state == work.BUSY for _, outcome in left) else Failed
-        raise error(f"{len(left)} of {total} runs not finished: {plan.tally([outcome.state for _, outcome in left])}")
+        error = Busy if all(outcome.state == work.BUSY for _, outcome in unfinished) else Failed
+        raise error(f"{len(unfinished)} of {total} runs not finished: {plan.tally([outcome.state for _, outcome in unfinished])}")

@@ -98,7 +98,7 @@ def in_new_process(code: str) -> str:
 
 
 class TestWelcome(TestCase):
-    def test_without_a_command_all_of_them_are_listed(self):
+    def test_without_a_command_all_commands_are_listed(self):
         for arguments in ((), ("--help",), ("-h",)):
             with self.subTest(arguments=arguments):
                 status, out, err = self.command(*arguments)
@@ -174,19 +174,19 @@ class TestHelp(TestCase):
                     lines = [line for line in self.help(*arguments).splitlines() if not line.startswith("  python EC.py ")]
                     self.assertLessEqual(max(map(len, lines)), columns, arguments)
 
-    def test_help_of_a_word_after_the_command_is_its_own(self):
+    def test_a_subcommand_has_its_own_help(self):
         self.assertIn("\nRetrain the model with different hyperparameters.\n", self.help("lottery_branch", "retrain"))
         text = self.help("runs", "diff")
         self.assertRegex(text, r"^usage: EC\.py runs diff HASH HASH")
         self.assertIn("\nShow the hyperparameters in which two runs differ.\n", text)
 
-    def test_switches_that_are_off_are_shown_once_and_those_that_are_on_with_how_to_turn_them_off(self):
+    def test_help_shows_the_negative_form_only_of_switches_that_are_on(self):
         text = self.help("train")
         self.assertNotIn("--no-quiet", text)
         self.assertIn("--wait, --no-wait", text)
         self.assertEqual(self.command(*TRAIN, "--no-quiet", "--display_output_location")[0], 0)
 
-    def test_commands_that_train_nothing_have_no_platform(self):
+    def test_commands_that_do_not_compute_take_no_platform(self):
         for command in ("runs", "completion"):
             self.assertNotIn("--platform", self.help(command))
 
@@ -201,8 +201,8 @@ class TestMistypes(TestCase):
         (("lottery_branch",), LotteryBranchRunner.subcommands()),
         (("completion",), CompletionRunner.subcommands()),
         (("runs", "--format"), FORMATS),
-        (("runs", "--columns"), [*query.METRICS, *query.OWN]),
-        (("runs", "--sort"), [*query.METRICS, *query.OWN]),
+        (("runs", "--columns"), [*query.METRICS, *query.ATTRIBUTES]),
+        (("runs", "--sort"), [*query.METRICS, *query.ATTRIBUTES]),
         (("lottery_branch", "randomly_prune", *TRUNK, "--strategy"), ("layerwise", "global", "even", "identity")),
     )
 
@@ -213,35 +213,36 @@ class TestMistypes(TestCase):
         shorter = {value[:middle] + value[middle + 1 :], swapped, value[: max(4, middle)]} if len(value) > 4 else set()
         return {value.upper(), *shorter} - {value}
 
-    def refused(self, *arguments: str, valid: Iterable[str]) -> None:
+    def assert_suggests(self, *arguments: str, valid: Iterable[str]) -> None:
         status, out, err = self.command(*arguments)
         suggested = re.search(r"did you mean '([^']+)'", err)
         self.assertEqual((status, out, err.count("\n")), (2, "", 1), arguments)
         self.assertIsNotNone(suggested, f"{arguments}: {err}")
         self.assertIn(suggested[1], valid)
 
-    def test_words_and_names_get_the_nearest(self):
+    def test_errors_suggest_the_nearest_word_or_name(self):
         for before, valid in self.PLACES:
             for wrong in {wrong for value in valid for wrong in self.wrong(value)} - set(valid):
                 with self.subTest(before=before, wrong=wrong):
-                    self.refused(*before, wrong, valid=[*valid, *query.known_names(())] if before[:1] == ("runs",) else valid)
+                    self.assert_suggests(*before, wrong, valid=[*valid, *query.known_names(())] if before[:1] == ("runs",) else valid)
 
-    def test_values_of_every_flag_with_a_closed_list_get_the_nearest(self):
+    def test_errors_suggest_the_nearest_value_of_every_flag_with_a_closed_list(self):
         seen = set()
         for command, start in (("extract", ()), ("train", ()), ("lottery", ("--levels=1",))):
             model = "students_digits_lenet" if command == "extract" else "digits_lenet_16"
             arguments = [*start, f"--default_hparams={model}"]
-            for flag, choices in EC.COMMANDS.parser(command, arguments).choices_of.items():
-                valid = [value for value in choices if value.isidentifier()]
-                if not valid or flag in seen:
+            parser = EC.COMMANDS.parser(command, arguments)
+            for action in parser._actions:
+                valid = [value for value in parser.choices_of.get(action.dest, ()) if value.isidentifier()]
+                if not valid or action.dest in seen:
                     continue
-                seen.add(flag)
+                seen.add(action.dest)
                 for wrong in sorted({wrong for value in valid for wrong in self.wrong(value)} - set(valid)):
-                    with self.subTest(command=command, flag=flag, wrong=wrong):
-                        self.refused(command, *arguments, f"--{flag}={wrong}", valid=valid)
+                    with self.subTest(command=command, flag=action.dest, wrong=wrong):
+                        self.assert_suggests(command, *arguments, f"--{action.dest}={wrong}", valid=valid)
         self.assertLessEqual({"act_fun", "linkage", "boruta", "tracker", "tracker_mode", "platform", "pruning_strategy"}, seen)
 
-    def test_flags_get_the_nearest(self):
+    def test_errors_suggest_the_nearest_flag(self):
         for command in ("train", "extract"):
             parser = EC.COMMANDS.parser(command, [])
             flags = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
@@ -249,7 +250,7 @@ class TestMistypes(TestCase):
                 for wrong in (flag.upper().replace("_", "-"), flag[:4] + flag[5:]):
                     if wrong not in flags and len(flag) > 6:
                         with self.subTest(command=command, wrong=wrong):
-                            self.refused(command, f"{wrong}=1", valid=flags)
+                            self.assert_suggests(command, f"{wrong}=1", valid=flags)
 
 
 class TestErrors(TestCase):
@@ -259,7 +260,7 @@ class TestErrors(TestCase):
         missing.start()
         self.addCleanup(missing.stop)
 
-    def test_bad_input_is_explained_in_one_line_and_leaves_nothing_behind(self):
+    def test_bad_input_is_an_error_in_one_line_and_writes_nothing(self):
         for arguments, *explanation in BAD_INPUT:
             with self.subTest(arguments=arguments):
                 status, out, err = self.command(*arguments)
@@ -273,7 +274,7 @@ class TestErrors(TestCase):
         self.command(*TRAIN, "--act_fun=rleu", "--num_workers=2")
         self.assertIs(get_platform(), before)
 
-    def test_the_shell_sees_the_status_and_no_traceback(self):
+    def test_an_error_has_an_exit_status_and_no_traceback(self):
         done = subprocess.run([sys.executable, "EC.py", "trian"], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
         self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
 
@@ -281,13 +282,13 @@ class TestErrors(TestCase):
         with mock.patch.object(TrainingRunner, "run", side_effect=ZeroDivisionError), self.assertRaises(ZeroDivisionError):
             self.command(*TRAIN)
 
-    def test_a_stopped_run_has_a_status_of_its_own_and_says_how_to_go_on(self):
+    def test_a_stopped_run_has_exit_status_75_and_says_how_to_continue(self):
         with mock.patch.object(TrainingRunner, "run", side_effect=signals.Stopped("run has stopped at ep1_it0")):
             status, out, err = self.command(*TRAIN)
         self.assertEqual((status, out, err.count("\n")), (75, "", 1))
         self.assertRegex(err, "^run has stopped at ep1_it0.*same command")
 
-    def test_an_interrupted_run_says_how_to_go_on(self):
+    def test_an_interrupted_run_says_how_to_continue(self):
         with mock.patch.object(TrainingRunner, "run", side_effect=KeyboardInterrupt):
             status, _, err = self.command(*TRAIN)
         self.assertEqual(status, 130)
@@ -303,7 +304,7 @@ class TestOutputLocation(TestCase):
     def folder_of(self, desc: TrainingDesc, seed: int = -1) -> str:
         return os.path.join(self.root, desc.hashname, f"seed_{seed}", "main")
 
-    def test_it_is_exactly_the_folder_of_the_run(self):
+    def test_the_output_location_is_the_folder_of_the_run(self):
         canonical = (
             "Hparams(batch_size=128, dataset_name='digits');"
             "Hparams(batchnorm_init='uniform', model_init='kaiming_normal', model_name='digits_lenet_16');"
@@ -321,7 +322,7 @@ class TestOutputLocation(TestCase):
         self.assertEqual(self.location("train", "--default_hparams", "digits_lenet"), self.location(*TRAIN))
         self.assertEqual(self.location(*TRAIN, "--model_name=digits_lenet"), self.location(*TRAIN))
 
-    def test_what_does_not_belong_to_the_experiment_does_not_move_it(self):
+    def test_flags_outside_the_experiment_do_not_change_the_output_location(self):
         flags = ("--quiet", "--evaluate_only_at_end", "--num_workers=2", "--platform=local", "--further_training=5ep")
         self.assertEqual(self.location(*TRAIN, *flags), self.folder_of(TrainingDesc.default_for("digits_lenet_16")))
 
@@ -337,7 +338,7 @@ class TestOutputLocation(TestCase):
         self.assertEqual((status, err, self.files()), (0, "", []))
         self.assertEqual(out.splitlines(), [os.path.join(folder, f"level_{level}", "main") for level in range(3)])
 
-    def test_the_spelling_of_the_teacher_and_of_the_queries_does_not_move_it(self):
+    def test_the_spelling_of_teacher_and_queries_does_not_change_the_output_location(self):
         other = ("--teacher_name=digits_lenet_16", "--datagen=random+digits", "--samples=5437", "--d_in=64")
         for command in (STUDENTS, EXTRACT):
             with self.subTest(command=command[0]):

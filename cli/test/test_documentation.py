@@ -95,8 +95,8 @@ class Executing(TestCase):
         X = generator.normal(size=(200, inputs))
         np.savez(path, X=X, y=np.tanh(X @ generator.normal(size=(inputs, 3))) @ generator.normal(size=(3, outputs)))
 
-    def execute(self, line: str) -> None:
-        """Runs one line; it fails where the command does."""
+    def assert_works(self, line: str) -> None:
+        """Runs one command line, and fails if the command fails."""
         words = self.words(line)
         if words[:2] == ["python", "EC.py"]:
             status, _, err = self.command(*words[2:])
@@ -127,12 +127,12 @@ class TestShownCommands(Executing):
         for line in dict.fromkeys([*commands(readme()), *examples]):
             if not any(re.fullmatch(pattern, line) for pattern in ELSEWHERE):
                 with self.subTest(line=line):
-                    self.execute(line)
+                    self.assert_works(line)
 
-    def test_a_command_that_does_not_work_is_found_out(self):
+    def test_a_command_that_fails_is_detected(self):
         for line in ("python EC.py trian", "python EC.py train --default_hparams=digits_lenet --lrr 1", "python -m json.decoder", "make"):
             with self.subTest(line=line), self.assertRaises(AssertionError):
-                self.execute(line)
+                self.assert_works(line)
 
     def test_no_command_of_the_readme_is_overlooked(self):
         shown = commands("Text with `python x`:\n\n    python a\n    torchrun EC.py b\n    X=1 python EC.py c\n    train_<md5>/   d\n")
@@ -140,6 +140,6 @@ class TestShownCommands(Executing):
         self.assertGreater(len(commands(readme())), 20)
 
     def test_training_is_cut_and_names_are_not(self):
-        self.execute("python EC.py train --default_hparams=digits_lenet_16")
+        self.assert_works("python EC.py train --default_hparams=digits_lenet_16")
         self.assertTrue(any(path.startswith("train_1f9aac2d81228685d9c62001e9758edb") for path in self.files()))
         self.assertEqual(shorter("40ep", 12).iteration, 2)

@@ -53,7 +53,7 @@ class DurabilityTest(TestCase):
         (path,) = Path(self.sims).rglob("checkpoint.pth")
         return path
 
-    def test_of_eight_that_start_the_same_run_one_works_all_report_and_nothing_is_written_twice(self):
+    def test_eight_starts_of_a_run_write_each_file_once_and_all_report_the_result(self):
         log = os.path.join(self.root, "writes")
         for arguments, outcome in (
             (TRAIN[:-1], "^Finished: test loss"),
@@ -83,10 +83,10 @@ class DurabilityTest(TestCase):
             self.assertEqual(child.contents(self.sims), expected)
             self.clear()
 
-    def test_a_file_that_may_not_grow_is_named_in_one_line_and_costs_nothing(self):
-        self.run_out_of_room(TRAIN, [("main/checkpoint.pth", 3)])
+    def test_the_error_for_a_file_over_the_size_limit_is_one_line_and_no_work_is_lost(self):
+        self.assert_survives_full_disk(TRAIN, [("main/checkpoint.pth", 3)])
 
-    def test_a_full_disk_is_named_in_one_line_and_costs_nothing(self):
+    def test_the_error_for_a_full_disk_is_one_line_and_no_work_is_lost(self):
         os.mkdir(self.sims)
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", self.sims], capture_output=True, text=True, check=False)
         if mounted.returncode:
@@ -98,16 +98,16 @@ class DurabilityTest(TestCase):
             (LOTTERY, [("level_1/main/mask.pth", 1)]),
         ):
             with self.subTest(arguments[0]):
-                self.run_out_of_room(arguments, places, os.path.join(self.sims, "ballast"))
+                self.assert_survives_full_disk(arguments, places, os.path.join(self.sims, "ballast"))
                 self.clear()
 
     def clear(self):
-        """Removes what runs have left; their folder stays, for it may be a disk."""
+        """Removes the files of all runs. The results folder stays, because it may be a mounted disk."""
         for each in Path(self.sims).iterdir():
             shutil.rmtree(each) if each.is_dir() else each.unlink()
 
-    def run_out_of_room(self, arguments: tuple[str, ...], places: list[tuple[str, int]], ballast: str | None = None):
-        """Lets one start after another fail for want of room, at a write that is counted among those of some paths, and the last go on."""
+    def assert_survives_full_disk(self, arguments: tuple[str, ...], places: list[tuple[str, int]], ballast: str | None = None):
+        """Checks that starts fail at the n-th write of a path on a full disk, and that the last start ends in the same bits."""
         expected, before = self.undisturbed(arguments), Path(self.root, "before")
         error = "No space left on device" if ballast else "File too large"
         for part, number in places:
@@ -128,7 +128,7 @@ class DurabilityTest(TestCase):
         self.assertEqual(self.start(arguments=arguments).wait()[0], 0)
         self.assertEqual(child.contents(self.sims), expected)
 
-    def test_a_damaged_checkpoint_costs_no_more_than_what_came_after_the_one_before(self):
+    def test_a_run_with_a_damaged_checkpoint_continues_from_the_previous_one(self):
         expected = self.undisturbed()
         self.start(ALWAYS, child.DieInWrite(CHECKPOINT, "half")).wait()
         os.truncate(self.checkpoint(), 2000)
@@ -137,7 +137,7 @@ class DurabilityTest(TestCase):
         self.assertRegex(output, rf"(?m)^{self.checkpoint()} is damaged .*going on from the checkpoint before it$")
         self.assertEqual(child.contents(self.sims), expected)
 
-    def test_who_does_not_wait_for_a_run_leaves_with_a_status_of_its_own(self):
+    def test_a_start_that_does_not_wait_for_a_busy_run_exits_with_status_3(self):
         _, out, _ = self.command(*TRAIN, "--display_output_location")
         holder = dataclasses.replace(processes.this(), pid=os.getppid(), started=processes._start_of(os.getppid()) or "")
         get_platform().write(paths.lock(out.strip()), holder.to_json())

@@ -60,7 +60,7 @@ class TrustTest(TestCase):
             self.assertFalse(os.path.exists(self.sprung))
         path.write_bytes(whole)
 
-    def test_what_train_reads(self):
+    def test_train_executes_nothing_in_the_files_that_it_reads(self):
         self.done(*TRAIN)
         logger = self.only("train_*/seed_1/main/logger")
         lines = [self.code, f"test_loss$12${self.code}\n", "test_loss$12$[1.0]\n", f"test_loss$12${'9' * 400}\n", "test_loss$-1$1.0\n"]
@@ -71,7 +71,7 @@ class TrustTest(TestCase):
         self.assert_refused(record, [self.code, '{"seed": -1}', '{"seed": "\\u001b[2J"}', "[" * 100_000], *TRAIN)
         self.done(*TRAIN)
 
-    def test_what_lottery_reads(self):
+    def test_lottery_executes_nothing_in_the_files_that_it_reads(self):
         self.done(*LOTTERY, "--levels=1")
         for pattern in ("level_1/main/mask.pth", "level_0/main/model_ep0_it0.pth", "level_1/main/model_ep1_it0.pth"):
             self.assert_refused(self.only(f"lottery_*/seed_1/{pattern}"), self.pickles, *LOTTERY, "--levels=2")
@@ -82,7 +82,7 @@ class TrustTest(TestCase):
         logs = [self.code, "", "train_loss$0$1.0\n", "test_accuracy$0$[1.0, 0.5]\n"]
         self.assert_refused(self.only("lottery_*/seed_1/level_1/main/logger"), logs, *LOTTERY, "--levels=1")
 
-    def test_what_extract_reads(self):
+    def test_extract_executes_nothing_in_the_files_that_it_reads(self):
         teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
         command = (
             "extract", "--default_hparams=students_mlp(3)_6_8_3", "--act_fun=tanh", f"--teacher_name={teacher}", "--teacher_seed=1",

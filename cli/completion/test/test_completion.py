@@ -73,12 +73,12 @@ class Completing:
         self.assertLessEqual(set(EC.COMMANDS.runners), set(self.candidates("python3 /some/where/EC.py ")))
         self.assertEqual(self.candidates("python EC.py xyz"), [])
 
-    def test_words_that_come_after_a_command_are_found(self):
+    def test_words_after_a_command_are_completed(self):
         self.assertEqual(self.candidates("python EC.py runs di"), ["diff"])
         self.assertLessEqual(set(branches.registered_branches), set(self.candidates("python EC.py lottery_branch ")))
         self.assertEqual(self.candidates("python EC.py completion z"), ["zsh"])
 
-    def test_flags_of_the_command_are_found_and_no_others(self):
+    def test_only_the_flags_of_the_command_are_completed(self):
         self.assertEqual(self.candidates("python EC.py extract --gam"), ["--gamma"])
         self.assertEqual(self.candidates("python EC.py train --gam"), [])
         self.assertEqual(self.candidates("python EC.py train --act_fun tanh --quiet --warm"), ["--warmup_steps"])
@@ -88,7 +88,7 @@ class Completing:
         self.assertEqual(self.candidates("python EC.py train --no-qu"), ["--no-quiet"])
         self.assertIn("--lr", self.candidates("python EC.py train "))
 
-    def test_flags_that_other_flags_bring_with_them_are_found(self):
+    def test_flags_that_other_flags_add_are_completed(self):
         for flag in ("--pruning_strategy=fc19", "--pruning_strategy fc19"):
             self.assertEqual(self.candidates(f"python EC.py lottery {flag} --pruning_conv"), ["--pruning_conv_fraction"])
         self.assertEqual(self.candidates("python EC.py lottery --pruning_conv"), [])

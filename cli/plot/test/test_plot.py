@@ -55,24 +55,24 @@ class TestCurves(PlotTestCase):
         self.assertEqual((axis.get_xlabel(), axis.get_ylabel(), axis.get_yscale()), ("iteration", "test accuracy (%)", "linear"))
         self.assertEqual(out, f"Picture: {os.path.abspath('test_accuracy_over_iteration.png')}\n")
 
-    def test_every_metric_has_a_picture_and_epochs_are_iterations_in_other_units(self):
+    def test_every_metric_has_a_panel_and_epochs_are_rescaled_iterations(self):
         axes, _ = self.draw("--metric=test_accuracy,test_loss", "--x=epoch", "--where=lr=0.1 and seed=0")
         for axis, values in zip(axes, ((10, 40, 80), (0.9, 0.6, 0.2)), strict=True):
             ((label, line),) = self.lines(axis).items()
             self.check(line, [*zip((0, 20, 40), values, strict=True)])
             self.assertRegex(label, "^train [0-9a-f]{6}$")
 
-    def test_losses_are_averaged_as_their_axis_shows_them(self):
+    def test_losses_on_a_logarithmic_axis_have_geometric_means(self):
         (axis,), _ = self.draw("--metric=test_loss", "--by=lr", "--log=y", "--where=lr=0.3")
         self.check(self.lines(axis)["lr=0.3 (2 seeds)"], [(0, 0.9), (240, np.sqrt(0.75 * 0.7)), (480, np.sqrt(0.5 * 0.4))])
         self.assertEqual(axis.get_yscale(), "log")
 
-    def test_last_values_stand_against_a_hyperparameter(self):
+    def test_last_values_are_drawn_against_a_hyperparameter(self):
         (axis,), _ = self.draw("--metric=test_accuracy", "--x=lr")
         self.check(self.lines(axis)["train (2 seeds)"], [(0.1, 85), (0.3, 55)])
         self.assertEqual([label.get_text() for label in axis.get_xticklabels()], ["0.1", "0.3"])
 
-    def test_a_hyperparameter_that_is_no_number_has_a_place_for_each_value(self):
+    def test_a_hyperparameter_of_texts_has_one_x_position_for_each_value(self):
         run_folders.train_run(self.root, run_folders.training(0.1, "tanh"), 0, 0.7)
         (axis,), _ = self.draw("--metric=test_accuracy", "--x=act_fun", "--where=lr=0.1")
         self.check(self.lines(axis)["train (2 seeds)"], [(0, 85), (1, 70)])
@@ -80,14 +80,14 @@ class TestCurves(PlotTestCase):
         half = 100 * np.std(ACCURACIES[0.1], ddof=1)
         np.testing.assert_allclose(axis.collections[0].get_segments(), [[(0, 85 - half), (0, 85 + half)], [(1, 70), (1, 70)]])
 
-    def test_what_differs_within_a_line_is_said_and_what_has_no_log_is_left_out(self):
+    def test_notes_name_differences_within_a_line_and_count_runs_without_a_log(self):
         desc = run_folders.training(0.1, "tanh")
         run_folders.record(desc.run_path(self.root, 0), desc, 0)
         run_folders.write(paths.logger(run_folders.train_run(self.root, desc, 1)), "test_accuracy$0$0.1")
         _, out = self.draw("--metric=test_accuracy", "--by=act_fun")
         self.assertRegex(out, "Note: within a line .* differ in lr .*\nNote: 2 of the runs .* left out.\nPicture: ")
 
-    def test_runs_are_chosen_by_hash_order_and_number(self):
+    def test_runs_are_selected_by_hash_order_and_limit(self):
         digits = run_folders.training(0.3).hashname.removeprefix("train_")
         for arguments in ((digits[:8],), ("--sort=test_accuracy", "--limit=1")):
             (axis,), _ = self.draw(*arguments)
@@ -103,13 +103,13 @@ class TestCurves(PlotTestCase):
                 self.assertTrue(content.startswith(magic))
                 self.assertEqual(content, other.read())
 
-    def test_what_cannot_be_drawn_is_named_in_one_line_with_what_can(self):
+    def test_errors_are_one_line_with_the_valid_values(self):
         before = self.files()
         for arguments, words in (
             (("--metric=test_acuracy",), ("--metric:", "did you mean 'test_accuracy'", "valid: test_accuracy, test_loss")),
             (("--x=lrr",), ("--x:", "'lrr'", "did you mean 'lr'")),
             (("--by=act",), ("--by:", "'act'")),
-            (("--x=weights_left",), ("--x:", "pruning experiments only")),
+            (("--x=weights_left",), ("--x:", "only levels of pruning experiments")),
             (("--x=weights_left", "--metric=test_loss"), ("--x:", "weights_left", "test_loss")),
             (("--format=gif",), ("--format:", "'gif'", "pdf, png")),
             (("--output=a.jpg",), ("--output:", "'jpg'", "pdf, png")),
@@ -126,7 +126,7 @@ class TestCurves(PlotTestCase):
 
 
 class TestComparisons(PlotTestCase):
-    def test_errors_of_extractions_stand_against_what_differs(self):
+    def test_errors_of_extractions_are_drawn_against_the_hyperparameter_that_differs(self):
         for gamma, errors in ((0.5, (1e-3, 1e-5)), (0.9, (1e-14, 1e-16))):
             for seed, error in enumerate(errors):
                 run_folders.extract_run(self.root, run_folders.extraction("train_" + "0" * 32, gamma), seed, error=error)
@@ -137,7 +137,7 @@ class TestComparisons(PlotTestCase):
         (axis,), _ = self.draw("--metric=test_accuracy", "--x=iteration")  # of the students
         self.check(self.lines(axis)["gamma=0.9 (2 seeds)"], [(0, 10), (240, 45), (480, 90)])
 
-    def test_tickets_stand_beside_their_branches_against_the_weights_left(self):
+    def test_tickets_and_their_branches_are_drawn_against_the_weights_left(self):
         for seed in range(2):
             location = run_folders.lottery_run(self.root, run_folders.lottery(), seed)
             for level in range(2):

@@ -61,7 +61,7 @@ class TestFinished(TestIndex):
         names = ("branch", "retrain_t_lr", "branch_seed", "lr")
         self.assertEqual([retrained.hparams[name] for name in names], ["retrain", 7.0, 3, 0.1])
 
-    def test_a_hyperparameter_that_an_older_record_does_not_know_has_its_default(self):
+    def test_a_hyperparameter_that_an_older_record_lacks_has_its_default(self):
         self.assertEqual(records.flatten({"training_hparams": {"lr": 1.0}})["patience"], 100)
         self.assertEqual(records.flatten({"pretrain_training_hparams": {"lr": 1.0}})["pretrain_lr"], 1.0)
 
@@ -78,7 +78,7 @@ class TestUnfinished(TestIndex):
         desc = run_folders.training()
         return run_folders.record(desc.run_path(self.root, seed), desc, seed)
 
-    def test_an_interrupted_run_tells_the_step_of_its_checkpoint(self):
+    def test_the_note_of_an_interrupted_run_is_the_step_of_its_checkpoint(self):
         folder = self.start()
         self.assertEqual((self.only().state, self.only().note), ("interrupted", "before the first checkpoint of 40ep"))
         write(paths.progress(folder), '{"iteration": 120, "epoch": 10, "planned_iterations": 480}\n')
@@ -95,7 +95,7 @@ class TestUnfinished(TestIndex):
             write(paths.progress(folder), text)
             self.assertEqual((self.only().state, self.only().note), ("interrupted", "an unknown step of 40ep"), text)
 
-    def test_a_run_with_a_living_holder_is_running_and_with_a_dead_one_interrupted(self):
+    def test_a_locked_run_is_running_while_the_process_lives_and_interrupted_afterwards(self):
         folder = self.start()
         with locks.held(folder):
             self.assertEqual(self.only().state, "running")
@@ -103,14 +103,14 @@ class TestUnfinished(TestIndex):
         write(paths.lock(folder), processes.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {processes.MAX_PID}'))
         self.assertEqual(self.only().state, "interrupted")
 
-    def test_a_holder_on_another_machine_counts_for_as_long_as_it_touches_its_lock(self):
+    def test_a_lock_from_another_machine_is_valid_while_it_is_updated(self):
         folder = self.start()
         path = write(paths.lock(folder), processes.this().to_json().replace(processes.this().machine, "elsewhere"))
         self.assertEqual(self.only().state, "running")
         os.utime(path, (1, 1))
         self.assertEqual(self.only().state, "interrupted")
 
-    def test_an_error_is_noted_until_the_next_start(self):
+    def test_a_run_with_an_error_is_failed_until_the_next_start(self):
         folder = self.start()
         with self.assertRaises(ZeroDivisionError), locks.held(folder):
             1 / 0  # noqa: B018
@@ -153,7 +153,7 @@ class TestAnything(TestIndex):
                 write(paths.report(folder), content)
                 self.assertEqual((self.only().state, dict(self.only().metrics)), ("damaged", {}))
 
-    def test_whatever_lies_there_is_listed(self):
+    def test_folders_in_any_condition_are_listed(self):
         train = run_folders.training().hashname
         os.makedirs(os.path.join(self.root, train, "seed_0", "main", "logger"))  # a folder where a file should be
         os.makedirs(os.path.join(self.root, "my results"))
@@ -169,13 +169,13 @@ class TestAnything(TestIndex):
         expected = {train: "damaged", "my results": "foreign", f"lottery_{'b' * 32}": "damaged", "loop": "foreign"}
         self.assertEqual(found, expected | {f"train_{'c' * 32}": "interrupted"})
 
-    def test_what_cannot_be_read_is_damaged(self):
+    def test_a_run_that_cannot_be_read_is_damaged(self):
         folder = run_folders.train_run(self.root, run_folders.training())
         with mock.patch.object(index.os, "open", side_effect=PermissionError(13, "Permission denied")):
             self.assertEqual((self.only().state, self.only().note), ("damaged", "hparams_dict cannot be read (Permission denied)"))
         self.assertTrue(os.path.exists(folder))
 
-    def test_a_run_of_openlth_is_foreign_and_has_what_its_log_shows(self):
+    def test_a_run_of_openlth_is_foreign_and_has_the_values_of_its_log(self):
         folder = os.path.join(self.root, f"train_{'d' * 32}", "replicate_1", "main")
         write(paths.hparams_log(folder), "Training Hyperparameters\n    * lr => 0.1\n    * optimizer_name => sgd\n")
         write(paths.logger(folder), "test_loss,0,2.5\ntest_loss,9,0.5\ntest_accuracy,9,0.75\n")
@@ -193,19 +193,19 @@ class TestNames(TestIndex):
             run_folders.finish(run_folders.record(os.path.join(self.root, name, "seed_0", "main"), run_folders.training(), 0))
         return Names(self.scan())
 
-    def test_hashes_are_as_short_as_they_can_be_told_apart(self):
+    def test_short_hashes_are_as_short_as_is_unique(self):
         names = self.names(f"train_abcdef12{'0' * 24}", f"train_abcdef13{'0' * 24}", f"train_b{'0' * 31}")
         self.assertEqual([names.short(run) for run in self.scan()], ["abcdef12", "abcdef13", "b00000"])
         for run in self.scan():
             self.assertEqual({found.name for found in names.find(names.short(run))}, {run.name})
 
-    def test_a_prefix_serves_with_and_without_the_kind(self):
+    def test_a_prefix_is_valid_with_and_without_the_kind(self):
         name = f"train_abc{'0' * 29}"
         names = self.names(name, f"extract_abd{'0' * 29}")
         for text in ("abc", "train_abc", "train", name, name.removeprefix("train_")):
             self.assertEqual([run.name for run in names.find(text)], [name])
 
-    def test_an_ambiguous_or_unknown_prefix_is_explained(self):
+    def test_an_ambiguous_or_unknown_prefix_is_an_error_with_the_candidates(self):
         names = self.names(f"train_abc{'0' * 29}", f"extract_abd{'0' * 29}")
         with self.assertRaisesRegex(ConfigError, "'ab': 2 runs .*extract_abd0000000, train_abc0000000"):
             names.find("ab")
@@ -230,5 +230,5 @@ class TestRows(TestIndex):
             run_folders.train_run(self.root, run_folders.training(), seed, accuracy)
         (row,) = query.group(self.scan())
         self.assertAlmostEqual(row.value("test_accuracy"), 0.8)
-        self.assertAlmostEqual(row.spread("test_accuracy"), 0.1)
-        self.assertEqual((row.value("lr"), row.spread("lr")), (0.1, None))
+        self.assertAlmostEqual(row.deviation("test_accuracy"), 0.1)
+        self.assertEqual((row.value("lr"), row.deviation("lr")), (0.1, None))

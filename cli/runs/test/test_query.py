@@ -20,7 +20,7 @@ class TestQuery(TestCase):
     def seeds(self, where: str) -> list[int]:
         return sorted(run.seed for run in query.select(self.runs, where))
 
-    def test_expressions_mean_what_they_say(self):
+    def test_expressions_select_the_runs_that_satisfy_them(self):
         expected = {
             "lr<0.1": [0, 1, 4],
             "lr <= 1e-1 and act_fun=tanh": [1, 2],
@@ -48,7 +48,7 @@ class TestQuery(TestCase):
             with self.subTest(where=where):
                 self.assertEqual(self.seeds(where), seeds)
 
-    def test_students_have_another_rate(self):
+    def test_students_have_their_own_learning_rate(self):
         self.assertEqual(self.seeds("lr=0.02"), [4])
 
     def test_a_hash_equals_its_prefixes(self):
@@ -56,18 +56,18 @@ class TestQuery(TestCase):
         self.assertEqual(self.seeds(f"hash={digits[:8]}"), [2])
         self.assertEqual(self.seeds(f"hash!={digits}"), [0, 1, 3, 4])
 
-    def test_errors_are_one_line_that_says_what_is_wrong(self):
+    def test_errors_are_one_line_with_the_reason(self):
         errors = {
             "lrr<1": "'lrr' is no hyperparameter.*did you mean 'lr'",
             "test_acuracy>1": "did you mean 'test_accuracy'",
             "lr": "one of = != < <= > >= ~ is expected at the end",
             "lr<": "a value is expected at the end",
-            "lr<<1": "a value is expected where '<1' stands",
+            "lr<<1": "a value is expected before '<1'",
             "lr<fast": "'fast' is no number",
             "lr=1 and": "a name is expected at the end",
             "(lr=1": r"`\)` is expected at the end",
-            "lr=1)": "the end is expected where '\\)' stands",
-            "lr=1 lr=2": "`and`, `or` or the end is expected where 'lr=2' stands",
+            "lr=1)": "the end is expected before '\\)'",
+            "lr=1 lr=2": "`and`, `or` or the end is expected before 'lr=2'",
             "state=finish": "'finish' is not known, did you mean 'finished'",
             "kind=trian": "did you mean 'train'",
             "(" * 10_000: "nested too deeply",
@@ -81,21 +81,23 @@ class TestQuery(TestCase):
 
     def test_rows_are_sorted_and_those_without_a_value_come_last(self):
         rows = query.group(self.runs)
-        accuracy = [row.value("seed") for row in query.ordered(rows, "test_accuracy", self.runs) if row.value("test_accuracy") is not None]
+        accuracy = [
+            row.value("seed") for row in query.sort_rows(rows, "test_accuracy", self.runs) if row.value("test_accuracy") is not None
+        ]
         self.assertEqual(accuracy, [3, 1, 0, 2])
-        falling = [row.value("seed") for row in query.ordered(rows, "test_accuracy:desc", self.runs)]
+        falling = [row.value("seed") for row in query.sort_rows(rows, "test_accuracy:desc", self.runs)]
         self.assertEqual(falling, [2, 0, 1, 3, 4])
-        self.assertEqual([row.value("seed") for row in query.ordered(rows, "-test_accuracy", self.runs)], falling)
-        self.assertEqual([row.value("seed") for row in query.ordered(rows, "lr,test_accuracy", self.runs)], [1, 0, 4, 2, 3])
-        self.assertEqual(query.ordered(rows, "max_relative_error", self.runs)[0].value("seed"), 4)
+        self.assertEqual([row.value("seed") for row in query.sort_rows(rows, "-test_accuracy", self.runs)], falling)
+        self.assertEqual([row.value("seed") for row in query.sort_rows(rows, "lr,test_accuracy", self.runs)], [1, 0, 4, 2, 3])
+        self.assertEqual(query.sort_rows(rows, "max_relative_error", self.runs)[0].value("seed"), 4)
         with self.assertRaisesRegex(ConfigError, "--sort: .*did you mean 'lr'"):
-            query.ordered(rows, "lrr", self.runs)
+            query.sort_rows(rows, "lrr", self.runs)
         with self.assertRaisesRegex(ConfigError, "--sort: 'down' is not known"):
-            query.ordered(rows, "lr:down", self.runs)
+            query.sort_rows(rows, "lr:down", self.runs)
 
-    def test_what_differs_is_what_distinguishes(self):
+    def test_differing_hyperparameters_are_those_with_several_values(self):
         trained = [run for run in self.runs if run.kind == "train"]
         self.assertEqual(query.differing(trained), ["act_fun", "lr"])
         self.assertEqual(query.differing(trained[:1]), [])
         one, other = ({"lr": 1, "samples": 3, "act_fun": "g"}, {"lr": 2, "samples": 4, "act_fun": "g"})
-        self.assertEqual(query.apart(one, other), ["lr"])
+        self.assertEqual(query.name_differences(one, other), ["lr"])

@@ -54,18 +54,18 @@ class TestLooking(RunsTestCase):
         run_folders.train_run(self.root, self.descs[1], 0, 0.5)
         self.short = [desc.hashname.removeprefix("train_")[:6] for desc in self.descs]
 
-    def test_a_table_has_a_line_for_each_experiment_and_what_tells_them_apart(self):
+    def test_a_table_has_a_line_for_each_experiment_and_a_column_for_each_difference(self):
         heading, *lines = self.ask("--sort=lr").splitlines()
         self.assertEqual(heading.split(), ["kind", "hash", "seeds", "state", "lr", "test_accuracy", "date", "size"])
         self.assertRegex(lines[0], rf"^train +{self.short[0]} +0-1 +finished +0\.1 +85\.00 ± 7\.07% +20\d\d-")
         self.assertRegex(lines[1], rf"^train +{self.short[1]} +0 +finished +0\.3 +50\.00% +20\d\d-")
         self.assertEqual(len(lines), 2)
 
-    def test_seeds_may_have_a_line_each(self):
+    def test_each_seed_shows_a_line_for_each_seed(self):
         lines = self.ask("--each_seed", "--sort=-test_accuracy", "--columns=seed,test_accuracy").splitlines()
         self.assertEqual([line.split() for line in lines[1:]], [["1", "90.00%"], ["0", "80.00%"], ["0", "50.00%"]])
 
-    def test_csv_and_json_say_the_same_in_numbers(self):
+    def test_csv_and_json_have_the_same_numbers(self):
         flags = ("--columns=hash,lr,seeds,test_accuracy", "--sort=lr")
         records = json.loads(self.ask(*flags, "--format=json"))
         self.assertEqual([record["lr"] for record in records], [0.1, 0.3])
@@ -85,7 +85,7 @@ class TestLooking(RunsTestCase):
                 self.assertLessEqual(max(map(len, lines if note else [*lines, last])), width)
                 self.assertEqual(note, width < 400)
 
-    def test_nothing_is_changed_by_looking(self):
+    def test_listing_changes_no_file(self):
         run_folders.lottery_run(self.root, run_folders.lottery())
         write(os.path.join(self.root, f"train_{'e' * 32}", "seed_0", "main", "hparams_dict"), "{")
         before = self.everything()
@@ -105,11 +105,11 @@ class TestLooking(RunsTestCase):
         self.assertRegex(text, r"B  main/checkpoint\.pth\n")
         self.assertIn("python EC.py train --lr 0.1\n", text)
 
-    def test_the_difference_of_two_runs_is_what_differs(self):
+    def test_diff_shows_only_the_hyperparameters_that_differ(self):
         lines = self.ask("diff", self.descs[0].hashname, self.short[1]).splitlines()
         self.assertEqual([line.split() for line in lines], [self.short, ["lr", "0.1", "0.3"]])
 
-    def test_why_names_the_run_and_the_nearest(self):
+    def test_why_shows_the_run_and_the_most_similar_runs(self):
         text = self.ask("why", "train", *TRAIN)
         self.assertIn(f"{self.descs[1].hashname}\nexists:\n", text)
         text = self.ask("why", "train", *TRAIN, "--act_fun=tanh")
@@ -119,7 +119,7 @@ class TestLooking(RunsTestCase):
         self.assertRegex(text, rf"\ntrain {self.short[1]} differs in 1:\n    act_fun +relu there, tanh here\n")
         self.assertLess(text.index(self.short[1]), text.index(self.short[0]))
 
-    def test_what_is_mistyped_is_explained(self):
+    def test_mistyped_arguments_are_errors_with_the_nearest_name(self):
         self.assertIn("did you mean 'list'", self.refuse("lst"))
         self.assertIn("did you mean '--where'", self.refuse("--wher=lr=1"))
         self.assertIn("did you mean 'lr'", self.refuse("--where", "lrr=1"))
@@ -129,16 +129,16 @@ class TestLooking(RunsTestCase):
         self.assertIn("runs makes no runs", self.refuse("why", "runs"))
         self.assertIn("--platform", self.refuse("--platform=slurm"))
 
-    def test_no_library_is_imported_that_takes_long(self):
+    def test_no_slow_library_is_imported(self):
         code = "import sys, EC; print(EC.main(['runs']), [name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
         checkout = os.path.dirname(os.path.abspath(EC.__file__))
         done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
         self.assertEqual(done.stdout.splitlines()[-1], "0 []")
 
-    def test_the_empty_root_is_said_to_be_empty(self):
+    def test_a_listing_without_runs_says_so(self):
         with mock.patch.dict(os.environ, EC_ROOT=os.path.join(self.root, "absent")):
             self.assertIn("There are no runs under", self.ask())
-        self.assertIn("No run fits, of 3.", self.ask("--where=lr>5"))
+        self.assertIn("None of 3 runs fits.", self.ask("--where=lr>5"))
 
 
 class TestClearing(RunsTestCase):
@@ -162,7 +162,7 @@ class TestClearing(RunsTestCase):
         self.assertIn("Nothing has been moved", out)
         self.assertEqual(self.everything(), before)
 
-    def test_what_is_removed_is_in_the_trash_and_can_be_put_back(self):
+    def test_removed_runs_are_in_the_trash_and_can_be_restored(self):
         before = self.content()
         self.ask("rm", self.short, "--yes")
         self.assertEqual(self.ask(), f"There are no runs under {self.root}.\n")
@@ -172,7 +172,7 @@ class TestClearing(RunsTestCase):
         self.assertEqual(self.content(), before)
         self.assertFalse(os.path.exists(os.path.join(self.root, index.TRASH)))
 
-    def test_an_extraction_goes_with_its_students_and_a_clustering_alone(self):
+    def test_an_extraction_is_removed_with_its_students_and_a_clustering_without_them(self):
         for gamma in (0.7, 0.8):
             folder = run_folders.extract_run(self.root, run_folders.extraction(self.desc.hashname, gamma))
         experiment, part = os.path.relpath(folder, self.root).split(os.sep)[0], os.path.basename(folder)
@@ -181,7 +181,7 @@ class TestClearing(RunsTestCase):
         self.ask("rm", experiment, "--yes")
         self.assertFalse(os.path.exists(os.path.join(self.root, experiment)))
 
-    def test_nothing_is_put_back_over_something_else(self):
+    def test_restoring_overwrites_nothing(self):
         self.ask("rm", self.short, "--yes")
         run_folders.train_run(self.root, self.desc, 0, 0.1)
         before, batch = self.content(), self.batch()
@@ -189,7 +189,7 @@ class TestClearing(RunsTestCase):
         self.assertEqual(self.content(), before)
         self.assertEqual(self.batch(), batch)
 
-    def test_a_running_run_is_not_touched(self):
+    def test_a_running_run_is_not_removed(self):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         self.addCleanup(child.communicate, b"\n")
         other = processes.this().to_json().replace(f'"pid": {os.getpid()}', f'"pid": {child.pid}')
@@ -199,18 +199,18 @@ class TestClearing(RunsTestCase):
         self.assertEqual(self.ask("gc", "--yes"), "There is nothing to move.\n")
         self.assertEqual(self.everything(), before)
 
-    def test_a_run_that_starts_after_the_look_is_left(self):
+    def test_a_run_that_starts_after_the_listing_is_not_removed(self):
         removals = trash.of_runs(index.scan(self.root), ())
         with mock.patch.object(lock_files, "acquire", side_effect=Busy("somebody has it")):
             _, left = trash.move(removals, self.root, "rm")
         self.assertEqual(left, [f"{self.desc.hashname}/seed_0 is left: somebody has it"])
         self.assertTrue(os.path.exists(paths.logger(self.folder)))
 
-    def test_a_teacher_that_is_asked_is_remarked_on(self):
+    def test_removing_a_teacher_prints_a_note_about_its_extractions(self):
         run_folders.extract_run(self.root, run_folders.extraction(self.desc.hashname))
-        self.assertRegex(self.ask("rm", self.desc.hashname), r"^Note: extract \w+/\w+ asks train_")
+        self.assertRegex(self.ask("rm", self.desc.hashname), r"^Note: extract \w+/\w+ has the teacher train_")
 
-    def test_collecting_takes_checkpoints_of_finished_runs_and_what_is_worthless(self):
+    def test_gc_moves_checkpoints_of_finished_runs_and_folders_without_results(self):
         old = write(os.path.join(self.root, f"train_{'f' * 32}", "seed_3", "main", "hparams_dict"), '{"cut')
         half = write(os.path.join(self.folder, ".logger.0123456789ab.new"), "half")
         for path in (old, half, *(os.path.join(self.root, f"train_{'f' * 32}", name) for name in ("seed_3/main", "seed_3", ""))):
@@ -234,12 +234,12 @@ class TestClearing(RunsTestCase):
     def test_checkpoints_may_be_kept(self):
         self.assertEqual(self.ask("gc", "--yes", "--no-checkpoints"), "There is nothing to move.\n")
 
-    def test_a_list_of_the_trash_that_leads_elsewhere_is_not_followed(self):
+    def test_a_batch_with_paths_outside_the_results_folder_is_ignored(self):
         for path in ("../elsewhere", "/etc/passwd", ""):
             write(os.path.join(self.root, index.TRASH, "forged", trash.LIST), json.dumps({"command": "", "moved": [path]}))
-            self.assertEqual(trash.batches(self.root), [])
+            self.assertEqual(trash.batches(self.root), {})
 
-    def test_somebody_at_a_terminal_is_asked(self):
+    def test_a_user_at_a_terminal_is_asked_for_confirmation(self):
         for answer, moved in (("\n", False), ("no\n", False), ("y\n", True)):
             with self.subTest(answer=answer), mock.patch.object(sys, "stdin", io.StringIO(answer)) as stdin:
                 stdin.isatty = lambda: True

@@ -1,4 +1,4 @@
-"""Sweeps: planned, run, stopped, carried on."""
+"""Sweeps: plans, runs, stops and restarts."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ class Deadly:
 
 
 def planned(output: str) -> dict[tuple[str, int], str]:
-    """The state of every run in a plan that was printed, by short hash and seed."""
-    found = {}
+    """The state of every run in a printed plan, by short hash and seed."""
+    plan = {}
     for state, short, seeds in re.findall(rf"^  ({'|'.join(STATES)}) +(\w+) +seeds? ([\d,-]+)", output, re.MULTILINE):
         for part in seeds.split(","):
             first, _, last = part.partition("-")
-            found |= {(short, seed): state for seed in range(int(first), int(last or first) + 1)}
-    return found
+            plan |= {(short, seed): state for seed in range(int(first), int(last or first) + 1)}
+    return plan
 
 
 class SweepTestCase(TestCase):
     def sweep(self, *arguments: str, status: int = 0) -> str:
-        found, out, err = self.command("sweep", *arguments)
-        self.assertEqual(found, status, out + err)
+        exit_status, out, err = self.command("sweep", *arguments)
+        self.assertEqual(exit_status, status, out + err)
         return out if status == 0 else out + err
 
     def folder(self, *arguments: str) -> str:
         return self.command(*TRAIN, *arguments, "--display_output_location")[1].strip()
 
     def starts(self) -> dict[str, int]:
-        """How often each run was started, by its folder."""
-        found = {}
+        """The number of starts of each run, by its folder."""
+        starts = {}
         for folder, _, names in os.walk(self.root):
             if "provenance.json" in names:
                 with open(paths.provenance(folder)) as file:
-                    found[folder] = len(json.load(file)["starts"])
-        return found
+                    starts[folder] = len(json.load(file)["starts"])
+        return starts
 
 
 class TestPlan(SweepTestCase):
-    def test_it_says_of_each_run_how_it_stands_and_writes_nothing(self):
+    def test_the_plan_shows_the_state_of_each_run_and_writes_nothing(self):
         folders = [self.folder(f"--lr={lr}", "--global_seed=3") for lr in (0.1, 0.2, 0.3, 0.4, 0.5)]
         run_folders.finish(folders[0])
         run_folders.write(paths.hparams_log(folders[1]), "cut sh")
@@ -83,12 +83,12 @@ class TestPlan(SweepTestCase):
         self.assertIn("(ValueError: no)", lines[2])
         self.assertIn(f"process {os.getppid()} on", lines[3])
 
-    def test_seeds_of_an_experiment_share_a_line_and_spellings_of_one_run_are_one(self):
+    def test_seeds_of_an_experiment_share_a_line_and_different_spellings_of_a_model_are_one_run(self):
         out = self.sweep(*TRAIN, "--model_name=digits_lenet_4,digits_lenet,digits_lenet_16", "--global_seed=0-2,7", "--dry_run")
         self.assertEqual(out.splitlines()[0], "Sweep of train: 8 runs, 8 new")
         self.assertEqual([line.split("  ")[3] for line in out.splitlines()[1:]], ["seeds 0-2,7"] * 2)
 
-    def test_what_cannot_be_run_is_named_in_one_line_before_anything_is_written(self):
+    def test_an_invalid_sweep_is_an_error_in_one_line_before_anything_is_written(self):
         cluster = ("--platform=slurm", "--global_seed=0-1")
         for arguments, words in (
             ((*TRAIN, "--lr=0.1,0", "--momentum=0,0.9"), ("lr=0, momentum=0: --lr:", "more than 0")),
@@ -99,7 +99,7 @@ class TestPlan(SweepTestCase):
             ((*TRAIN, *cluster, "--parallel=2"), ("--parallel:", "--at_once")),
             ((*TRAIN, "--platform=slurm", "--seeds=0-3"), ("--seeds:", "--global_seed 0-4")),
             ((*TRAIN, "--display_output_location"), ("--display_output_location:", "--dry_run")),
-            (("trian",), ("'trian'", "did you mean 'train'", "lottery_branch")),
+            (("trian",), ("'trian'", "did you mean 'train'", "extract, lottery, lottery_branch, train\n")),
             (("--lr=1", "train"), ("comes first", "--lr=1")),
             (("lottery", *TRAIN[1:], "--levels=0-2"), ("--levels", "'0-2'", "whole number")),
         ):
@@ -111,7 +111,7 @@ class TestPlan(SweepTestCase):
 
 
 class TestSweep(SweepTestCase):
-    def test_failures_do_not_stop_the_rest_and_run_again_on_request(self):
+    def test_a_failed_run_does_not_stop_the_others_and_runs_again_with_retry_failed(self):
         def fail_once(*arguments: object, **options: object) -> None:
             if "seed_1" in arguments[3]:
                 raise ZeroDivisionError("by zero")
@@ -132,13 +132,13 @@ class TestSweep(SweepTestCase):
         self.assertRegex(out, r"(?m)^train +\w+ +0-2 +finished .* ± ")
         self.assertEqual({folder: self.starts()[folder] for folder in before}, before)
 
-    def test_a_run_is_noted_with_the_command_that_makes_it_alone(self):
+    def test_a_run_records_the_command_that_repeats_this_run_alone(self):
         self.sweep(*TRAIN, "--lr", "0.1,0.2", "--global_seed=4", "--quiet")
         with open(paths.provenance(self.folder("--lr=0.2", "--global_seed=4"))) as file:
             recorded = json.load(file)["command"]
         self.assertEqual(recorded, f"python EC.py {' '.join(TRAIN)} --lr=0.2 --global_seed=4 --quiet")
 
-    def test_a_run_that_another_process_has_comes_last_and_is_left_to_it_on_request(self):
+    def test_a_run_of_another_process_is_tried_last_and_skipped_with_no_wait(self):
         holder = dataclasses.replace(processes.this(), pid=os.getppid(), started=processes._start_of(os.getppid()) or "")
         run_folders.write(paths.lock(self.folder("--global_seed=0")), holder.to_json())
         out = self.sweep(*TRAIN, "--global_seed=0-1", "--quiet", "--no-wait", status=3)
@@ -174,14 +174,14 @@ class TestStopping(SweepTestCase):
         return [path for path in child.files(self.sims) if path.endswith("/logger")] if os.path.exists(self.sims) else []
 
     def interrupt(self, started: child.Child, number: int, when: Callable[[], bool]) -> tuple[int, str]:
-        """Sends a signal when it is time, and waits for the end."""
+        """Sends a signal as soon as `when` is true, and waits for the end of the process."""
         end = time.monotonic() + PATIENCE
         while not when() and time.monotonic() < end:
             time.sleep(0.01)
         os.kill(started.process.pid, number)
         return started.wait()
 
-    def test_twelve_runs_interrupted_twice_are_finished_by_the_third_start_and_none_is_trained_twice(self):
+    def test_the_third_start_finishes_twelve_runs_after_two_interruptions_and_trains_none_twice(self):
         command = ("--lr=0.05,0.1,0.2", "--global_seed=0-3", "--quiet")
         for finished in (3, 7):
             status, output = self.interrupt(self.start(*command), signal.SIGINT, lambda least=finished: len(self.loggers()) >= least)
@@ -206,26 +206,26 @@ class TestStopping(SweepTestCase):
         self.assertEqual(self.start(*command).wait()[0], 0)
         self.assertEqual(self.starts(), after)
 
-    def test_side_by_side_they_stop_and_one_by_one_they_end_in_the_same_bits(self):
+    def test_a_stopped_parallel_sweep_ends_in_the_same_bits_as_a_sequential_one(self):
         command = ("--lr=0.1,0.2", "--global_seed=0-1", "--quiet")
         status, output = self.interrupt(self.start(*command, "--parallel=2"), signal.SIGTERM, lambda: len(self.loggers()) >= 1)
         self.assertEqual((status, "Traceback" in output), (75, False), output)
         self.assertEqual([path for path in child.files(self.sims) if os.path.basename(path).startswith(".")], [])
         status, output = self.start(*command).wait()
         self.assertEqual((status, len(self.loggers())), (0, 4), output)
-        found = child.contents(self.sims)
-        with mock.patch.object(self, "sims", os.path.join(self.root, "one by one")):
+        contents = child.contents(self.sims)
+        with mock.patch.object(self, "sims", os.path.join(self.root, "in sequence")):
             self.assertEqual(self.start(*command).wait()[0], 0)
-            self.assertEqual(child.contents(self.sims), found)
+            self.assertEqual(child.contents(self.sims), contents)
 
-    def test_a_process_that_dies_fails_its_run_alone(self):
+    def test_only_the_run_of_a_killed_process_fails(self):
         tasks = [Deadly(), work.Task(TRAIN[0], (*TRAIN[1:], "--global_seed=0"))]
-        found = dict(work.side_by_side(EC.COMMANDS, tasks, 1))
-        self.assertEqual(found, {0: work.Outcome("failed", "its process was killed by SIGKILL"), 1: work.Outcome("finished")})
+        outcomes = dict(work.run_in_parallel(EC.COMMANDS, tasks, 1))
+        self.assertEqual(outcomes, {0: work.Outcome("failed", "its process was killed by SIGKILL"), 1: work.Outcome("finished")})
 
-    def test_processes_share_cores_and_gpus(self):
+    def test_worker_processes_share_cores_and_gpus(self):
         with mock.patch("torch.get_num_threads", return_value=7), mock.patch.dict(os.environ, CUDA_VISIBLE_DEVICES="4,GPU-x"):
-            found = work.surroundings(3)
-        self.assertEqual([threads for _, threads in found], [2, 2, 2])
-        self.assertEqual([values["CUDA_VISIBLE_DEVICES"] for values, _ in found], ["4", "GPU-x", "4"])
-        self.assertEqual({values["OMP_NUM_THREADS"] for values, _ in found}, {"2"})
+            environments = work.worker_environments(3)
+        self.assertEqual([threads for _, threads in environments], [2, 2, 2])
+        self.assertEqual([values["CUDA_VISIBLE_DEVICES"] for values, _ in environments], ["4", "GPU-x", "4"])
+        self.assertEqual({values["OMP_NUM_THREADS"] for values, _ in environments}, {"2"})
