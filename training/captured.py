@@ -14,6 +14,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from foundations.errors import reason
 from platforms.platform import get_platform
 from training.arithmetic import Arithmetic
 
+Result = TypeVar("Result")
 Update = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]  # from examples, labels and their share of a batch to the loss
 Capture = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]  # from a computation to what repeats it
 
@@ -46,7 +48,7 @@ def updates(update: Update, optimizer: torch.optim.Optimizer, loader: DataLoader
     if capture is None or loader.is_stream or not computed.is_capturable or type(optimizer) not in OPTIMIZERS:
         yield update
         return
-    with _side_stream(device):
+    with side_stream(device):
         yield CapturedUpdate(update, optimizer, min(loader.batch_size, len(loader.dataset)), capture)
 
 
@@ -55,11 +57,11 @@ def capture_on(device: torch.device) -> Capture | None:
     return cuda_graph if device.type == "cuda" else None
 
 
-def cuda_graph(computation: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+def cuda_graph(computation: Callable[[], Result]) -> Callable[[], Result]:
     """Captures a computation on the current stream, which must not be the default stream; nothing is computed before the first replay.
 
     Returns:
-        A function that computes it again, from what is in the same memory, and gives the same result tensor.
+        A function that computes it again, from what is in the same memory, and gives the same result, whose tensors it overwrites.
 
     Raises:
         RuntimeError: something in the computation cannot be captured.
@@ -68,7 +70,7 @@ def cuda_graph(computation: Callable[[], torch.Tensor]) -> Callable[[], torch.Te
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         result = computation()
 
-    def replay() -> torch.Tensor:
+    def replay() -> Result:
         graph.replay()
         return result
 
@@ -91,7 +93,7 @@ class CapturedUpdate:
         self._update, self._optimizer, self._batch_size = update, optimizer, batch_size
         self._capture: Capture | None = capture
         self._replay: Callable[[], torch.Tensor] | None = None
-        self._inputs: tuple[torch.Tensor, ...] = ()
+        self._inputs: tuple[torch.Tensor, torch.Tensor] | None = None
         self._whole_batches = 0
         device = optimizer.param_groups[0]["params"][0].device
         self._rate = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)  # as kernels want it
@@ -103,12 +105,11 @@ class CapturedUpdate:
             self._whole_batches += 1
             if self._replay is None and self._whole_batches > WARM_UP and self._capture is not None:
                 self._record(self._capture, examples, labels)
-            if self._replay is not None:
+            if self._replay is not None and self._inputs is not None:
                 for place, values in zip(self._inputs, (examples, labels), strict=True):
                     place.copy_(values)
                 return self._replay()
-        with self._rate_as_tensor():
-            return self._update(examples, labels, share)
+        return self._with_tensor_rate(examples, labels, share)
 
     def _set_rate(self) -> None:
         """Writes the learning rate to its tensor where it has changed."""
@@ -118,33 +119,29 @@ class CapturedUpdate:
             self._rate_value = rate
 
     def _record(self, capture: Capture, examples: torch.Tensor, labels: torch.Tensor) -> None:
-        self._inputs = examples.clone(), labels.clone()
+        inputs = examples.clone(), labels.clone()
         try:
-            self._replay = capture(self._update_from_inputs)
+            self._replay = capture(lambda: self._with_tensor_rate(*inputs, 1.0, capturable=True))
+            self._inputs = inputs
         except RuntimeError as error:
-            self._capture, self._inputs = None, ()
+            self._capture = None
             print(f"Note: updates are not captured ({reason(error)}), and take longer", file=sys.stderr, flush=True)
 
-    def _update_from_inputs(self) -> torch.Tensor:
-        with self._rate_as_tensor(capturable=True):
-            return self._update(*self._inputs, 1.0)
-
-    @contextlib.contextmanager
-    def _rate_as_tensor(self, **changes: object) -> Iterator[None]:
-        """For a while, the optimizer reads the learning rate from its tensor, with other changes to settings that it has."""
+    def _with_tensor_rate(self, examples: torch.Tensor, labels: torch.Tensor, share: float, **changes: object) -> torch.Tensor:
+        """The update, for which the optimizer reads the learning rate from its tensor, with other changes to settings that it has."""
         changes["lr"] = self._rate
         before = [dict(group) for group in self._optimizer.param_groups]
         for group in self._optimizer.param_groups:
             group.update({name: value for name, value in changes.items() if name in group})
         try:
-            yield
+            return self._update(examples, labels, share)
         finally:
             for group, settings in zip(self._optimizer.param_groups, before, strict=True):
                 group.update(settings)
 
 
 @contextlib.contextmanager
-def _side_stream(device: torch.device) -> Iterator[None]:
+def side_stream(device: torch.device) -> Iterator[None]:
     """On a GPU, has a block work on a stream beside the default one, after what was begun there and before what comes after the block."""
     if device.type != "cuda":
         yield

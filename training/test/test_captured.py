@@ -45,8 +45,7 @@ class StandIn:
 
 
 def refuse(computation: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """A capture that fails when a part of the computation is done."""
-    computation.__self__._optimizer.zero_grad()
+    """A capture that fails."""
     raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
 
 

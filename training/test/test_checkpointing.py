@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 from unittest import mock
@@ -197,6 +198,35 @@ class CheckpointingTest(TestCase):
         self.before.save(self.root)
         for other in ("mlp_4_6_2", "mlp_4_5_5_2", "students_mlp(2)_4_5_2"):
             self.assert_refused(Parts(other))
+
+    def test_moments_lie_in_memory_as_the_weights_that_they_are_restored_for(self):
+        for optimizer in ("sgd", "adam"):
+            for saved, restored in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
+                states = [self.convolutional(optimizer, layout) for layout in (saved, restored)]
+                checkpointing.save(self.root, states[0])
+                checkpointing.restore(self.root, states[1])
+                for ours, theirs in zip(states[1].model.parameters(), states[0].model.parameters(), strict=True):
+                    self.assertTrue(torch.equal(ours, theirs))
+                    moments = states[1].optimizer.state[ours], states[0].optimizer.state[theirs]
+                    for name in moments[0].keys() - {"step"}:
+                        self.assertEqual(moments[0][name].stride(), ours.stride())
+                        self.assertTrue(torch.equal(moments[0][name], moments[1][name]))
+
+    def convolutional(self, optimizer: str, layout: torch.memory_format) -> checkpointing.State:
+        """A convolutional network with this layout after an update."""
+        training_hparams = hparams("9ep", optimizer, 0.02, momentum=0.9, precision="float32")
+        model = network("cifar_resnet_8_4", outputs=10).float().to(memory_format=layout)
+        made, generator = get_optimizer(training_hparams, model), torch.Generator().manual_seed(0)
+        made.step(Objective(model, torch.randn(4, 3, 8, 8, generator=generator), torch.arange(4)))
+        schedule = Schedule(training_hparams, made, BATCHES, Step(9 * BATCHES, BATCHES))
+        return checkpointing.State(model, made, torch.amp.GradScaler("cpu", enabled=False), schedule)
+
+    def test_networks_are_saved_contiguous(self):
+        model = network("cifar_resnet_8_4", outputs=10).to(memory_format=torch.channels_last)
+        model.save(self.root, Step(1, 1))
+        for name, values in base.read_state(paths.model(self.root, Step(1, 1))).items():
+            self.assertTrue(values.is_contiguous())
+            self.assertTrue(torch.equal(values, model.state_dict()[name]))
 
     def test_one_that_lacks_a_part_is_refused(self):
         self.before.save(self.root)
