@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     import torch
 
     from datasets.base import DataLoader
-    from foundations.hparams import TrainingHparams
     from foundations.step import Step
+    from foundations.training_hparams import TrainingHparams
     from models.base import Model
     from training.captured import Capture
 
@@ -229,7 +229,7 @@ def images(count: int, batch_size: int) -> DataLoader:
     import torch
 
     from datasets import base, cifar10
-    from foundations.hparams import DatasetHparams
+    from foundations.dataset_hparams import DatasetHparams
 
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -243,7 +243,7 @@ def operations(name: str) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from foundations.hparams import ModelHparams
+    from foundations.model_hparams import ModelHparams
     from models import registry
 
     model = registry.get(ModelHparams(name, "kaiming_normal", "uniform"), 10)
@@ -254,7 +254,8 @@ def operations(name: str) -> float:
 
 def convolutions(options: Options) -> None:
     """Section: an epoch of a residual network."""
-    from foundations.hparams import ModelHparams, TrainingHparams
+    from foundations.model_hparams import ModelHparams
+    from foundations.training_hparams import TrainingHparams
     from models import registry
     from training import arithmetic
 
@@ -289,7 +290,7 @@ def answers(count: int, batch_size: int) -> DataLoader:
 
 def stack(networks: int) -> Model:
     """Students 784-80-10."""
-    from foundations.hparams import ModelHparams
+    from foundations.model_hparams import ModelHparams
     from models import registry
 
     return registry.get(ModelHparams(f"students_mlp({networks})_784_80_10", "kaiming_normal", "uniform"), seed=0)
@@ -354,7 +355,7 @@ def difference(training_hparams: TrainingHparams, networks: int, loader: DataLoa
 
 def students(options: Options) -> None:
     """Section: stacks of students, captured and not."""
-    from foundations.hparams import TrainingHparams
+    from foundations.training_hparams import TrainingHparams
 
     batch_size, repeats = options.size(512, 32), options.size(200, 2)
     loader = answers(options.size(60_000, 150), batch_size)
