@@ -124,7 +124,7 @@ class Checkpoints:
     within: float = 0
 
     def __call__(self) -> None:
-        train.CHECKPOINT_SECONDS, train.CHECKPOINT_SECONDS_WITHIN, checkpointing.SHARE = self.between, self.within, 1.0
+        train.CHECKPOINT_SECONDS, train.CHECKPOINT_SECONDS_WITHIN, checkpointing.TIME_SHARE = self.between, self.within, 1.0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The number format that a training step computes in: `--precision`, and `--apex_fp16`, which is fp16 under its older name.
 
-Weights, inputs, losses and evaluations are float32, or float64 where that is asked for. In 16 bits the forward and the backward pass of the
-network is computed by torch's mixed precision, which leaves in float32 what needs it; fp16, whose exponents are small, scales the loss so
-that gradients do not vanish, and leaves out an update whose gradients overflow.
+Weights, inputs, losses and evaluations are float32, or float64 with `--precision float64`. In 16 bits the forward and the backward pass
+use torch's mixed precision, which keeps sensitive operations in float32. fp16 has few exponent bits: the loss is scaled so that
+gradients do not underflow, and an update whose gradients overflow is skipped.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class MixedPrecision(nn.Module):
 
 
 class Arithmetic:
-    """How the steps of a run compute.
+    """The forward pass and the loss scaling of a training run.
 
     Args:
         training_hparams: how to train.
-        model: what to train, on the platform's device and in the precision asked for.
-        joint: whether all processes of the job train it together.
+        model: the model, on the platform's device and in the stored precision.
+        joint: whether all processes of the job train the model together.
 
     Attributes:
-        forward: the model's forward pass, in the number format asked for and on all devices of the platform.
-        scaler: what scales the losses of fp16; for all other formats it does nothing.
-        is_capturable: whether an update computes on one device, by itself.
+        forward: the model's forward pass, in the number format of the arithmetic and on all devices of the platform.
+        scaler: scales the losses of fp16; disabled for all other formats.
+        is_capturable: whether an update can be captured: it uses one device and needs nothing from the CPU.
     """
 
     def __init__(self, training_hparams: TrainingHparams, model: Model, joint: bool = False):
@@ -71,17 +71,19 @@ class Arithmetic:
 def data_parallel(model: Model, forward: nn.Module | None = None) -> nn.Module:
     """The forward pass of a model, or a variant of it, on all devices of the platform.
 
-    Only convolutional networks are divided: a fully connected one computes faster than its batches are copied.
+    Only convolutional networks use several devices: for fully connected ones, copying the batches takes longer than computing.
     """
     forward = model if forward is None else forward
     return forward if model.channels is None else get_platform().data_parallel(forward)
 
 
 def check(training_hparams: TrainingHparams) -> None:
-    """Raises a ConfigError where the platform's device cannot compute in the number format asked for."""
+    """Raises a ConfigError if the platform's device does not support the number format."""
     if training_hparams.arithmetic == "tf32" and not _has_tf32(get_platform().torch_device):
         others = ", ".join(name for name in PRECISIONS if name != "tf32")
-        raise ConfigError(f"--precision: tf32 is a format of NVIDIA GPUs since Ampere, and there is none here; valid here: {others}")
+        raise ConfigError(
+            f"--precision: tf32 needs an NVIDIA GPU of the Ampere generation or later, and this machine has none; valid here: {others}"
+        )
 
 
 def _has_tf32(device: torch.device) -> bool:
@@ -90,7 +92,7 @@ def _has_tf32(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def channels_last(training_hparams: TrainingHparams, model: Model) -> Iterator[None]:
-    """For a while, the kernels of a convolutional network on a GPU lie in memory with channels last, where tensor cores multiply."""
+    """Within the block, stores the kernels of a convolutional network channels last, if a GPU uses its tensor cores for them."""
     on_gpu = next(model.parameters()).device.type == "cuda"
     wanted = on_gpu and model.channels is not None and training_hparams.arithmetic in TENSOR_CORES
     if wanted:
@@ -104,11 +106,11 @@ def channels_last(training_hparams: TrainingHparams, model: Model) -> Iterator[N
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """For a while, lets GPUs multiply float32 numbers by 10 bits of their mantissa, or keeps them from it: torch's default is a mixture."""
+    """Within the block, allows or forbids tf32 for float32 products on GPUs. (torch's default allows it for convolutions only.)"""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32 = before  # pyright: ignore[reportAttributeAccessIssue]

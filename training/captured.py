@@ -33,9 +33,9 @@ OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam)  # those whose fused kernels re
 
 @contextlib.contextmanager
 def updates(update: Update, optimizer: torch.optim.Optimizer, loader: DataLoader, computed: Arithmetic) -> Iterator[Update]:
-    """The updates of a training run, captured where the device and the run allow it; the run is what the block does.
+    """The updates of a training run, captured if the device and the run allow it. The block is the training loop.
 
-    Where updates are captured, the block works on a stream of its own: a capture must not depend on work of the default stream.
+    If updates are captured, the block runs on a separate stream: a capture must not depend on work of the default stream.
 
     Args:
         update: takes a step of the optimizer on a batch.
@@ -53,7 +53,7 @@ def updates(update: Update, optimizer: torch.optim.Optimizer, loader: DataLoader
 
 
 def capture_on(device: torch.device) -> Capture | None:
-    """How computations are captured on a device; None where they are not."""
+    """The function that captures computations on a device; None if the device has none."""
     return cuda_graph if device.type == "cuda" else None
 
 
@@ -78,13 +78,13 @@ def cuda_graph(computation: Callable[[], Result]) -> Callable[[], Result]:
 
 
 class CapturedUpdate:
-    """An update that is captured at its first whole batch after the warm-up; where that fails, a note says so, and no update is captured.
+    """An update that is captured at its first whole batch after the warm-up. If the capture fails, a note says so.
 
     Calling it gives the loss before the update, in a tensor that the next call may overwrite.
 
     Args:
         update: takes a step of the optimizer on a batch.
-        optimizer: one of OPTIMIZERS; its learning rate stays a number for everybody else.
+        optimizer: one of OPTIMIZERS; outside of updates its learning rate is a number.
         batch_size: examples of the batches that are captured.
         capture: captures a computation.
     """
@@ -96,7 +96,9 @@ class CapturedUpdate:
         self._inputs: tuple[torch.Tensor, torch.Tensor] | None = None
         self._whole_batches = 0
         device = optimizer.param_groups[0]["params"][0].device
-        self._rate = torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)  # as kernels want it
+        self._rate = torch.zeros(
+            (), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device
+        )  # the type that the fused kernels read
         self._rate_value = 0.0
 
     def __call__(self, examples: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
@@ -125,7 +127,7 @@ class CapturedUpdate:
             self._inputs = inputs
         except RuntimeError as error:
             self._capture = None
-            print(f"Note: updates are not captured ({reason(error)}), and take longer", file=sys.stderr, flush=True)
+            print(f"Note: updates cannot be captured ({reason(error)}) and are slower", file=sys.stderr, flush=True)
 
     def _with_tensor_rate(self, examples: torch.Tensor, labels: torch.Tensor, share: float, **changes: object) -> torch.Tensor:
         """The update, for which the optimizer reads the learning rate from its tensor, with other changes to settings that it has."""
@@ -142,7 +144,7 @@ class CapturedUpdate:
 
 @contextlib.contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU, has a block work on a stream beside the default one, after what was begun there and before what comes after the block."""
+    """On a GPU, runs the block on a second stream, after earlier work of the default stream and before its later work."""
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+"""Checkpoints: the full state of a run, so that a resumed run ends in the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from training.metric_logger import MetricLogger
 from training.optimizers import Schedule
 from training.sharing import Share
 
-SHARE = 0.02  # of the time that a run takes, which its checkpoints may
+TIME_SHARE = 0.02  # the largest share of the run time that checkpoints may take
 
 
-class Pace:
-    """When it is time for the next checkpoint.
+class CheckpointTimer:
+    """Decides when a checkpoint is due.
 
     Args:
-        between: seconds that are at least between checkpoints at the starts of epochs, so that short epochs share one.
-        within: seconds after which an epoch is interrupted for one.
+        between: the shortest time between checkpoints at the starts of epochs, in seconds; several short epochs share a checkpoint.
+        within: the time after which a checkpoint is written within an epoch, in seconds.
 
-    Both are stretched where a checkpoint is so slow that it would take more than its SHARE of the time, unless they are 0.
+    Both times are extended if checkpoints would take more than TIME_SHARE of the run time, unless they are 0.
     """
 
     def __init__(self, between: float, within: float):
@@ -36,20 +36,20 @@ class Pace:
         self.cost, self.begun, self.saved = 0.0, 0.0, time.monotonic()
 
     def is_due(self, step: Step) -> bool:
-        """Whether a run that has come to a step should write one now; at the last it always should."""
+        """Whether a checkpoint is due at a step; at the last step it always is."""
         self.begun = time.monotonic()
         wanted = self.between if step.it == 0 else self.within
-        return step.last or self.begun - self.saved >= (max(wanted, self.cost / SHARE) if wanted else 0)
+        return step.last or self.begun - self.saved >= (max(wanted, self.cost / TIME_SHARE) if wanted else 0)
 
     def done(self) -> None:
-        """To be called when the checkpoint that was due is written."""
+        """Records that the checkpoint has been written."""
         self.saved = time.monotonic()
         self.cost = self.saved - self.begun
 
 
 @dataclass
 class State:
-    """What changes in a run, and what a checkpoint holds of it beside the random generators."""
+    """The state of a run. A checkpoint contains it together with the states of the random generators."""
 
     model: base.Model
     optimizer: torch.optim.Optimizer
@@ -59,10 +59,10 @@ class State:
 
 
 def save(location: str, state: State) -> None:
-    """Writes the checkpoint of a run in one stroke, keeps the one before, and then writes how far the run has come.
+    """Writes the checkpoint of a run atomically, keeps the previous checkpoint, and then writes the progress of the run.
 
-    The checkpoint comes first: a process that is killed between the two writes leaves a progress that lags behind, and never one that no
-    checkpoint has. Nothing that is computed depends on the progress, so that it need not survive a power cut.
+    The order matters: if the process is killed between the two writes, the progress is older than the checkpoint, never newer. No result
+    depends on the progress, so it need not survive a power cut.
     """
     model, optimizer = state.model, state.optimizer.state_dict()
     content = {
@@ -79,33 +79,33 @@ def save(location: str, state: State) -> None:
 
 
 def _write_progress(location: str, schedule: Schedule) -> None:
-    """Writes how far a run has come, for those who list runs."""
+    """Writes the progress of a run, which the listing of runs reads."""
     epoch = schedule.iteration // schedule.iterations_per_epoch
     content = {"iteration": schedule.iteration, "epoch": epoch, "planned_iterations": schedule.planned}
     get_platform().write(paths.progress(location), json.dumps(content) + "\n", durable=False)
 
 
 def drop_previous(location: str) -> None:
-    """Removes the checkpoint before the newest, and the progress; for runs that are complete."""
+    """Removes the previous checkpoint and the progress of a run that is complete."""
     for path in (paths.previous_checkpoint(location), paths.progress(location)):
         get_platform().remove(path)
 
 
 def restore(location: str, state: State) -> bool:
-    """Puts the run's checkpoint, if there is one, into the state and the random generators.
+    """Loads the run's checkpoint, if there is one, into the state and the random generators.
 
-    Where it is damaged, the one before takes its place, with a line that says so.
+    If the newest checkpoint is damaged, the previous one replaces it, and a line on standard error says so.
 
     Returns:
         Whether there is a checkpoint.
 
     Raises:
-        ConfigError: all checkpoints there are are damaged, or belong to another run; the newest of them is named.
+        ConfigError: every checkpoint is damaged or belongs to another run; the error names the newest.
     """
     newest, previous = paths.checkpoint(location), paths.previous_checkpoint(location)
-    there = [path for path in (newest, previous) if get_platform().exists(path)]
+    existing = [path for path in (newest, previous) if get_platform().exists(path)]
     failure = None
-    for path in there:
+    for path in existing:
         try:
             _restore(path, state)
         except ConfigError as error:
@@ -114,7 +114,7 @@ def restore(location: str, state: State) -> bool:
         if failure:
             _write_progress(location, state.schedule)
             get_platform().move(previous, newest)
-            print(f"{str(failure).partition(';')[0]}; going on from the checkpoint before it", file=sys.stderr, flush=True)
+            print(f"{str(failure).partition(';')[0]}; resuming from the previous checkpoint", file=sys.stderr, flush=True)
         return True
     if failure:
         raise failure
@@ -122,6 +122,7 @@ def restore(location: str, state: State) -> bool:
 
 
 def _restore(path: str, state: State) -> None:
+    """Loads a file of a checkpoint into the state and the random generators."""
     content, model = base.read_state(path), state.model
     try:
         model.load_state_dict(content["model"])
@@ -137,9 +138,9 @@ def _restore(path: str, state: State) -> None:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """`load_state_dict`, but every tensor keeps its number format, and lies in memory as its parameter does.
+    """`load_state_dict`, but every tensor keeps its number format, and gets the memory layout of its parameter.
 
-    torch casts the tensors of float64 models, and loses bits of NAdam's. Fused kernels refuse moments that lie otherwise than weights.
+    torch casts the tensors of float64 models, which loses bits of NAdam's. Fused kernels require moments in the layout of the weights.
     """
     _check_groups(optimizer, state)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -156,18 +157,18 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def _check_groups(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Raises a ValueError where a state is of an optimizer with other hyperparameters; learning rates and dampings change on the way."""
+    """Raises a ValueError if a state belongs to an optimizer with other hyperparameters. Learning rates and dampings may differ."""
     for ours, theirs in zip(optimizer.param_groups, state["param_groups"], strict=True):
         for name in ours.keys() & theirs.keys() - {"params", "lr"}:
             same = len(ours[name]) == len(theirs[name]) if name == "damping" else ours[name] == theirs[name]
             if not same:
-                raise ValueError(f"its optimizer has another {name}")
+                raise ValueError(f"the {name} of its optimizer differs")
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, name: str, value: object) -> None:
-    """Raises a ValueError unless a value of an optimizer's state is a number, or as large as its parameter, or a list for all of them."""
+    """Raises a ValueError unless a value of an optimizer's state is a number, has its parameter's shape, or is a list of flat tensors."""
     networks = getattr(optimizer, "networks", 1)
-    whole = (networks, sum(each.numel() for each in optimizer.param_groups[0]["params"]) // networks)
-    for part, shape in [(each, whole) for each in value] if isinstance(value, list) else [(value, parameter.shape)]:
+    flat_shape = (networks, sum(other.numel() for other in optimizer.param_groups[0]["params"]) // networks)
+    for part, shape in [(item, flat_shape) for item in value] if isinstance(value, list) else [(value, parameter.shape)]:
         if isinstance(part, torch.Tensor) and part.shape not in (torch.Size(), torch.Size(shape)):
-            raise ValueError(f"its optimizer's {name} has {list(part.shape)} for {list(shape)}")
+            raise ValueError(f"the {name} of its optimizer has shape {list(part.shape)}; valid: {list(shape)}")

@@ -1,4 +1,4 @@
-"""What names a training run."""
+"""The descriptor of a training run, whose hash names the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foundations.training_hparams import TrainingHparams
 
 @dataclasses.dataclass
 class TrainingDesc(Desc):
-    """A dataset, a model, and how the model is trained on it."""
+    """The hyperparameters of a dataset, of a model, and of its training."""
 
     dataset_hparams: DatasetHparams
     model_hparams: ModelHparams
@@ -26,7 +26,7 @@ class TrainingDesc(Desc):
 
     @staticmethod
     def add_args(parser: ArgumentParser, defaults: TrainingDesc | None = None) -> None:
-        """Adds the flags of the three groups, with the given defaults."""
+        """Adds the flags of the three groups, with `defaults` as their default values."""
         from datasets import registry as datasets
         from models import registry as models
         from training import optimizers
@@ -37,7 +37,7 @@ class TrainingDesc(Desc):
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> TrainingDesc:
-        """The descriptor that parsed flags describe, the model by its full name."""
+        """The descriptor of parsed flags, with the full name of the model."""
         from models import registry as models
 
         model_hparams = ModelHparams.create_from_args(args)
@@ -46,7 +46,7 @@ class TrainingDesc(Desc):
 
     @staticmethod
     def default_for(model_name: str) -> TrainingDesc:
-        """The default run of a model."""
+        """The descriptor of a model's default run."""
         from models import registry as models
 
         defaults = models.get_default_hparams(model_name)

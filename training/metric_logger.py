@@ -1,4 +1,4 @@
-"""Telemetry: one record a line, `name$iteration$value`, where the value is JSON (a number, or a list for a vector)."""
+"""The log of a run: one record a line, `name$iteration$value`, where the value is JSON (a number, or a list of numbers)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from platforms.platform import get_platform
 from platforms.system import files
 
 REMEDY = "delete it and run the same command again, which rewrites it"
-LARGEST = 2**63  # of whole numbers; those beyond cannot be computed with
+MAX_INTEGER = 2**63  # larger whole numbers overflow in numpy and torch
 
 
 class MetricLogger:
@@ -25,33 +25,36 @@ class MetricLogger:
         """Records a value.
 
         Args:
-            name: what was measured, such as `test_loss`; it may not hold a `$`.
-            step: when.
+            name: the name of the metric, such as `test_loss`.
+            step: the step at which it was measured.
             value: a number, or a list of numbers.
+
+        Raises:
+            ValueError: the name contains a `$` or a line break.
         """
         if "$" in name or "\n" in name:
-            raise ValueError(f"a metric's name may not hold $ or a line break: {name!r}")
+            raise ValueError(f"the name of a metric must not contain $ or a line break: {name!r}")
         self._values[name, step.iteration] = value
 
     def get(self, name: str) -> list[tuple[int, float | list[float]]]:
-        """The iterations and values of one metric, in order of the iterations."""
-        return sorted((iteration, value) for (known, iteration), value in self._values.items() if known == name)
+        """The iterations and values of a metric, sorted by iteration."""
+        return sorted((iteration, value) for (metric, iteration), value in self._values.items() if metric == name)
 
     def numbers(self, name: str) -> list[tuple[int, float]]:
-        """The iterations and values of a metric that is one number at a time, in order of the iterations."""
+        """The iterations and values of a metric whose values are numbers, sorted by iteration."""
         return [(iteration, value) for iteration, value in self.get(name) if not isinstance(value, list)]
 
     def vectors(self, name: str) -> list[tuple[int, list[float]]]:
-        """The iterations and values of a metric that is a list of numbers, in order of the iterations."""
+        """The iterations and values of a metric whose values are lists of numbers, sorted by iteration."""
         return [(iteration, value) for iteration, value in self.get(name) if isinstance(value, list)]
 
     def latest(self, name: str) -> float | list[float] | None:
-        """The newest value of a metric."""
+        """The value of a metric at its latest iteration; None where it has no value."""
         values = self.get(name)
         return values[-1][1] if values else None
 
     def records(self, first: int = 0) -> list[tuple[str, int, float | list[float]]]:
-        """Name, iteration and value of every record in the order in which they came, without so many that came first."""
+        """Name, iteration and value of every record, in the order in which they were added, without the first `first` records."""
         return [(*key, value) for key, value in itertools.islice(self._values.items(), first, None)]
 
     @property
@@ -61,7 +64,7 @@ class MetricLogger:
 
     @property
     def last_iteration(self) -> int:
-        """The latest iteration at which anything was recorded; 0 in an empty log."""
+        """The latest iteration of all records; 0 for an empty log."""
         return max((iteration for _, iteration in self._values), default=0)
 
     def names(self) -> list[str]:
@@ -73,18 +76,18 @@ class MetricLogger:
 
     @staticmethod
     def from_str(text: str) -> MetricLogger:
-        """Reads what `str(logger)` wrote.
+        """Parses the text of `str(logger)`.
 
         Raises:
-            ValueError: a line is no record.
+            ValueError: a line is not a record.
         """
         if text and not text.endswith("\n"):
-            raise ValueError("its last line is cut short")
+            raise ValueError("its last line is incomplete")
         logger = MetricLogger()
         for line in text.splitlines():
             name, iteration, value = line.split("$")
-            if not 0 <= int(iteration) < LARGEST:
-                raise ValueError(f"{iteration[:20]!r} is no iteration")
+            if not 0 <= int(iteration) < MAX_INTEGER:
+                raise ValueError(f"{iteration[:20]!r} is not an iteration")
             logger._values[name, int(iteration)] = _value(value)
         return logger
 
@@ -107,10 +110,10 @@ class MetricLogger:
 
 
 def numbers(logger: MetricLogger, name: str, location: str) -> list[tuple[int, float]]:
-    """The iterations and values of a metric that is one number at a time, in the log of a finished run.
+    """The iterations and values of a metric whose values are numbers, in the log of a finished run.
 
     Raises:
-        ConfigError: the log, whose run folder is given for the error, has no such metric.
+        ConfigError: the log has no such metric; the error names the log by its run folder, `location`.
     """
     values = logger.numbers(name)
     if not values or len(values) != len(logger.get(name)):
@@ -119,9 +122,17 @@ def numbers(logger: MetricLogger, name: str, location: str) -> list[tuple[int, f
 
 
 def _value(text: str) -> float | list[float]:
-    """The value of a record; a ValueError where it is neither a number nor a list of numbers."""
+    """The value of a record.
+
+    Raises:
+        ValueError: the text is neither a number nor a list of numbers.
+    """
     value = files.parse_json(text)
-    for number in value if isinstance(value, list) else [value]:
-        if type(number) is not float and not (type(number) is int and abs(number) < LARGEST):
-            raise ValueError(f"{text[:20]!r} is no number")
-    return value
+    return [_number(item, text) for item in value] if isinstance(value, list) else _number(value, text)
+
+
+def _number(value: object, text: str) -> float:
+    """A value that has been parsed from a text, if it is a number; a ValueError otherwise."""
+    if type(value) is float or (type(value) is int and abs(value) < MAX_INTEGER):
+        return value
+    raise ValueError(f"{text[:20]!r} is not a number")

@@ -23,7 +23,7 @@ PLATEAU_END = 1e-4  # a plateau schedule ends training when it has lowered the r
 
 
 def get_optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that some hyperparameters describe, over all parameters of a model that need a gradient."""
+    """The optimizer of the hyperparameters, over all parameters of a model that require a gradient."""
     optimizer = _optimizer(training_hparams, model)
     if training_hparams.centred and training_hparams.optimizer_name not in SECOND_ORDER:
         Centring(optimizer, model)
@@ -48,9 +48,9 @@ def _optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> tor
 
 
 def _sgd(parameters: list[torch.nn.Parameter], lr: float, momentum: float, decay: float, nesterov: bool) -> torch.optim.SGD:
-    """SGD whose momentum begins at zero, which is what it comes to anyway.
+    """SGD whose momentum starts at zero, with the same result as torch's default.
 
-    Left to itself, torch's fused kernel takes memory as it finds it for momentum when gradients overflow in the first step of fp16.
+    Without it, torch's fused kernel uses uninitialised memory as momentum if gradients overflow in the first step of fp16.
     """
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
     if momentum:
@@ -60,19 +60,19 @@ def _sgd(parameters: list[torch.nn.Parameter], lr: float, momentum: float, decay
 
 
 def choices() -> dict[str, list[str]]:
-    """What the fields of TrainingHparams with a closed list accept, for help."""
+    """The valid values of the fields of TrainingHparams that have a closed list, for `--help`."""
     return {"optimizer_name": OPTIMIZERS, "polish_optimizer": SECOND_ORDER, "lr_decay": list(DECAYS), "precision": list(PRECISIONS)}
 
 
 def check(training_hparams: TrainingHparams, classes: bool) -> None:
-    """Refuses what cannot be optimized.
+    """Checks that the optimizer exists and can train with these hyperparameters.
 
     Args:
         training_hparams: how to train.
         classes: whether the labels are classes rather than real-valued targets.
 
     Raises:
-        ConfigError: there is no such optimizer, or it cannot train this.
+        ConfigError: the optimizer is unknown, or does not support a hyperparameter or the labels.
     """
     name = training_hparams.optimizer_name
     if name not in OPTIMIZERS:
@@ -81,19 +81,18 @@ def check(training_hparams: TrainingHparams, classes: bool) -> None:
         raise ConfigError("--optimizer_name: levenberg_marquardt fits real-valued targets only; valid here: sgd, adam, lbfgs")
     if name in SECOND_ORDER and training_hparams.arithmetic in ("bf16", "fp16"):
         flag = "apex_fp16" if training_hparams.apex_fp16 else "precision"
-        raise ConfigError(f"--{flag}: {name} needs more digits than 16 bits have; valid here: float32, tf32, float64")
+        raise ConfigError(f"--{flag}: {name} needs more precision than 16 bits; valid here: float32, tf32, float64")
     for field in ("momentum", "nesterov_momentum", "weight_decay"):
         if name in SECOND_ORDER and getattr(training_hparams, field):
-            raise ConfigError(f"--{field}: {name} has none; leave it out, or use sgd or adam")
+            raise ConfigError(f"--{field}: {name} does not use it; leave it out, or use sgd or adam")
 
 
 class Schedule:
-    """The learning rate at every iteration, and when training is over.
+    """The learning rate at every iteration, and the end of training.
 
-    The rate is `lr` times a warm-up, times `delta` for each milestone passed, times a decay curve, times what plateaus have left of it.
-    Training is over at the planned iteration, or before that when a plateau schedule is at its end, when a second-order optimizer has
-    converged, or after a `stop`; further training then adds to that. The decay curve spans `training_steps`, also where only a part of
-    them is planned.
+    The rate is `lr` times a warm-up, times `delta` for each milestone passed, times a decay curve, times the reduction by plateaus.
+    Training ends at the planned iteration, or earlier if a plateau schedule has ended, if a second-order optimizer has converged, or after
+    `stop`. `further_training` adds steps to that. The decay curve spans `training_steps`, even if only a part of them is planned.
     """
 
     def __init__(self, training_hparams: TrainingHparams, optimizer: torch.optim.Optimizer, iterations_per_epoch: int, planned: Step):
@@ -114,33 +113,34 @@ class Schedule:
         self._apply()
 
     def _plateau(self, h: TrainingHparams) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
-        """torch's plateau schedule on a rate of its own that begins at 1, so that it multiplies with the rest."""
+        """torch's plateau schedule on a separate rate that starts at 1 and is multiplied with the other factors."""
         rate = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         factor = PLATEAU_FACTOR if h.delta is None else h.delta
         return torch.optim.lr_scheduler.ReduceLROnPlateau(rate, factor=factor, patience=h.patience, cooldown=h.cooldown)
 
     def factor(self, iteration: int) -> float:
-        """What the learning rate is multiplied by at an iteration, plateaus aside."""
+        """The factor of the learning rate at an iteration, without the reduction by plateaus."""
         factor = min(1.0, iteration / self.warmup) if self.warmup else 1.0
         factor *= (MILESTONE_FACTOR if self.delta is None else self.delta) ** bisect.bisect(self.milestones, iteration)
         if self.cosine:
-            again = self.further and self.finished_at is not None
-            start, length = (self.finished_at, self.further) if again else (0, self.length)
+            start, length = 0, self.length
+            if self.further and self.finished_at is not None:
+                start, length = self.finished_at, self.further
             factor *= (1 + math.cos(math.pi * min(1.0, (iteration - start) / max(length, 1)))) / 2
         return factor
 
     @property
     def plateau_scale(self) -> float:
-        """What plateaus have left of the learning rate."""
+        """The factor by which plateaus have reduced the learning rate."""
         return self.plateau.optimizer.param_groups[0]["lr"] if self.plateau else 1.0
 
     def advance_to(self, step: Step) -> None:
-        """Moves to a step without training, as if it had been reached."""
+        """Sets the current step without training."""
         self.iteration = step.iteration
         self._apply()
 
     def step(self, loss: torch.Tensor) -> None:
-        """To be called after every update with the loss of its batch, or what this process has to add to it."""
+        """Advances by one update. `loss` is the loss of the batch, or the contribution of this process to it."""
         self.iteration += 1
         if self.plateau:
             self.epoch_loss = self.epoch_loss + get_platform().all_reduce_sum(loss.detach())
@@ -150,11 +150,11 @@ class Schedule:
         self._apply()
 
     def stop(self) -> None:
-        """Ends training after the next update. A checkpoint keeps the end once `is_over` has seen it, and not the request."""
+        """Ends training after the next update. A checkpoint contains the end once `is_over` has registered it, but not the request."""
         self.stopped = True
 
     def is_over(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training is complete."""
         converged = isinstance(self.optimizer, SecondOrder) and self.optimizer.converged
         early = self.stopped or converged or self.plateau_scale <= PLATEAU_END * (1 + 1e-9)
         if self.finished_at is None and (self.iteration >= self.planned or early):
@@ -167,7 +167,7 @@ class Schedule:
             group["lr"] = self.lr * self.factor(self.iteration) * self.plateau_scale
 
     def state_dict(self) -> dict:
-        """Where the schedule is, as plain values."""
+        """The state of the schedule, as plain values."""
         plateau = None
         if self.plateau:
             plateau = {name: getattr(self.plateau, name) for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
@@ -175,10 +175,10 @@ class Schedule:
         return {"iteration": self.iteration, "finished_at": self.finished_at, "epoch_loss": float(self.epoch_loss), "plateau": plateau}
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes to where a `state_dict` was taken.
+        """Restores the state from a `state_dict`.
 
         Raises:
-            ValueError: the state is none of a schedule like this.
+            ValueError: the state belongs to another kind of schedule.
         """
         plateau = dict(state["plateau"] or {})
         counts, numbers = (state["iteration"], state["finished_at"] or 0), (state["epoch_loss"], *plateau.values())

@@ -1,4 +1,4 @@
-"""What happens around the updates of a training run, and which part of it is to be done."""
+"""The plan of a training run: its callbacks, its stop rules, its first and its last step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ StopRule = Callable[[Step, Model, MetricLogger], bool]
 
 @dataclass(frozen=True)
 class Plan:
-    """A training run beside its hyperparameters, its model and its data.
+    """What a training run consists of besides its hyperparameters, its model and its data.
 
     Attributes:
-        callbacks: called before every update and once after the last (`step.last`).
-        stop_when: rules that are evaluated before every update, after the callbacks; where one is met, that update is the last. A rule that
-            is a function of its arguments ends a resumed run where it ends an uninterrupted one.
-        start: where learning rate and data begin; the very start when left out.
-        end: where training ends; `training_hparams.training_steps` when left out.
+        callbacks: called before every update, and once after the last (`step.last`).
+        stop_when: rules that are evaluated before every update, after the callbacks; once a rule is met, one more update follows. A rule
+            that depends on its arguments alone ends a resumed run at the same step as an uninterrupted one.
+        start: the first step of the learning rate and of the data; step 0 if None.
+        end: the step at which training ends; `training_hparams.training_steps` if None.
     """
 
     callbacks: Sequence[Callback] = ()
@@ -36,13 +36,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class StandardPlan(Plan):
-    """The plan of a standard run, whose own `callbacks` follow the standard ones.
+    """The plan of a standard run; its `callbacks` are called after the standard ones.
 
     Attributes:
-        verbose: whether anything is shown.
-        epoch_lines: whether every evaluation is printed, or only a bar (on a terminal) or a line every few seconds.
-        evaluate_only_at_end: whether to evaluate before and after training only.
-        identity: what provenance and trackers record of the run; None for a run that is a part of another.
+        verbose: whether anything is printed.
+        epoch_lines: whether every evaluation is printed; if not, there is a bar (on a terminal) or a line every few seconds.
+        evaluate_only_at_end: whether to evaluate only before and after training.
+        identity: what the provenance and the trackers record of the run; None if the run is a part of another run.
     """
 
     verbose: bool = True

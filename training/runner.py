@@ -14,7 +14,7 @@ from training.job import JobArgs, TrainingRun, add_job_args
 
 @dataclass
 class TrainingRunner(TrainingRun, Runner):
-    """One training run as a command."""
+    """A training run as a command."""
 
     @staticmethod
     def description() -> str:

@@ -1,4 +1,4 @@
-"""Optimizers that look at curvature, for full batches or large ones.
+"""Second-order optimizers, for full or large batches.
 
 Symbols: N networks in a stack (1 for a plain model), P parameters of one, E equations (batch times outputs), J the Jacobian of the outputs
 `[E, P]`, r the residuals `[E]`.
@@ -15,18 +15,18 @@ from foundations.errors import ConfigError
 from platforms.platform import get_platform
 
 DENSE_PARAMETERS = 4000  # up to here J'J is formed and factored; beyond, conjugate gradients use products with J alone
-CHUNK_VALUES = 2**23  # of J that are held at a time
+CHUNK_VALUES = 2**23  # of J in memory at a time
 CG_ITERATIONS = 300
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-14, 1e6
 BACKTRACKS, ARMIJO, CURVATURE = 25, 1e-4, 1e-10
-FLOOR = 4.0  # root mean square residuals of this many units of rounding are as good as none
+FLOOR = 4.0  # root mean square residuals below this many units of rounding count as zero
 
 
 class SecondOrder(torch.optim.Optimizer):
     """An optimizer that uses curvature, over all parameters of a model that need a gradient.
 
     Attributes:
-        converged: whether the optimizer cannot lower the loss any more; once true, it stays true, and training ends.
+        converged: whether the optimizer cannot reduce the loss any more. Once true, it stays true, and training ends.
     """
 
     converged: bool
@@ -41,7 +41,7 @@ class LBFGS(SecondOrder):
 
     The networks of a stack share every forward and backward pass and nothing else: directions come from each network's own history, and
     each backtracks by itself until its loss falls enough (Armijo). A pair of differences with too little curvature is left out of a
-    network's history. It has converged when no network finds a lower loss any more.
+    network's history. The optimizer has converged when no network can reduce its loss.
 
     Args:
         model: a plain model, or students.
@@ -52,7 +52,8 @@ class LBFGS(SecondOrder):
     def __init__(self, model: torch.nn.Module, lr: float = 1.0, history: int = 20):
         super().__init__(model, {"lr": lr, "history": history})
         self.networks = getattr(model, "networks", 1)
-        self._seen = None, None, None  # the batch of the last step, and the losses and gradients on it at the present parameters
+        # the batch of the last step, and the losses and gradients on it at the current parameters
+        self._last: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @torch.no_grad()
     def step(self, closure) -> torch.Tensor:
@@ -60,9 +61,9 @@ class LBFGS(SecondOrder):
         group = self.param_groups[0]
         state = self.state[group["params"][0]]
         steps, changes = state.get("steps", []), state.get("changes", [])
-        if closure.examples is not self._seen[0]:
-            self._seen = closure.examples, *self._evaluate(closure)
-        _, losses, gradients = self._seen
+        if self._last is None or closure.examples is not self._last[0]:
+            self._last = closure.examples, *self._evaluate(closure)
+        _, losses, gradients = self._last
         here = self._flat(group["params"])
         direction = two_loop(gradients, steps, changes)
         slopes = (direction * gradients).sum(1)
@@ -71,11 +72,11 @@ class LBFGS(SecondOrder):
         rates = group["lr"] * (torch.ones_like(losses) if steps else (1 / gradients.norm(dim=1)).clamp(max=1.0))
         accepted, there, new_losses, new_gradients = self._search(closure, here, losses, gradients, direction, slopes, rates)
         self._write(group["params"], there)
-        self._seen = closure.examples, new_losses, new_gradients
+        self._last = closure.examples, new_losses, new_gradients
         (moved,) = get_platform().any_process(bool(accepted.any()))
         self.converged = self.converged or (not steps and not moved)
         step, change = there - here, new_gradients - gradients
-        keep = accepted[:, None]  # a network that found nothing forgets its history and begins again with its gradient
+        keep = accepted[:, None]  # a network without a step discards its history and restarts with its gradient
         curved = keep & ((step * change).sum(1) > CURVATURE * step.norm(dim=1) * change.norm(dim=1))[:, None]
         if moved:
             state["steps"] = [*(old * keep for old in steps), step * curved][-group["history"] :]
@@ -85,7 +86,7 @@ class LBFGS(SecondOrder):
         return losses.sum()
 
     def _search(self, closure, here, losses, gradients, direction, slopes, rates):
-        """Backtracks each network by itself until its loss falls enough; those that find no such place stay where they are.
+        """Backtracks each network separately until its loss falls enough; a network without such a step keeps its parameters.
 
         Returns:
             Which networks have moved `[N]`, and all parameters `[N, P]`, losses `[N]` and gradients `[N, P]` after that.
@@ -154,12 +155,12 @@ class LevenbergMarquardt(SecondOrder):
     """Damped Gauss-Newton: each step solves `(J'J + damping * diag(J'J)) d = J'r` on its batch (Levenberg 1944, Marquardt 1963).
 
     For a plain network or a stack of them, each with its own curvature, damping and step. The damping falls tenfold after a step that
-    lowers the loss and rises tenfold until one does. A network rests when none does, or when its residuals are at the rounding floor;
-    the optimizer has converged when all of them rest. Converges quadratically where the residuals vanish at the solution.
+    lowers the loss and rises tenfold until one does. A network has converged when no damping does, or when its residuals are at rounding
+    level; the optimizer has converged when all networks have. Converges quadratically where the residuals vanish at the solution.
 
     Args:
         model: a plain model, or students, with the mean squared error for their loss.
-        lr: the share of each step that is taken.
+        lr: the factor of each step.
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 1.0):
@@ -170,7 +171,9 @@ class LevenbergMarquardt(SecondOrder):
     def step(self, closure) -> torch.Tensor:
         """Takes one step on the batch of a closure (`training.train.Objective`) and returns the loss before it."""
         if not closure.labels.is_floating_point():
-            raise ConfigError("--optimizer_name: levenberg_marquardt minimises squared errors; class labels need sgd or adam")
+            raise ConfigError(
+                "--optimizer_name: levenberg_marquardt minimises squared errors, not the loss of class labels; valid here: sgd, adam, lbfgs"
+            )
         group = self.param_groups[0]
         problem = _LeastSquares(self.model, closure.examples, closure.labels)
         here = problem.gather(group["params"])
@@ -199,7 +202,7 @@ def _descend(
         here: their parameters, `[n, P]`.
         losses: `[n]`.
         damping: to begin with, `[n]`.
-        lr: the share of a step that is taken.
+        lr: the factor of each step.
 
     Returns:
         The new parameters `[n, P]` and dampings `[n]`; above MOST_DAMPING where no lower loss was found, and the parameters are the old.
@@ -208,7 +211,7 @@ def _descend(
     pending = torch.arange(len(here), device=here.device)
     while len(pending):
         trial = here[pending] - lr * solve(pending, damping[pending].to(here.dtype))
-        better = problem.residuals(trial).square().mean(1) < losses[pending]  # false where a singular system gave no numbers
+        better = problem.residuals(trial).square().mean(1) < losses[pending]  # false for the NaN of a singular system
         there[pending[better]] = trial[better]
         damping[pending] = torch.where(better, (damping[pending] / 10).clamp_min(LEAST_DAMPING), damping[pending] * 10)
         pending = pending[~better & (damping[pending] <= MOST_DAMPING)]
@@ -224,7 +227,8 @@ class _LeastSquares:
     def __init__(self, model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor):
         self.examples, self.labels = examples, labels
         self.stack = hasattr(model, "networks")
-        self.network = model.select(0) if self.stack else model
+        select = getattr(model, "select", None)
+        self.network: torch.nn.Module = select(0) if self.stack and select is not None else model
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         shapes = dict(self.network.named_parameters())
         self.shapes = [shapes[name].shape for name in self.names]
@@ -307,7 +311,7 @@ class _LeastSquares:
         def forward(vector):
             return self.outputs(vector, self.examples).flatten()
 
-        _, transposed = vjp(forward, row)
+        transposed = vjp(forward, row)[1]
 
         def along(vector):
             with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch

@@ -1,16 +1,17 @@
-"""How the processes of a job share a training run.
+"""How the processes of a job divide a training run.
 
-The networks of a stack are divided among them, and train as they would in one process: in the same bits but where torch's fused Adam treats
-the last few numbers of a tensor apart, and where it multiplies the matrices of a single network otherwise than those of several. Of any
-other model every process sees a part of each batch, and the gradients are added up. What neither suits, the primary process trains by
-itself: plain networks with optimizers that look at curvature, and stacks with fewer networks than processes or with one loss scale for
-all (fp16).
+The networks of a stack are divided among the processes. The results are bitwise those of one process, except where torch's fused Adam
+treats the last few numbers of a tensor differently, and where torch multiplies the matrices of one network differently from those of
+several. For any other model every process computes a part of each batch, and the gradients are summed. The primary process alone trains
+plain networks with second-order optimizers, stacks with fewer networks than processes, and stacks in fp16, which has one loss scale for
+all networks.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -19,6 +20,16 @@ from models.base import Model
 from models.wrapper import Wrapper
 from platforms.platform import get_platform
 from training.optimizers import SECOND_ORDER
+
+
+class Stack(Protocol):
+    """A model of several networks of one shape."""
+
+    networks: int
+
+    def part(self, first: int, end: int) -> Model:
+        """The networks `first` to `end - 1`, as a stack."""
+        ...
 
 
 class Parallelism(enum.Enum):
@@ -31,17 +42,18 @@ class Parallelism(enum.Enum):
 
 
 def parallelism_of(training_hparams: TrainingHparams, model: Model) -> Parallelism:
-    """How a training run is shared."""
+    """How the processes of the job divide a training run."""
     processes = get_platform().world_size
     if processes == 1:
         return Parallelism.ALL
-    if hasattr(model, "networks"):
-        return Parallelism.NETWORKS if model.networks >= processes and training_hparams.arithmetic != "fp16" else Parallelism.PRIMARY
+    networks = getattr(model, "networks", None)
+    if networks is not None:
+        return Parallelism.NETWORKS if networks >= processes and training_hparams.arithmetic != "fp16" else Parallelism.PRIMARY
     return Parallelism.PRIMARY if training_hparams.optimizer_name in SECOND_ORDER else Parallelism.EXAMPLES
 
 
 def on_primary(model: Model, train: Callable[[], int]) -> int:
-    """Has the primary process train a model by itself, and gives its weights, and what `train` returns, to all."""
+    """Trains a model on the primary process alone, and broadcasts its weights and the result of `train`."""
     result = get_platform().on_primary(train)
     for values in model.state_dict().values():
         get_platform().broadcast(values)
@@ -49,18 +61,18 @@ def on_primary(model: Model, train: Callable[[], int]) -> int:
 
 
 class Share(Wrapper):
-    """The networks of a stack that this process trains; what is saved of them, and loaded, is of all.
+    """The networks of a stack that this process trains. States that are saved and loaded contain all networks.
 
-    `state_dict` and `whole` gather what is on all processes, all of which have to call them.
+    `state_dict` and `whole` gather tensors from all processes, so every process must call them.
 
     Args:
-        stack: students, pruned or not; it is left as it is.
+        stack: students, pruned or not; it is not changed.
     """
 
     def __init__(self, stack: Model):
-        rank, count, networks = get_platform().rank, get_platform().world_size, stack.networks
-        bounds = [networks * place // count for place in range(count + 1)]
-        super().__init__(stack.part(bounds[rank], bounds[rank + 1]))
+        whole, rank, count = cast("Stack", stack), get_platform().rank, get_platform().world_size
+        bounds = [whole.networks * process // count for process in range(count + 1)]
+        super().__init__(whole.part(bounds[rank], bounds[rank + 1]))
         self.bounds = bounds
         self.first, self.end = bounds[rank], bounds[rank + 1]
 
@@ -76,7 +88,7 @@ class Share(Wrapper):
         return self.model.load_state_dict({name: values[self.first : self.end] for name, values in state.items()}, *args, **options)
 
     def gathered(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of all networks, of whose first axis this process has the part that belongs to its own."""
+        """The values of all networks, along the first axis, from those of this process's networks."""
         sizes = [end - first for first, end in zip(self.bounds, self.bounds[1:], strict=False)]
         parts = [values.new_empty(size, *values.shape[1:]) for size in sizes]
         parts[get_platform().rank] = values.detach().contiguous()
@@ -93,14 +105,14 @@ class Share(Wrapper):
         return _changed(state, lambda values: values[self.first : self.end])
 
 
-def _changed(value: object, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> object:
-    """The state of an optimizer with a change to whatever has a value for each network: tensors with axes, and the list of dampings."""
+def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> Any:
+    """The state of an optimizer, with `change` applied to values that have a network axis: tensors with axes, and the list of dampings."""
     if isinstance(value, torch.Tensor):
         return change(value) if value.dim() else value
     if name == "damping":
         return change(torch.tensor(value, dtype=torch.float64)).tolist()
     if isinstance(value, dict):
-        return {key: _changed(each, change, key) for key, each in value.items()}
+        return {key: _changed(item, change, key) for key, item in value.items()}
     if isinstance(value, list):
-        return [_changed(each, change) for each in value]
+        return [_changed(item, change) for item in value]
     return value

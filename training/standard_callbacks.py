@@ -1,7 +1,7 @@
-"""What happens around the updates of training: evaluating, saving, showing.
+"""The standard callbacks of training: evaluation, saving and progress.
 
 A callback is `callback(output_location, step, model, optimizer, logger)`. It is called before every update and after the last, where
-`step.last` is true; `run_every_epoch(callback)` and the like say when it acts.
+`step.last` is true; wrappers such as `run_every_epoch(callback)` choose the steps at which it runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from training import plotting
 from training.evaluation import evaluate
 from training.plan import Callback, StandardPlan
 
-STUDENT_EVALUATIONS = 50  # students have short epochs; they are evaluated about this often in all
-LINE_SECONDS = 5.0  # between plain lines of progress where there is no terminal
+STUDENT_EVALUATIONS = 50  # students have short epochs; this is about the number of their evaluations
+LINE_SECONDS = 5.0  # between lines of progress without a terminal
 
 
-def run_every(epochs: int, callback):
-    """Runs a callback at the start of every so many epochs, and at the last step."""
+def run_every(epochs: int, callback: Callback) -> Callback:
+    """Runs a callback at the start of every `epochs`-th epoch, and at the last step."""
 
     def run(output_location, step, model, optimizer, logger):
         if step.last or (step.it == 0 and step.ep % epochs == 0):
@@ -34,12 +34,12 @@ def run_every(epochs: int, callback):
     return run
 
 
-def run_every_epoch(callback):
+def run_every_epoch(callback: Callback) -> Callback:
     """Runs a callback at the start of every epoch, and at the last step."""
     return run_every(1, callback)
 
 
-def run_at_step(wanted: Step, callback):
+def run_at_step(wanted: Step, callback: Callback) -> Callback:
     """Runs a callback at one step."""
 
     def run(output_location, step, model, optimizer, logger):
@@ -49,7 +49,7 @@ def run_at_step(wanted: Step, callback):
     return run
 
 
-def run_at_last_step(callback):
+def run_at_last_step(callback: Callback) -> Callback:
     """Runs a callback when training is over."""
 
     def run(output_location, step, model, optimizer, logger):
@@ -74,8 +74,8 @@ def save_logger(output_location, step, model, optimizer, logger):
     logger.save(output_location)
 
 
-def create_eval_callback(name: str, loader: DataLoader, verbose: bool = False):
-    """A callback that evaluates on a dataset, logs `<name>_loss` and so on, and prints them as a line."""
+def create_eval_callback(name: str, loader: DataLoader, verbose: bool = False) -> Callback:
+    """A callback that evaluates on a dataset, logs its metrics as `<name>_loss` and so on, and prints a line if `verbose`."""
     started = time.monotonic()
 
     def run(output_location, step, model, optimizer, logger):
@@ -92,8 +92,8 @@ def create_eval_callback(name: str, loader: DataLoader, verbose: bool = False):
     return run
 
 
-def create_provenance_callback(seed: int):
-    """A callback that notes the start of the run, now that its checkpoint, if there was one, has turned out to be whole."""
+def create_provenance_callback(seed: int) -> Callback:
+    """A callback that records the start of the run in its provenance, once its checkpoint has been loaded."""
     noted = False
 
     def run(output_location, step, model, optimizer, logger):
@@ -105,16 +105,16 @@ def create_provenance_callback(seed: int):
     return run
 
 
-def create_progress_callback(end: Step, metric: str, plain_lines: bool):
-    """A callback that shows how far training is, with the newest value of a metric and the time left.
+def create_progress_callback(end: Step, metric: str, plain_lines: bool) -> Callback:
+    """A callback that shows the progress of training, with the latest value of a metric and the remaining time.
 
-    On a terminal it is a bar; elsewhere, if `plain_lines`, a line every few seconds.
+    On a terminal it shows a bar; elsewhere, if `plain_lines`, it prints a line every few seconds.
     """
     bar = None
     started = shown = time.monotonic()
     first = None
 
-    def show_bar(step, logger):
+    def show_bar(first, step, logger):
         nonlocal bar
         if bar is None:
             bar = tqdm(total=end.iteration, initial=first, unit="it", leave=False, dynamic_ncols=True)
@@ -124,7 +124,7 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool):
         if step.last:
             bar.close()
 
-    def print_line(step, logger):
+    def print_line(first, step, logger):
         nonlocal shown
         shown = time.monotonic()
         done = (step.iteration - first) / max(1, end.iteration - first)
@@ -139,23 +139,23 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool):
         nonlocal first
         first = step.iteration if first is None else first
         if sys.stderr.isatty():
-            show_bar(step, logger)
+            show_bar(first, step, logger)
         elif plain_lines and (step.last or time.monotonic() - shown >= LINE_SECONDS):
-            print_line(step, logger)
+            print_line(first, step, logger)
 
     return run
 
 
 def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tuple[DataLoader, DataLoader]) -> Sequence[Callback]:
-    """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and last write the log.
+    """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and finally write the log.
 
-    Students are evaluated less often, and on the test set only until the end. A training set that is read from files is evaluated only when
-    training is over, for that takes about as long as an epoch.
+    Students are evaluated less often, and on the training set only at both ends. A training set that is read from files is evaluated
+    only at the end, because this takes about as long as an epoch.
 
     Args:
-        plan: what is shown and evaluated, and where training begins.
-        end: where training is planned to end.
-        model: what is trained.
+        plan: what is printed and evaluated, and the first step.
+        end: the planned last step.
+        model: the model that is trained.
         loaders: of the training and of the test set.
     """
     train_loader, test_loader = loaders

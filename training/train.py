@@ -24,14 +24,14 @@ from training.sharing import Parallelism
 from training.trackers import registry as trackers
 
 CHECKPOINT_SECONDS = 1.0  # epochs shorter than this share a checkpoint
-CHECKPOINT_SECONDS_WITHIN = 180.0  # longer ones are interrupted for some
+CHECKPOINT_SECONDS_WITHIN = 180.0  # between checkpoints within longer epochs
 
 
 class Objective:
     """The closure that an optimizer minimises: the loss of a model on one batch.
 
-    Calling it computes the gradient, scaled where the arithmetic says so, and returns the loss. Second-order optimizers look at `examples`
-    and `labels` themselves. Where the examples are a `share` of a batch, gradient and loss are what they add to those of the batch.
+    A call computes the gradient, scaled in fp16, and returns the loss. Second-order optimizers read `examples` and `labels`. If these
+    are a `share` of a batch, gradient and loss are their contributions to those of the batch.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
 
     Args:
         training_hparams: how to train.
-        model: what to train; it is moved to the platform's device and to the precision asked for.
+        model: the model; it is moved to the platform's device and to the stored precision.
         train_loader: the examples.
         output_location: the run folder.
-        plan: the callbacks, the rules that stop training, and the part of training that is to be done.
+        plan: the callbacks, the stop rules, and the first and the last step.
 
     Returns:
-        The step at which training ended, which is earlier than planned when a rule, the schedule or the optimizer has ended it.
+        The step at which training ended: the planned one, or an earlier one if a stop rule, the schedule or the optimizer ended it.
 
     Raises:
-        Stopped: the platform has been asked to stop, and the checkpoint of this step is written.
+        Stopped: the platform is stopping; the checkpoint of this step has been written.
     """
     memory.keep_freed()
     parallelism = sharing.parallelism_of(training_hparams, model)
@@ -86,7 +86,7 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
 
 
 def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoader, output_location: str, plan: Plan) -> Step:
-    """The loop of `train`, over what this process trains of the model or sees of the batches."""
+    """The training loop of one process, over its networks of the stack or its part of the batches."""
     iterations = len(train_loader)
     _, parts = train_loader.shard
     computed, optimizer = arithmetic.Arithmetic(training_hparams, model, joint=parts > 1), get_optimizer(training_hparams, model)
@@ -94,7 +94,7 @@ def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLo
     schedule.advance_to(plan.start or Step.zero(iterations))
     state = checkpointing.State(model, optimizer, computed.scaler, schedule)
     checkpointing.restore(output_location, state)
-    pace, batches = checkpointing.Pace(CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_WITHIN), None
+    pace, batches = checkpointing.CheckpointTimer(CHECKPOINT_SECONDS, CHECKPOINT_SECONDS_WITHIN), None
 
     def plain_update(examples: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
         model.train()
@@ -117,8 +117,8 @@ def _train(training_hparams: TrainingHparams, model: Model, train_loader: DataLo
             schedule.step(update(examples, labels, train_loader.shard_fraction(step.it)))
 
 
-def _save_or_stop(output_location: str, step: Step, pace: checkpointing.Pace, state: checkpointing.State) -> None:
-    """Writes a checkpoint where one is due, or where the run is to stop; then it raises Stopped."""
+def _save_or_stop(output_location: str, step: Step, pace: checkpointing.CheckpointTimer, state: checkpointing.State) -> None:
+    """Writes a checkpoint if one is due or the platform is stopping; raises Stopped in the latter case."""
     notes = not step.last and get_platform().is_stopping, pace.is_due(step)
     stop, due = get_platform().any_process(*notes, immediate=step.it == 0 or step.last)
     if stop or due:
@@ -135,16 +135,16 @@ def standard_train(
     output_location: str,
     plan: StandardPlan = STANDARD,
 ) -> None:
-    """Trains with the standard callbacks; a run that has finished before only gives its weights to the model.
+    """Trains with the standard callbacks. If the run is finished, only loads its weights into the model.
 
-    A run with an identity leaves its provenance, and trackers follow it.
+    If the plan has an identity, the run writes its provenance and sends its telemetry to trackers.
 
     Args:
         training_hparams: how to train.
-        model: what to train.
+        model: the model.
         loaders: of the training and of the test set.
         output_location: the run folder.
-        plan: which part of training is to be done, how it is shown, and what happens beside the standard callbacks.
+        plan: the first and the last step, what is printed, and further callbacks.
     """
     train_loader, _ = loaders
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:

@@ -134,7 +134,7 @@ class DurabilityTest(TestCase):
         os.truncate(self.checkpoint(), 2000)
         status, output = self.start().wait()
         self.assertEqual(status, 0)
-        self.assertRegex(output, rf"(?m)^{self.checkpoint()} is damaged .*going on from the checkpoint before it$")
+        self.assertRegex(output, rf"(?m)^{self.checkpoint()} is damaged .*resuming from the previous checkpoint$")
         self.assertEqual(child.contents(self.sims), expected)
 
     def test_a_start_that_does_not_wait_for_a_busy_run_exits_with_status_3(self):

@@ -126,7 +126,7 @@ class Tf32Test(TrainTestCase):
             arithmetic.check(hparams(precision="tf32"))
         gpu = mock.PropertyMock(return_value=torch.device("cuda"))
         with mock.patch.object(CpuPlatform, "torch_device", gpu), mock.patch("torch.cuda.get_device_capability") as capability:
-            for capability.return_value, words in (((9, 0), None), ((8, 0), None), ((7, 5), "tf32 is a format")):
+            for capability.return_value, words in (((9, 0), None), ((8, 0), None), ((7, 5), "tf32 needs an NVIDIA GPU")):
                 with contextlib.nullcontext() if words is None else self.assertRaisesRegex(ConfigError, words):
                     arithmetic.check(hparams(precision="tf32"))
 
@@ -138,7 +138,7 @@ class Tf32Test(TrainTestCase):
         ):
             status, out, err = self.command(*command, "--precision=tf32", "--quiet")
             self.assertEqual((status, out, self.files()), (2, "", []))
-            self.assertIn("--precision: tf32 is a format of NVIDIA GPUs", err)
+            self.assertIn("--precision: tf32 needs an NVIDIA GPU", err)
             self.assertEqual(self.command(*command, "--precision=tf32", "--display_output_location")[0], 0)
 
     def test_float32_means_float32_while_training_and_tf32_does_not(self):

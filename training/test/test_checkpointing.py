@@ -146,7 +146,7 @@ class CheckpointingTest(TestCase):
         self.assertTrue(torch.equal(weights(self.after.model), saved))
         self.assertEqual(err.getvalue().count("\n"), complaints)
         if complaints:
-            self.assertRegex(err.getvalue(), f"^{self.path} is .*; going on from the checkpoint before it\n$")
+            self.assertRegex(err.getvalue(), f"^{self.path} is .*; resuming from the previous checkpoint\n$")
 
     def test_where_the_newest_is_damaged_the_one_before_is_used_and_takes_its_place(self):
         for tenths in range(9, -1, -1):
@@ -296,7 +296,7 @@ class PaceTest(TestCase):
 
     def due(self, between: float, within: float, cost: float, iterations: int = 1000, seconds: float = 0.5) -> list[int]:
         """The iterations, of `seconds` each and ten an epoch, at which a run takes checkpoints that cost so many seconds."""
-        pace, taken = checkpointing.Pace(between, within), []
+        pace, taken = checkpointing.CheckpointTimer(between, within), []
         for iteration in range(iterations):
             if pace.is_due(Step(iteration, 10)):
                 self.now += cost
@@ -317,11 +317,11 @@ class PaceTest(TestCase):
     def test_slow_ones_are_rare_enough_not_to_matter(self):
         taken = self.due(1.0, 180.0, cost=2.0)
         self.assertGreaterEqual(len(taken), 4)
-        self.assertLessEqual(2.0 * (len(taken) - 1), checkpointing.SHARE * 500)
+        self.assertLessEqual(2.0 * (len(taken) - 1), checkpointing.TIME_SHARE * 500)
 
     def test_zero_seconds_mean_always(self):
         self.assertEqual(self.due(0, 0, cost=2.0, iterations=15), list(range(15)))
         self.assertEqual(self.due(0, 180.0, cost=2.0, iterations=25), [0, 10, 20])
 
     def test_the_last_step_always_has_one(self):
-        self.assertTrue(checkpointing.Pace(1.0, 180.0).is_due(Step(3, 10, last=True)))
+        self.assertTrue(checkpointing.CheckpointTimer(1.0, 180.0).is_due(Step(3, 10, last=True)))

@@ -77,7 +77,7 @@ class EvaluationTest(TestCase):
     def test_values_are_plain_numbers_in_double_precision(self):
         loader = DataLoader(regression_loader().dataset, 8)
         model = network().float().to(loader.examples.device)
-        with mock.patch.object(evaluation, "LEAST_BATCH", 1):
+        with mock.patch.object(evaluation, "MIN_BATCH", 1):
             result = evaluate(model, loader)["loss"]
         batches = [(nn.functional.mse_loss(model(examples), labels).double().item(), len(labels)) for examples, labels in loader]
         self.assertIsInstance(result, float)

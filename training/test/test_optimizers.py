@@ -79,13 +79,13 @@ class OptimizerTest(TrainTestCase):
     def test_second_order_optimizers_refuse_what_they_do_not_have(self):
         for name in ("lbfgs", "levenberg_marquardt"):
             for field in ("momentum", "nesterov_momentum", "weight_decay"):
-                with self.assertRaisesRegex(ConfigError, f"--{field}: {name} has none"):
+                with self.assertRaisesRegex(ConfigError, f"--{field}: {name} does not use it"):
                     optimizers.check(hparams(optimizer_name=name, **{field: 0.5}), classes=False)
 
     def test_second_order_optimizers_refuse_sixteen_bits(self):
         for name in ("lbfgs", "levenberg_marquardt"):
             for flag, changes in (("precision", {"precision": "bf16"}), ("apex_fp16", {"apex_fp16": True, "precision": "float32"})):
-                with self.assertRaisesRegex(ConfigError, f"^--{flag}: {name} needs more digits.*; valid here: float32, tf32, float64$"):
+                with self.assertRaisesRegex(ConfigError, f"^--{flag}: {name} needs more precision.*; valid here: float32, tf32, float64$"):
                     optimizers.check(hparams(optimizer_name=name, **changes), classes=False)
 
 

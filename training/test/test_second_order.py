@@ -193,7 +193,9 @@ class NetworkTest(TestCase):
         np.testing.assert_allclose(self.model.fc.bias.detach().numpy(), solution[-1], atol=1e-8)
 
     def test_class_labels_are_refused(self):
-        with self.assertRaisesRegex(ConfigError, "--optimizer_name: levenberg_marquardt minimises squared errors; class labels"):
+        with self.assertRaisesRegex(
+            ConfigError, "--optimizer_name: levenberg_marquardt minimises squared errors, not the loss of class labels"
+        ):
             descend(self.model, self.examples, torch.zeros(60, dtype=torch.int64))
 
 

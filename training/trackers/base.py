@@ -1,4 +1,4 @@
-"""The base of every tracker: a service or a tool that shows telemetry while a run is at work, beside the log in its folder."""
+"""The base of all trackers: services or tools that show the telemetry of a run during training."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from training.metric_logger import MetricLogger
 
 @dataclass(frozen=True)
 class Identity:
-    """What is known of a run that has a folder of its own.
+    """What the provenance and the trackers record of a run.
 
     Attributes:
-        hparams: its hyperparameters, group by group.
-        seed: of everything random in it.
+        hparams: its hyperparameters by group.
+        seed: its random seed.
         trackers: their names, joined by `+`; None for none.
-        mode: `online` or `offline`; None for what the tracker itself is set to.
+        mode: `online` or `offline`; None for the tracker's own setting.
     """
 
     hparams: Mapping[str, object]
@@ -32,34 +32,34 @@ class Identity:
 
 
 class Tracker(abc.ABC):
-    """One run, as a tracker follows it. Whatever an earlier start of it has sent, all of its telemetry comes again, and counts once."""
+    """The connection of a run to a tracker. A resumed run sends all telemetry again; a subclass must not store it twice."""
 
-    package: ClassVar[str]  # what pip installs
-    module: ClassVar[str]  # what of it is imported, which takes long
-    has_modes: ClassVar[bool] = False  # whether it can be online or offline
+    package: ClassVar[str]  # the package that pip installs
+    module: ClassVar[str]  # the module that is imported, which is slow
+    has_modes: ClassVar[bool] = False  # whether `--tracker_mode` applies
 
     @abc.abstractmethod
     def __init__(self, location: str, identity: Identity):
-        """Begins to follow the run with a folder, or goes on."""
+        """Opens or reopens the tracker's record of the run in the folder `location`."""
 
     @classmethod
     def check(cls, mode: str | None) -> None:
-        """Raises a ConfigError where the tracker cannot be used."""
+        """Raises a ConfigError if the tracker cannot be used."""
         imports.optional(cls.module, f"--tracker {cls.package}", cls.package)
 
     @abc.abstractmethod
     def send(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Passes on all that was recorded at an iteration."""
+        """Sends all values of an iteration, by name."""
 
     @abc.abstractmethod
     def close(self, complete: bool) -> None:
-        """Ends it when everything has arrived; `complete` says whether the run has come to its end."""
+        """Sends the rest and closes the record. `complete`: whether the run has finished."""
 
 
 class Follower:
-    """The callback that passes on to a tracker what the others have recorded. It goes after them.
+    """The callback that sends the records of the log to a tracker. It must come after the callbacks that write the log.
 
-    The tracker begins with the first step, for then a checkpoint has been found, and its log with it, which is passed on first.
+    The tracker is opened at the first step: by then a checkpoint, if there is one, has been loaded together with its log.
     """
 
     def __init__(self, kind: type[Tracker], identity: Identity):
@@ -77,13 +77,13 @@ class Follower:
         self.sent = logger.count
 
     def close(self, complete: bool) -> None:
-        """Ends the tracker, if it has begun."""
+        """Closes the tracker if it is open."""
         if self.tracker is not None:
             self.tracker.close(complete)
 
 
 def _series(name: str, value: float | list[float]) -> list[tuple[str, float]]:
-    """A record as numbers with names: a vector is a series for each of its places, such as the students, `name/07`."""
+    """A record as named numbers: a list has a series for each of its elements, such as `name/07` for a student."""
     if not isinstance(value, list):
         return [(name, value)]
     digits = len(str(len(value) - 1))

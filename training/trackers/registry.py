@@ -1,4 +1,4 @@
-"""The trackers that `--tracker` offers, several of them joined by `+`. A new one is a line here."""
+"""The registry of trackers for `--tracker`. A new tracker is one line here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ registered_trackers: dict[str, type[Tracker]] = {
 
 
 def get(names: str | None) -> list[type[Tracker]]:
-    """The trackers with some names, joined by `+`.
+    """The trackers of some names that are joined by `+`.
 
     Raises:
-        ConfigError: one is not known.
+        ConfigError: a name is unknown.
     """
     chosen = dict.fromkeys(names.split("+")) if names is not None else ()
     for name in chosen:
@@ -30,7 +30,7 @@ def get(names: str | None) -> list[type[Tracker]]:
 
 
 def check(names: str | None, mode: str | None) -> None:
-    """Raises a ConfigError where a tracker is not known or cannot be used, or where none has modes and one is given."""
+    """Raises a ConfigError if a tracker is unknown or unusable, or if a mode is set for trackers without modes."""
     chosen = get(names)
     if mode is not None and not any(tracker.has_modes for tracker in chosen):
         valid = ", ".join(name for name, tracker in registered_trackers.items() if tracker.has_modes)
@@ -41,9 +41,10 @@ def check(names: str | None, mode: str | None) -> None:
 
 @contextmanager
 def following(identity: Identity | None) -> Iterator[list[Follower]]:
-    """The callbacks that let trackers follow a training for as long as the block takes; of several processes only the first has some."""
-    wanted = get(identity.trackers) if identity and get_platform().is_primary_process else []
-    followers, complete = [Follower(kind, identity) for kind in wanted], False
+    """The callbacks that send telemetry to trackers while the block runs; only the primary process has any."""
+    followers, complete = [], False
+    if identity is not None and get_platform().is_primary_process:
+        followers = [Follower(kind, identity) for kind in get(identity.trackers)]
     try:
         yield followers
         complete = True

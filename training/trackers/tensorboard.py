@@ -1,4 +1,4 @@
-"""TensorBoard, which reads files: `tensorboard --logdir` with the folder of all results shows them all."""
+"""TensorBoard, which reads event files: `tensorboard --logdir` with the root of all results shows all runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from foundations import paths
 from foundations.errors import ConfigError, reason
 from training.trackers import base
 
-FLUSH_SECONDS = 10  # until what is recorded can be seen
+FLUSH_SECONDS = 10  # between writes to the disk
 
 
 class TensorBoard(base.Tracker):
-    """Files of events in the run folder, one for each start of the run. It has all events there are, and begins with the order to forget
-    those of the files before, which may lack what was not on the disk when the run was killed."""
+    """Event files in the run folder, one for each start of the run. Every file contains all events of the run.
+
+    Its first event discards the events of earlier files, which may be incomplete if the run was killed.
+    """
 
     package = "tensorboard"
     module = "torch.utils.tensorboard"
@@ -41,4 +43,4 @@ class TensorBoard(base.Tracker):
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> ConfigError:
-        return ConfigError(f"{self._folder} cannot be written ({error.strerror or reason(error)}); without --tracker the run goes on")
+        return ConfigError(f"{self._folder} cannot be written ({error.strerror or reason(error)}); free the path, or leave out --tracker")

@@ -1,4 +1,4 @@
-"""Weights & Biases, a service. Without a network, `--tracker_mode offline` keeps all in the run folder for `wandb sync`."""
+"""Weights & Biases, a service. `--tracker_mode offline` needs no network: it writes to the run folder, for `wandb sync`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from platforms.platform import get_platform
 from training.trackers import base
 
 PROJECT = "expand-and-cluster"  # unless WANDB_PROJECT names another
-UNCONNECTED = ("offline", "disabled", "dryrun")  # what WANDB_MODE may say beside `online`
+UNCONNECTED = ("offline", "disabled", "dryrun")  # values of WANDB_MODE that need no login
 
 
 class WandB(base.Tracker):
-    """A run of the service for each run folder, the experiment its group, level and branch its type of job.
+    """A wandb run for each run folder. Its group is the experiment, its job type the level and the branch.
 
-    It is known by the path of the folder, so that it is resumed with it. The service keeps what it has, which is what the same steps would
-    give again; what is kept for it here is written anew.
+    Its ID is a hash of the folder's path, so that a resumed run resumes the wandb run. Online, iterations that the service already has are
+    not sent again. Offline, the files of earlier starts are replaced.
     """
 
     package = "wandb"
@@ -43,7 +43,7 @@ class WandB(base.Tracker):
                 group=experiment,
                 job_type=rest.partition(os.sep)[2],
                 config={**identity.hparams, "seed": identity.seed},
-                mode=identity.mode,
+                mode=identity.mode,  # pyright: ignore[reportArgumentType]  # one of TRACKER_MODES
                 resume="allow",
                 settings=wandb.Settings(silent=True, console="off"),
             )
@@ -73,12 +73,12 @@ class WandB(base.Tracker):
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """Turns what the service complains of into one line."""
-    import wandb
+    """Turns errors of the service into a ConfigError."""
+    from wandb.errors import Error
 
     try:
         yield
-    except (wandb.errors.Error, OSError, ValueError) as error:
+    except (Error, OSError, ValueError) as error:
         raise ConfigError(
-            f"--tracker wandb: {reason(error).rstrip(' .')}; `wandb login` makes you known to it, --tracker_mode offline needs no network"
+            f"--tracker wandb: {reason(error).rstrip(' .')}; log in with `wandb login`, or use --tracker_mode offline"
         ) from error

@@ -99,4 +99,4 @@ class TestWandB(FollowingTestCase):
             os.environ.pop("WANDB_MODE", None)
             status, out, err = self.command("train", *self.digits, "--tracker=wandb")
         self.assertEqual((status, out, err.count("\n"), self.files()), (2, "", 1, []))
-        self.assertIn("--tracker wandb: No API key configured; `wandb login` makes you known to it", err)
+        self.assertIn("--tracker wandb: No API key configured; log in with `wandb login`", err)
