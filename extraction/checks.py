@@ -111,15 +111,15 @@ RULES = (
         "Largest error on the training answers",
         "at most",
         FLOOR,
-        "The largest error on the queries that the network was recovered from, as a share of the spread of the answers. An exact network "
-        "leaves rounding errors only.",
+        "The largest error on the queries that the network was recovered from, as a share of the standard deviation of the "
+        "answers. An exact network leaves rounding errors only.",
     ),
     Rule(
         "held_out_residual",
         "Largest error on the held-out answers",
         "at most",
         FLOOR,
-        "The same on queries that were not used to recover the network.",
+        "The largest error on queries that were not used to recover the network, as a share of the standard deviation of the answers.",
     ),
     Rule(
         "equations",
@@ -133,8 +133,8 @@ RULES = (
         "Unknowns that the answers determine",
         "equal to",
         "unknowns",
-        "The rank of the Jacobian: how many combinations of weights and biases the answers determine. Where one is not determined, weights "
-        "can change without a change of any answer.",
+        "The rank of the Jacobian: the number of combinations of weights and biases that the answers determine. If one is not "
+        "determined, weights can change without a change of any answer.",
     ),
     Rule(
         "weight_error_bound",
@@ -148,7 +148,7 @@ RULES = (
         "Smallest angle between two neurons, in radians",
         "at least",
         SEPARATION,
-        "Two neurons with the same direction can share their outgoing weights in any proportion without a change of any answer.",
+        "If two neurons have the same direction, the answers may determine only the sum of their outgoing weights.",
     ),
     Rule(
         "signs_settled",
@@ -159,18 +159,18 @@ RULES = (
     ),
     Rule(
         "disagreement",
-        "Largest difference to a rival network",
+        "Largest difference to a second network",
         "at most",
         DISAGREEMENT,
         "A second network starts from disturbed weights and is fitted to half of the answers. Gradient ascent searches for the input where "
-        "the two differ most; the difference is a share of the spread of the answers.",
+        "the two differ most; the difference is a share of the standard deviation of the answers.",
     ),
     Rule(
         "agreement",
         "Students that share the rarest neuron",
         "at least",
         None,
-        "The share of the voting students that contain the neuron which the fewest of them contain.",
+        "The share of the students that contain the neuron which the fewest students contain.",
     ),
 )
 

@@ -59,7 +59,7 @@ class Matching:
 
 
 def score(network: Layers, teacher: Layers | None, informative: torch.Tensor | None = None) -> Score:
-    """Compares a network with its teacher after undoing the order, signs and scales that the outputs cannot tell.
+    """Compares a network with its teacher after undoing the order, signs and scales that do not affect the outputs.
 
     Args:
         network: as recovered, in float64.

@@ -103,8 +103,8 @@ def fit(session: Session, layers: Layers, location: str, equations: int = EQUATI
         answers, unknowns = session.answers.numel(), sum(parameter.numel() for parameter in network.parameters())
         if answers < unknowns:
             raise ConfigError(
-                f"{answers} answers are too few for the {unknowns} unknowns of {model_hparams.model_name}, which the students share; "
-                "the students are kept; ask more (--datagen, --samples)"
+                f"{answers} numbers in the answers are too few for the {unknowns} unknowns of {model_hparams.model_name}, the network that "
+                "the students share; use more queries (--datagen, --samples)"
             )
         before = before or copy.deepcopy(network)
         folder = f"{location}_{model_hparams.model_name}"

@@ -1,4 +1,4 @@
-"""The report of an extraction as a page that stands alone: one HTML file with all pictures in it, which loads nothing from elsewhere.
+"""The report of an extraction as a page: a single HTML file that contains all pictures and loads no other file.
 
 The page is made from the files of the run and nothing else, so that it can be made again at any time. The template escapes all text.
 """
@@ -36,17 +36,17 @@ BUNDLES: dict[str, type[Hparams]] = {
 
 # The captions of the pictures, in the order of the page; the pictures of a layer have its number in their names.
 CAPTIONS = {
-    "student_losses": "How well each student imitates the teacher during its training. The cluster analysis needs students that agree; it "
-    "does not need exact students.",
+    "student_losses": "The loss of each student during training. Clustering needs students that share neurons; it does not need "
+    "exact students.",
     "dendrogram": "The merge tree of the students' neurons. Neurons that all students share merge early, at small distances. The tree is "
     "cut at the height around which the number of clusters stays the same for longest.",
     "distance_matrix": "Distances between the students' neurons, sorted by cluster. A dark square on the diagonal is a neuron that "
-    "different students have found independently.",
-    "cluster_alignment": "The angle between each member of a cluster and the neuron that the cluster became.",
-    "teacher_alignment": "Cosine similarity between recovered neurons and the teacher's, partners on the diagonal.",
+    "several students contain.",
+    "cluster_alignment": "The angle between each member of a cluster and the neuron that was recovered from it.",
+    "teacher_alignment": "Cosine similarity between the recovered neurons and the teacher's neurons. Partners are on the diagonal.",
 }
 WEIGHTS_CAPTION = "The incoming weights of each recovered neuron: an image where the inputs are an image, bars elsewhere."
-PARTNERS_CAPTION = "Below it is its partner in the teacher, after the order, signs and scales that the outputs cannot tell are undone."
+PARTNERS_CAPTION = "Below each is its partner in the teacher, after undoing the order, signs and scales that do not affect the outputs."
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _figure(location: str, name: str, caption: str) -> Figure:
 
 def _hyperparameters(location: str, students_location: str) -> tuple[list[Row], list[Row]]:
     """The hyperparameters that differ from their defaults, and those that do not."""
-    path, remedy = paths.hparams_dict(students_location), f"move {students_location} away to start anew"
+    path, remedy = paths.hparams_dict(students_location), f"move {students_location} away to start again"
     own = files.read_json(paths.hparams_dict(location, "extraction_"), remedy)
     students = files.read_json(path, remedy)
     try:
@@ -156,7 +156,7 @@ def _origin(location: str, students_location: str) -> Origin | None:
     facts = {
         "seed": own.get("seed"),
         "started": ", resumed ".join(starts),
-        "revision": f"{own['revision']}{', with changes' if own.get('dirty') else ''}" if own.get("revision") else "no checkout",
+        "revision": f"{own['revision']}{', with uncommitted changes' if own.get('dirty') else ''}" if own.get("revision") else "unknown",
         "versions": _listed(own.get("versions")),
         "device": _listed(own.get("device")),
         "threads": own.get("threads"),

@@ -61,7 +61,7 @@ def student_losses(logger: MetricLogger, path: str) -> None:
     iterations = [iteration for iteration, _ in points]
     for student, losses in enumerate(zip(*(values for _, values in points), strict=True)):
         axis.plot(iterations, losses, linewidth=1, label=f"student {student}")
-    axis.set(yscale="log", xlabel="iteration", ylabel="mean squared error", title="Students imitate the teacher")
+    axis.set(yscale="log", xlabel="iteration", ylabel="mean squared error", title="Loss of each student on held-out queries")
     if points and len(points[0][1]) <= 10:
         axis.legend(fontsize=7, ncols=2)
     save(made, path)
@@ -81,7 +81,7 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
     heights = heights[heights > clustering.LEAST_HEIGHT]
     axis.set_ylim(max(heights.min(initial=clusters.cut) / 2, clustering.LEAST_HEIGHT), 2 * heights.max(initial=clusters.cut))
     axis.axhline(
-        clusters.cut, color="black", linestyle="--", linewidth=1, label=f"cut at {clusters.cut:.2g}: {clusters.count} clusters count"
+        clusters.cut, color="black", linestyle="--", linewidth=1, label=f"cut at {clusters.cut:.2g}: {clusters.count} accepted clusters"
     )
     axis.set(xlabel=f"{len(clusters.labels)} neurons of all students", ylabel="distance", title="Merge tree")
     axis.legend(loc="upper right")
@@ -108,7 +108,7 @@ def distance_matrix(layer: RecoveredLayer, path: str) -> None:
 
 
 def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> None:
-    """The angle between each member of a cluster and the neuron that the cluster became."""
+    """The angle between each member of a cluster and the neuron that was recovered from it."""
     clusters = layer.clustering
     made, (axis,) = figure(width=max(5.0, 0.3 * clusters.count + 2))
     for label in range(clusters.count):
@@ -124,7 +124,7 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
         )
     counts = np.bincount(clusters.labels[clusters.labels >= 0])
     axis.set_xticks(range(1, clusters.count + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
-    axis.set(yscale="log", xlabel="cluster (neurons in it); a colour is a student", ylabel="angle (radians)")
+    axis.set(yscale="log", xlabel="cluster (number of neurons); one colour per student", ylabel="angle (radians)")
     axis.set_title("Agreement within clusters")
     save(made, path)
 
@@ -137,7 +137,7 @@ def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmet
     made, (axis,) = figure(width=5.4, height=4.6)
     image = axis.imshow(to_host(cosines), cmap="RdBu_r", vmin=-1, vmax=1)
     made.colorbar(image, ax=axis, label="cosine similarity")
-    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} of the teacher", xlabel="teacher's neuron", ylabel="recovered neuron")
+    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} teacher neurons", xlabel="teacher's neuron", ylabel="recovered neuron")
     save(made, path)
 
 

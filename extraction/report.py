@@ -171,7 +171,7 @@ def read(location: str) -> Report:
     try:
         return Report.from_json(content)
     except (ValueError, TypeError, OverflowError) as error:
-        raise files.damaged(path, f"not a whole report: {reason(error)}", REMEDY) from None
+        raise files.damaged(path, f"not a complete report: {reason(error)}", REMEDY) from None
 
 
 def is_current(location: str, students_location: str) -> bool:
@@ -221,14 +221,14 @@ def verdict(report: Report) -> str:
     name = report.model_name
     if report.identified is None:
         if report.certificate.accepted:
-            return f"ACCEPTED. {name} gives every answer to rounding, and the answers leave no other choice of weights."
+            return f"ACCEPTED. {name} gives every answer to rounding, and the answers determine all its weights."
         error = report.function.max_abs_error
-        return f"NOT ACCEPTED as exact. {name} misses the held-out answers by {error:.1e} at most; the teacher's weights are not known."
+        return f"NOT ACCEPTED as exact. The largest error of {name} on held-out answers is {error:.1e}; the true weights are unknown."
     if report.identified:
         neurons = ", ".join(f"{layer.matched} of {layer.teacher_width}" for layer in report.hidden)
         return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {_cell(report.max_relative_error)} of the teacher's."
     if report.max_relative_error is None:
-        return f"NOT IDENTIFIED. {name} has not as many layers as the teacher."
+        return f"NOT IDENTIFIED. {name} and the teacher have different numbers of layers."
     matched = ", ".join(f"{layer.matched} of {layer.teacher_width} neurons matched, {layer.excess} in excess" for layer in report.hidden)
     return f"NOT IDENTIFIED. {matched}; largest weight error {report.max_relative_error:.1e}."
 
@@ -238,10 +238,11 @@ def _certificate(certificate: Certificate) -> str:
     checks = {check.name: check for check in certificate.checks}
     rank, unknowns = checks["rank"].value, checks["rank"].limit
     disagreement = checks["disagreement"].value
-    rival = "" if disagreement is None else f", a rival differs by {disagreement:.1e} at most"
+    rival = "" if disagreement is None else f", largest difference to a second network {disagreement:.1e}"
     return (
-        f"{'accepted' if certificate.accepted else 'not accepted'}: answers missed by {checks['residual'].value:.1e}, those held out by "
-        f"{checks['held_out_residual'].value:.1e} of their spread; {_cell(rank)} of {unknowns} unknowns determined{rival}"
+        f"{'accepted' if certificate.accepted else 'not accepted'}: largest error {checks['residual'].value:.1e}, on held-out answers "
+        f"{checks['held_out_residual'].value:.1e}, relative to their standard deviation; "
+        f"{_cell(rank)} of {unknowns} unknowns determined{rival}"
     )
 
 
@@ -249,7 +250,7 @@ def _errors(comparison: Comparison) -> str:
     """The error of a network's outputs and, where the teacher's weights are known, of its weights."""
     function, worst = comparison.function, comparison.max_relative_error
     error = "" if worst is None else f"weight error {worst:.1e}, "
-    return f"{error}on {function.queries} fresh queries mean squared error {function.mse:.1e}, largest {function.max_abs_error:.1e}"
+    return f"{error}on {function.queries} held-out queries mean squared error {function.mse:.1e}, largest {function.max_abs_error:.1e}"
 
 
 def _cell(value: Value) -> str:

@@ -91,7 +91,7 @@ class ExtractionRunner(Runner):
         """Prints a note on settings that are allowed but probably a mistake."""
         theirs, ours = self.teacher.model_hparams, self.desc.model_hparams
         if theirs and theirs.act_fun != ours.act_fun:
-            print(f"Note: the teacher's activation function is {theirs.act_fun}, that of the students {ours.act_fun} (--act_fun).")
+            print(f"Note: the teacher's activation function is {theirs.act_fun}; that of the students is {ours.act_fun} (--act_fun).")
 
     def _extract(self) -> None:
         """Everything from the teacher to the report, which is written last; another process may have written it in the meantime."""
@@ -214,7 +214,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         raise unknown("--polish_optimizer", polish, optimizers.SECOND_ORDER)
     for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
         if getattr(desc.model_hparams, frozen):
-            raise ConfigError(f"--{frozen}: frozen weights cannot become the teacher's; leave the flag out")
+            raise ConfigError(f"--{frozen}: students with frozen weights cannot imitate the teacher; leave out the flag")
     dataset = training_job.check(desc, job)
     teacher = dataset.teacher
     assert teacher is not None

@@ -76,7 +76,7 @@ ATTEMPTS = (
     Attempt(),
     Attempt(
         "generous",
-        "The network does not give the answers exactly: adding doubtful neurons, then removing those that are not needed",
+        "The network does not give the answers exactly: adding doubtful clusters, then removing neurons that are not needed",
         doubtful=(0.5, 1.0),
         settles_signs=True,
     ),
@@ -300,7 +300,7 @@ def recover_until_imitated(session: Session, here: Imitation, below: Layers, att
         if step.above.best_loss <= LACKING * here.best_loss:
             break
         if doubtful < shares[-1]:
-            session.say(f"Hidden layer {len(layers)} seems to lack a neuron: adding doubtful neurons")
+            session.say(f"Hidden layer {len(layers)} may lack a neuron: adding doubtful clusters")
     assert step is not None
     return step
 
@@ -364,7 +364,7 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
         raise ConfigError(
-            f"no cluster holds neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; the students "
-            f"are kept in {session.students_location}: train them longer (--further_training), or try another --gamma or --beta"
+            f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
+            f"the students are in {session.students_location}: train them longer (--further_training), or try another --gamma or --beta"
         )
     return recovered

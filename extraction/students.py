@@ -195,7 +195,7 @@ def imitate_above(session: Session, layers: Layers, before: Students, location: 
     name = stack_name(before.networks, sizes)
     hparams = dataclasses.replace(session.desc.model_hparams, model_name=name)
     students = new_students(hparams, seed=derive(session.seed, "layers left", len(sizes)))
-    session.say(f"Students of what is above the recovered layers: {name}")
+    session.say(f"Training students of the layers above the recovered ones: {name}")
     train_quickly(session, students, loaders, location, {"lr": FASTER * session.desc.training_hparams.lr})
     return Imitation(students.double(), [], loaders, scale, location).evaluated()
 
@@ -220,7 +220,7 @@ def train_together(session: Session, layers: Layers, above: Imitation) -> tuple[
     together = layers.replace(*expanded, above.scale.undo(first), *rest)
     whole = together.to_students(session.desc.model_hparams, students.networks)
     steps = math.ceil(TOGETHER_SHARE * Step.from_str(training.training_steps, len(above.loaders.train)).iteration)
-    session.say(f"Recovered layers and the students above them: {stack_name(students.networks, together.sizes)}")
+    session.say(f"Training the recovered layers and the students above them: {stack_name(students.networks, together.sizes)}")
     changes = {"lr": TOGETHER_RATE * training.lr, "training_steps": f"{steps}it"}
     train_quickly(session, whole, session.loaders, f"{above.location}_together", changes)
     trained = Imitation(whole.double(), [], session.loaders, above.scale, above.location).evaluated()

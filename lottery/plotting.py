@@ -84,9 +84,9 @@ def barriers(interpolations: Mapping[int, Interpolation], path: str) -> None:
     colours = colormap(len(interpolations))
     for (number, level), weight, colour in zip(interpolations.items(), weights, colours, strict=True):
         axes[0].plot(level.alpha, level.test, color=colour, linewidth=1.2, label=f"level {number}: {weight:.3g}%")
-    axes[0].set(xlabel="from one copy to the other", ylabel="test error")
+    axes[0].set(xlabel="position between the two copies", ylabel="test error")
     axes[0].legend(fontsize=6, ncols=1 + len(interpolations) // 12)
-    axes[1].plot(weights, [barrier(level.train) for level in interpolations.values()], marker=".", label="on the train set")
+    axes[1].plot(weights, [barrier(level.train) for level in interpolations.values()], marker=".", label="on the training set")
     axes[1].plot(weights, [barrier(level.test) for level in interpolations.values()], marker=".", label="on the test set")
     axes[1].set_ylabel("error barrier")
     weights_axis(axes[1], weights)

@@ -279,7 +279,7 @@ def _run_slurm(*command: str, script: str | None = None) -> str:
     try:
         done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (subprocess.TimeoutExpired, OSError) as error:
-        raise ConfigError(f"--platform: SLURM does not answer ({error})") from None
+        raise ConfigError(f"--platform: SLURM does not respond ({error})") from None
     if done.returncode:
         message = " ".join(line.removeprefix(f"{command[0]}: ").removeprefix("error: ") for line in done.stderr.splitlines())
         raise ConfigError(f"--platform: {command[0]} fails: {message or f'exit status {done.returncode}'}")

@@ -193,7 +193,7 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     else:
         for name in ("teacher_name", "datagen", "samples", "d_in"):
             if getattr(hparams, name) is not None:
-                raise ConfigError(f"--{name}: goes with --dataset_name teacher only, not with {hparams.dataset_name}")
+                raise ConfigError(f"--{name}: valid only with --dataset_name teacher, not with {hparams.dataset_name}")
         dataset = CheckedDataset(hparams, datasets.shape(hparams), None, lambda: None)
     models.check_fits(desc.model_hparams, *dataset.shape, datasets.image_shape(dataset.dataset_hparams))
     check_freezing(desc)
@@ -204,9 +204,7 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
 def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> None:
     """Raises a ConfigError if `--polish_optimizer` is set; for commands other than `extract`. `prefix` is the prefix of the flags."""
     if training_hparams.polish_optimizer is not None:
-        raise ConfigError(
-            f"--{prefix}polish_optimizer: students are polished by extract only; leave it out, or choose --{prefix}optimizer_name"
-        )
+        raise ConfigError(f"--{prefix}polish_optimizer: only extract polishes students; leave it out, or choose --{prefix}optimizer_name")
 
 
 def check_freezing(desc: TrainingDesc) -> None:
@@ -227,7 +225,7 @@ def check_centring(desc: TrainingDesc) -> None:
 
     name = desc.model_hparams.model_name
     if desc.training_hparams.centred and not issubclass(models.family_of(name), Perceptron):
-        raise ConfigError(f"--centred: is for fully connected networks and their students, not for {name}")
+        raise ConfigError(f"--centred: valid only for fully connected networks and their students, not for {name}")
 
 
 def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> CheckedDataset:
@@ -257,7 +255,7 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
         raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
     if hparams.d_in not in (None, teacher.inputs):
-        raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs}")
+        raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs} inputs")
     queries, seed = _queries(hparams, teacher), hparams.teacher_seed if teacher.model_hparams else NOT_CHOSEN
     canonical = dataclasses.replace(hparams, teacher_name=teacher.name, teacher_seed=seed, datagen=queries, samples=None, d_in=None)
     return CheckedDataset(canonical, (teacher.inputs, teacher.outputs), teacher, prepare)
@@ -269,7 +267,7 @@ def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:
 
     if teacher.model_hparams is None:
         if hparams.samples not in (None, teacher.pairs):
-            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} holds {teacher.pairs} pairs")
+            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} contains {teacher.pairs} pairs")
         return None
     if hparams.datagen is None:
         raise ConfigError(f"--datagen is required with a network as teacher; valid: {', '.join(datagen.registered_policies)}, joined by +")

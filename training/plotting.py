@@ -31,7 +31,7 @@ def legend_below(chart: Figure, axes: Sequence[Axes]) -> None:
     """Adds one legend for all axes below them, and enlarges the figure for it."""
     entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     shown = dict([*entries.items()][:MAX_LABELS])
-    title = f"{len(entries) - MAX_LABELS} more are not named" if len(entries) > MAX_LABELS else None
+    title = f"and {len(entries) - MAX_LABELS} more" if len(entries) > MAX_LABELS else None
     columns = max(1, int(chart.get_figwidth() / (0.07 * max(map(len, shown)) + 0.5)))  # inches
     chart.set_figheight(chart.get_figheight() + 0.19 * math.ceil(len(shown) / columns))
     chart.legend(shown.values(), shown.keys(), loc="outside lower center", fontsize=8, ncols=columns, title=title, title_fontsize=8)

@@ -98,7 +98,7 @@ class PlotRunner(Runner):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        parser.add_argument("hashes", metavar="HASH", nargs="*", help="The runs, by hash or a unique prefix of it (all when left out).")
+        parser.add_argument("hashes", metavar="HASH", nargs="*", help="The runs, by hash or a unique prefix of it (default: all).")
         SelectionArgs.add_args(parser)
         PlotArgs.add_args(parser, choices={"log": LOGS})
 
@@ -141,7 +141,7 @@ class PlotRunner(Runner):
         chosen = [run for text in dict.fromkeys(self.hashes) for run in names.find(text, whole=True)] if self.hashes else everything
         runs = [run for row in self.selection.select(chosen, each_seed=False) for run in row.runs if run.folders]
         if not runs:
-            raise ConfigError(f"no run fits, of {len(everything):,} under {get_platform().root}; EC.py runs lists them")
+            raise ConfigError(f"none of the {len(everything):,} runs under {get_platform().root} matches; EC.py runs lists them")
         return runs
 
     def _lines_and_axis(self, runs: Sequence[Run]) -> tuple[list[str], str]:
@@ -189,6 +189,6 @@ def _print_notes(groups: Sequence[Group], shown: Sequence[str], left_out: int) -
     """Prints the hyperparameters that differ within a line, and the number of runs that are not drawn."""
     within = [name for group in groups for name in query.differing([source.run for source in group.sources]) if name not in shown]
     if within:
-        print(f"Note: within a line there are runs that differ in {', '.join(dict.fromkeys(within))} (--by draws a line for each value).")
+        print(f"Note: a line combines runs that differ in {', '.join(dict.fromkeys(within))} (--by draws a line for each value).")
     if left_out:
-        print(f"Note: {left_out} of the runs have no readable log, because they are not finished, and are left out.")
+        print(f"Note: {left_out} of the runs are not drawn: they are not finished, or their log is damaged.")

@@ -298,7 +298,7 @@ def _extracting(run: Run) -> tuple[bool, dict[str, float | bool]]:
     try:
         figures = report.summary(content)
     except (KeyError, TypeError, AttributeError, OverflowError):
-        raise records.Damaged("report.json is not whole") from None
+        raise records.Damaged("report.json is incomplete") from None
     return True, {name: value for name, value in figures.items() if value is not None}
 
 

@@ -95,11 +95,11 @@ def _only(text: str, prefix: str, names: Sequence[str], pattern: re.Pattern) -> 
         return fits[0]
     if not fits:
         hashes = [match[2][: len(prefix)] for match in matches.values() if match]
-        raise ConfigError(f"{text!r}: no run begins with it{did_you_mean(prefix, [*names, *hashes])}; EC.py runs lists all runs")
+        raise ConfigError(f"{text!r}: no hash of a run begins with it{did_you_mean(prefix, [*names, *hashes])}; EC.py runs lists all runs")
     experiment = f"{text.strip('/').partition('/')[0]}/" if pattern is PART else ""
     shown = [f"{experiment}{_abridged(name, pattern, len(prefix))}" for name in fits[:8]]
     more = f" and {len(fits) - 8:,} more" if len(fits) > 8 else ""
-    raise ConfigError(f"{text!r}: {len(fits):,} runs begin with it; valid: {', '.join(shown)}{more}")
+    raise ConfigError(f"{text!r}: the hashes of {len(fits):,} runs begin with it; valid: {', '.join(shown)}{more}")
 
 
 def _begins(match: re.Match, prefix: str) -> bool:

@@ -73,7 +73,8 @@ def check_name(name: str, runs: Sequence[Run], flag: str) -> str:
         known.update(metric for run in runs for metric in run.metrics)
     if name not in known:
         raise ConfigError(
-            f"{flag}: {name!r} is no hyperparameter or metric of any run{did_you_mean(name, known)}; runs show HASH lists those of a run"
+            f"{flag}: {name!r} is not a hyperparameter or metric of any run{did_you_mean(name, known)}; "
+            "EC.py runs show HASH lists those of a run"
         )
     return name
 
@@ -175,7 +176,7 @@ def comparison(name: str, sign: str, text: str, quoted: bool = False) -> Predica
         if name == "date":
             return lambda run: compare(run.date[: len(text)], text)
         if number is None:
-            raise ConfigError(f"--where: {name}{sign}{text}: {text!r} is no number; text is compared by = != ~")
+            raise ConfigError(f"--where: {name}{sign}{text}: {text!r} is not a number; valid operators for text: = != ~")
         return lambda run: (have := to_number(value(run, name))) is not None and compare(have, number)
     if sign == "~":
         return lambda run: text.lower() in str(value(run, name)).lower()

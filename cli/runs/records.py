@@ -67,7 +67,7 @@ def read_json(path: str) -> dict:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise Damaged(f"{os.path.basename(path)} is not whole")
+        raise Damaged(f"{os.path.basename(path)} is incomplete")
     return content
 
 

@@ -192,14 +192,18 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
     if action == "why":
         text = f"A command that trains, one of: {', '.join(parser.choices_of['command'])}."
         parser.add_argument("command", metavar="COMMAND", help=text)
-        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="Its arguments.").required = False
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="The arguments of the command.").required = False
     if action == "gc":
-        text = "Also move the checkpoints of finished runs, which only --further_training needs."
+        text = "Also move the checkpoints of finished runs. Only --further_training needs them."
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)
     if action == "restore":
-        parser.add_argument("batch", metavar="BATCH", nargs="?", help="The batch to move back (all batches are listed when left out).")
+        parser.add_argument("batch", metavar="BATCH", nargs="?", help="The batch to move back (default: list all batches).")
     if action in ("rm", "gc"):
-        parser.add_argument("--yes", action="store_true", help="Move without asking. Without --yes and without a terminal, only list.")
+        parser.add_argument(
+            "--yes",
+            action="store_true",
+            help="Move the files without confirmation. Without --yes and without a terminal, the files are only listed.",
+        )
 
 
 def _list(runner: RunsRunner) -> None:
@@ -211,7 +215,7 @@ def _list(runner: RunsRunner) -> None:
     if rows or listing.format != "table":
         print(table.render(rows, shown, listing.format, runner.names))
     else:
-        print(f"None of {len(runner.runs):,} runs fits." if runner.runs else f"There are no runs under {get_platform().root}.")
+        print(f"None of the {len(runner.runs):,} runs matches." if runner.runs else f"There are no runs under {get_platform().root}.")
 
 
 def _show(runner: RunsRunner) -> None:
@@ -227,7 +231,7 @@ def _show(runner: RunsRunner) -> None:
     _show_hparams(runs[0], names)
     _show_files(runs)
     command = next(filter(None, (index.recorded_command(run) for run in runs)), None)
-    print(f"\nCommand\n    {command}" if command else "\nThe command that made the run is not known.")
+    print(f"\nCommand\n    {command}" if command else "\nThe command of the run is unknown.")
     _show_parts(runner, runs[0])
 
 
@@ -248,7 +252,7 @@ def _show_files(runs: Sequence[Run]) -> None:
             for name in (name for name in names if not name.startswith("clustering_")):
                 path = os.path.join(folder, name)
                 sizes.setdefault(os.path.relpath(path, run.location), []).append(index.size_of(path))
-    print("\nFiles" if len(runs) == 1 else "\nFiles of all seeds together")
+    print("\nFiles" if len(runs) == 1 else "\nFiles of all seeds")
     for path in sorted(sizes):
         print(f"    {table.size(sum(sizes[path])):>8}  {path}")
 
@@ -278,7 +282,7 @@ def _why(runner: RunsRunner) -> None:
     wanted = runner.commands.parse(command, arguments)[1].create(display_output_location=True)
     desc = getattr(wanted, "desc", None)
     if desc is None:
-        raise ConfigError(f"why: {command} makes no runs; valid: {', '.join(runner.commands.computing)}")
+        raise ConfigError(f"why: {command} does not create runs; valid: {', '.join(runner.commands.computing)}")
     kind, name, part = index.identify(runner.relative(wanted.output_location))
     hparams = records.flatten(json.loads(desc.to_json()))
     extraction = getattr(desc, "extraction_hparams", None)
@@ -304,9 +308,11 @@ def _why(runner: RunsRunner) -> None:
 def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apart: Sequence[str]) -> None:
     """Prints the hyperparameters in which an existing run differs from the run of a command."""
     plain = functools.partial(table.plain, names=runner.names)
-    print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)}:")
+    print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)} hyperparameter{'s' if len(apart) > 1 else ''}:")
     print(
-        "\n".join(f"    {name:<24}{plain(run.hparams.get(name))} there, {plain(hparams.get(name))} here" for name in apart[:FIELDS_SHOWN])
+        "\n".join(
+            f"    {name:<24}{plain(run.hparams.get(name))}, in the command {plain(hparams.get(name))}" for name in apart[:FIELDS_SHOWN]
+        )
     )
     if len(apart) > FIELDS_SHOWN:
         print(f"    and {len(apart) - FIELDS_SHOWN} more")
@@ -319,12 +325,12 @@ def _rm(runner: RunsRunner) -> None:
     removals = trash.of_runs([run for _, run in named], whole)
     for row in query.group(run for run in runner.runs if run.hparams.get("teacher_name") in whole and run.name not in whole):
         teacher = runner.names.shorten(str(row.value("teacher_name")))
-        print(f"Note: {row.runs[0].kind} {runner.names.short(row.runs[0])} has the teacher {teacher}.")
+        print(f"Note: {teacher} is the teacher of {row.runs[0].kind} {runner.names.short(row.runs[0])}.")
     _clear(runner, removals)
 
 
 def _gc(runner: RunsRunner) -> None:
-    """Move unneeded files to the trash: files of dead processes, folders without a result, checkpoints of finished runs."""
+    """Move unneeded files to the trash: temporary files, folders without a result, checkpoints of finished runs."""
     _clear(runner, list(trash.unneeded(runner.runs, runner.args.checkpoints)))
 
 
@@ -336,7 +342,7 @@ def _clear(runner: RunsRunner, removals: Sequence[trash.Removal]) -> None:
     sizes = [removal.size for removal in removals]
     for removal, size in zip(removals, sizes, strict=True):
         print(f"{table.size(size):>8}  {runner.relative(removal.path)}{f'  ({removal.reason})' if removal.reason else ''}")
-    print(f"{table.size(sum(sizes)):>8}  in all, {len(removals):,} to move")
+    print(f"{table.size(sum(sizes)):>8}  in total, {len(removals):,} to move")
     if not (runner.args.yes or _confirmed()):
         print("Nothing has been moved. --yes moves the files.")
         return
@@ -367,7 +373,7 @@ def _restore(runner: RunsRunner) -> None:
     if name not in batches:
         raise unknown("restore", name, batches)
     back, left = trash.restore(root, batches[name])
-    print("\n".join([f"{back:,} put back", *left]))
+    print("\n".join([f"{back:,} moved back", *left]))
 
 
 ACTIONS: dict[str, Action] = {

@@ -74,7 +74,7 @@ def of_runs(runs: Sequence[Run], whole: Container[str]) -> list[Removal]:
 
 
 def unneeded(runs: Sequence[Run], checkpoints: bool) -> Iterator[Removal]:
-    """The removal of temporary files of dead processes, of folders without a result, and optionally of checkpoints of finished runs.
+    """The removal of temporary files of ended processes, of folders without a result, and optionally of checkpoints of finished runs.
 
     Running runs and runs of other programs are left unchanged.
     """
@@ -99,7 +99,7 @@ def _unneeded(run: Run, checkpoints: bool) -> Iterator[Removal]:
     for folder, names in folders:
         for name in sorted(filter(TEMPORARY.fullmatch, names)):
             if _age(os.path.join(folder, name)) > ABANDONED_SECONDS:
-                yield Removal(os.path.join(folder, name), "unfinished file", lock_folders)
+                yield Removal(os.path.join(folder, name), "temporary file", lock_folders)
     if not checkpoints or run.state != FINISHED:
         return
     for folder, names in folders:
@@ -158,7 +158,7 @@ def move(removals: Sequence[Removal], root: str, command: str) -> tuple[str, lis
                 _move(removal, os.path.join(batch, name))
                 _remove_empty(os.path.dirname(removal.path), root)
             except (ConfigError, OSError) as error:
-                left.append(f"{name} is left: {error}")
+                left.append(f"{name} was not moved: {error}")
     return batch, left
 
 
@@ -244,7 +244,7 @@ def _is_below(path: str) -> bool:
 def describe(root: str, batch: Batch) -> str:
     """A line about a batch."""
     present = [path for path in batch.moved if os.path.lexists(os.path.join(root, index.TRASH, batch.name, path))]
-    return f"{batch.name}  {len(present):,} of {len(batch.moved):,} there  {batch.command}"
+    return f"{batch.name}  {len(present):,} of {len(batch.moved):,} in the trash  {batch.command}"
 
 
 def restore(root: str, record: Batch) -> tuple[int, list[str]]:
@@ -259,7 +259,7 @@ def restore(root: str, record: Batch) -> tuple[int, list[str]]:
         if not os.path.lexists(source):
             continue
         if os.path.lexists(target):
-            left.append(f"{path} is left in the trash: there is another one in its place")
+            left.append(f"{path} stays in the trash: its original path exists again")
             continue
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.rename(source, target)

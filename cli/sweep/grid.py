@@ -64,7 +64,7 @@ def read(arguments: Sequence[str]) -> list[Flag]:
     """The flags among some arguments, each with its value. An argument before all flags is the flag BRANCH.
 
     Raises:
-        ConfigError: an argument belongs to no flag.
+        ConfigError: an argument is not the value of a flag.
     """
     flags: list[Flag] = []
     unread = [*arguments]
@@ -75,7 +75,7 @@ def read(arguments: Sequence[str]) -> list[Flag]:
             if flags:
                 last = flags[-1]
                 example = f"--{last.name} {last.value},{argument}" if last.value else f"--{last.name}={argument}"
-                raise ConfigError(f"{argument!r} belongs to no flag; several values are joined by commas, as in {example}")
+                raise ConfigError(f"{argument!r} is not the value of a flag; write several values with commas, as in {example}")
             flags.append(Flag(BRANCH, argument, (argument,)))
         elif equals:
             flags.append(Flag(name, value, (argument,)))
@@ -133,7 +133,7 @@ def _values(name: str, text: str) -> list[str]:
     values: list[str] = []
     for part in map(str.strip, text.split(",")):
         if not part:
-            raise ConfigError(f"--{name}: there is a value missing in {text!r}")
+            raise ConfigError(f"--{name}: a value is missing in {text!r}")
         values += _range(name, part) or [part]
     return values
 

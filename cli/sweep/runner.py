@@ -53,7 +53,7 @@ class SweepArgs(Hparams):
     _name = "Sweep"
     _description = "How the sweep runs. Finished runs are skipped, and interrupted runs are resumed."
     _parallel = "The number of runs at a time. Each has its own process with a share of the CPU cores and, if there are several, one GPU."
-    _dry_run = "Show the plan, and run nothing."
+    _dry_run = "Show the plan without running it."
     _retry_failed = "Also run the runs that failed before."
 
     def __post_init__(self):
@@ -163,9 +163,7 @@ class SweepRunner(CommandsRunner):
             raise ConfigError("--platform: distributed divides one run among processes; valid for a sweep: local, slurm")
         on_cluster = self._platform is registry.get("slurm")
         if on_cluster and self.options.parallel > 1:
-            raise ConfigError(
-                "--parallel: a cluster runs jobs in parallel anyway; --at_once limits the jobs of an array that run at a time"
-            )
+            raise ConfigError("--parallel: not valid with --platform slurm; --at_once limits the number of jobs that run at the same time")
         if on_cluster and "seeds" in names:
             raise ConfigError("--seeds: not valid in a sweep; --global_seed 0-4 makes arrays of jobs")
         if "display_output_location" in names:
@@ -189,14 +187,14 @@ class SweepRunner(CommandsRunner):
             if self.options.parallel > 1:
                 results = work.run_in_parallel(self.commands, tasks, self.options.parallel)
             else:
-                results = work.run_in_sequence(self.commands, tasks, lambda index: report(f"now {titles[index]}", False))
+                results = work.run_in_sequence(self.commands, tasks, lambda index: report(f"running: {titles[index]}", False))
             for index, outcome in results:
                 outcomes[todo[index].run.location] = outcome
                 report(f"{outcome.state}: {titles[index]}{f' ({outcome.reason})' if outcome.reason else ''}", outcome.is_final)
             stop_signal = signals.requested()
         done = sum(outcome.is_final for outcome in outcomes.values())
         if stop_signal and done < len(todo):
-            stopped = f"The sweep has stopped, {done} of {len(todo)} runs are done"
+            stopped = f"The sweep has stopped after {done} of {len(todo)} runs"
             if stop_signal != "SIGINT":
                 raise signals.Stopped(stopped)
             print(f"{stopped}.", file=sys.stderr)

@@ -23,7 +23,7 @@ from cli.commands import Commands
 from foundations.errors import Busy, ConfigError, one_line, reason
 from platforms.system import provenance, signals
 
-FINISHED, FAILED, BUSY, STOPPED = "finished", "failed", "left to others", "stopped"
+FINISHED, FAILED, BUSY, STOPPED = "finished", "failed", "busy", "stopped"
 POLL_SECONDS = 0.2  # the interval at which this process checks for a stop signal
 
 

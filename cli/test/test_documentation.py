@@ -45,7 +45,7 @@ ELSEWHERE = {
     r"python EC\.py extract --default_hparams=students_digits_lenet": "the quick start, which continuous integration runs as it is written",
     r"python EC\.py plot --where \"kind=extract\" .*": "no extraction comes to an end whose students have hardly been trained",
 }
-UNTRAINED = "no cluster holds"  # how an extraction rightly ends whose students have hardly been trained
+UNTRAINED = "no cluster contains"  # how an extraction rightly ends whose students have hardly been trained
 
 
 def commands(text: str) -> list[str]:

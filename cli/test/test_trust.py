@@ -99,5 +99,5 @@ class TrustTest(TestCase):
         wrong += [json.dumps(hparams | {"shape": shape}) for shape in (None, [6], [-6, 3], [6, 10**30], ["6", "3"])]
         self.assert_refused(record, [self.code, *wrong], *command)
         status, _, err = self.command(*command)
-        self.assertEqual((status, "no cluster holds neurons" in err), (2, True), err)
+        self.assertEqual((status, "no cluster contains neurons" in err), (2, True), err)
         self.assert_refused(self.only("extract_*/seed_1/main/model_ep2_it0.pth"), self.pickles, *command)

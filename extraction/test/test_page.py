@@ -112,13 +112,13 @@ class TestPage(TestCase):
         self.assertNotIn("script", found.tags)
 
     def test_a_run_from_before_provenance_was_kept_has_a_page_too(self):
-        self.assertIn("older than the records", self.page().text)
+        self.assertIn("before provenance was recorded", self.page().text)
 
     def test_without_the_teacher_and_its_pictures_it_says_what_is_not_known(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in test_report.content()["layers"]]
         found = self.page(identified=None, max_relative_error=None, layers=layers)
         self.assertIn("ACCEPTED", found.texts)
-        self.assertIn("Only the teacher's answers are known", found.text)
+        self.assertIn("The true weights are unknown", found.text)
         self.assertNotIn("partner", found.captions[0])
 
     def test_damaged_hyperparameters_are_named(self):
@@ -128,6 +128,6 @@ class TestPage(TestCase):
             for content in ("", "[]", "{}", whole[:-5]):
                 get_platform().write(path, content)
                 if content != "{}" or path == paths.hparams_dict(self.students):
-                    with self.assertRaisesRegex(ConfigError, "is damaged .*to start anew$"):
+                    with self.assertRaisesRegex(ConfigError, "is damaged .*to start again$"):
                         self.page()
             get_platform().write(path, whole)

@@ -73,8 +73,8 @@ class TestReport(TestCase):
 
     def test_the_network_is_compared_before_and_after_fine_tuning(self):
         before, after = table(report()).splitlines()[6:8]
-        self.assertEqual(before, "clustered  weight error 2.0e-03, on 1360 fresh queries mean squared error 1.0e-05, largest 2.0e-02")
-        self.assertEqual(after, "fine-tuned weight error 3.0e-15, on 1360 fresh queries mean squared error 1.0e-30, largest 2.0e-14")
+        self.assertEqual(before, "clustered  weight error 2.0e-03, on 1360 held-out queries mean squared error 1.0e-05, largest 2.0e-02")
+        self.assertEqual(after, "fine-tuned weight error 3.0e-15, on 1360 held-out queries mean squared error 1.0e-30, largest 2.0e-14")
 
     def test_a_miss_says_what_is_missing(self):
         layers = content()["layers"]
@@ -86,14 +86,14 @@ class TestReport(TestCase):
         (line,) = [line for line in table(report()).splitlines() if line.startswith("certified")]
         self.assertEqual(
             line,
-            "certified  accepted: answers missed by 4.0e-14, those held out by 6.0e-14 of their spread; "
-            "1210 of 1210 unknowns determined, a rival differs by 7.0e-13 at most",
+            "certified  accepted: largest error 4.0e-14, on held-out answers 6.0e-14, relative to their standard deviation; "
+            "1210 of 1210 unknowns determined, largest difference to a second network 7.0e-13",
         )
 
     def test_what_was_not_examined_is_left_out_of_it(self):
         figures = content()["certificate"] | {"rank": None, "weight_error_bound": None, "disagreement": None, "accepted": False}
         (line,) = [line for line in table(report(certificate=figures)).splitlines() if line.startswith("certified")]
-        self.assertTrue(line.startswith("certified  not accepted: answers missed by"))
+        self.assertTrue(line.startswith("certified  not accepted: largest error"))
         self.assertTrue(line.endswith("; - of 1210 unknowns determined"))
 
     def test_with_the_teacher_the_verdict_is_the_comparison(self):
@@ -107,13 +107,13 @@ class TestReport(TestCase):
         text = table(report(**unknown))
         self.assertEqual(
             text.splitlines()[-1],
-            "Verdict: ACCEPTED. digits_lenet_16 gives every answer to rounding, and the answers leave no other choice of weights.",
+            "Verdict: ACCEPTED. digits_lenet_16 gives every answer to rounding, and the answers determine all its weights.",
         )
         self.assertEqual([line.split()[-1] for line in text.splitlines()[1:4]], ["recovered", "16", "10"])
         refused = content()["certificate"] | {"accepted": False}
         self.assertEqual(
             verdict(report(**unknown, certificate=refused)),
-            "NOT ACCEPTED as exact. digits_lenet_16 misses the held-out answers by 2.0e-14 at most; the teacher's weights are not known.",
+            "NOT ACCEPTED as exact. The largest error of digits_lenet_16 on held-out answers is 2.0e-14; the true weights are unknown.",
         )
 
     def test_what_is_written_is_read_back(self):

@@ -195,7 +195,7 @@ class TestExtraction(ExtractionTestCase):
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
         status, _, err = self.run_toy(f"--teacher_name={path}", "--training_steps=100it", "--gamma=0.4", "--beta=1")
         self.assertEqual((status, err.count("\n")), (2, 1), err)
-        self.assertRegex(err, "33 answers are too few for the .* unknowns of mlp_6_.*; the students are kept")
+        self.assertRegex(err, "33 numbers in the answers are too few for the .* unknowns of mlp_6_.*; use more queries")
         self.assertTrue(any(name.endswith("main/logger") and name.startswith("extract_") for name in self.files()))
 
     def test_students_that_share_nothing_are_kept(self):

@@ -54,7 +54,7 @@ class TestDepth(TestCase):
     def test_a_layer_that_is_doubted_without_cause_is_found_all_the_same(self):
         with mock.patch.object(search, "LACKING", 0.0):
             out = self.peel_off()
-        self.assertIn("Hidden layer 1 seems to lack a neuron", out)
+        self.assertIn("Hidden layer 1 may lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
 

@@ -23,7 +23,7 @@ class LevelRangeArgs(Hparams):
     levels: str
 
     _name = "Levels"
-    _description = "The levels of the trunk that the branch starts from."
+    _description = "The levels of the pruning experiment whose tickets the branch uses."
     _levels = "Levels and ranges of levels, such as 0-2,5."
 
     def __post_init__(self):

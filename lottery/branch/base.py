@@ -280,7 +280,7 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
             raise ConfigError(f"--{name}: {error}") from None
         if checked.shape != shape:
             raise ConfigError(
-                f"--{name}_dataset_name: {dataset.dataset_name} has shape {checked.shape}; the networks of the trunk need {shape}"
+                f"--{name}_dataset_name: {dataset.dataset_name} has shape {checked.shape}; the networks of the experiment need {shape}"
             )
         changes[name] = checked.dataset_hparams
         preparations.append(checked.prepare)

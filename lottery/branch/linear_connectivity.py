@@ -106,7 +106,7 @@ def error(results: Mapping[str, float | list[float]]) -> float:
 
 def table(interpolations: Mapping[int, Interpolation]) -> str:
     """A table with a line for each level: the errors on the test set, and the barriers."""
-    rows = [["level", "weights left", "", "error of either    ", "along the line", "barrier", "on training set"]]
+    rows = [["level", "weights left", "", "errors of copies   ", "largest on line", "barrier", "on training set"]]
     for level, interpolation in interpolations.items():
         test = interpolation.test
         weights = f"{interpolation.unpruned:,}", f"{interpolation.density:.2%}"

@@ -16,6 +16,6 @@ class Branch(base.Branch):
 
         Args:
             seed: the seed of the weights (if left out, it is derived from --global_seed).
-            start_at_step_zero: train from step 0, even if the trunk starts at a later step.
+            start_at_step_zero: train from step 0, even if the experiment starts at a later step.
         """
         self.train(self.trunk.new(self.derived_seed(seed)), self.mask, from_zero=start_at_step_zero)

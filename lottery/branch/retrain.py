@@ -18,7 +18,7 @@ class Branch(base.Branch):
         """Trains the initial weights of the level with other hyperparameters.
 
         Args:
-            start_at_step_zero: train from step 0, even if the trunk starts at a later step.
+            start_at_step_zero: train from step 0, even if the experiment starts at a later step.
         """
         loaders = datasets.get_both(retrain_d, retrain_t, self.trunk.seed)
         self.train(self.ticket(), self.mask, loaders, retrain_t, start_at_step_zero)

@@ -123,7 +123,7 @@ class CheckTest(TestCase):
                 "--others_frozen_exceptions=fc.wight",
             ): "did you mean 'fc.weight'",
             ("train", *students, "--optimizer_name=levenberg_marquardt"): "--optimizer_name: levenberg_marquardt cannot train",
-            ("extract", *students): "--others_frozen: frozen weights cannot become the teacher's",
+            ("extract", *students): "--others_frozen: students with frozen weights cannot imitate the teacher",
         }
         for command, words in refused.items():
             status, _, err = self.command(*command)

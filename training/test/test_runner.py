@@ -360,7 +360,7 @@ class RefusalTest(RunnerTestCase):
 
     def test_flags_of_a_teacher_without_one(self):
         for flag, value in (("teacher_name", "abc"), ("datagen", "random"), ("samples", "10"), ("d_in", "64")):
-            self.assert_refused(*self.digits, f"--{flag}={value}", says=f"--{flag}: goes with --dataset_name teacher only")
+            self.assert_refused(*self.digits, f"--{flag}={value}", says=f"--{flag}: valid only with --dataset_name teacher")
 
     def test_students_as_a_teacher(self):
         student = (*TeacherTest.student, "--datagen=random")
@@ -391,7 +391,7 @@ class RefusalTest(RunnerTestCase):
         path = os.path.join(self.root, "answers.npz")
         np.savez(path, X=np.random.RandomState(0).randn(30, 3), y=np.random.RandomState(1).randn(30, 2))
         self.assert_refused(
-            *TeacherTest.student, f"--teacher_name={path}", "--samples=10", says="--samples: 10 is wrong; .* holds 30 pairs"
+            *TeacherTest.student, f"--teacher_name={path}", "--samples=10", says="--samples: 10 is wrong; .* contains 30 pairs"
         )
 
     def test_a_checkpoint_cut_short(self):

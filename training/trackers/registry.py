@@ -34,7 +34,7 @@ def check(names: str | None, mode: str | None) -> None:
     chosen = get(names)
     if mode is not None and not any(tracker.has_modes for tracker in chosen):
         valid = ", ".join(name for name, tracker in registered_trackers.items() if tracker.has_modes)
-        raise ConfigError(f"--tracker_mode: {mode} goes with another --tracker; valid: {valid}")
+        raise ConfigError(f"--tracker_mode: {mode} needs another --tracker; valid: {valid}")
     for tracker in chosen:
         tracker.check(mode)
 

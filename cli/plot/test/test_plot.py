@@ -85,7 +85,7 @@ class TestCurves(PlotTestCase):
         run_folders.record(desc.run_path(self.root, 0), desc, 0)
         run_folders.write(paths.logger(run_folders.train_run(self.root, desc, 1)), "test_accuracy$0$0.1")
         _, out = self.draw("--metric=test_accuracy", "--by=act_fun")
-        self.assertRegex(out, "Note: within a line .* differ in lr .*\nNote: 2 of the runs .* left out.\nPicture: ")
+        self.assertRegex(out, "Note: a line combines runs that differ in lr .*\nNote: 2 of the runs are not drawn: .*\nPicture: ")
 
     def test_runs_are_selected_by_hash_order_and_limit(self):
         digits = run_folders.training(0.3).hashname.removeprefix("train_")
@@ -114,8 +114,8 @@ class TestCurves(PlotTestCase):
             (("--format=gif",), ("--format:", "'gif'", "pdf, png")),
             (("--output=a.jpg",), ("--output:", "'jpg'", "pdf, png")),
             (("--log=z",), ("--log:", "'z'", "none, x, xy, y")),
-            (("--where=lr=7",), ("no run fits, of 4",)),
-            (("ffffffff",), ("'ffffffff'", "no run begins with it")),
+            (("--where=lr=7",), ("none of the 4 runs",)),
+            (("ffffffff",), ("'ffffffff'", "no hash of a run begins with it")),
             (("--platform=slurm",), ("--platform=slurm", "not an argument")),
         ):
             with self.subTest(arguments):

@@ -207,9 +207,9 @@ class TestNames(TestIndex):
 
     def test_an_ambiguous_or_unknown_prefix_is_an_error_with_the_candidates(self):
         names = self.names(f"train_abc{'0' * 29}", f"extract_abd{'0' * 29}")
-        with self.assertRaisesRegex(ConfigError, "'ab': 2 runs .*extract_abd0000000, train_abc0000000"):
+        with self.assertRaisesRegex(ConfigError, "'ab': the hashes of 2 runs .*extract_abd0000000, train_abc0000000"):
             names.find("ab")
-        with self.assertRaisesRegex(ConfigError, "'abe': no run begins with it"):
+        with self.assertRaisesRegex(ConfigError, "'abe': no hash of a run begins with it"):
             names.find("abe")
 
     def test_a_part_is_named_after_a_slash(self):
@@ -219,7 +219,7 @@ class TestNames(TestIndex):
         names = Names(self.scan())
         for run in self.scan():
             self.assertEqual(names.find(names.short(run)), [run])
-        with self.assertRaisesRegex(ConfigError, "2 runs begin with it; valid: ext/clustering_"):
+        with self.assertRaisesRegex(ConfigError, "the hashes of 2 runs begin with it; valid: ext/clustering_"):
             names.find("ext")
         self.assertEqual(len(names.find("ext", whole=True)), 2)
 

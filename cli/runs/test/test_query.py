@@ -58,12 +58,12 @@ class TestQuery(TestCase):
 
     def test_errors_are_one_line_with_the_reason(self):
         errors = {
-            "lrr<1": "'lrr' is no hyperparameter.*did you mean 'lr'",
+            "lrr<1": "'lrr' is not a hyperparameter.*did you mean 'lr'",
             "test_acuracy>1": "did you mean 'test_accuracy'",
             "lr": "one of = != < <= > >= ~ is expected at the end",
             "lr<": "a value is expected at the end",
             "lr<<1": "a value is expected before '<1'",
-            "lr<fast": "'fast' is no number",
+            "lr<fast": "'fast' is not a number",
             "lr=1 and": "a name is expected at the end",
             "(lr=1": r"`\)` is expected at the end",
             "lr=1)": "the end is expected before '\\)'",
@@ -72,7 +72,7 @@ class TestQuery(TestCase):
             "kind=trian": "did you mean 'train'",
             "(" * 10_000: "nested too deeply",
             "not " * 10_000: "nested too deeply",
-            "__import__('os')": "is no hyperparameter",
+            "__import__('os')": "is not a hyperparameter",
         }
         for where, message in errors.items():
             with self.subTest(where=where[:30]), self.assertRaisesRegex(ConfigError, f"^--where: .*{message}") as caught:

@@ -116,7 +116,7 @@ class TestLooking(RunsTestCase):
         lines = text.splitlines()
         location = self.command("train", *TRAIN, "--act_fun=tanh", "--display_output_location")[1]
         self.assertEqual((lines[0], lines[1]), (os.path.relpath(location, self.root).split(os.sep)[0], "does not exist"))
-        self.assertRegex(text, rf"\ntrain {self.short[1]} differs in 1:\n    act_fun +relu there, tanh here\n")
+        self.assertRegex(text, rf"\ntrain {self.short[1]} differs in 1 hyperparameter:\n    act_fun +relu, in the command tanh\n")
         self.assertLess(text.index(self.short[1]), text.index(self.short[0]))
 
     def test_mistyped_arguments_are_errors_with_the_nearest_name(self):
@@ -125,8 +125,8 @@ class TestLooking(RunsTestCase):
         self.assertIn("did you mean 'lr'", self.refuse("--where", "lrr=1"))
         self.assertIn("--columns: 'test_acuracy'", self.refuse("--columns=test_acuracy"))
         self.assertIn("did you mean 'json'", self.refuse("--format=jsn"))
-        self.assertIn("no run begins with it", self.refuse("show", "xyz"))
-        self.assertIn("runs makes no runs", self.refuse("why", "runs"))
+        self.assertIn("no hash of a run begins with it", self.refuse("show", "xyz"))
+        self.assertIn("runs does not create runs", self.refuse("why", "runs"))
         self.assertIn("--platform", self.refuse("--platform=slurm"))
 
     def test_no_slow_library_is_imported(self):
@@ -138,7 +138,7 @@ class TestLooking(RunsTestCase):
     def test_a_listing_without_runs_says_so(self):
         with mock.patch.dict(os.environ, EC_ROOT=os.path.join(self.root, "absent")):
             self.assertIn("There are no runs under", self.ask())
-        self.assertIn("None of 3 runs fits.", self.ask("--where=lr>5"))
+        self.assertIn("None of the 3 runs matches.", self.ask("--where=lr>5"))
 
 
 class TestClearing(RunsTestCase):
@@ -185,7 +185,7 @@ class TestClearing(RunsTestCase):
         self.ask("rm", self.short, "--yes")
         run_folders.train_run(self.root, self.desc, 0, 0.1)
         before, batch = self.content(), self.batch()
-        self.assertIn("0 put back\n", self.ask("restore", batch))
+        self.assertIn("0 moved back\n", self.ask("restore", batch))
         self.assertEqual(self.content(), before)
         self.assertEqual(self.batch(), batch)
 
@@ -203,12 +203,12 @@ class TestClearing(RunsTestCase):
         removals = trash.of_runs(index.scan(self.root), ())
         with mock.patch.object(lock_files, "acquire", side_effect=Busy("somebody has it")):
             _, left = trash.move(removals, self.root, "rm")
-        self.assertEqual(left, [f"{self.desc.hashname}/seed_0 is left: somebody has it"])
+        self.assertEqual(left, [f"{self.desc.hashname}/seed_0 was not moved: somebody has it"])
         self.assertTrue(os.path.exists(paths.logger(self.folder)))
 
     def test_removing_a_teacher_prints_a_note_about_its_extractions(self):
         run_folders.extract_run(self.root, run_folders.extraction(self.desc.hashname))
-        self.assertRegex(self.ask("rm", self.desc.hashname), r"^Note: extract \w+/\w+ has the teacher train_")
+        self.assertRegex(self.ask("rm", self.desc.hashname), r"^Note: train_\w+ is the teacher of extract \w+/\w+\.")
 
     def test_gc_moves_checkpoints_of_finished_runs_and_folders_without_results(self):
         old = write(os.path.join(self.root, f"train_{'f' * 32}", "seed_3", "main", "hparams_dict"), '{"cut')

@@ -66,7 +66,7 @@ class TestGrid(TestCase):
     def test_an_invalid_list_is_an_error_in_one_line(self):
         for arguments, pattern in (
             (["--lr=0.1,,0.2"], "--lr: .*missing.*'0.1,,0.2'"),
-            (["--lr", "0.1", "0.2"], "'0.2' belongs to no flag.* --lr 0.1,0.2"),
+            (["--lr", "0.1", "0.2"], "'0.2' is not the value of a flag.* --lr 0.1,0.2"),
             (["--global_seed=4-0"], "--global_seed: .*4-0 is empty"),
             (["--global_seed=0-4:0"], "--global_seed: .*0-4:0 is empty"),
             (["--global_seed=0-999999999"], "--global_seed: .*at most 10,000"),

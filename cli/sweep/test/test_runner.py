@@ -142,7 +142,7 @@ class TestSweep(SweepTestCase):
         holder = dataclasses.replace(processes.this(), pid=os.getppid(), started=processes._start_of(os.getppid()) or "")
         run_folders.write(paths.lock(self.folder("--global_seed=0")), holder.to_json())
         out = self.sweep(*TRAIN, "--global_seed=0-1", "--quiet", "--no-wait", status=3)
-        self.assertRegex(out, rf"\[0/2\] left to others: train \w+ seed 0 \(.* process {os.getppid()} on .*\)\n\[0/2\] now .* seed 1\n")
+        self.assertRegex(out, rf"\[0/2\] busy: train \w+ seed 0 \(.* process {os.getppid()} on .*\)\n\[0/2\] running: .* seed 1\n")
         self.assertEqual([os.path.exists(paths.logger(self.folder(f"--global_seed={seed}"))) for seed in (0, 1)], [False, True])
 
     def test_on_a_cluster_the_seeds_of_an_experiment_are_an_array(self):

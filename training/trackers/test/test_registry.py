@@ -22,7 +22,7 @@ class TestRegistry(TestCase):
         self.assertIn("did you mean 'tensorboard'?; valid: tensorboard, wandb", self.assert_refused(*TRAIN, "--tracker=tensorbord"))
         self.assertIn("--tracker: ''", self.assert_refused(*TRAIN, "--tracker=tensorboard+"))
         self.assertIn("valid: offline, online", self.assert_refused(*TRAIN, "--tracker=wandb", "--tracker_mode=off"))
-        self.assertIn("offline goes with another --tracker; valid: wandb", self.assert_refused(*TRAIN, "--tracker_mode=offline"))
+        self.assertIn("offline needs another --tracker; valid: wandb", self.assert_refused(*TRAIN, "--tracker_mode=offline"))
 
     def test_a_missing_package_is_named_with_the_line_that_installs_it(self):
         for name, tracker in registry.registered_trackers.items():
