@@ -27,10 +27,13 @@ class ExtractionHparams(Hparams):
 
     _name = "Extraction Hyperparameters"
     _description = "Clustering of the students' neurons, and fine-tuning of the reconstructed network."
-    _gamma = "The fraction of the students that must have a neuron for the neuron to count as the teacher's."
-    _beta = "A cluster is accepted if the median angle between its neurons is at most pi/beta."
+    _gamma = "A cluster is accepted only if it contains neurons of at least this fraction of the students."
+    _beta = "A cluster is accepted only if the median angle between its neurons is at most pi/beta."
     _linkage = "How the distance between two clusters is computed from the distances between their neurons."
-    _boruta = "A dataset. The inputs that the Boruta procedure finds uninformative on it are left out of clustering and of the score."
+    _boruta = (
+        "A dataset. The inputs that the Boruta procedure finds uninformative on it are left out of clustering and of the comparison with "
+        "the teacher."
+    )
     _finetune_optimizer = "The optimizer that fine-tunes the reconstructed network."
     _finetune_lr = "The learning rate of fine-tuning."
     _finetune_training_steps = "The maximum length of fine-tuning. It stops earlier if the loss reaches the rounding floor."

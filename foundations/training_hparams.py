@@ -59,7 +59,7 @@ class TrainingHparams(Hparams):
         "Multiply the learning rate by --delta whenever the training loss has not improved for --patience epochs. "
         "Stop when the learning rate has decreased by a factor of 10,000."
     )
-    _patience = "The number of epochs without improvement that make a plateau."
+    _patience = "The number of epochs without improvement after which a plateau is declared."
     _cooldown = "The number of epochs after a plateau in which no further plateau is declared."
     _precision = (
         "The number format of the arithmetic. tf32 needs an NVIDIA GPU. bf16 and fp16 are mixed precision: weights stay in float32. "
@@ -67,7 +67,7 @@ class TrainingHparams(Hparams):
     )
     _apex_fp16 = "The older name of --precision fp16. It gives the run the same name as in OpenLTH. Apex is not needed."
     _polish_optimizer = (
-        "Extraction only: after training, continue to train the students in float64 with this second-order optimizer, until two are exact."
+        "Extraction only: after training, train the students further in float64 with this second-order optimizer, until two are exact."
     )
     _polish_steps = "The maximum number of steps of --polish_optimizer."
     _further_training = "Train a finished run for this many more steps, in the same folder."

@@ -34,7 +34,7 @@ SHARED_ERRORS = {error.__name__: error for error in (ConfigError, Busy, signals.
 class Platform(local.Platform):
     """One of several processes that share a job. It computes on its own GPU, or on the CPU."""
 
-    _description = f"The run is shared by several processes; {START}."
+    _description = f"The run is divided among several processes; {START}"
 
     def __post_init__(self):
         super().__post_init__()

@@ -65,7 +65,7 @@ def acquire(path: str, wait: bool) -> bool:
         while not _take(path, watch):
             holder = _holder(path)
             if holder is not None and not wait:
-                raise Busy(f"{os.path.dirname(path)} is locked by {holder.display}; without --no-wait this command waits for it")
+                raise Busy(f"{os.path.dirname(path)} is locked by {holder.display}; without --no-wait, this command waits")
             if holder not in (None, named):
                 print(f"Waiting for {holder.display}, which has locked {os.path.dirname(path)}", file=sys.stderr, flush=True)
                 named = holder
