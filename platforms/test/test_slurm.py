@@ -366,7 +366,7 @@ class TestSubmission(SlurmTestCase):
     def test_a_timeout_of_slurm_is_an_error(self):
         self.fake_command("squeue", "sleep 60")
         with mock.patch.object(slurm, "ANSWER_SECONDS", 0.2):
-            self.assert_refused("--platform: SLURM does not answer .*squeue")
+            self.assert_refused("--platform: SLURM does not respond .*squeue")
 
     def test_a_machine_without_slurm_is_an_error(self):
         with mock.patch.dict(os.environ, PATH="/nowhere"):
