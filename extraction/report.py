@@ -207,11 +207,11 @@ def table(report: Report) -> str:
     rule = "-" * max(map(len, lines))
     seconds = report.seconds
     notes = [
-        f"students   {report.students.count}, losses {report.losses_shown}",
-        f"clustered  {_errors(report.before_finetuning)}",
-        f"fine-tuned {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
-        f"certified  {_certificate(report.certificate)}",
-        f"time       {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
+        f"students    {report.students.count}, losses {report.losses_shown}",
+        f"clustered   {_errors(report.before_finetuning)}",
+        f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
+        f"certificate {_certificate(report.certificate)}",
+        f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
 

@@ -67,7 +67,7 @@ def read(level: int, location: str) -> Outcome:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """A table with a line for each level."""
-    rows = [["level", "weights left", "", f"test {outcomes[0].metric}", "best", "after"]]
+    rows = [["level", "weights left", "", f"test {outcomes[0].metric}", "best", "best at"]]
     for outcome in outcomes:
         values = outcome.show(outcome.final), outcome.show(outcome.best), f"{outcome.steps}it"
         rows.append([str(outcome.level), f"{outcome.unpruned:,}", f"{outcome.density:.2%}", *values])

@@ -238,7 +238,7 @@ def _show(runner: RunsRunner) -> None:
 def _show_hparams(run: Run, names: Names) -> None:
     """Prints every hyperparameter, with a star if it is required or differs from its default."""
     defaults = {name: value for bundle in records.BUNDLES for name, value in records.defaults(bundle).items()}
-    print("\nHyperparameters (* required, or not the default)")
+    print("\nHyperparameters (* required or different from the default)")
     for name, value in run.hparams.items():
         mark = " " if name in defaults and defaults[name] == value else "*"
         print(f"  {mark} {name:<28}{table.plain(value, names)}")

@@ -64,7 +64,7 @@ class TestOutcome(ReportTestCase):
     def test_the_table_has_a_line_for_each_level(self):
         outcomes = [report.Outcome(0, 1000, 1000, "accuracy", 0.9, 0.95, 120), report.Outcome(1, 800, 1000, "accuracy", 0.5, 0.5, 7)]
         lines = [line.split() for line in report.table(outcomes).splitlines()]
-        self.assertEqual(lines[0], ["level", "weights", "left", "test", "accuracy", "best", "after"])
+        self.assertEqual(lines[0], ["level", "weights", "left", "test", "accuracy", "best", "best", "at"])
         self.assertEqual(lines[1], ["0", "1,000", "100.00%", "90.00%", "95.00%", "120it"])
         self.assertEqual(lines[2], ["1", "800", "80.00%", "50.00%", "50.00%", "7it"])
 
