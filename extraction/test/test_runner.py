@@ -165,7 +165,7 @@ class TestExtraction(ExtractionTestCase):
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy().round(4))
         out = self.extract(f"--teacher_name={path}")
-        self.assertIn("Verdict: NOT ACCEPTED as exact. mlp_6_4_3 misses the held-out answers by", out)
+        self.assertIn("Verdict: NOT ACCEPTED as exact. The largest error of mlp_6_4_3 on held-out answers is", out)
 
     def test_polished_students_are_exact_and_stop_there(self):
         self.extract("--polish_optimizer=levenberg_marquardt")

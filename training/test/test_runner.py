@@ -385,7 +385,7 @@ class RefusalTest(RunnerTestCase):
             self.assert_refused("--default_hparams=mnist_lenet_4", "--quiet", says="MNIST is not under .* and cannot be downloaded")
 
     def test_polishing_is_for_the_students_of_an_extraction(self):
-        self.assert_refused(*self.digits, "--polish_optimizer=lbfgs", says="--polish_optimizer: students are polished by extract only")
+        self.assert_refused(*self.digits, "--polish_optimizer=lbfgs", says="--polish_optimizer: only extract polishes students")
 
     def test_samples_that_are_not_what_a_file_holds(self):
         path = os.path.join(self.root, "answers.npz")
