@@ -305,7 +305,7 @@ class TestErrors(LotteryTestCase):
             "did you mean 'snip'": ("--levels=1", "--pruning_strategy=snipp"),
             "--rewinding_steps: 6it is out of range": ("--levels=1", "--rewinding_steps=6it"),
             "--further_training: finished levels cannot be trained further": ("--levels=1", "--further_training=1ep"),
-            "--polish_optimizer: students are polished by extract only": ("--levels=1", "--polish_optimizer=lbfgs"),
+            "--polish_optimizer: only extract polishes students": ("--levels=1", "--polish_optimizer=lbfgs"),
             "--pretrain_further_training: finished": ("--levels=1", *pretrain, "--pretrain_further_training=1ep"),
             "pretraining: --model_name: digits_lenet_6_5 takes 64 inputs": ("--levels=1", *pretrain, "--pretrain_dataset_name=mnist"),
             "pretraining: --dataset_name: 'digit' is not known": ("--levels=1", *pretrain, "--pretrain_dataset_name=digit"),
