@@ -11,7 +11,7 @@ from platforms.base import installed
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from testing.test_case import CpuPlatform, TestCase
-from training.sharing import Parallelism, Share, parallelism_of
+from training.sharing import Parallelism, StackShard, parallelism_of
 from training.test.test_train import network
 
 
@@ -47,19 +47,21 @@ class SharingTest(TestCase):
         mask = Mask({name: torch.rand(stack.state_dict()[name].shape) < 0.5 for name in stack.prunable_layer_names})
         for whole in (stack, PrunedModel(network("students_mlp(7)_4_5_2"), mask)):
             with installed(OneOfThree()):
-                share = Share(whole)
-            self.assertEqual((share.first, share.end, share.networks), (2, 4, 2))
-            for name, values in share.model.state_dict().items():
+                shard = StackShard(whole)
+            self.assertEqual((shard.first, shard.end, shard.networks), (2, 4, 2))
+            for name, values in shard.model.state_dict().items():
                 self.assertTrue(torch.equal(values, whole.state_dict()[name][2:4]))
-            frozen = [[not parameter.requires_grad for parameter in model.parameters()] for model in (share, whole)]
+            frozen = [[not parameter.requires_grad for parameter in model.parameters()] for model in (shard, whole)]
             self.assertEqual(*frozen)
 
     def test_the_state_of_an_optimizer_is_cut_where_it_has_a_value_for_each_network(self):
         with installed(OneOfThree()):
-            share = Share(network("students_mlp(6)_4_5_2"))
+            shard = StackShard(network("students_mlp(6)_4_5_2"))
         values = torch.arange(6.0)
         group = {"lr": 0.1, "betas": (0.9, 0.99), "params": [0, 1], "damping": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
-        own = share.own({"state": {0: {"step": torch.tensor(3.0), "steps": [values[:, None]], "exp_avg": values}}, "param_groups": [group]})
-        self.assertEqual(own["param_groups"], [group | {"damping": [3.0, 4.0]}])
-        self.assertEqual(own["state"][0]["step"].item(), 3)
-        self.assertEqual((own["state"][0]["exp_avg"].tolist(), own["state"][0]["steps"][0].tolist()), ([2, 3], [[2], [3]]))
+        state = shard.shard_optimizer_state(
+            {"state": {0: {"step": torch.tensor(3.0), "steps": [values[:, None]], "exp_avg": values}}, "param_groups": [group]}
+        )
+        self.assertEqual(state["param_groups"], [group | {"damping": [3.0, 4.0]}])
+        self.assertEqual(state["state"][0]["step"].item(), 3)
+        self.assertEqual((state["state"][0]["exp_avg"].tolist(), state["state"][0]["steps"][0].tolist()), ([2, 3], [[2], [3]]))
