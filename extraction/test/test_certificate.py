@@ -84,10 +84,10 @@ class TestChecks(unittest.TestCase):
         "agreement": 1.0,
     }
 
-    def test_a_network_is_accepted_where_every_requirement_is_met(self):
+    def test_a_network_that_meets_every_requirement_is_accepted(self):
         self.assertIs(Certificate.of(self.figures).accepted, True)
 
-    def test_one_requirement_that_is_not_met_is_enough_to_refuse(self):
+    def test_a_single_unmet_requirement_refuses_the_network(self):
         worse = {"residual": 1e-10, "held_out_residual": 1e-10, "equations": 26, "rank": 25, "weight_error_bound": 1e-5}
         worse |= {"separation": 1e-7, "signs_settled": False, "disagreement": 1e-7}
         self.assertEqual(worse.keys(), {rule.name for rule in RULES if rule.limit is not None})
@@ -97,12 +97,12 @@ class TestChecks(unittest.TestCase):
                     found = Certificate.of(self.figures | {name: given})
                     self.assertEqual(([check.name for check in found.unmet], found.accepted), ([name], False))
 
-    def test_nothing_is_required_of_the_agreement(self):
+    def test_a_low_agreement_does_not_refuse_a_network(self):
         self.assertIs(Certificate.of(self.figures | {"agreement": 0.2}).accepted, True)
 
 
 class TestAccepted(CertificateTestCase):
-    def test_a_network_that_gives_its_own_answers(self):
+    def test_the_teacher_itself_is_accepted(self):
         for name, seed in (("mlp_3_4_2", 0), ("mlp_3_4_3_2", 3)):
             for act_fun in ("tanh", "relu", "g") if name == "mlp_3_4_3_2" else NONLINEAR:
                 with self.subTest(act_fun=act_fun, name=name):
@@ -114,11 +114,11 @@ class TestAccepted(CertificateTestCase):
                     hidden = sum(model.sizes[1:-1]) if act_fun in SCALABLE else 0
                     self.assertEqual((found.equations, found.unknowns, found.rank), (600, parameters - hidden, parameters - hidden))
 
-    def test_the_same_figures_again(self):
+    def test_the_certificate_is_deterministic(self):
         model = network("g")
         self.assertEqual(self.certify(model), self.certify(model))
 
-    def test_agreement_is_that_on_the_rarest_neuron(self):
+    def test_agreement_is_that_of_the_rarest_neuron(self):
         self.assertEqual(self.certify(network(), students=5, holders=3).agreement, 0.6)
 
 
@@ -145,13 +145,13 @@ class TestDetermination(CertificateTestCase):
         self.assertIsNone(found.disagreement)
         self.assert_refused(found)
 
-    def test_answers_to_all_kinds_of_queries_determine_all(self):
+    def test_answers_to_random_queries_determine_all_weights(self):
         for act_fun in ("tanh", "relu", "g"):
             with self.subTest(act_fun):
                 found = self.assert_rank_is_that_of_the_jacobian(network(act_fun))
                 self.assertEqual(found.rank, found.unknowns)
 
-    def test_an_input_that_never_changes_leaves_its_weights_open(self):
+    def test_a_constant_input_leaves_its_weights_undetermined(self):
         for value in (0.0, 1.5):
             for act_fun in ("tanh", "relu", "g"):
 
@@ -163,19 +163,19 @@ class TestDetermination(CertificateTestCase):
                     self.assertEqual(found.rank, found.unknowns - 4)
                     self.assert_open(found)
 
-    def test_a_neuron_that_is_never_active_is_open(self):
+    def test_a_neuron_that_is_never_active_is_undetermined(self):
         model = network("relu")
         model.fc_layers[0].bias.data[2] = -100
         found = self.certify(model)
         self.assertEqual(found.rank, found.unknowns - 5)  # its weights, bias and two outgoing weights, one of which scaling takes
         self.assert_open(found)
 
-    def test_a_neuron_that_is_always_active_is_open(self):
+    def test_a_neuron_that_is_always_active_is_undetermined(self):
         model = network("relu")
         model.fc_layers[0].bias.data[2] = 100
         self.assert_open(self.assert_rank_is_that_of_the_jacobian(model))
 
-    def test_what_a_single_touch_of_a_kink_determines_is_open(self):
+    def test_weights_determined_only_by_a_query_at_a_kink_count_as_undetermined(self):
         """The second input is zero wherever the neuron is active, but for one query."""
         along = torch.linspace(0.1, 2, 15, dtype=torch.float64)
         plain = torch.stack([along, torch.zeros(15)], 1)
@@ -189,7 +189,7 @@ class TestDetermination(CertificateTestCase):
             loader = DataLoader(Dataset(x, model(x).detach()), len(x), dtype=torch.float64)
             self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
 
-    def test_what_a_neuron_shows_that_lets_go_of_a_single_query_by_rounding_is_open(self):
+    def test_weights_of_a_neuron_active_except_at_a_query_near_its_kink_are_undetermined(self):
         x = queries(20, 2).abs() + 0.1
         model = network("relu", "mlp_2_1_1")
         model.fc_layers[0].weight.data[0], model.fc_layers[0].bias.data[0], model.fc.weight.data[0, 0] = torch.ones(2), 0, 1
@@ -198,22 +198,22 @@ class TestDetermination(CertificateTestCase):
             loader = DataLoader(Dataset(asked, model(asked).detach()), len(asked), dtype=torch.float64)
             self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
 
-    def test_a_neuron_that_nothing_listens_to_is_open(self):
+    def test_a_neuron_without_outgoing_weights_is_undetermined(self):
         for act_fun in ("tanh", "relu"):
             with self.subTest(act_fun):
                 model = network(act_fun)
                 model.fc.weight.data[:, 1] = 0
                 self.assert_open(self.certify(model))
 
-    def test_fewer_answers_than_unknowns_are_not_enough(self):
+    def test_fewer_answers_than_unknowns_are_refused(self):
         found = self.assert_rank_is_that_of_the_jacobian(network(), count=12)
         self.assertEqual((found.equations, found.unknowns), (24, 26))
         self.assert_open(found)
 
-    def test_a_linear_network_is_open(self):
+    def test_a_linear_network_is_undetermined(self):
         self.assert_open(self.assert_rank_is_that_of_the_jacobian(network("identity")))
 
-    def test_the_bound_holds_for_a_fit_to_slightly_wrong_answers(self):
+    def test_the_weight_error_bound_holds_for_a_fit_to_slightly_wrong_answers(self):
         for act_fun in ("tanh", "g"):
             for seed in range(3):
                 with self.subTest(act_fun=act_fun, seed=seed):
@@ -231,17 +231,17 @@ class TestDetermination(CertificateTestCase):
 
 
 class TestRefused(CertificateTestCase):
-    def test_rounded_answers(self):
+    def test_rounded_answers_are_refused(self):
         for digits in (3, 6, 9):
             with self.subTest(digits):
                 found = self.certify(network(), answered=lambda y, digits=digits: torch.round(y, decimals=digits))
                 self.assertAlmostEqual(math.log10(found.residual), -digits, delta=1)
                 self.assert_refused(found)
 
-    def test_answers_in_single_precision(self):
+    def test_answers_in_single_precision_are_refused(self):
         self.assert_refused(self.certify(network(), answered=lambda y: y.float().double()))
 
-    def test_a_weight_that_is_slightly_wrong(self):
+    def test_a_slightly_wrong_weight_is_refused(self):
         for act_fun in ("tanh", "relu", "g"):
             for depth in (0, 1):
                 with self.subTest(act_fun=act_fun, depth=depth):
@@ -252,14 +252,14 @@ class TestRefused(CertificateTestCase):
                     self.assertGreater(found.weight_error_bound, 1e-7)
                     self.assert_refused(found)
 
-    def test_wrong_only_where_answers_were_held_out(self):
+    def test_errors_only_on_held_out_answers_are_refused(self):
         calls = iter((0.0, 1e-6))
         found = self.certify(network(), answered=lambda y: y + next(calls))
         self.assertEqual(found.residual, 0)
         self.assertGreater(found.held_out_residual, 1e-7)
         self.assert_refused(found)
 
-    def test_wrong_only_where_it_was_fitted(self):
+    def test_errors_only_on_training_answers_are_refused(self):
         calls = iter((1e-9, 0.0))
         found = self.certify(network(), answered=lambda y: y + next(calls))
         self.assertEqual(found.held_out_residual, 0)
@@ -267,7 +267,7 @@ class TestRefused(CertificateTestCase):
         self.assertLess(found.weight_error_bound, WEIGHT_ERROR)
         self.assert_refused(found)
 
-    def test_a_neuron_that_answers_hardly_show(self):
+    def test_a_neuron_with_an_effect_below_rounding_is_refused(self):
         """Its weights move the answers by less than these are rounded."""
         model = network()
         model.fc.weight.data[:, 1] *= 1e-12
@@ -277,7 +277,7 @@ class TestRefused(CertificateTestCase):
         self.assertGreater(found.weight_error_bound, 1e-4)
         self.assert_refused(found)
 
-    def test_another_activation_function_with_twice_the_neurons(self):
+    def test_another_activation_function_with_twice_the_neurons_is_refused(self):
         """relu(u) = (leaky(u) + slope * leaky(-u)) / (1 - slope^2), and leaky(u) = relu(u) - slope * relu(-u)."""
         for theirs, ours, outgoing in (("relu", "leaky_relu", LEAKY_SLOPE), ("leaky_relu", "relu", -LEAKY_SLOPE)):
             with self.subTest(teacher=theirs):
@@ -291,7 +291,7 @@ class TestRefused(CertificateTestCase):
                 self.assertLess(found.residual, 1e-14)
                 self.assert_refused(found)
 
-    def test_opposites(self):
+    def test_opposite_neurons_are_refused_under_a_sign_symmetry(self):
         for act_fun in ("relu", "softplus", "tanh"):
             with self.subTest(act_fun):
                 model = network(act_fun)
@@ -301,7 +301,7 @@ class TestRefused(CertificateTestCase):
                 self.assertLess(found.separation, 1e-12)
                 self.assert_refused(found)
 
-    def test_opposites_are_others_where_there_is_no_symmetry(self):
+    def test_opposite_neurons_are_distinct_without_a_sign_symmetry(self):
         model = network("g")
         layer = model.fc_layers[0]
         layer.weight.data[3], layer.bias.data[3] = -layer.weight.data[0], -layer.bias.data[0]
@@ -315,7 +315,7 @@ class TestRefused(CertificateTestCase):
         model.fc_layers[0].weight.data, model.fc_layers[0].bias.data = vectors[:, :1], vectors[:, 1]
         self.assertAlmostEqual(self.certify(model).separation, 0.3)
 
-    def test_too_few_answers_for_a_rival(self):
+    def test_too_few_answers_to_exclude_a_rival_network_are_refused(self):
         """Half of the answers are fewer than the unknowns: the rival fits them, and is another."""
         found = self.certify(network(), count=16)
         self.assertEqual((found.rank, found.residual), (found.unknowns, 0))
@@ -337,7 +337,7 @@ class TestSigns(CertificateTestCase):
             layer.weight.data[:2], layer.bias.data[:2] = -layer.weight.data[:2], -layer.bias.data[:2]
         return model
 
-    def test_neurons_that_can_be_turned_together(self):
+    def test_neurons_with_a_joint_sign_flip_are_refused(self):
         for act_fun in ("relu", "leaky_relu", "softplus", "gelu", "silu"):
             with self.subTest(act_fun):
                 model, turned = self.step(act_fun), self.step(act_fun, turn=True)
@@ -347,12 +347,12 @@ class TestSigns(CertificateTestCase):
                 self.assertGreater(found.separation, 0.1)
                 self.assert_refused(found)
 
-    def test_where_there_is_no_such_law_they_cannot(self):
+    def test_functions_without_a_sign_law_have_no_joint_sign_flip(self):
         for act_fun in ("tanh", "sigmoid", "g"):
             with self.subTest(act_fun):
                 self.assertIs(self.certify(self.step(act_fun)).signs_settled, True)
 
-    def test_any_number_of_them_hidden_among_others(self):
+    def test_a_joint_sign_flip_of_any_size_is_detected(self):
         """Eight neurons with two inputs and an output: whatever they are, six combinations of them leave no linear map."""
         generator = torch.Generator().manual_seed(0)
         for size in range(2, 9):
@@ -365,7 +365,7 @@ class TestSigns(CertificateTestCase):
             incoming[last, :-1] -= contributions.sum(0) / following[0, last]
             self.assertTrue(has_joint_sign_flip(incoming, following, SEPARATION))
 
-    def test_with_too_many_choices_there_is_doubt(self):
+    def test_too_many_neurons_to_examine_count_as_a_joint_sign_flip(self):
         generator = torch.Generator().manual_seed(0)
         for neurons, doubt in ((18, False), (19, True)):
             incoming = torch.randn(neurons, 3, generator=generator, dtype=torch.float64)

@@ -17,7 +17,7 @@ from testing.test_case import TestCase
 
 
 class TestDepth(TestCase):
-    def test_the_next_layer_settles_signs_for_new_students(self):
+    def test_the_next_layer_determines_signs_for_new_students(self):
         teacher, x = network("mlp_4_5_4_3", "softplus"), queries(400)
         true, following, outputs = teacher.layer_vectors()
         turned = Layers((torch.tensor([1.0, -1, -1, 1, 1], dtype=torch.float64)[:, None] * true,), "softplus")
@@ -46,12 +46,12 @@ class TestDepth(TestCase):
         self.assertEqual((status, err), (0, ""))
         return out
 
-    def test_two_hidden_layers_are_peeled_off(self):
+    def test_two_hidden_layers_are_recovered(self):
         out = self.peel_off()
         self.assertNotIn("lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
-    def test_a_layer_that_is_doubted_without_cause_is_found_all_the_same(self):
+    def test_a_wrong_doubt_about_a_layer_does_not_prevent_its_recovery(self):
         with mock.patch.object(search, "LACKING", 0.0):
             out = self.peel_off()
         self.assertIn("Hidden layer 1 seems to lack a neuron", out)

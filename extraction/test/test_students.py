@@ -46,7 +46,7 @@ class TestAbove(TestCase):
         above = imitate_above(session, near, network("students_mlp(2)_4_9_9_3"), os.path.join(self.root, "layer_2"))
         return true, near, above, session
 
-    def test_recovered_layers_become_more_exact_with_students_above_them(self):
+    def test_training_students_above_makes_recovered_layers_more_exact(self):
         true, near, above, session = self.nearly_recovered(1e-2)
         session.desc.training_hparams.training_steps = "15000it"  # of which this takes a tenth
         before = above.losses
@@ -55,7 +55,7 @@ class TestAbove(TestCase):
         self.assertLess(max(better.losses), min(before))
         self.assertEqual(better.losses, evaluate(better.students, better.loaders.train)["individual_losses"])
 
-    def test_recovered_layers_are_sharpened_by_a_student_above_them(self):
+    def test_a_student_above_sharpens_recovered_layers(self):
         true, near, above, session = self.nearly_recovered(1e-3)
         layers, better = sharpen(session, near, above)
         self.assertLess((layers.vectors[0] - true).norm().item(), 0.1 * (near.vectors[0] - true).norm().item())

@@ -117,7 +117,7 @@ class CurvesTest(TestCase):
         self.assertLess(curves["test_loss"][-1], curves["test_loss"][0] / 2)
         return curves
 
-    def test_the_defaults(self):
+    def test_curves_with_default_hyperparameters(self):
         curves = self.assert_curves(Reference())
         self.assertGreater(curves["test_accuracy"][-1], 0.85)
 

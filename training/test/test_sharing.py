@@ -24,7 +24,7 @@ class OneOfThree(CpuPlatform):
 
 
 class SharingTest(TestCase):
-    def test_networks_are_divided_and_batches_of_others_unless_neither_is_possible(self):
+    def test_processes_divide_networks_or_batches_or_use_the_primary_process(self):
         expected = [
             ("mlp_4_5_2", {}, Parallelism.EXAMPLES),
             ("mlp_4_5_2", {"precision": "fp16"}, Parallelism.EXAMPLES),
@@ -41,7 +41,7 @@ class SharingTest(TestCase):
                 with installed(OneOfThree()):
                     self.assertIs(parallelism_of(hparams, network(name)), parallelism)
 
-    def test_a_process_has_its_share_of_the_networks_as_they_are_in_the_stack(self):
+    def test_a_shard_has_the_weights_and_masks_of_its_networks_in_the_stack(self):
         stack = network("students_mlp(7)_4_5_2")
         stack.fc.weight.requires_grad_(False)
         mask = Mask({name: torch.rand(stack.state_dict()[name].shape) < 0.5 for name in stack.prunable_layer_names})
@@ -54,7 +54,7 @@ class SharingTest(TestCase):
             frozen = [[not parameter.requires_grad for parameter in model.parameters()] for model in (shard, whole)]
             self.assertEqual(*frozen)
 
-    def test_the_state_of_an_optimizer_is_cut_where_it_has_a_value_for_each_network(self):
+    def test_optimizer_state_is_sharded_along_the_network_axis(self):
         with installed(OneOfThree()):
             shard = StackShard(network("students_mlp(6)_4_5_2"))
         values = torch.arange(6.0)
