@@ -1,4 +1,4 @@
-"""Clusters against scipy, against brute force, and against what was planted."""
+"""Clusters against scipy, brute force, and the planted clusters."""
 
 import math
 import unittest
@@ -13,7 +13,7 @@ from foundations.extraction_hparams import LINKAGES
 
 
 def planted(neurons=5, students=6, dimensions=8, noise=1e-3, junk=0, seed=0, flip=False):
-    """Vectors in which every student has every neuron once, up to noise (and sign), and some junk of its own."""
+    """Vectors of students that each have every neuron once, up to noise (and sign), and `junk` random vectors each."""
     random = np.random.default_rng(seed)
     truth = np.linalg.qr(random.standard_normal((dimensions, dimensions)))[0][:neurons]
     rows, student, label = [], [], []
@@ -27,12 +27,12 @@ def planted(neurons=5, students=6, dimensions=8, noise=1e-3, junk=0, seed=0, fli
 
 
 def partition(labels):
-    """The sets of places with the same label, -1 aside."""
+    """The sets of indices with the same label, without label -1."""
     return {frozenset(np.flatnonzero(labels == label)) for label in set(labels) - {-1}}
 
 
 def within(vectors, limit, up_to_sign):
-    """Whether the lower median of all angles between pairs, one by one, is at most the limit."""
+    """Whether the lower median of the angles of all pairs is at most the limit, by a loop over pairs."""
     found = []
     for place, a in enumerate(vectors):
         for b in vectors[place + 1 :]:
@@ -46,7 +46,7 @@ class TestDistances(unittest.TestCase):
         self.vectors = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 5)))
 
     def crowd(self, spread, flip=False):
-        """Vectors of different lengths, four to a neuron, whose distances are of the order of the spread and far below it."""
+        """Vectors of different lengths, four for each neuron, with distances from zero up to the order of `spread`."""
         random = np.random.default_rng(1)
         centres = np.repeat(random.standard_normal((10, 50)) * np.geomspace(0.1, 10, 10)[:, None], 4, axis=0)
         nearness = np.tile([1, 1, 1e-3, 0], 10)[:, None]
@@ -138,7 +138,7 @@ class TestCut(unittest.TestCase):
 
 class TestCluster(unittest.TestCase):
     def naive(self, found, vectors, student, students, gamma, beta):
-        """The clusters at the cut that was found, by their definition."""
+        """The clusters at the cut of a clustering, computed by their definition."""
         kept = set()
         for members in partition(fcluster(found.tree, found.cut, "distance")):
             members = sorted(members)
@@ -207,7 +207,7 @@ class TestCluster(unittest.TestCase):
         vectors, student, label = planted(neurons=6, students=6)
         late = np.random.default_rng(1).standard_normal(vectors[label == 4].shape) * 0.08
         vectors[label == 4] += torch.from_numpy(late)  # a loose cluster
-        kept = (label != 5) | (student < 3)  # one that half of the students have
+        kept = (label != 5) | (student < 3)  # a cluster of half of the students
         vectors, student, label = vectors[kept], student[kept], label[kept]
         strict, generous = (cluster(vectors, student, 6, Criteria(0.7, 6, doubtful=share), up_to_sign=False) for share in (0.0, 0.5))
         self.assertEqual(partition(strict.labels), {frozenset(np.flatnonzero(label == one)) for one in range(4)})
@@ -215,7 +215,7 @@ class TestCluster(unittest.TestCase):
         self.assertEqual(partition(generous.labels) - partition(strict.labels), self.smallest(vectors, student, label, least=3))
 
     def smallest(self, vectors, student, label, least):
-        """The first merge of each of the last two planted clusters that unites so many students, by brute force."""
+        """For each of the last two planted clusters, the first merge that contains `least` students, by brute force."""
         found = set()
         for one in (4, 5):
             places = np.flatnonzero(label == one)

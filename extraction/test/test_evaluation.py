@@ -19,7 +19,7 @@ def network(name="mlp_4_5_3", act_fun="relu", seed=0):
 
 
 def in_another_gauge(model):
-    """The same function: every hidden layer in another order, with other signs and scales where they are free."""
+    """A network with the same function: neurons in another order, with other signs and scales where these are free."""
     moved, symmetry = copy.deepcopy(model), symmetries[model.act_fun]
     generator = torch.Generator().manual_seed(1)
     layers = [*moved.fc_layers, moved.fc]
@@ -38,7 +38,7 @@ def in_another_gauge(model):
 
 
 def compared(model, teacher):
-    """The score of a network as a model."""
+    """The score of a model against a teacher."""
     return score(Layers.of(model), Layers.of(teacher) if teacher else None)
 
 

@@ -1,4 +1,4 @@
-"""From layers to an exact network, on networks that are known."""
+"""Fits of recovered layers to exact networks, on known networks."""
 
 import os
 
@@ -13,7 +13,7 @@ from testing.test_case import TestCase
 
 
 class TestExcess(TestCase):
-    """Neurons that are not the teacher's are found and removed."""
+    """Surplus neurons are removed."""
 
     def setUp(self):
         super().setUp()
@@ -23,7 +23,7 @@ class TestExcess(TestCase):
         self.hparams = self.session.desc.model_hparams
 
     def surrounded(self, noise: float, surplus: int) -> Layers:
-        """The teacher's layers with noise, and surplus neurons beside its own."""
+        """The teacher's layers with noise and surplus neurons."""
         hidden, output = self.teacher.layer_vectors()
         more = queries(surplus, 5) if surplus else hidden[:0]
         outgoing = 0.1 * queries(3, surplus) if surplus else output[:, :0]

@@ -1,4 +1,4 @@
-"""Networks as values, against torch's own modules and numpy."""
+"""Networks as values, against torch modules and numpy."""
 
 import copy
 import unittest

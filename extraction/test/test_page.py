@@ -1,4 +1,4 @@
-"""The page that an extraction leaves, made from given files."""
+"""The page of an extraction, written from prepared files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PICTURES = ["student_losses", "dendrogram_1", "dendrogram_10", "dendrogram_2", "
 
 
 class Reader(HTMLParser):
-    """All text of a page but its style, the tags that are in it, and the sources of its pictures."""
+    """Reads a page: its text except the style, its tags, and the sources of its pictures."""
 
     def __init__(self, page_text: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A layer is recovered from neurons whose truth is known."""
+"""Recovery of a layer from the neurons of students, on known layers."""
 
 import unittest
 
@@ -14,7 +14,7 @@ def random(*shape, seed=0):
 
 
 def students_of(truth, outgoing, copies=2, surplus=3, students=6, noise=1e-4, seed=0):
-    """Students that hold every neuron of the truth `copies` times, sharing its outgoing vector, and surplus neurons without effect."""
+    """Students with `copies` copies of every true neuron, which share its outgoing vector, and surplus neurons without effect."""
     incoming, outputs = [], []
     for student in range(students):
         draw = lambda *shape, k=student: random(*shape, seed=100 * seed + k)  # noqa: E731

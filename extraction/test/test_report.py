@@ -12,7 +12,7 @@ from testing.test_case import TestCase
 
 
 def content(**changes):
-    """A report as JSON has it, in the form of reports whose certificates are plain figures."""
+    """A report as JSON, in the older format whose certificate is a dictionary of figures."""
     layer = {
         "recovered_width": 16,
         "teacher_width": 16,
@@ -51,7 +51,7 @@ def content(**changes):
 
 
 def report(**changes) -> Report:
-    """The same as a value."""
+    """The report of `content` as a value."""
     return Report.from_json(content(**changes))
 
 

@@ -1,4 +1,4 @@
-"""The command `extract`, from an absent or present teacher to the report."""
+"""The command `extract`: its verdict, files and errors, with and without a teacher."""
 
 import json
 import os
@@ -32,20 +32,20 @@ class ExtractionTestCase(TestCase):
         return self.command("extract", *STUDENTS, "--act_fun=tanh", *asked, *arguments)
 
     def extract(self, *arguments):
-        """Extracts from the toy teacher; returns what was printed."""
+        """Extracts from the toy teacher and returns the output."""
         status, out, err = self.run_toy(*arguments)
         self.assertEqual((status, err), (0, ""))
         return out
 
     def report(self, *arguments):
-        """The report of the only extraction, or of the one with the given hyperparameters."""
+        """The report of the only extraction, or of the extraction with these arguments."""
         _, out, _ = self.run_toy(*arguments, "--display_output_location")
         location = out.strip()
         with open(os.path.join(location, "report.json")) as file:
             return location, json.load(file)
 
     def assert_opens(self, path, verdict, pictures):
-        """Opens a page in a browser: in a narrow window and in a wide one, light and dark, all is there, and nothing is wrong."""
+        """Opens a page in a browser, in narrow and wide windows, light and dark, and checks that it is complete and without errors."""
         with browser.running() as page:
             page.open(path)
             for width, dark in ((360, True), (1280, False)):
@@ -58,7 +58,7 @@ class ExtractionTestCase(TestCase):
             self.assertEqual(page.complaints, [])
 
     def contents(self):
-        """The bytes of every file under the root but those that hold times or pictures."""
+        """The bytes of every file under the root, except files with times or pictures."""
         kept = [name for name in self.files() if not name.endswith((".png", "report.json", "report.html", "provenance.json"))]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 

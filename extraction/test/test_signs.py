@@ -1,4 +1,4 @@
-"""Signs that matter are found, on layers whose truth is known."""
+"""Recovery of the signs of neurons, on known layers."""
 
 import unittest
 
@@ -40,9 +40,9 @@ class TestSettleSigns(unittest.TestCase):
                 pre_activations = with_ones(inputs) @ held.T
                 features = sign_invariant_features(act_fun, pre_activations)
                 wanted = with_ones(s(with_ones(inputs) @ truth.T)) @ following.T
-                over_both = fit_outputs(features, wanted).T  # there is one that gives it exactly
+                over_both = fit_outputs(features, wanted).T  # an exact fit exists
                 torch.testing.assert_close(with_ones(features) @ over_both.T, wanted)
-                over_both[1] *= -1  # the sign of what the next layer holds is open as well
+                over_both[1] *= -1  # the signs of the next layer are unknown as well
                 noisy = over_both + 1e-5 * random(4, 11, seed=3)
                 vectors, settled = settle_signs(held, noisy, features.std(0), symmetry)
                 torch.testing.assert_close(vectors, truth)

@@ -1,4 +1,4 @@
-"""Networks lose the neurons that they do not need, on layers whose truth is known."""
+"""Superfluous neurons are removed, on known layers."""
 
 import unittest
 

@@ -1,4 +1,4 @@
-"""Every row of the table of symmetries holds."""
+"""The laws in the table of symmetries, checked on random values."""
 
 import unittest
 

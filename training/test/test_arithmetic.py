@@ -1,4 +1,4 @@
-"""Number formats against plain loops with torch's own mixed precision, and networks on several devices at once."""
+"""Number formats against plain loops with torch's mixed precision, and networks on several devices."""
 
 import contextlib
 import copy
@@ -22,17 +22,17 @@ from training.plan import Plan
 from training.test.test_train import TrainTestCase, batches, hparams, network, plain_network, regression_loader, weights
 from training.train import Objective, train
 
-FORMATS = {"bf16": (torch.bfloat16, 2**-8), "fp16": (torch.float16, 2**-11)}  # with their rounding error
+FORMATS = {"bf16": (torch.bfloat16, 2**-8), "fp16": (torch.float16, 2**-11)}  # and the rounding error
 
 
 def single(scale: float = 1.0) -> DataLoader:
-    """The small regression in float32, its targets multiplied by a number."""
+    """The small regression in float32, with its targets multiplied by `scale`."""
     loader = regression_loader()
     return DataLoader(teacher_dataset.Dataset(loader.examples, loader.labels * scale), 8, seed=1)
 
 
 def plain_mixed_training(model: nn.Module, loader: DataLoader, dtype: torch.dtype, optimizer: torch.optim.Optimizer, iterations: int):
-    """The loop of torch's manual of mixed precision, on the same batches; returns the weights."""
+    """The mixed-precision loop of torch's manual on the same batches; returns the weights."""
     scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
     for (examples, labels), _ in zip(batches(loader), range(iterations), strict=False):
         optimizer.zero_grad()
@@ -45,7 +45,7 @@ def plain_mixed_training(model: nn.Module, loader: DataLoader, dtype: torch.dtyp
 
 
 def small_scale(test: TestCase) -> None:
-    """Lets the scale of losses begin where nothing overflows, for the rest of a test."""
+    """Sets an initial loss scale without overflow, for the rest of a test."""
     patch = mock.patch("torch.amp.GradScaler", functools.partial(torch.amp.GradScaler, init_scale=256.0))
     patch.start()
     test.addCleanup(patch.stop)
@@ -59,7 +59,7 @@ class SixteenBitsTest(TrainTestCase):
 
     def test_16_bit_training_equals_the_loop_of_torchs_manual(self):
         for name, (dtype, _) in FORMATS.items():
-            for scale, lr in ((1.0, 0.1), (1000.0, 1e-5)):  # the second overflows at first, in fp16
+            for scale, lr in ((1.0, 0.1), (1000.0, 1e-5)):  # the second overflows at first in fp16
                 plain = plain_network(network()).float()
                 optimizer = torch.optim.SGD(plain.parameters(), lr=lr, momentum=0.9, weight_decay=0.01)
                 expected = plain_mixed_training(plain, single(scale), dtype, optimizer, 30)
@@ -86,7 +86,7 @@ class SixteenBitsTest(TrainTestCase):
         outputs = computed.forward(examples).detach()
         labels = outputs + 2e-6
         slopes = 2 * (outputs - labels) / labels.numel()
-        self.assertLess(slopes.abs().max(), 4 * 2**-24)  # four of the smallest numbers that fp16 has
+        self.assertLess(slopes.abs().max(), 4 * 2**-24)  # four times the smallest number of fp16
         exact = torch.autograd.grad(model(examples), list(model.parameters()), slopes)
         Objective(model, examples, labels, computed)()
         for parameter, expected in zip(model.parameters(), exact, strict=True):
@@ -155,7 +155,7 @@ class Tf32Test(TrainTestCase):
 
 
 class Halves(nn.Module):
-    """Two devices: each takes half of a batch, as in `torch.nn.DataParallel`."""
+    """Two devices, each of which computes half of a batch, as in `torch.nn.DataParallel`."""
 
     def __init__(self, forward: nn.Module):
         super().__init__()
@@ -170,7 +170,7 @@ class TwoDevices(CpuPlatform):
         return Halves(forward)
 
 
-class SpreadTest(TrainTestCase):
+class DataParallelTest(TrainTestCase):
     def loader(self) -> DataLoader:
         random = torch.Generator().manual_seed(4)
         images = torch.randn(22, 3, 32, 32, generator=random)
@@ -190,7 +190,7 @@ class SpreadTest(TrainTestCase):
         torch.testing.assert_close(weights(ours), weights(plain), rtol=1e-4, atol=1e-6)
 
     def test_every_device_computes_in_16_bits(self):
-        """On each, for torch's own threads begin with the format that autocast has by default."""
+        """The threads of `torch.nn.DataParallel` start with the default format of autocast, so every device must set its own."""
         seen = set()
         model = network("cifar_resnet_8_4", "relu").float()
         model.fc.register_forward_hook(lambda module, inputs, outputs: seen.add((len(outputs), outputs.dtype)))

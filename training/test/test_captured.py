@@ -1,7 +1,7 @@
-"""Captured updates against plain ones.
+"""Captured updates against plain updates.
 
-On the CPU a stand-in repeats the captured computation by calling it again, so that both have to give the same bits. Where a GPU is here,
-CUDA graphs have to give the bits of the stand-in.
+On the CPU a stand-in repeats the captured computation by calling it again, and must give the same bits as plain updates. On a GPU, CUDA
+graphs must give the same bits as the stand-in.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from training.test.test_train import TrainTestCase, class_loader, hparams, netwo
 from training.train import train
 
 SCHEDULE = {"warmup_steps": "4it", "milestone_steps": "9it", "lr_decay": "cosine"}
-EPOCHS, WHOLE_BATCHES = 5, 2  # whole batches an epoch; one that is smaller follows them
+EPOCHS, WHOLE_BATCHES = 5, 2  # whole batches in an epoch, before a smaller batch
 
 
 class StandIn:
-    """Captures a computation as a CUDA graph does, but computes it again by calling it."""
+    """Captures a computation like a CUDA graph, but repeats it by calling it again."""
 
     def __init__(self):
         self.captures = self.replays = 0
@@ -50,7 +50,7 @@ def refuse(computation: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor
 
 
 def pruned(model: base.Model) -> PrunedModel:
-    """A network without every third of its weights."""
+    """A network with every third weight pruned."""
     shapes = {name: dict(model.named_parameters())[name].shape for name in model.prunable_layer_names}
     return PrunedModel(model, Mask({name: torch.arange(shape.numel()).view(shape) % 3 > 0 for name, shape in shapes.items()}))
 
@@ -62,7 +62,7 @@ def single(loader: DataLoader) -> DataLoader:
 
 class CapturedTestCase(TrainTestCase):
     def run_with(self, capture: captured.Capture | None, model: base.Model, loader: DataLoader, optimizer: str, **changes) -> torch.Tensor:
-        """The weights after training by updates that are captured like this, or not at all."""
+        """The weights after training with updates captured by `capture`; None captures none."""
         with mock.patch.object(captured, "capture_on", lambda device: capture):
             train(hparams(f"{EPOCHS}ep", optimizer, 0.02, **{"precision": "float32"} | changes), model, loader, self.folder())
         return weights(model)

@@ -1,4 +1,4 @@
-"""Steps in centred coordinates, against a network that is written down in them."""
+"""Centred steps against plain steps of a network that is written in centred coordinates."""
 
 import copy
 import dataclasses
@@ -21,7 +21,7 @@ ANSWERS = QUERIES[:, :2].sin() + QUERIES[:, 2:4].square()
 
 
 class Centred(nn.Module):
-    """A plain network over activations less a constant, whose biases are at that constant."""
+    """A plain network over activations minus a constant. Its biases are pre-activations at that constant."""
 
     def __init__(self, network, act_fun: str):
         super().__init__()
@@ -37,7 +37,7 @@ class Centred(nn.Module):
         return x
 
     def plain(self) -> list[torch.Tensor]:
-        """The parameters of the plain network that is the same function, in the order of the layers."""
+        """The parameters of the plain network with the same function, in the order of the layers."""
         return [self.layers[0].weight, self.layers[0].bias] + [
             each for layer in self.layers[1:] for each in (layer.weight, layer.bias - self.centre * layer.weight.sum(1))
         ]
@@ -48,7 +48,7 @@ def network(act_fun: str = "softplus", name: str = "mlp_5_7_6_2"):
 
 
 def take_steps(model, optimizer, steps: int = 10) -> None:
-    """Steps on the mean squared error, of a stack the sum of theirs."""
+    """Takes steps on the mean squared error; for a stack, on the sum over its networks."""
 
     def closure() -> torch.Tensor:
         model.zero_grad()

@@ -1,4 +1,4 @@
-"""Checkpoints hold all that a run needs, as data, and are refused when they are not whole."""
+"""Checkpoints contain the complete state of a run, as data. Damaged checkpoints are refused."""
 
 import contextlib
 import io
@@ -21,8 +21,8 @@ from training.test.test_train import BATCHES, hparams, network, regression_loade
 from training.train import Objective
 
 
-class Intruder:
-    """An object that a checkpoint has no business to hold."""
+class ForeignObject:
+    """An object of a class that checkpoints must not contain."""
 
 
 class Parts:
@@ -106,7 +106,7 @@ class CheckpointingTest(TestCase):
         self.assertTrue(torch.equal(weights(self.after.model), saved))
 
     def progress(self) -> dict[str, int]:
-        """What is written of how far the run has come."""
+        """The content of the progress file."""
         with open(paths.progress(self.root)) as file:
             return json.load(file)
 
@@ -132,8 +132,8 @@ class CheckpointingTest(TestCase):
         self.after.restore(self.root)
         self.assertEqual(self.after.schedule.iteration, 6)
 
-    def two(self) -> torch.Tensor:
-        """Saves twice; returns the weights of the first time."""
+    def save_two(self) -> torch.Tensor:
+        """Saves two checkpoints and returns the weights of the first."""
         self.before.save(self.root)
         saved = weights(self.before.model)
         self.before.train(2)
@@ -150,7 +150,7 @@ class CheckpointingTest(TestCase):
 
     def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(self):
         for tenths in range(9, -1, -1):
-            saved = self.two()
+            saved = self.save_two()
             os.truncate(self.path, os.path.getsize(self.path) * tenths // 10)
             self.assert_previous(saved)
             self.assert_previous(saved, complaints=0)
@@ -159,7 +159,7 @@ class CheckpointingTest(TestCase):
 
     def test_a_single_wrong_bit_in_the_newest_checkpoint_is_detected(self):
         for eighth in range(1, 8):
-            saved = self.two()
+            saved = self.save_two()
             with open(self.path, "r+b") as file:
                 file.seek(os.path.getsize(self.path) * eighth // 8)
                 byte = file.read(1)[0]
@@ -167,22 +167,22 @@ class CheckpointingTest(TestCase):
                 file.write(bytes([byte ^ 1]))
             with contextlib.redirect_stderr(io.StringIO()) as err:
                 self.after.restore(self.root)
-            newest = weights(self.before.model)  # a bit of padding makes no difference, and any other is noticed
+            newest = weights(self.before.model)  # a wrong bit in padding changes nothing, and any other is detected
             self.assertTrue(torch.equal(weights(self.after.model), saved if err.getvalue() else newest))
 
     def test_a_crash_between_the_two_renamings_keeps_the_previous_checkpoint(self):
-        saved = self.two()
+        saved = self.save_two()
         os.remove(self.path)
         self.assert_previous(saved, complaints=0)
 
     def test_if_both_checkpoints_are_damaged_the_error_names_the_newest(self):
-        self.two()
+        self.save_two()
         for name in ("checkpoint.pth", "checkpoint_previous.pth"):
             os.truncate(os.path.join(self.root, name), 100)
         self.assert_refused()
 
     def test_drop_previous_keeps_only_the_newest_checkpoint(self):
-        self.two()
+        self.save_two()
         for _ in range(2):
             checkpointing.drop_previous(self.root)
             self.assertEqual(self.files(), ["checkpoint.pth"])
@@ -213,7 +213,7 @@ class CheckpointingTest(TestCase):
                         self.assertTrue(torch.equal(moments[0][name], moments[1][name]))
 
     def convolutional(self, optimizer: str, layout: torch.memory_format) -> checkpointing.State:
-        """A convolutional network with this layout after an update."""
+        """The state of a convolutional network with a memory layout, after an update."""
         training_hparams = hparams("9ep", optimizer, 0.02, momentum=0.9, precision="float32")
         model = network("cifar_resnet_8_4", outputs=10).float().to(memory_format=layout)
         made, generator = get_optimizer(training_hparams, model), torch.Generator().manual_seed(0)
@@ -282,11 +282,11 @@ class CheckpointingTest(TestCase):
     def test_a_checkpoint_with_an_object_of_another_class_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
-        torch.save(state | {"schedule": Intruder()}, self.path)
+        torch.save(state | {"schedule": ForeignObject()}, self.path)
         self.assert_refused()
 
 
-class PaceTest(TestCase):
+class CheckpointTimerTest(TestCase):
     def setUp(self):
         super().setUp()
         self.now = 1000.0
@@ -295,7 +295,7 @@ class PaceTest(TestCase):
         self.addCleanup(patch.stop)
 
     def due(self, between: float, within: float, cost: float, iterations: int = 1000, seconds: float = 0.5) -> list[int]:
-        """The iterations, of `seconds` each and ten an epoch, at which a run takes checkpoints that cost so many seconds."""
+        """The iterations that save a checkpoint, if an iteration takes `seconds` and a checkpoint `cost`. An epoch has ten iterations."""
         pace, taken = checkpointing.CheckpointTimer(between, within), []
         for iteration in range(iterations):
             if pace.is_due(Step(iteration, 10)):

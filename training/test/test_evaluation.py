@@ -1,4 +1,4 @@
-"""Evaluation in batches against the whole set at once."""
+"""Evaluation in batches against evaluation of the whole set at once."""
 
 from unittest import mock
 

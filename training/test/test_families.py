@@ -1,6 +1,7 @@
-"""Two iterations of every family of models by the command line, from its defaults to its files.
+"""Two iterations of every family of models by the command line.
 
-FAMILIES has a member of each with a dataset, whose files the tests write in their real format; most train on theirs by default.
+FAMILIES has a member of every family and a dataset, by default that of the family for most. The tests write the files of the dataset in
+their real format.
 """
 
 import os

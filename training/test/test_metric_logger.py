@@ -1,4 +1,4 @@
-"""The log: what is written is read back, digit for digit, and nothing is evaluated."""
+"""The log of metrics: written values are read back exactly, and the content is not executed."""
 
 import math
 import os

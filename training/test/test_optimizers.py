@@ -1,4 +1,4 @@
-"""Optimizers against torch's own in a plain loop, and the learning rate against closed forms."""
+"""Optimizers against those of torch in a plain loop, and the learning rate against closed forms."""
 
 import bisect
 import functools
@@ -90,7 +90,7 @@ class OptimizerTest(TrainTestCase):
 
 
 class RateTest(TrainTestCase):
-    """The rate that the optimizer has before every update and after the last."""
+    """The learning rate of the optimizer before every update and after the last."""
 
     def rates(self, **changes) -> list[float]:
         options = {name: changes.pop(name) for name in ("start", "end") if name in changes}
@@ -151,7 +151,7 @@ class PlateauTest(TrainTestCase):
     epochs = 60
 
     def reference(self, patience: int, cooldown: int, factor: float) -> tuple[list[float], torch.Tensor]:
-        """The rates at the starts of the epochs, and the final weights, of a plain loop with torch's plateau schedule."""
+        """A plain loop with torch's plateau schedule: the rates at the starts of the epochs, and the final weights."""
         loader = regression_loader()
         model = plain_network(network()).to(loader.examples.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)

@@ -1,4 +1,4 @@
-"""Pictures of training can be read, whatever was logged."""
+"""Plots of training for different logged metrics."""
 
 import os
 
@@ -12,7 +12,7 @@ from training.metric_logger import MetricLogger
 
 class CurvesTest(TestCase):
     def picture(self, **metrics: list) -> PIL.Image.Image:
-        """The picture of some metrics, each with a value an iteration."""
+        """The plot of some metrics with one value for each iteration."""
         logger = MetricLogger()
         for name, values in metrics.items():
             for iteration, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""The command `train` from the command line: files, seeds, teachers, and what is refused."""
+"""The command `train`: its files, seeds, teachers and errors."""
 
 import json
 import os
@@ -32,19 +32,19 @@ class RunnerTestCase(TestCase):
     digits = ("--default_hparams=digits_lenet_4", "--training_steps=2ep", "--batch_size=500")
 
     def train(self, *arguments: str, seed: int = 3) -> str:
-        """Runs a command that succeeds, without a word, and returns its folder."""
+        """Runs a command, checks that it succeeds and prints nothing, and returns its folder."""
         arguments = (*arguments, f"--global_seed={seed}")
         self.assertEqual(self.command("train", *arguments, "--quiet"), (0, "", ""))
         return self.location(*arguments)
 
     def location(self, *arguments: str) -> str:
-        """The folder that a command says it would write to."""
+        """The output location that a command prints."""
         status, out, err = self.command("train", *arguments, "--display_output_location")
         self.assertEqual((status, err), (0, ""))
         return out.removesuffix("\n")
 
     def states(self, folder: str) -> dict[str, tuple[int, bytes]]:
-        """The time and the content of every file of a folder."""
+        """The modification time and the content of every file in a folder."""
         states = {}
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
@@ -329,7 +329,7 @@ def short_defaults(model_name: str):
 
 
 class RefusalTest(RunnerTestCase):
-    """What cannot be run is refused in one line before anything is written."""
+    """Invalid commands are refused in one line before anything is written."""
 
     def assert_refused(self, *arguments: str, says: str):
         before = self.files()

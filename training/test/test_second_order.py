@@ -30,7 +30,7 @@ def loss(model: Model, examples: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: int = 1, lr: float = 1.0) -> LevenbergMarquardt:
-    """Takes full-batch steps until one finds nothing to improve."""
+    """Takes at most `steps` full-batch steps, until the optimizer has converged."""
     optimizer = LevenbergMarquardt(model, lr)
     for _ in range(steps):
         optimizer.step(Objective(model, examples, labels))
@@ -40,7 +40,7 @@ def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: i
 
 
 class LinearTest(TestCase):
-    """A linear network makes a linear least-squares problem, whose solution is known."""
+    """A linear network gives a linear least-squares problem with a known solution."""
 
     examples, labels = random(40, 3, seed=1), random(40, 2, seed=2)
 
@@ -78,7 +78,7 @@ class LinearTest(TestCase):
 
 
 class NetworkTest(TestCase):
-    """A small network that begins near a teacher whose answers it can give exactly."""
+    """A small network that starts near a teacher of the same shape."""
 
     examples = random(60, 3, seed=1)
 
@@ -135,7 +135,7 @@ class NetworkTest(TestCase):
         np.testing.assert_allclose(weights(self.model).numpy(), step(0.3), rtol=1e-9, atol=1e-11)
 
     def damped_steps(self) -> Callable[[float], np.ndarray]:
-        """A function from damping to where a step with it leads, from a Jacobian of one backpropagation a row."""
+        """A function from the damping to the parameters after a step. Its Jacobian has one backpropagation for each row."""
         start = weights(self.model).numpy()
         residuals = (self.model(self.examples) - self.labels).flatten()
         rows = [torch.autograd.grad(one, list(self.model.parameters()), retain_graph=True) for one in residuals]
@@ -200,7 +200,7 @@ class NetworkTest(TestCase):
 
 
 class StackTest(TrainTestCase):
-    """A stack of students descends as its students would alone."""
+    """Steps of a stack equal those of its students alone."""
 
     def setUp(self):
         super().setUp()
@@ -220,7 +220,7 @@ class StackTest(TrainTestCase):
         for i, student in enumerate(alone):
             for ours, theirs in zip(self.students.select(i).parameters(), student.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-        self.assertGreater(len(set(optimizer.param_groups[0]["damping"])), 1)  # they have not all had it equally easy
+        self.assertGreater(len(set(optimizer.param_groups[0]["damping"])), 1)  # students have different dampings
 
     def test_both_solvers_take_the_same_step_for_a_stack(self):
         twin = copy.deepcopy(self.students)
@@ -229,7 +229,7 @@ class StackTest(TrainTestCase):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
             descend(twin, self.examples, self.labels)
         difference = (weights(twin) - weights(self.students)).norm() / (weights(self.students) - start).norm()
-        self.assertLess(difference.item(), 0.3)  # the damping is another: of the diagonal here, of the identity there
+        self.assertLess(difference.item(), 0.3)  # the solvers damp differently: by the diagonal, and by the identity
 
     def test_a_student_at_the_solution_does_not_change_while_others_train(self):
         with torch.no_grad():
@@ -243,7 +243,7 @@ class StackTest(TrainTestCase):
         self.assertFalse(optimizer.converged)
 
     def solution(self) -> Model:
-        """A student that is the teacher, with dead neurons beside its own."""
+        """A student equal to the teacher, with additional dead neurons."""
         teacher, student = network("mlp_3_4_2", act_fun="tanh"), network("students_mlp(1)_3_6_2", act_fun="tanh")
         with torch.no_grad():
             student.fc.weight.zero_()
@@ -269,12 +269,12 @@ class StopTest(TrainTestCase):
 
 
 class LBFGSTest(TrainTestCase):
-    """Convex problems have one minimum, which others have found."""
+    """L-BFGS on convex problems, whose minimum other solvers give."""
 
     examples, labels, classes = random(40, 3, seed=1), random(40, 2, seed=2), torch.arange(40) % 2
 
     def minimise(self, model: Model, labels: torch.Tensor, steps: int = 200) -> list[float]:
-        """Full-batch steps until no lower loss is found; the losses before them."""
+        """Takes full-batch steps until the optimizer has converged; returns the losses before the steps."""
         optimizer, losses = LBFGS(model), []
         while not optimizer.converged and len(losses) < steps:
             losses.append(optimizer.step(Objective(model, self.examples, labels)).item())
@@ -320,8 +320,8 @@ class LBFGSTest(TrainTestCase):
         gradients, steps = random(networks, parameters, seed=1), random(pairs, networks, parameters, seed=2)
         roots = random(networks, parameters, parameters, seed=3)
         changes = torch.einsum("nij,nkj,pnk->pni", roots, roots, steps)
-        steps[1, 0], changes[1, 0] = 0, 0  # the first network has left out a pair
-        steps[:, 2], changes[:, 2] = 0, 0  # and the last has no history
+        steps[1, 0], changes[1, 0] = 0, 0  # the first network leaves out a pair
+        steps[:, 2], changes[:, 2] = 0, 0  # the last network has no history
         directions = two_loop(gradients, list(steps), list(changes))
         for i in range(networks):
             history = [(s, y) for s, y in zip(steps[:, i].numpy(), changes[:, i].numpy(), strict=True) if y.any()]

@@ -1,4 +1,4 @@
-"""What each process of a job does in training; that they arrive where one does is tested with real ones, in platforms/test."""
+"""The work of each process of a job in training. Tests with real processes are in platforms/test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.test.test_train import network
 
 @dataclass
 class OneOfThree(CpuPlatform):
-    """A process of a job without the others."""
+    """One process of a job of three, without the others."""
 
     rank = 1
     world_size = 3

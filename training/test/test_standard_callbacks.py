@@ -1,4 +1,4 @@
-"""What happens around training: when, how often, and what is shown of it."""
+"""Standard callbacks: their frequency, the logged metrics, and the printed progress."""
 
 import contextlib
 import io
@@ -24,13 +24,13 @@ class Terminal(io.StringIO):
 
 
 def steps(end: int, per_epoch: int = BATCHES) -> list[Step]:
-    """All steps that a run of `end` iterations calls its callbacks at."""
+    """All steps at which a run of `end` iterations calls its callbacks."""
     return [Step(i, per_epoch, last=i == end) for i in range(end + 1)]
 
 
 class FrequencyTest(TestCase):
     def acts_at(self, wrapper, end: int = 8) -> list[int]:
-        """The iterations at which a wrapped callback acts in a run of so many, with epochs of 3."""
+        """The iterations at which a wrapped callback runs, in a run of `end` iterations with epochs of 3."""
         seen = []
         callback = wrapper(lambda location, step, model, optimizer, logger: seen.append(step.iteration))
         for step in steps(end):
@@ -65,7 +65,7 @@ class StandardRunTest(TrainTestCase):
     def standard(
         self, model: base.Model | None = None, steps: str = "2ep", loaders=None, stderr=None, **options
     ) -> tuple[MetricLogger, str, str]:
-        """The log of a standard run, and what it printed to standard output and error."""
+        """The log of a standard run, and its standard output and error."""
         self.model = model or network()
         self.location = self.folder()
         out, err = io.StringIO(), stderr or io.StringIO()
@@ -180,7 +180,7 @@ class StandardRunTest(TrainTestCase):
 
 class ProgressTest(TestCase):
     def lines(self, seconds_an_iteration: float, end: int = 20) -> list[str]:
-        """The plain lines of a run whose iterations take so long by the clock."""
+        """The progress lines of a run of `end` iterations that take `seconds_an_iteration` each."""
         clock = iter(seconds_an_iteration * i for i in range(10 * end))
         now = [next(clock)]
         logger, out = MetricLogger(), io.StringIO()

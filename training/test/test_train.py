@@ -1,4 +1,4 @@
-"""The loop against a plain one. Its builders serve the other tests of training."""
+"""The training loop against a plain loop. Other tests of training use the helper functions of this module."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def class_loader(count: int = 22, seed: int = 1) -> DataLoader:
 
 
 def weights(model: nn.Module) -> torch.Tensor:
-    """All weights of a model as one vector, a copy."""
+    """A copy of all weights of a model, as one vector."""
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone().cpu()
 
 
 def plain_network(like: base.Model) -> nn.Sequential:
-    """A tanh network of torch's own layers with the weights of one of ours."""
+    """A tanh network of torch layers, with the weights of a model."""
     layers = [nn.Linear(*pair, dtype=torch.float64) for pair in itertools.pairwise(like.sizes)]
     made = nn.Sequential(*itertools.chain.from_iterable((layer, nn.Tanh()) for layer in layers))[:-1]
     nn.utils.vector_to_parameters(weights(like), made.parameters())
@@ -58,7 +58,7 @@ def plain_network(like: base.Model) -> nn.Sequential:
 
 
 def batches(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of all epochs, without end."""
+    """The batches of an unlimited number of epochs."""
     return itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count())
 
 
@@ -70,7 +70,7 @@ def plain_training(
     rate: Callable[[int], float] = lambda iteration: 0.1,
     loss: Callable = nn.functional.mse_loss,
 ) -> torch.Tensor:
-    """A loop as textbooks have it, on the same batches; returns the weights."""
+    """A plain training loop on the same batches; returns the weights."""
     model.to(loader.examples.device)
     optimizer = optimizer(model.parameters(), lr=0.1)
     for iteration, (examples, labels) in zip(iterations, itertools.islice(batches(loader), iterations.start, None), strict=False):
@@ -82,13 +82,13 @@ def plain_training(
 
 
 class TrainTestCase(TestCase):
-    """A test that trains in fresh folders."""
+    """A test that trains in new folders."""
 
     def folder(self) -> str:
         return tempfile.mkdtemp(dir=self.root)
 
     def trained(self, training_hparams: TrainingHparams, *callbacks, loader: DataLoader | None = None, **options) -> torch.Tensor:
-        """The weights that the small network has after training in a new folder."""
+        """The weights of the small network after training in a new folder."""
         model = network()
         train(training_hparams, model, loader or regression_loader(), self.folder(), Plan(callbacks, **options))
         return weights(model)
@@ -161,7 +161,7 @@ class LoopTest(TrainTestCase):
             self.assertEqual(begun, epochs)
 
     def test_no_step_reads_a_value_from_the_device(self):
-        """As many values are read from tensors in a long epoch as in a short one; on a GPU each would wait for all work before it."""
+        """A long epoch reads as many values from tensors as a short one. On a GPU every read waits for all earlier work."""
         readers = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
         reads = []
         for count in (22, 220):

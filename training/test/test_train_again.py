@@ -1,4 +1,4 @@
-"""The loop when it is interrupted and goes on, and when a finished run is trained further."""
+"""Resumption of interrupted runs, and further training of finished runs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from training.train import standard_train, train
 
 
 class Killed(Exception):
-    """What stops a run here, as a power cut would."""
+    """Ends a run without a chance to save, like a power cut."""
 
 
 class ResumeTest(TrainTestCase):
-    """A run that is stopped and started again ends bit for bit like the run that was not."""
+    """A run that is stopped and resumed ends with the same bits as an uninterrupted run."""
 
     stop_when: Sequence[StopRule] = ()
 
@@ -44,10 +44,10 @@ class ResumeTest(TrainTestCase):
     def start(
         self, training_hparams: TrainingHparams, model_name: str, folder: str, stop: int | None = None, first: bool = False
     ) -> list[int]:
-        """Starts a run as a new process would, and stops it at an iteration, before or after what else happens there.
+        """Starts a run like a new process, and stops it at an iteration, before or after the other callbacks.
 
         Returns:
-            The iterations that it came by.
+            The iterations of the run.
         """
         seen = []
 
@@ -68,7 +68,7 @@ class ResumeTest(TrainTestCase):
         return seen
 
     def result(self, folder: str) -> tuple[dict[str, list], str]:
-        """The final weights, digit for digit, and the text of the log."""
+        """The exact final weights and the text of the log."""
         state = base.read_state(registry.latest_weights_file(folder))
         with open(os.path.join(folder, "logger")) as file:
             return {name: value.tolist() for name, value in state.items()}, file.read()
@@ -131,7 +131,9 @@ class ResumeTest(TrainTestCase):
 
     def test_sixteen_bits_with_scaled_losses(self):
         values = regression_loader()
-        self.loader = DataLoader(teacher_dataset.Dataset(values.examples, values.labels * 1000), 8)  # the scale falls from where it begins
+        self.loader = DataLoader(
+            teacher_dataset.Dataset(values.examples, values.labels * 1000), 8
+        )  # the loss scale falls from its initial value
         for changes in ({"precision": "fp16"}, {"apex_fp16": True, "precision": "float32", "momentum": 0.9}, {"precision": "bf16"}):
             self.assert_resumes(hparams("5ep", "sgd", 1e-5, **changes))
         self.assert_resumes(hparams("5ep", "adam", 0.02, precision="fp16"), "students_mlp(3)_4_5_2")
@@ -172,10 +174,10 @@ class ResumeTest(TrainTestCase):
 
 
 class StopTest(TrainTestCase):
-    """A run that a signal asks to stop does so before its next update."""
+    """A run that receives a stop signal ends before its next update."""
 
     def stopped(self, folder: str, at: int, *callbacks) -> list[int]:
-        """Starts a run, asks it to stop at an iteration, and returns the iterations that it came by."""
+        """Starts a run, sends it a stop signal at an iteration, and returns the iterations of the run."""
         seen = []
 
         def ask(location, step, model, optimizer, logger):
