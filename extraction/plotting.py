@@ -56,7 +56,7 @@ def draw(result: Reconstruction, teacher: Layers | None, students_location: str,
 
 def student_losses(logger: MetricLogger, path: str) -> None:
     """The loss of every student during training, on held-out queries."""
-    made, (axis,) = figure(width=6.5)
+    chart, (axis,) = figure(width=6.5)
     points = logger.vectors("test_individual_losses")
     iterations = [iteration for iteration, _ in points]
     for student, losses in enumerate(zip(*(values for _, values in points), strict=True)):
@@ -64,7 +64,7 @@ def student_losses(logger: MetricLogger, path: str) -> None:
     axis.set(yscale="log", xlabel="iteration", ylabel="mean squared error", title="Loss of each student on held-out queries")
     if points and len(points[0][1]) <= 10:
         axis.legend(fontsize=7, ncols=2)
-    save(made, path)
+    save(chart, path)
 
 
 def dendrogram(layer: RecoveredLayer, path: str) -> None:
@@ -72,7 +72,7 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
     from scipy.cluster import hierarchy
 
     clusters = layer.clustering
-    made, (axis,) = figure(width=11, height=4)
+    chart, (axis,) = figure(width=11, height=4)
     many = len(clusters.labels) > SHOWN_LEAVES
     options = {"truncate_mode": "lastp", "p": SHOWN_LEAVES} if many else {}
     hierarchy.dendrogram(clusters.tree, ax=axis, no_labels=True, color_threshold=clusters.cut, above_threshold_color="0.6", **options)
@@ -85,7 +85,7 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
     )
     axis.set(xlabel=f"{len(clusters.labels)} neurons of all students", ylabel="distance", title="Merge tree")
     axis.legend(loc="upper right")
-    save(made, path)
+    save(chart, path)
 
 
 def distance_matrix(layer: RecoveredLayer, path: str) -> None:
@@ -95,22 +95,22 @@ def distance_matrix(layer: RecoveredLayer, path: str) -> None:
     order = np.lexsort((clusters.student, labels))
     if len(order) > SHOWN_ROWS:
         order = order[np.linspace(0, len(order) - 1, SHOWN_ROWS).round().astype(int)]
-    made, (axis,) = figure(width=6, height=5.2)
+    chart, (axis,) = figure(width=6, height=5.2)
     image = axis.imshow(clusters.distances_among(order), cmap="viridis")
     ends = np.cumsum(np.bincount(labels[order]))[:-1] - 0.5
     for end in ends:
         axis.axhline(end, color="white", linewidth=0.4)
         axis.axvline(end, color="white", linewidth=0.4)
-    made.colorbar(image, ax=axis, label="distance")
+    chart.colorbar(image, ax=axis, label="distance")
     shown = "" if len(order) == len(labels) else f", {len(order)} of {len(labels)} shown"
     axis.set(title=f"Neurons in {clusters.count} clusters{shown}", xlabel="neuron", ylabel="neuron")
-    save(made, path)
+    save(chart, path)
 
 
 def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> None:
     """The angle between each member of a cluster and the neuron that was recovered from it."""
     clusters = layer.clustering
-    made, (axis,) = figure(width=max(5.0, 0.3 * clusters.count + 2))
+    chart, (axis,) = figure(width=max(5.0, 0.3 * clusters.count + 2))
     for label in range(clusters.count):
         members = np.flatnonzero(clusters.labels == label)
         off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
@@ -126,7 +126,7 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
     axis.set_xticks(range(1, clusters.count + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
     axis.set(yscale="log", xlabel="cluster (number of neurons); one colour per student", ylabel="angle (radians)")
     axis.set_title("Agreement within clusters")
-    save(made, path)
+    save(chart, path)
 
 
 def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry, path: str) -> None:
@@ -134,11 +134,11 @@ def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmet
     pairs = match(ours, theirs, symmetry)
     ours, theirs = _partners_first(ours, pairs.ours), _partners_first(theirs, pairs.theirs)
     cosines = torch.cos(clustering.angles(ours, theirs, symmetry.opposite_is_equal))
-    made, (axis,) = figure(width=5.4, height=4.6)
+    chart, (axis,) = figure(width=5.4, height=4.6)
     image = axis.imshow(to_host(cosines), cmap="RdBu_r", vmin=-1, vmax=1)
-    made.colorbar(image, ax=axis, label="cosine similarity")
-    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} teacher neurons", xlabel="teacher's neuron", ylabel="recovered neuron")
-    save(made, path)
+    chart.colorbar(image, ax=axis, label="cosine similarity")
+    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} of the teacher", xlabel="teacher's neuron", ylabel="recovered neuron")
+    save(chart, path)
 
 
 def weights(rows: dict[str, np.ndarray], path: str, images: bool) -> None:
@@ -154,9 +154,9 @@ def weights(rows: dict[str, np.ndarray], path: str, images: bool) -> None:
     columns = min(count, 16)
     side = math.isqrt(inputs)
     square = images and side * side == inputs
-    made, _ = figure(width=0.75 * columns + 0.6, height=(0.78 if square else 1.6) * len(rows) * math.ceil(count / columns) + 0.5)
-    made.clear()
-    grid = made.subplots(len(rows) * math.ceil(count / columns), columns, squeeze=False)
+    chart, _ = figure(width=0.75 * columns + 0.6, height=(0.78 if square else 1.6) * len(rows) * math.ceil(count / columns) + 0.5)
+    chart.clear()
+    grid = chart.subplots(len(rows) * math.ceil(count / columns), columns, squeeze=False)
     for axis in grid.flat:
         axis.set_axis_off()
     for part, (label, vectors) in enumerate(rows.items()):
@@ -171,8 +171,8 @@ def weights(rows: dict[str, np.ndarray], path: str, images: bool) -> None:
                 axis.set_axis_on()
                 axis.set(xticks=[], yticks=[], ylabel=label)
                 axis.spines[:].set_visible(False)
-    made.suptitle("Incoming weights of the hidden neurons", fontsize=11)
-    save(made, path)
+    chart.suptitle("Incoming weights of the hidden neurons", fontsize=11)
+    save(chart, path)
 
 
 def _neurons_shown(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry) -> dict[str, np.ndarray]:

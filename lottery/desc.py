@@ -40,7 +40,7 @@ class PretrainingArgs(Hparams):
     def __post_init__(self):
         if self.rewinding_steps is not None:
             step.parse(self.rewinding_steps, "--rewinding_steps")
-            self.require("rewinding_steps", not self.pretrain, "none beside --pretrain, which has --pretrain_training_steps")
+            self.require("rewinding_steps", not self.pretrain, "no value together with --pretrain, which uses --pretrain_training_steps")
 
 
 @dataclasses.dataclass

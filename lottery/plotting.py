@@ -1,4 +1,4 @@
-"""Pictures of lottery ticket experiments: final metric and speed of training against the share of remaining weights."""
+"""Figures of lottery ticket experiments: final metric and speed of training against the share of remaining weights."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ TICK_RATIO = 1.15  # the smallest ratio of two shares of weights that both have 
 
 def tickets(outcomes: Sequence[Outcome], path: str) -> None:
     """Draws the levels of one experiment."""
-    picture, axes = figure(2)
+    chart, axes = figure(2)
     weights = [100 * outcome.density for outcome in outcomes]
     axes[0].plot(weights, [_scaled(outcome, outcome.final) for outcome in outcomes], marker=".", label="after training")
     axes[0].plot(weights, [_scaled(outcome, outcome.best) for outcome in outcomes], marker=".", linestyle="--", label="best")
     axes[0].legend()
     axes[1].plot(weights, [outcome.steps for outcome in outcomes], marker=".")
     _label(axes, outcomes[0].metric, weights)
-    save(picture, path)
+    save(chart, path)
 
 
 def comparison(experiments: Mapping[str, Experiment], path: str) -> None:
     """Draws the tickets and their branches: means over the seeds, bands of one standard deviation, and a dot for each seed."""
     first = next(outcomes[0] for levels in experiments.values() for outcomes in levels.values())
-    picture, axes = figure(2, width=5.8, height=4.0)
+    chart, axes = figure(2, width=5.8, height=4.0)
     for name, levels in experiments.items():
         if any(outcome.metric != first.metric for outcomes in levels.values() for outcome in outcomes):
             continue
@@ -38,12 +38,12 @@ def comparison(experiments: Mapping[str, Experiment], path: str) -> None:
             band(axis, weights, values, label)
     all_weights = [100 * outcomes[0].density for levels in experiments.values() for outcomes in levels.values()]
     _label(axes, first.metric, all_weights)
-    legend_below(picture, axes)
-    save(picture, path)
+    legend_below(chart, axes)
+    save(chart, path)
 
 
 def _scaled(outcome: Outcome, value: float) -> float:
-    """A value of the metric in the unit of the picture: accuracies in per cent."""
+    """A value of the metric in the unit of the figure: accuracies in per cent."""
     return 100 * value if outcome.metric == "accuracy" else value
 
 
@@ -79,7 +79,7 @@ def _ticks(weights: Sequence[float]) -> list[float]:
 
 def barriers(interpolations: Mapping[int, Interpolation], path: str) -> None:
     """Draws the test error on the line between two copies of each level, and the error barriers against the remaining weights."""
-    picture, axes = figure(2)
+    chart, axes = figure(2)
     weights = [100 * level.unpruned / level.total for level in interpolations.values()]
     colours = colormap(len(interpolations))
     for (number, level), weight, colour in zip(interpolations.items(), weights, colours, strict=True):
@@ -91,7 +91,7 @@ def barriers(interpolations: Mapping[int, Interpolation], path: str) -> None:
     axes[1].set_ylabel("error barrier")
     weights_axis(axes[1], weights)
     axes[1].legend()
-    save(picture, path)
+    save(chart, path)
 
 
 def colormap(count: int) -> list[tuple[float, ...]]:

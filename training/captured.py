@@ -1,11 +1,11 @@
-"""Updates that are captured once and replayed, for networks whose kernels take less time than their launches.
+"""Updates that are captured once as a CUDA graph and replayed, for networks whose kernels take less time than their launches.
 
 An update of a small network is some dozens of kernels of a few microseconds each, and Python takes longer to launch them than the GPU to
-compute them. So a whole update, from the forward pass to the new weights, is captured as a CUDA graph, which one launch replays. A replay
-reads and writes the same memory every time: each batch is copied to the same two tensors, and the learning rate is a tensor as well.
+compute them. So a whole update, from the forward pass to the new weights, is captured as a CUDA graph. One launch replays the graph. A
+replay reads and writes the same memory every time: each batch is copied to the same two tensors, and the learning rate is a tensor.
 
-The first updates are not captured, so that what is made only once (state of the optimizer, workspaces) is there. Neither are batches of
-another size, such as the last of an epoch. All of them compute with the same kernels and the same learning rate as a replay.
+The first updates are not captured, because they allocate the state of the optimizer and workspaces. Batches of another size, such as the
+last batch of an epoch, are not captured either. All these updates use the same kernels and the same learning rate as a replay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.arithmetic import Arithmetic
 
 Result = TypeVar("Result")
 Update = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]  # from examples, labels and their share of a batch to the loss
-Capture = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]  # from a computation to what repeats it
+Capture = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]  # from a computation to a function that repeats it
 
 WARM_UP = 3  # updates before the one that is captured
 OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam)  # those whose fused kernels read the learning rate from a tensor
@@ -39,9 +39,9 @@ def updates(update: Update, optimizer: torch.optim.Optimizer, loader: DataLoader
 
     Args:
         update: takes a step of the optimizer on a batch.
-        optimizer: on the parameters of the network.
-        loader: the batches.
-        computed: how the run computes.
+        optimizer: the optimizer of the network.
+        loader: the loader of the batches.
+        computed: the arithmetic of the run.
     """
     device = get_platform().torch_device
     capture = capture_on(device)
@@ -53,7 +53,7 @@ def updates(update: Update, optimizer: torch.optim.Optimizer, loader: DataLoader
 
 
 def capture_on(device: torch.device) -> Capture | None:
-    """The function that captures computations on a device; None if the device has none."""
+    """The function that captures computations on a device; None if the device cannot capture any."""
     return cuda_graph if device.type == "cuda" else None
 
 
@@ -61,7 +61,8 @@ def cuda_graph(computation: Callable[[], Result]) -> Callable[[], Result]:
     """Captures a computation on the current stream, which must not be the default stream; nothing is computed before the first replay.
 
     Returns:
-        A function that computes it again, from what is in the same memory, and gives the same result, whose tensors it overwrites.
+        A function that repeats the computation on the current content of the same memory. It overwrites the tensors of the result and
+        returns them.
 
     Raises:
         RuntimeError: something in the computation cannot be captured.
@@ -78,15 +79,15 @@ def cuda_graph(computation: Callable[[], Result]) -> Callable[[], Result]:
 
 
 class CapturedUpdate:
-    """An update that is captured at its first whole batch after the warm-up. If the capture fails, a note says so.
+    """An update that is captured at the first whole batch after the warm-up. If the capture fails, it prints a note and updates are plain.
 
-    Calling it gives the loss before the update, in a tensor that the next call may overwrite.
+    A call returns the loss before the update, in a tensor that the next call may overwrite.
 
     Args:
         update: takes a step of the optimizer on a batch.
-        optimizer: one of OPTIMIZERS; outside of updates its learning rate is a number.
-        batch_size: examples of the batches that are captured.
-        capture: captures a computation.
+        optimizer: one of OPTIMIZERS; its learning rate is a number except during updates.
+        batch_size: the number of examples in a whole batch.
+        capture: the function that captures a computation.
     """
 
     def __init__(self, update: Update, optimizer: torch.optim.Optimizer, batch_size: int, capture: Capture):
@@ -114,7 +115,7 @@ class CapturedUpdate:
         return self._with_tensor_rate(examples, labels, share)
 
     def _set_rate(self) -> None:
-        """Writes the learning rate to its tensor where it has changed."""
+        """Writes the learning rate to its tensor if it has changed."""
         rate = self._optimizer.param_groups[0]["lr"]
         if rate != self._rate_value:
             self._rate.fill_(rate)
@@ -130,7 +131,7 @@ class CapturedUpdate:
             print(f"Note: updates cannot be captured ({reason(error)}) and are slower", file=sys.stderr, flush=True)
 
     def _with_tensor_rate(self, examples: torch.Tensor, labels: torch.Tensor, share: float, **changes: object) -> torch.Tensor:
-        """The update, for which the optimizer reads the learning rate from its tensor, with other changes to settings that it has."""
+        """Runs the update with the learning rate as a tensor, and with changes to those settings that the optimizer has."""
         changes["lr"] = self._rate
         before = [dict(group) for group in self._optimizer.param_groups]
         for group in self._optimizer.param_groups:
@@ -159,5 +160,5 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def _stream_of(device: torch.device) -> torch.cuda.Stream:
-    """The same stream for all runs, which share the memory that the allocator keeps for it."""
+    """The stream for all runs on a device. Runs share it, and so the memory that the allocator keeps for it."""
     return torch.cuda.Stream(device)

@@ -16,7 +16,7 @@ from models import base
 from platforms.platform import get_platform
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule
-from training.sharing import Share
+from training.sharing import StackShard
 
 TIME_SHARE = 0.02  # the largest share of the run time that checkpoints may take
 
@@ -67,7 +67,7 @@ def save(location: str, state: State) -> None:
     model, optimizer = state.model, state.optimizer.state_dict()
     content = {
         "model": model.state_dict(),
-        "optimizer": model.whole(optimizer) if isinstance(model, Share) else optimizer,
+        "optimizer": model.gather_optimizer_state(optimizer) if isinstance(model, StackShard) else optimizer,
         "scaler": state.scaler.state_dict(),
         "schedule": state.schedule.state_dict(),
         "logger": str(state.logger),
@@ -126,7 +126,8 @@ def _restore(path: str, state: State) -> None:
     content, model = base.read_state(path), state.model
     try:
         model.load_state_dict(content["model"])
-        _restore_optimizer(state.optimizer, model.own(content["optimizer"]) if isinstance(model, Share) else content["optimizer"])
+        optimizer = content["optimizer"]
+        _restore_optimizer(state.optimizer, model.shard_optimizer_state(optimizer) if isinstance(model, StackShard) else optimizer)
         state.scaler.load_state_dict(content["scaler"] if state.scaler.is_enabled() else {})
         state.schedule.load_state_dict(content["schedule"])
         state.logger = MetricLogger.from_str(content["logger"])

@@ -8,7 +8,7 @@ from datasets.base import DataLoader
 from models.base import Model
 from platforms.platform import get_platform
 from training.arithmetic import data_parallel
-from training.sharing import Share
+from training.sharing import StackShard
 
 MIN_BATCH = 1024  # examples in a batch of an evaluation, where training uses fewer
 
@@ -26,7 +26,7 @@ def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]
     forward = data_parallel(model)
     totals: dict[str, torch.Tensor] = {}
     examples = 0
-    if get_platform().world_size > 1 and not isinstance(model, Share):
+    if get_platform().world_size > 1 and not isinstance(model, StackShard):
         loader = loader.sharded(get_platform().rank, get_platform().world_size)
     for inputs, labels in loader.in_order(_batch_size(model, loader, device)):
         inputs, labels = inputs.to(device), labels.to(device)
@@ -42,7 +42,7 @@ def evaluate(model: Model, loader: DataLoader) -> dict[str, float | list[float]]
 
 def _means(model: Model, totals: dict[str, torch.Tensor], examples: int) -> dict[str, torch.Tensor]:
     """The means over the examples, from the totals of all processes: each has some of the examples, or some of the networks."""
-    if isinstance(model, Share):
+    if isinstance(model, StackShard):
         shares = {name: total / examples for name, total in totals.items()}
         return {
             name: model.gathered(value) if value.dim() else get_platform().all_reduce_sum(value * model.fraction)

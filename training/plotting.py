@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foundations import paths
@@ -44,15 +45,26 @@ def save(chart: Figure, path: str) -> None:
     files.write_if_changed(path, buffer.getvalue())
 
 
+@dataclass(frozen=True)
+class BandStyle:
+    """The form of a band.
+
+    Attributes:
+        dots: whether to plot the values as dots.
+        log: whether to compute mean and deviation of the logarithms, for a logarithmic axis.
+        joined: whether to connect the places; if not, means are markers on vertical lines.
+    """
+
+    dots: bool = True
+    log: bool = False
+    joined: bool = True
+
+
+DEFAULT_BAND = BandStyle()
+
+
 def band(
-    axis: Axes,
-    places: Sequence[float],
-    values: Sequence[Sequence[float]],
-    label: str,
-    dots: bool = True,
-    log: bool = False,
-    joined: bool = True,
-    **look: Any,
+    axis: Axes, places: Sequence[float], values: Sequence[Sequence[float]], label: str, style: BandStyle = DEFAULT_BAND, **look: Any
 ) -> None:
     """Plots the mean of the values at each place as a line with a band of one standard deviation, and every value as a dot.
 
@@ -61,21 +73,19 @@ def band(
         places: the positions on the x-axis.
         values: the values at each place.
         label: the label in the legend.
-        dots: whether to plot the dots.
-        log: whether to compute mean and deviation of the logarithms, for a logarithmic axis.
-        joined: whether to connect the places; if not, means are markers on vertical lines.
+        style: the form of the band.
         look: properties of the line, for matplotlib.
     """
-    transform, invert = (math.log, math.exp) if log else (float, float)
+    transform, invert = (math.log, math.exp) if style.log else (float, float)
     means, deviations = zip(*(mean_and_deviation([transform(value) for value in several]) for several in values), strict=True)
-    style: dict[str, Any] = {"linewidth": 1.6} if joined else {"linestyle": "", "marker": "o"}
-    (line,) = axis.plot(places, [invert(mean) for mean in means], label=label, **style, **look)
+    default_look: dict[str, Any] = {"linewidth": 1.6} if style.joined else {"linestyle": "", "marker": "o"}
+    (line,) = axis.plot(places, [invert(mean) for mean in means], label=label, **default_look, **look)
     low, high = ([invert(mean + sign * deviation) for mean, deviation in zip(means, deviations, strict=True)] for sign in (-1, 1))
-    if joined:
+    if style.joined:
         axis.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     else:
         axis.vlines(places, low, high, color=line.get_color(), alpha=0.5)
-    if dots:
+    if style.dots:
         points = [(place, value) for place, several in zip(places, values, strict=True) for value in several]
         axis.plot(*zip(*points, strict=True), color=line.get_color(), marker=".", markersize=3, linestyle="", alpha=0.6)
 

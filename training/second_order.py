@@ -15,7 +15,7 @@ from foundations.errors import ConfigError
 from platforms.platform import get_platform
 
 DENSE_PARAMETERS = 4000  # up to here J'J is formed and factored; beyond, conjugate gradients use products with J alone
-CHUNK_VALUES = 2**23  # of J in memory at a time
+CHUNK_VALUES = 2**23  # values of J in memory at a time
 CG_ITERATIONS = 300
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-14, 1e6
 BACKTRACKS, ARMIJO, CURVATURE = 25, 1e-4, 1e-10
@@ -39,14 +39,14 @@ class SecondOrder(torch.optim.Optimizer):
 class LBFGS(SecondOrder):
     """Limited-memory BFGS (Nocedal 1980) for a stack of networks, each with its own curvature and step.
 
-    The networks of a stack share every forward and backward pass and nothing else: directions come from each network's own history, and
-    each backtracks by itself until its loss falls enough (Armijo). A pair of differences with too little curvature is left out of a
-    network's history. The optimizer has converged when no network can reduce its loss.
+    The networks of a stack share only the forward and backward passes. Each network has its own history and direction, and backtracks
+    separately until its loss falls enough (Armijo). A pair of differences with too little curvature is left out of a network's history.
+    The optimizer has converged when no network can reduce its loss.
 
     Args:
         model: a plain model, or students.
-        lr: the first trial step along a direction; 1 is right once there is a history.
-        history: how many pairs are kept.
+        lr: the first trial step along a direction; 1 suits all steps but the first.
+        history: the number of pairs that are kept.
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 1.0, history: int = 20):
@@ -130,8 +130,8 @@ def two_loop(gradients: torch.Tensor, steps: list[torch.Tensor], changes: list[t
 
     Args:
         gradients: `[N, P]`.
-        steps: past differences of the parameters, oldest first, each `[N, P]`; a row of zeros is a pair left out.
-        changes: the differences of the gradients that belong to them.
+        steps: past differences of the parameters, oldest first, each `[N, P]`; a row of zeros marks a pair that is left out.
+        changes: the differences of the gradients for the same steps, each `[N, P]`.
     """
     direction = -gradients
     weights = []
@@ -154,13 +154,13 @@ def two_loop(gradients: torch.Tensor, steps: list[torch.Tensor], changes: list[t
 class LevenbergMarquardt(SecondOrder):
     """Damped Gauss-Newton: each step solves `(J'J + damping * diag(J'J)) d = J'r` on its batch (Levenberg 1944, Marquardt 1963).
 
-    For a plain network or a stack of them, each with its own curvature, damping and step. The damping falls tenfold after a step that
-    lowers the loss and rises tenfold until one does. A network has converged when no damping does, or when its residuals are at rounding
-    level; the optimizer has converged when all networks have. Converges quadratically where the residuals vanish at the solution.
+    Each network of a stack has its own curvature, damping and step. The damping rises tenfold until a step lowers the loss, and falls
+    tenfold after that step. A network has converged when no damping gives a lower loss, or when its residuals are at rounding level; the
+    optimizer has converged when all networks have. Convergence is quadratic where the residuals vanish at the solution.
 
     Args:
-        model: a plain model, or students, with the mean squared error for their loss.
-        lr: the factor of each step.
+        model: a plain model, or students, whose loss is the mean squared error.
+        lr: the factor by which each step is multiplied.
     """
 
     def __init__(self, model: torch.nn.Module, lr: float = 1.0):
@@ -194,18 +194,19 @@ class LevenbergMarquardt(SecondOrder):
 def _descend(
     problem: _LeastSquares, solve, here: torch.Tensor, losses: torch.Tensor, damping: torch.Tensor, lr: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A step of each of n networks to a lower loss.
+    """Takes a step to a lower loss for each of n networks.
 
     Args:
         problem: the least-squares problem.
-        solve: what its `solver` gave for these networks; None where n is 0.
-        here: their parameters, `[n, P]`.
-        losses: `[n]`.
-        damping: to begin with, `[n]`.
-        lr: the factor of each step.
+        solve: the result of `problem.solver` for these networks; None if n is 0.
+        here: the parameters of the networks, `[n, P]`.
+        losses: the losses at these parameters, `[n]`.
+        damping: the first damping of each network, `[n]`.
+        lr: the factor by which each step is multiplied.
 
     Returns:
-        The new parameters `[n, P]` and dampings `[n]`; above MOST_DAMPING where no lower loss was found, and the parameters are the old.
+        The new parameters `[n, P]` and dampings `[n]`. If no step lowers the loss of a network, its parameters do not change and its
+        damping is above MOST_DAMPING.
     """
     there, damping = here.clone(), damping.clone()
     pending = torch.arange(len(here), device=here.device)
@@ -219,9 +220,9 @@ def _descend(
 
 
 class _LeastSquares:
-    """The residuals of networks on a batch as a function of their parameters, a row `[P]` for each of n networks of a stack.
+    """The residuals of networks on a batch, as a function of their parameters: a row `[P]` for each of n networks of a stack.
 
-    `free` `[N, P]` is 0 where a weight is pruned and 1 elsewhere; J has no columns for the pruned.
+    `free` `[N, P]` is 0 for pruned weights and 1 for the others. J has no columns for pruned weights.
     """
 
     def __init__(self, model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor):
@@ -243,7 +244,7 @@ class _LeastSquares:
         return torch.cat([parameter.reshape(count, -1) for parameter in parameters], 1)
 
     def scatter(self, rows: torch.Tensor, parameters: list[torch.Tensor]) -> None:
-        """Writes the parameters of all networks, `[N, P]`, to where they came from."""
+        """Writes the parameters of all networks, `[N, P]`, to the tensors of `parameters`: the inverse of `gather`."""
         for parameter, part in zip(parameters, rows.split(self.sizes, 1), strict=True):
             parameter.copy_(part.reshape(parameter.shape))
 
@@ -258,13 +259,13 @@ class _LeastSquares:
         return (vmap(self.outputs, (0, None))(rows, self.examples) - self.labels).flatten(1)
 
     def solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
-        """A function from m of the n networks, by number, and their dampings `[m]`, to their steps `[m, P]`, 0 where `free` `[n, P]` is."""
+        """A function from the indices of m of the n networks and their dampings `[m]` to their steps `[m, P]`; `free` is `[n, P]`."""
         if rows.shape[1] <= DENSE_PARAMETERS:
             return self._dense_solver(rows, residuals, free)
         return self._iterative_solver(rows, residuals, free)
 
     def normal_equations(self, rows: torch.Tensor, residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """J'J `[n, P, P]` and J'r `[n, P, 1]`, from a part of the batch at a time."""
+        """J'J `[n, P, P]` and J'r `[n, P, 1]`, summed over parts of the batch."""
         networks, count = rows.shape
         jacobian = vmap(vmap(jacrev(lambda row, example: self.outputs(row, example[None])[0]), (None, 0)), (0, None))
         curvature, gradient = rows.new_zeros(networks, count, count), rows.new_zeros(networks, count, 1)
@@ -291,7 +292,7 @@ class _LeastSquares:
         return solve
 
     def _iterative_solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
-        """One network at a time: beyond DENSE_PARAMETERS each product has work enough."""
+        """Solves for one network at a time: beyond DENSE_PARAMETERS the products of one network suffice to use the device fully."""
         products = [self._products(row, left) for row, left in zip(rows, free, strict=True)]
         gradients = [transposed(errors) for (_, transposed), errors in zip(products, residuals, strict=True)]
         probes = [forward(g / g.norm()).square().sum() for (forward, _), g in zip(products, gradients, strict=True)]
@@ -306,7 +307,7 @@ class _LeastSquares:
         return solve
 
     def _products(self, row: torch.Tensor, free: torch.Tensor):
-        """The maps v -> J v and e -> J'e of a network; the latter is 0 where `free` `[P]` is, as every v that is made of such is."""
+        """The maps v -> J v and e -> J'e of a network. J'e is 0 where `free` `[P]` is 0, and so is every sum of such vectors."""
 
         def forward(vector):
             return self.outputs(vector, self.examples).flatten()
@@ -314,7 +315,7 @@ class _LeastSquares:
         transposed = vjp(forward, row)[1]
 
         def along(vector):
-            with warnings.catch_warnings():  # torch's own first use of jvp warns of a deprecation inside torch
+            with warnings.catch_warnings():  # the first call of jvp warns of a deprecation inside torch
                 warnings.simplefilter("ignore", FutureWarning)
                 return jvp(forward, (row,), (vector,))[1]
 
@@ -323,19 +324,19 @@ class _LeastSquares:
 
 @torch.no_grad()
 def curvature(model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """J'J of a plain network, `[P, P]`, over its parameters in their order."""
+    """J'J of a plain network, `[P, P]`, in the order of its parameters."""
     problem = _LeastSquares(model, examples, labels)
     rows = problem.gather(list(model.parameters()))
     return problem.normal_equations(rows, problem.residuals(rows))[0][0]
 
 
 def conjugate_gradients(product, right: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Solves `A x = right` for a symmetric positive definite A that is given as a product with vectors (Hestenes & Stiefel 1952).
+    """Solves `A x = right` for a symmetric positive definite A, using only products with A (Hestenes & Stiefel 1952).
 
     Args:
         product: maps x `[P]` to A x.
         right: the right-hand side `[P]`.
-        iterations: how many products at most; fewer when the residual has fallen to rounding.
+        iterations: the most products; the solver stops earlier if the residual is at rounding level.
     """
     solution, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
     energy = first = residual @ residual

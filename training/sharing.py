@@ -60,25 +60,25 @@ def on_primary(model: Model, train: Callable[[], int]) -> int:
     return result
 
 
-class Share(Wrapper):
+class StackShard(Wrapper):
     """The networks of a stack that this process trains. States that are saved and loaded contain all networks.
 
-    `state_dict` and `whole` gather tensors from all processes, so every process must call them.
+    `state_dict` and `gather_optimizer_state` gather tensors from all processes, so every process must call them.
 
     Args:
-        stack: students, pruned or not; it is not changed.
+        stack: students, pruned or not; the shard does not change it.
     """
 
     def __init__(self, stack: Model):
-        whole, rank, count = cast("Stack", stack), get_platform().rank, get_platform().world_size
-        bounds = [whole.networks * process // count for process in range(count + 1)]
-        super().__init__(whole.part(bounds[rank], bounds[rank + 1]))
+        full, rank, count = cast("Stack", stack), get_platform().rank, get_platform().world_size
+        bounds = [full.networks * process // count for process in range(count + 1)]
+        super().__init__(full.part(bounds[rank], bounds[rank + 1]))
         self.bounds = bounds
         self.first, self.end = bounds[rank], bounds[rank + 1]
 
     @property
     def fraction(self) -> float:
-        """The share of the networks."""
+        """The fraction of the networks that this process trains."""
         return (self.end - self.first) / self.bounds[-1]
 
     def state_dict(self, *args, **options) -> dict[str, torch.Tensor]:
@@ -96,23 +96,23 @@ class Share(Wrapper):
             get_platform().broadcast(part, process)
         return torch.cat(parts)
 
-    def whole(self, state: dict) -> dict:
-        """The state of an optimizer of all networks, from those of the processes' optimizers."""
-        return _changed(state, self.gathered)
+    def gather_optimizer_state(self, state: dict) -> dict:
+        """The optimizer state of all networks, from the optimizer states of all processes."""
+        return _map_networks(state, self.gathered)
 
-    def own(self, state: dict) -> dict:
-        """The inverse of `whole`: the state of an optimizer of this process's networks."""
-        return _changed(state, lambda values: values[self.first : self.end])
+    def shard_optimizer_state(self, state: dict) -> dict:
+        """The optimizer state of this process's networks, from that of all networks: the inverse of `gather_optimizer_state`."""
+        return _map_networks(state, lambda values: values[self.first : self.end])
 
 
-def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> Any:
-    """The state of an optimizer, with `change` applied to values that have a network axis: tensors with axes, and the list of dampings."""
+def _map_networks(value: Any, change: Callable[[torch.Tensor], torch.Tensor], name: str = "") -> Any:
+    """An optimizer state, with `change` applied to values that have a network axis: tensors with axes, and the list of dampings."""
     if isinstance(value, torch.Tensor):
         return change(value) if value.dim() else value
     if name == "damping":
         return change(torch.tensor(value, dtype=torch.float64)).tolist()
     if isinstance(value, dict):
-        return {key: _changed(item, change, key) for key, item in value.items()}
+        return {key: _map_networks(item, change, key) for key, item in value.items()}
     if isinstance(value, list):
-        return [_changed(item, change) for item in value]
+        return [_map_networks(item, change) for item in value]
     return value

@@ -79,9 +79,9 @@ def train(training_hparams: TrainingHparams, model: Model, train_loader: DataLoa
             train_loader = train_loader.sharded(get_platform().rank, get_platform().world_size)
         if parallelism is not Parallelism.NETWORKS:
             return _train(training_hparams, model, train_loader, output_location, plan)
-        share = sharing.Share(model)
-        end = _train(training_hparams, share, train_loader, output_location, plan)
-        model.load_state_dict(share.state_dict())
+        shard = sharing.StackShard(model)
+        end = _train(training_hparams, shard, train_loader, output_location, plan)
+        model.load_state_dict(shard.state_dict())
         return end
 
 

@@ -104,7 +104,7 @@ def _numbers(values: Sequence[object]) -> list[float]:
 def _draw(axis, lines: Sequence[Line], x: str, log: str) -> None:
     """Draws the panel of one metric."""
     from lottery.plotting import weights_axis
-    from training.plotting import band
+    from training.plotting import BandStyle, band
 
     keys = list(dict.fromkeys(key for line in lines for key in line.points))
     numbers = _numbers(keys)
@@ -116,7 +116,7 @@ def _draw(axis, lines: Sequence[Line], x: str, log: str) -> None:
         if line.points:
             look = {"color": line.colour, "markersize": 4} | ({"marker": "o"} if few and numeric else {})
             places = [position_of[key] for key in line.points]
-            band(axis, places, [*line.points.values()], line.title, few, "y" in log, numeric, **look)
+            band(axis, places, [*line.points.values()], line.title, BandStyle(few, "y" in log, numeric), **look)
     if "y" in log:
         axis.set_yscale("log")
     axis.set_xlabel(x.replace("_", " "))

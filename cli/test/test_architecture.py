@@ -1,4 +1,4 @@
-"""Imports point one way, and none leads back to where it began, wherever in a file they stand."""
+"""Imports point one way and never in a circle, wherever in a file they stand; functions are short and take few parameters."""
 
 from __future__ import annotations
 
@@ -124,6 +124,43 @@ class TestArchitecture(TestCase):
 
     def test_the_search_sees_the_whole_program(self):
         self.assertEqual({package_of(module) for module in program()}, set(FLOORS))
+
+
+def functions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method that a source text defines."""
+    yield from (node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The number of parameters of a function, without self, cls and variable ones."""
+    arguments = function.args
+    return sum(argument.arg not in ("self", "cls") for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
+
+
+class TestFunctions(TestCase):
+    MAX_LINES, MAX_PARAMETERS = 60, 7
+    FEW_PARAMETERS, MAX_EXCEPTIONS = 5, 10  # not more functions than this may have more parameters than that
+
+    def test_functions_fit_on_a_screen(self):
+        long = [
+            f"{module}.{function.name} has {function.end_lineno - function.lineno + 1} lines"
+            for module, source in program().items()
+            for function in functions(source)
+            if function.end_lineno - function.lineno >= self.MAX_LINES
+        ]
+        self.assertEqual(long, [])
+
+    def test_functions_take_few_parameters(self):
+        counts = {
+            f"{module}.{function.name}": parameters(function) for module, source in program().items() for function in functions(source)
+        }
+        many = {name: count for name, count in counts.items() if count > self.FEW_PARAMETERS}
+        self.assertEqual([name for name, count in many.items() if count > self.MAX_PARAMETERS], [])
+        self.assertLessEqual(len(many), self.MAX_EXCEPTIONS, many)
+
+    def test_self_and_variable_parameters_do_not_count(self):
+        (function,) = functions("class A:\n    def f(self, a, /, b, *c, d=1, **e):\n        pass")
+        self.assertEqual(parameters(function), 3)
 
 
 class TestSearch(TestCase):

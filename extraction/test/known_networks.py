@@ -1,4 +1,4 @@
-"""Networks and queries that tests of extraction know, and sessions about them."""
+"""Known networks, queries, and sessions for the tests of extraction."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def queries(count: int = 200, inputs: int = 4) -> torch.Tensor:
 
 
 def session_of(students: str, loaders: Loaders, location: str, act_fun: str = "tanh") -> Session:
-    """A quiet session of students, which work in a folder."""
+    """A session that prints nothing, for students of a name, in a folder."""
     desc = ExtractionDesc.default_for(students)
     desc.model_hparams.act_fun = act_fun
     return Session(desc, loaders, location, verbose=False)
 
 
 def answered(teacher: Perceptron, x: torch.Tensor, batch_size: int, seed: int = 1) -> Loaders:
-    """The queries with a teacher's answers, for training and for test."""
+    """Loaders of the queries with a teacher's answers, for training and for test."""
     loader = DataLoader(Dataset(x, teacher(x).detach()), batch_size, seed=seed, dtype=torch.float64)
     return Loaders(loader, loader)

@@ -1,4 +1,4 @@
-"""What is accepted as exact, and what is not, on networks that are known."""
+"""Acceptance and refusal of networks by the certificate, on known networks."""
 
 import copy
 import dataclasses
@@ -36,7 +36,7 @@ def network(act_fun="tanh", name="mlp_3_4_2", seed=0):
 
 
 def as_if_recovered(model, students=4, holders=4):
-    """A network as the students' common property; its first neuron is held by some of them only."""
+    """A reconstruction in which all students have every neuron, except the first, which only `holders` students have."""
     layers = []
     for vectors in model.layer_vectors()[:-1]:
         student, labels = (grid.flatten() for grid in np.indices((students, len(vectors))))
@@ -51,23 +51,25 @@ def queries(count, inputs=3, seed=0):
 
 
 class CertificateTestCase(TestCase):
-    def certify(self, model, teacher=None, count=300, asked=lambda x: x, answered=lambda y: y, **holders):
-        """The certificate of a model for what a teacher, itself unless given, answers; every figure is one that JSON can hold."""
+    def certify(self, model, teacher=None, count=300, change_queries=lambda x: x, change_answers=lambda y: y, **holders):
+        """The certificate of a model for the answers of a teacher, by default itself; checks that JSON can represent every figure."""
         loaders = []
         for seed, size in ((0, count), (1, 40)):
-            examples = asked(queries(size, model.sizes[0], seed))
+            examples = change_queries(queries(size, model.sizes[0], seed))
             with torch.no_grad():
-                answers = answered((teacher or model)(examples))
+                answers = change_answers((teacher or model)(examples))
             loaders.append(DataLoader(Dataset(examples, answers), size, seed=5, dtype=torch.float64))
         session = session_of("students_mlp(2)_3_4_2", Loaders(*loaders), self.root)
-        found = certify(session, as_if_recovered(model, **holders))
-        plain = dataclasses.asdict(found)
+        certificate = certify(session, as_if_recovered(model, **holders))
+        plain = dataclasses.asdict(certificate)
         self.assertEqual(json.loads(json.dumps(plain, allow_nan=False)), plain)
-        unknowns = next(check.limit for check in found.checks if check.name == "rank")
-        return types.SimpleNamespace(**{check.name: check.value for check in found.checks}, unknowns=unknowns, accepted=found.accepted)
+        unknowns = next(check.limit for check in certificate.checks if check.name == "rank")
+        return types.SimpleNamespace(
+            **{check.name: check.value for check in certificate.checks}, unknowns=unknowns, accepted=certificate.accepted
+        )
 
-    def assert_refused(self, found):
-        self.assertIs(found.accepted, False)
+    def assert_refused(self, certificate):
+        self.assertIs(certificate.accepted, False)
 
 
 class TestChecks(unittest.TestCase):
@@ -84,46 +86,48 @@ class TestChecks(unittest.TestCase):
         "agreement": 1.0,
     }
 
-    def test_a_network_is_accepted_where_every_requirement_is_met(self):
+    def test_a_network_that_meets_every_requirement_is_accepted(self):
         self.assertIs(Certificate.of(self.figures).accepted, True)
 
-    def test_one_requirement_that_is_not_met_is_enough_to_refuse(self):
+    def test_a_single_unmet_requirement_refuses_the_network(self):
         worse = {"residual": 1e-10, "held_out_residual": 1e-10, "equations": 26, "rank": 25, "weight_error_bound": 1e-5}
         worse |= {"separation": 1e-7, "signs_settled": False, "disagreement": 1e-7}
         self.assertEqual(worse.keys(), {rule.name for rule in RULES if rule.limit is not None})
         for name, value in worse.items():
             for given in (value, None):
                 with self.subTest(name=name, value=given):
-                    found = Certificate.of(self.figures | {name: given})
-                    self.assertEqual(([check.name for check in found.unmet], found.accepted), ([name], False))
+                    certificate = Certificate.of(self.figures | {name: given})
+                    self.assertEqual(([check.name for check in certificate.unmet], certificate.accepted), ([name], False))
 
-    def test_nothing_is_required_of_the_agreement(self):
+    def test_a_low_agreement_does_not_refuse_a_network(self):
         self.assertIs(Certificate.of(self.figures | {"agreement": 0.2}).accepted, True)
 
 
 class TestAccepted(CertificateTestCase):
-    def test_a_network_that_gives_its_own_answers(self):
+    def test_the_teacher_itself_is_accepted(self):
         for name, seed in (("mlp_3_4_2", 0), ("mlp_3_4_3_2", 3)):
             for act_fun in ("tanh", "relu", "g") if name == "mlp_3_4_3_2" else NONLINEAR:
                 with self.subTest(act_fun=act_fun, name=name):
                     model = network(act_fun, name, seed)
-                    found = self.certify(model)
-                    self.assertIs(found.accepted, True)
-                    self.assertEqual((found.residual, found.held_out_residual, found.agreement), (0, 0, 1))
+                    certificate = self.certify(model)
+                    self.assertIs(certificate.accepted, True)
+                    self.assertEqual((certificate.residual, certificate.held_out_residual, certificate.agreement), (0, 0, 1))
                     parameters = sum(parameter.numel() for parameter in model.parameters())
                     hidden = sum(model.sizes[1:-1]) if act_fun in SCALABLE else 0
-                    self.assertEqual((found.equations, found.unknowns, found.rank), (600, parameters - hidden, parameters - hidden))
+                    self.assertEqual(
+                        (certificate.equations, certificate.unknowns, certificate.rank), (600, parameters - hidden, parameters - hidden)
+                    )
 
-    def test_the_same_figures_again(self):
+    def test_the_certificate_is_deterministic(self):
         model = network("g")
         self.assertEqual(self.certify(model), self.certify(model))
 
-    def test_agreement_is_that_on_the_rarest_neuron(self):
+    def test_agreement_is_that_of_the_rarest_neuron(self):
         self.assertEqual(self.certify(network(), students=5, holders=3).agreement, 0.6)
 
 
 def jacobian_of(model, examples):
-    """Torch's own Jacobian of the outputs, a column for each parameter in their order."""
+    """The Jacobian of the outputs by torch, with a column for each parameter, in the order of the parameters."""
     names, values = zip(*model.named_parameters(), strict=True)
 
     def outputs(*parts):
@@ -133,87 +137,89 @@ def jacobian_of(model, examples):
 
 
 class TestDetermination(CertificateTestCase):
-    def assert_rank_is_that_of_the_jacobian(self, model, asked=lambda x: x, count=300):
-        """Against numpy, by singular values; returns the certificate."""
-        found = self.certify(model, asked=asked, count=count)
-        self.assertEqual(found.rank, np.linalg.matrix_rank(jacobian_of(model, asked(queries(count, model.sizes[0])))))
-        return found
+    def assert_rank_is_that_of_the_jacobian(self, model, change_queries=lambda x: x, count=300):
+        """Compares the rank with that of numpy, which uses singular values; returns the certificate."""
+        certificate = self.certify(model, change_queries=change_queries, count=count)
+        self.assertEqual(certificate.rank, np.linalg.matrix_rank(jacobian_of(model, change_queries(queries(count, model.sizes[0])))))
+        return certificate
 
-    def assert_open(self, found):
-        self.assertLess(found.rank, found.unknowns)
-        self.assertIsNone(found.weight_error_bound)
-        self.assertIsNone(found.disagreement)
-        self.assert_refused(found)
+    def assert_undetermined(self, certificate):
+        self.assertLess(certificate.rank, certificate.unknowns)
+        self.assertIsNone(certificate.weight_error_bound)
+        self.assertIsNone(certificate.disagreement)
+        self.assert_refused(certificate)
 
-    def test_answers_to_all_kinds_of_queries_determine_all(self):
+    def test_answers_to_random_queries_determine_all_weights(self):
         for act_fun in ("tanh", "relu", "g"):
             with self.subTest(act_fun):
-                found = self.assert_rank_is_that_of_the_jacobian(network(act_fun))
-                self.assertEqual(found.rank, found.unknowns)
+                certificate = self.assert_rank_is_that_of_the_jacobian(network(act_fun))
+                self.assertEqual(certificate.rank, certificate.unknowns)
 
-    def test_an_input_that_never_changes_leaves_its_weights_open(self):
+    def test_a_constant_input_leaves_its_weights_undetermined(self):
         for value in (0.0, 1.5):
             for act_fun in ("tanh", "relu", "g"):
 
-                def asked(x, value=value):
+                def change_queries(x, value=value):
                     return torch.cat([torch.full_like(x[:, :1], value), x[:, 1:]], 1)
 
                 with self.subTest(act_fun=act_fun, value=value):
-                    found = self.assert_rank_is_that_of_the_jacobian(network(act_fun), asked)
-                    self.assertEqual(found.rank, found.unknowns - 4)
-                    self.assert_open(found)
+                    certificate = self.assert_rank_is_that_of_the_jacobian(network(act_fun), change_queries)
+                    self.assertEqual(certificate.rank, certificate.unknowns - 4)
+                    self.assert_undetermined(certificate)
 
-    def test_a_neuron_that_is_never_active_is_open(self):
+    def test_a_neuron_that_is_never_active_is_undetermined(self):
         model = network("relu")
         model.fc_layers[0].bias.data[2] = -100
-        found = self.certify(model)
-        self.assertEqual(found.rank, found.unknowns - 5)  # its weights, bias and two outgoing weights, one of which scaling takes
-        self.assert_open(found)
+        certificate = self.certify(model)
+        self.assertEqual(
+            certificate.rank, certificate.unknowns - 5
+        )  # three weights, the bias and two outgoing weights, less one for the scale
+        self.assert_undetermined(certificate)
 
-    def test_a_neuron_that_is_always_active_is_open(self):
+    def test_a_neuron_that_is_always_active_is_undetermined(self):
         model = network("relu")
         model.fc_layers[0].bias.data[2] = 100
-        self.assert_open(self.assert_rank_is_that_of_the_jacobian(model))
+        self.assert_undetermined(self.assert_rank_is_that_of_the_jacobian(model))
 
-    def test_what_a_single_touch_of_a_kink_determines_is_open(self):
-        """The second input is zero wherever the neuron is active, but for one query."""
+    def test_weights_determined_only_by_a_query_at_a_kink_count_as_undetermined(self):
+        """The second input is zero for all queries that activate the neuron, except one."""
         along = torch.linspace(0.1, 2, 15, dtype=torch.float64)
         plain = torch.stack([along, torch.zeros(15)], 1)
         beside = torch.stack([-torch.ones(15), along / 4], 1)
         model = network("relu", "mlp_2_1_1")
         model.fc_layers[0].weight.data[0], model.fc_layers[0].bias.data[0], model.fc.weight.data[0, 0] = torch.tensor([1.0, 2.0]), 0, 1
-        for touch, rank in ((0.5, 3), (0.51, 4)):  # where the neuron begins is at 0.5
+        for touch, rank in ((0.5, 3), (0.51, 4)):  # the kink of the neuron is at 0.5
             touching = torch.tensor([[-1.0, touch + 1e-15]], dtype=torch.float64)
             x = torch.cat([plain, beside[beside[:, 1] < 0.45], touching])
             self.assertEqual(np.linalg.matrix_rank(jacobian_of(model, x)), 4)
             loader = DataLoader(Dataset(x, model(x).detach()), len(x), dtype=torch.float64)
             self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
 
-    def test_what_a_neuron_shows_that_lets_go_of_a_single_query_by_rounding_is_open(self):
+    def test_weights_of_a_neuron_active_except_at_a_query_near_its_kink_are_undetermined(self):
         x = queries(20, 2).abs() + 0.1
         model = network("relu", "mlp_2_1_1")
         model.fc_layers[0].weight.data[0], model.fc_layers[0].bias.data[0], model.fc.weight.data[0, 0] = torch.ones(2), 0, 1
         for over, rank in ((-1e-15, 3), (-0.01, 4)):
-            asked = torch.cat([x, torch.tensor([[over, 0.0]], dtype=torch.float64)])
-            loader = DataLoader(Dataset(asked, model(asked).detach()), len(asked), dtype=torch.float64)
+            examples = torch.cat([x, torch.tensor([[over, 0.0]], dtype=torch.float64)])
+            loader = DataLoader(Dataset(examples, model(examples).detach()), len(examples), dtype=torch.float64)
             self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
 
-    def test_a_neuron_that_nothing_listens_to_is_open(self):
+    def test_a_neuron_without_outgoing_weights_is_undetermined(self):
         for act_fun in ("tanh", "relu"):
             with self.subTest(act_fun):
                 model = network(act_fun)
                 model.fc.weight.data[:, 1] = 0
-                self.assert_open(self.certify(model))
+                self.assert_undetermined(self.certify(model))
 
-    def test_fewer_answers_than_unknowns_are_not_enough(self):
-        found = self.assert_rank_is_that_of_the_jacobian(network(), count=12)
-        self.assertEqual((found.equations, found.unknowns), (24, 26))
-        self.assert_open(found)
+    def test_fewer_answers_than_unknowns_are_refused(self):
+        certificate = self.assert_rank_is_that_of_the_jacobian(network(), count=12)
+        self.assertEqual((certificate.equations, certificate.unknowns), (24, 26))
+        self.assert_undetermined(certificate)
 
-    def test_a_linear_network_is_open(self):
-        self.assert_open(self.assert_rank_is_that_of_the_jacobian(network("identity")))
+    def test_a_linear_network_is_undetermined(self):
+        self.assert_undetermined(self.assert_rank_is_that_of_the_jacobian(network("identity")))
 
-    def test_the_bound_holds_for_a_fit_to_slightly_wrong_answers(self):
+    def test_the_weight_error_bound_holds_for_a_fit_to_slightly_wrong_answers(self):
         for act_fun in ("tanh", "g"):
             for seed in range(3):
                 with self.subTest(act_fun=act_fun, seed=seed):
@@ -224,60 +230,60 @@ class TestDetermination(CertificateTestCase):
                     vector_to_parameters(parameters_to_vector(model.parameters()) + torch.from_numpy(step), fitted.parameters())
                     pairs = zip(fitted.layer_vectors(), model.layer_vectors(), strict=True)
                     deviation = max(float((ours - true).abs().max() / ours.abs().max()) for ours, true in pairs)
-                    found = self.certify(fitted, model, answered=lambda y, noise=noise: y + noise[: len(y)])
+                    certificate = self.certify(fitted, model, change_answers=lambda y, noise=noise: y + noise[: len(y)])
                     self.assertGreater(deviation, 1e-10)
-                    self.assertLess(deviation, found.weight_error_bound)
-                    self.assertLess(found.weight_error_bound, WEIGHT_ERROR)
+                    self.assertLess(deviation, certificate.weight_error_bound)
+                    self.assertLess(certificate.weight_error_bound, WEIGHT_ERROR)
 
 
 class TestRefused(CertificateTestCase):
-    def test_rounded_answers(self):
+    def test_rounded_answers_are_refused(self):
         for digits in (3, 6, 9):
             with self.subTest(digits):
-                found = self.certify(network(), answered=lambda y, digits=digits: torch.round(y, decimals=digits))
-                self.assertAlmostEqual(math.log10(found.residual), -digits, delta=1)
-                self.assert_refused(found)
+                certificate = self.certify(network(), change_answers=lambda y, digits=digits: torch.round(y, decimals=digits))
+                self.assertAlmostEqual(math.log10(certificate.residual), -digits, delta=1)
+                self.assert_refused(certificate)
 
-    def test_answers_in_single_precision(self):
-        self.assert_refused(self.certify(network(), answered=lambda y: y.float().double()))
+    def test_answers_in_single_precision_are_refused(self):
+        self.assert_refused(self.certify(network(), change_answers=lambda y: y.float().double()))
 
-    def test_a_weight_that_is_slightly_wrong(self):
+    def test_a_slightly_wrong_weight_is_refused(self):
         for act_fun in ("tanh", "relu", "g"):
             for depth in (0, 1):
                 with self.subTest(act_fun=act_fun, depth=depth):
                     teacher = network(act_fun)
                     model = copy.deepcopy(teacher)
                     [model.fc_layers[0], model.fc][depth].weight.data[1, 2] += 1e-6
-                    found = self.certify(model, teacher)
-                    self.assertGreater(found.weight_error_bound, 1e-7)
-                    self.assert_refused(found)
+                    certificate = self.certify(model, teacher)
+                    self.assertGreater(certificate.weight_error_bound, 1e-7)
+                    self.assert_refused(certificate)
 
-    def test_wrong_only_where_answers_were_held_out(self):
+    def test_errors_only_on_held_out_answers_are_refused(self):
         calls = iter((0.0, 1e-6))
-        found = self.certify(network(), answered=lambda y: y + next(calls))
-        self.assertEqual(found.residual, 0)
-        self.assertGreater(found.held_out_residual, 1e-7)
-        self.assert_refused(found)
+        certificate = self.certify(network(), change_answers=lambda y: y + next(calls))
+        self.assertEqual(certificate.residual, 0)
+        self.assertGreater(certificate.held_out_residual, 1e-7)
+        self.assert_refused(certificate)
 
-    def test_wrong_only_where_it_was_fitted(self):
+    def test_errors_only_on_training_answers_are_refused(self):
         calls = iter((1e-9, 0.0))
-        found = self.certify(network(), answered=lambda y: y + next(calls))
-        self.assertEqual(found.held_out_residual, 0)
-        self.assertGreater(found.residual, 1e-10)
-        self.assertLess(found.weight_error_bound, WEIGHT_ERROR)
-        self.assert_refused(found)
+        certificate = self.certify(network(), change_answers=lambda y: y + next(calls))
+        self.assertEqual(certificate.held_out_residual, 0)
+        self.assertGreater(certificate.residual, 1e-10)
+        self.assertLess(certificate.weight_error_bound, WEIGHT_ERROR)
+        self.assert_refused(certificate)
 
-    def test_a_neuron_that_answers_hardly_show(self):
-        """Its weights move the answers by less than these are rounded."""
+    def test_a_neuron_with_an_effect_below_rounding_is_refused(self):
+        """The weights of the neuron change the answers by less than the rounding error."""
         model = network()
         model.fc.weight.data[:, 1] *= 1e-12
-        found = self.certify(model)
-        self.assertEqual((found.rank, found.residual), (found.unknowns, 0))
-        self.assertLess(found.disagreement, 1e-8)
-        self.assertGreater(found.weight_error_bound, 1e-4)
-        self.assert_refused(found)
+        certificate = self.certify(model)
+        self.assertEqual((certificate.rank, certificate.residual), (certificate.unknowns, 0))
+        self.assertLess(certificate.disagreement, 1e-8)
+        self.assertGreater(certificate.weight_error_bound, 1e-4)
+        self.assert_refused(certificate)
 
-    def test_another_activation_function_with_twice_the_neurons(self):
+    def test_another_activation_function_with_twice_the_neurons_is_refused(self):
         """relu(u) = (leaky(u) + slope * leaky(-u)) / (1 - slope^2), and leaky(u) = relu(u) - slope * relu(-u)."""
         for theirs, ours, outgoing in (("relu", "leaky_relu", LEAKY_SLOPE), ("leaky_relu", "relu", -LEAKY_SLOPE)):
             with self.subTest(teacher=theirs):
@@ -287,27 +293,27 @@ class TestRefused(CertificateTestCase):
                 model.fc_layers[0].bias.data = torch.cat([hidden.bias.data, -hidden.bias.data])
                 model.fc.weight.data = torch.cat([teacher.fc.weight.data, outgoing * teacher.fc.weight.data], 1) / scale
                 model.fc.bias.data = teacher.fc.bias.data
-                found = self.certify(model, teacher)
-                self.assertLess(found.residual, 1e-14)
-                self.assert_refused(found)
+                certificate = self.certify(model, teacher)
+                self.assertLess(certificate.residual, 1e-14)
+                self.assert_refused(certificate)
 
-    def test_opposites(self):
+    def test_opposite_neurons_are_refused_under_a_sign_symmetry(self):
         for act_fun in ("relu", "softplus", "tanh"):
             with self.subTest(act_fun):
                 model = network(act_fun)
                 layer = model.fc_layers[0]
                 layer.weight.data[3], layer.bias.data[3] = -layer.weight.data[0], -layer.bias.data[0]
-                found = self.certify(model)
-                self.assertLess(found.separation, 1e-12)
-                self.assert_refused(found)
+                certificate = self.certify(model)
+                self.assertLess(certificate.separation, 1e-12)
+                self.assert_refused(certificate)
 
-    def test_opposites_are_others_where_there_is_no_symmetry(self):
+    def test_opposite_neurons_are_distinct_without_a_sign_symmetry(self):
         model = network("g")
         layer = model.fc_layers[0]
         layer.weight.data[3], layer.bias.data[3] = -layer.weight.data[0], -layer.bias.data[0]
-        found = self.certify(model)
-        self.assertGreater(found.separation, 0.1)
-        self.assertIs(found.accepted, True)
+        certificate = self.certify(model)
+        self.assertGreater(certificate.separation, 0.1)
+        self.assertIs(certificate.accepted, True)
 
     def test_separation_is_the_smallest_angle(self):
         model = network("g", "mlp_1_2_1")
@@ -315,17 +321,17 @@ class TestRefused(CertificateTestCase):
         model.fc_layers[0].weight.data, model.fc_layers[0].bias.data = vectors[:, :1], vectors[:, 1]
         self.assertAlmostEqual(self.certify(model).separation, 0.3)
 
-    def test_too_few_answers_for_a_rival(self):
-        """Half of the answers are fewer than the unknowns: the rival fits them, and is another."""
-        found = self.certify(network(), count=16)
-        self.assertEqual((found.rank, found.residual), (found.unknowns, 0))
-        self.assertGreater(found.disagreement, 1e-3)
-        self.assert_refused(found)
+    def test_too_few_answers_to_exclude_a_rival_network_are_refused(self):
+        """Half of the answers are fewer than the unknowns, so a rival network with other weights fits them."""
+        certificate = self.certify(network(), count=16)
+        self.assertEqual((certificate.rank, certificate.residual), (certificate.unknowns, 0))
+        self.assertGreater(certificate.disagreement, 1e-3)
+        self.assert_refused(certificate)
 
 
 class TestSigns(CertificateTestCase):
     def step(self, act_fun, turn=False):
-        """`s(x + 1) - s(x)` in the first two neurons; turned, the same function with the opposites of both."""
+        """A network whose first two neurons are `s(u) - s(v)`; with `turn`, the same function with both neurons negated."""
         model = network(act_fun, "mlp_2_4_1", seed=1)
         layer = model.fc_layers[0]
         layer.weight.data[1] = layer.weight.data[0]
@@ -337,23 +343,23 @@ class TestSigns(CertificateTestCase):
             layer.weight.data[:2], layer.bias.data[:2] = -layer.weight.data[:2], -layer.bias.data[:2]
         return model
 
-    def test_neurons_that_can_be_turned_together(self):
+    def test_neurons_with_a_joint_sign_flip_are_refused(self):
         for act_fun in ("relu", "leaky_relu", "softplus", "gelu", "silu"):
             with self.subTest(act_fun):
                 model, turned = self.step(act_fun), self.step(act_fun, turn=True)
                 torch.testing.assert_close(turned(queries(50, 2)), model(queries(50, 2)), rtol=0, atol=1e-13)
-                found = self.certify(model)
-                self.assertEqual((found.rank, found.signs_settled), (found.unknowns, False))
-                self.assertGreater(found.separation, 0.1)
-                self.assert_refused(found)
+                certificate = self.certify(model)
+                self.assertEqual((certificate.rank, certificate.signs_settled), (certificate.unknowns, False))
+                self.assertGreater(certificate.separation, 0.1)
+                self.assert_refused(certificate)
 
-    def test_where_there_is_no_such_law_they_cannot(self):
+    def test_functions_without_a_sign_law_have_no_joint_sign_flip(self):
         for act_fun in ("tanh", "sigmoid", "g"):
             with self.subTest(act_fun):
                 self.assertIs(self.certify(self.step(act_fun)).signs_settled, True)
 
-    def test_any_number_of_them_hidden_among_others(self):
-        """Eight neurons with two inputs and an output: whatever they are, six combinations of them leave no linear map."""
+    def test_a_joint_sign_flip_of_any_size_is_detected(self):
+        """Eight neurons with two inputs and one output, where the neurons of a random subset can be negated together."""
         generator = torch.Generator().manual_seed(0)
         for size in range(2, 9):
             incoming = torch.randn(8, 3, generator=generator, dtype=torch.float64)
@@ -365,7 +371,7 @@ class TestSigns(CertificateTestCase):
             incoming[last, :-1] -= contributions.sum(0) / following[0, last]
             self.assertTrue(has_joint_sign_flip(incoming, following, SEPARATION))
 
-    def test_with_too_many_choices_there_is_doubt(self):
+    def test_too_many_neurons_to_examine_count_as_a_joint_sign_flip(self):
         generator = torch.Generator().manual_seed(0)
         for neurons, doubt in ((18, False), (19, True)):
             incoming = torch.randn(neurons, 3, generator=generator, dtype=torch.float64)

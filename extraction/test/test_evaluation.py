@@ -19,7 +19,7 @@ def network(name="mlp_4_5_3", act_fun="relu", seed=0):
 
 
 def in_another_gauge(model):
-    """The same function: every hidden layer in another order, with other signs and scales where they are free."""
+    """A network with the same function: neurons in another order, with other signs and scales where these are free."""
     moved, symmetry = copy.deepcopy(model), symmetries[model.act_fun]
     generator = torch.Generator().manual_seed(1)
     layers = [*moved.fc_layers, moved.fc]
@@ -38,7 +38,7 @@ def in_another_gauge(model):
 
 
 def compared(model, teacher):
-    """The score of a network as a model."""
+    """The score of a model against a teacher."""
     return score(Layers.of(model), Layers.of(teacher) if teacher else None)
 
 
@@ -53,7 +53,7 @@ class TestScore(unittest.TestCase):
                     self.assertLess(found.max_relative_error, 1e-13)
                     self.assertEqual([layer.matched for layer in found.layers], [layer.teacher_width for layer in found.layers])
 
-    def test_the_error_is_relative_to_the_largest_of_its_layer(self):
+    def test_the_error_is_relative_to_the_largest_weight_of_the_layer(self):
         teacher = network(act_fun="g")
         wrong = in_another_gauge(teacher)
         wrong.fc.bias.data[1] += 0.01
@@ -63,7 +63,7 @@ class TestScore(unittest.TestCase):
         self.assertAlmostEqual(found.max_relative_error, 0.01 / largest)
         self.assertLess(found.layers[0].max_weight_error, 1e-13)
 
-    def test_a_missing_neuron_is_missing(self):
+    def test_a_missing_neuron_is_not_matched(self):
         teacher, found = network("mlp_4_5_3", "tanh"), network("mlp_4_4_3", "tanh")
         found.fc_layers[0].weight.data, found.fc_layers[0].bias.data = (
             teacher.fc_layers[0].weight.data[1:],
@@ -73,7 +73,7 @@ class TestScore(unittest.TestCase):
         self.assertEqual((hidden.matched, hidden.missing, hidden.excess), (4, 1, 0))
         self.assertFalse(compared(found, teacher).identified)
 
-    def test_an_extra_neuron_is_in_excess_though_the_function_is_the_same(self):
+    def test_an_extra_neuron_is_in_excess_even_if_the_function_is_equal(self):
         teacher, found = network("mlp_4_5_3"), network("mlp_4_6_3", seed=3)
         found.fc_layers[0].weight.data[:5], found.fc_layers[0].bias.data[:5] = (
             teacher.fc_layers[0].weight.data,
@@ -102,13 +102,13 @@ class TestScore(unittest.TestCase):
         self.assertFalse(found.identified)
         self.assertIsNone(found.max_relative_error)
 
-    def test_without_the_teachers_weights_nothing_is_claimed(self):
+    def test_without_the_teachers_weights_the_score_is_unknown(self):
         found = compared(network(), None)
         self.assertIsNone(found.identified)
         self.assertEqual([layer.recovered_width for layer in found.layers], [5, 3])
         self.assertIsNone(found.layers[0].teacher_width)
 
-    def test_function_error_is_that_of_the_answers(self):
+    def test_the_function_error_is_the_error_of_the_answers(self):
         model = network()
         queries = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         answers = model(queries).detach()

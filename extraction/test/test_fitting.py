@@ -1,4 +1,4 @@
-"""From layers to an exact network, on networks that are known."""
+"""Fits of recovered layers to exact networks, on known networks."""
 
 import os
 
@@ -13,7 +13,7 @@ from testing.test_case import TestCase
 
 
 class TestExcess(TestCase):
-    """Neurons that are not the teacher's are found and removed."""
+    """Surplus neurons are removed."""
 
     def setUp(self):
         super().setUp()
@@ -23,7 +23,7 @@ class TestExcess(TestCase):
         self.hparams = self.session.desc.model_hparams
 
     def surrounded(self, noise: float, surplus: int) -> Layers:
-        """The teacher's layers with noise, and surplus neurons beside its own."""
+        """The teacher's layers with noise and surplus neurons."""
         hidden, output = self.teacher.layer_vectors()
         more = queries(surplus, 5) if surplus else hidden[:0]
         outgoing = 0.1 * queries(3, surplus) if surplus else output[:, :0]
@@ -40,7 +40,7 @@ class TestExcess(TestCase):
         model, _ = Layers((hidden, output), "tanh").to_network(self.hparams)
         self.assertAlmostEqual(relative_loss(model, self.loader), 1.0, places=2)
 
-    def test_the_removal_that_loses_least_comes_first_and_the_others_replace_the_neuron(self):
+    def test_the_removal_with_the_smallest_loss_is_first_and_refits_the_other_neurons(self):
         hidden, output = self.teacher.layer_vectors()
         halves = output * torch.tensor([1, 1, 0.5, 1, 1, 1])
         twice = torch.cat([hidden, hidden[[2]]]), torch.cat([halves[:, :5], halves[:, [2]], halves[:, -1:]], 1)
@@ -54,13 +54,13 @@ class TestExcess(TestCase):
         self.assertEqual(hparams.model_name, "mlp_4_5_3")
         torch.testing.assert_close(smaller(x), self.teacher(x))
 
-    def test_a_network_of_the_right_size_is_fitted_as_it_is(self):
+    def test_a_network_of_the_right_size_keeps_its_neurons(self):
         self.assert_is_the_teacher(fit(self.session, self.surrounded(1e-2, 0), os.path.join(self.root, "fit")))
 
-    def test_surplus_neurons_are_trimmed(self):
+    def test_surplus_neurons_are_removed(self):
         self.assert_is_the_teacher(trim(self.session, self.surrounded(1e-2, 3), os.path.join(self.root, "trim"))[-1])
 
-    def test_a_network_that_lacks_a_neuron_is_not_exact_and_keeps_those_it_has(self):
+    def test_a_network_that_lacks_a_neuron_is_not_exact_and_keeps_its_neurons(self):
         hidden, output = self.surrounded(1e-2, 0).vectors
         found = trim(self.session, Layers((hidden[1:], output[:, 1:]), "tanh"), os.path.join(self.root, "trim"))
         self.assertEqual([fitted.model_hparams.model_name for fitted in found], ["mlp_4_4_3"])

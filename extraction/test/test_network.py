@@ -1,4 +1,4 @@
-"""Networks as values, against torch's own modules and numpy."""
+"""Networks as values, against torch modules and numpy."""
 
 import copy
 import unittest
@@ -15,7 +15,7 @@ STUDENTS = ModelHparams("students_mlp(3)_4_9_9_3", "kaiming_normal", "uniform", 
 
 
 class TestLayers(unittest.TestCase):
-    def test_a_network_becomes_layers_and_a_network_again(self):
+    def test_a_network_round_trip_through_layers_is_exact(self):
         model = network("mlp_4_5_6_3")
         layers = Layers.of(model)
         self.assertEqual((layers.sizes, len(layers)), ([4, 5, 6, 3], 3))
@@ -23,7 +23,7 @@ class TestLayers(unittest.TestCase):
         self.assertEqual(hparams.model_name, "mlp_4_5_6_3")
         self.assertTrue(torch.equal(built(queries()), model(queries())))
 
-    def test_a_stack_becomes_layers_and_a_stack_again(self):
+    def test_a_stack_round_trip_through_layers_is_exact(self):
         stack = network("students_mlp(3)_4_5_6_2")
         layers = Layers.of(stack)
         self.assertEqual(layers.sizes, [4, 5, 6, 2])
@@ -33,21 +33,21 @@ class TestLayers(unittest.TestCase):
             ours, _ = layers.student(student).to_network(STUDENTS)
             torch.testing.assert_close(ours(queries()), stack(queries())[student])
 
-    def test_values_are_copies(self):
+    def test_layers_are_copies_of_the_weights(self):
         model = network("mlp_4_5_3")
         layers = Layers.of(model)
         before = layers.vectors[0].clone()
         model.fc_layers[0].weight.data.zero_()
         self.assertTrue(torch.equal(layers.vectors[0], before))
 
-    def test_a_part_gives_the_activations_of_the_network(self):
+    def test_the_first_layers_give_the_activations_of_the_network(self):
         model = network("mlp_4_5_6_3")
         part = Layers.of(model).all_but_last
         torch.testing.assert_close(part.activations(queries()), model.activations(queries(), 2))
         torch.testing.assert_close(part.activation(part.pre_activations(queries())), model.activations(queries(), 2))
         torch.testing.assert_close(Layers.of(model).pre_activations(queries()), model(queries()))
 
-    def test_a_neuron_that_contributes_nothing_can_be_left_out(self):
+    def test_removing_a_neuron_without_contribution_keeps_the_function(self):
         model = network("mlp_4_5_6_3")
         model.fc_layers[1].weight.data[:, 2] = 0
         layers = Layers.of(model)
@@ -61,13 +61,13 @@ class TestLayers(unittest.TestCase):
 
 
 class TestContributions(unittest.TestCase):
-    def test_with_one_hidden_layer_they_are_spread_times_outgoing_length(self):
+    def test_for_one_hidden_layer_contributions_are_deviation_times_outgoing_length(self):
         model, x = network("mlp_4_5_3"), queries()
         activations = np.tanh(x.numpy() @ model.fc_layers[0].weight.detach().numpy().T + model.fc_layers[0].bias.detach().numpy())
         expected = activations.std(0) * np.linalg.norm(model.fc.weight.detach().numpy(), axis=0)
         np.testing.assert_allclose(contributions(model, 1, x).numpy(), expected)
 
-    def test_those_of_a_stack_are_those_of_its_students(self):
+    def test_contributions_of_a_stack_equal_those_of_its_students(self):
         stack, x = network("students_mlp(3)_4_5_6_2"), queries()
         for depth in (1, 2):
             found = contributions(stack, depth, x)
@@ -88,7 +88,7 @@ class TestLeastSquares(unittest.TestCase):
         expected = np.linalg.lstsq(np.c_[features.numpy(), np.ones(50)], answers.numpy(), rcond=None)[0]
         np.testing.assert_allclose(fit_outputs(features, answers).numpy(), expected)
 
-    def test_of_many_solutions_it_is_the_shortest(self):
+    def test_fit_outputs_returns_the_shortest_of_many_solutions(self):
         matrix, right = random(50, 5), random(50, 2, seed=1)
         matrix[:, 4] = matrix[:, 0] - 2 * matrix[:, 1]
         matrix[:, 2] = 0

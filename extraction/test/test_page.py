@@ -1,4 +1,4 @@
-"""The page that an extraction leaves, made from given files."""
+"""The page of an extraction, written from prepared files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PICTURES = ["student_losses", "dendrogram_1", "dendrogram_10", "dendrogram_2", "
 
 
 class Reader(HTMLParser):
-    """All text of a page but its style, the tags that are in it, and the sources of its pictures."""
+    """Reads a page: its text except the style, its tags, and the sources of its pictures."""
 
     def __init__(self, page_text: str):
         super().__init__()
@@ -60,19 +60,19 @@ class TestPage(TestCase):
         with open(paths.page(self.location), encoding="utf-8") as file:
             return Reader(file.read())
 
-    def test_it_begins_with_the_verdict(self):
+    def test_the_page_begins_with_the_verdict(self):
         found = self.page()
         headline = found.texts.index("IDENTIFIED")
         rest = reports.verdict(report()).removeprefix("IDENTIFIED. ")
         self.assertLess(headline, found.texts.index(rest))
         self.assertLess(found.texts.index(rest), found.texts.index("Layer by layer"))
 
-    def test_it_has_the_table_of_the_layers(self):
+    def test_the_page_has_a_table_of_the_layers(self):
         found = self.page()
         for cell in (cell for row in reports.rows(report()) for cell in row):
             self.assertIn(cell, found.texts)
 
-    def test_pictures_are_in_it_in_the_order_of_the_page_and_of_the_layers(self):
+    def test_pictures_are_in_the_order_of_the_page_and_of_the_layers(self):
         found = self.page()
         names = [base64.b64decode(source.removeprefix("data:image/png;base64,")).decode() for source in found.sources]
         order = ["weights_1", "student_losses", "dendrogram_1", "dendrogram_2", "dendrogram_10", "teacher_alignment_1"]
@@ -80,7 +80,7 @@ class TestPage(TestCase):
         self.assertTrue(found.captions[4].startswith("Hidden layer 10. "))
         self.assertIn("partner in the teacher", found.captions[0])
 
-    def test_what_is_not_met_of_the_certificate_is_marked(self):
+    def test_unmet_requirements_of_the_certificate_are_marked(self):
         figures = test_report.content()["certificate"] | {"rank": 1209, "disagreement": None, "accepted": False}
         text = self.page(certificate=figures).text
         for said in ("✗ 1,209 of 1,210", "✗ not examined", "✓ 4.0e-14", "It is not accepted", "100%", "at most 1e-11", "more than 1,210"):
@@ -93,14 +93,14 @@ class TestPage(TestCase):
             self.assertIn(check.title, text)
             self.assertIn(check.meaning, text)
 
-    def test_hyperparameters_that_were_chosen_come_before_those_at_their_defaults(self):
+    def test_chosen_hyperparameters_come_before_defaults(self):
         texts = self.page().texts
         split = next(place for place, text in enumerate(texts) if text.endswith("at their defaults"))
         for name, value, chosen in (("gamma", "0.45", True), ("model_name", "students_digits_lenet(10)_64", True), ("beta", "6.0", False)):
             place = texts.index(name)
             self.assertEqual((texts[place + 1], place < split), (value, chosen))
 
-    def test_the_command_is_shown_and_no_text_from_elsewhere_is_markup(self):
+    def test_the_command_is_shown_and_external_text_is_escaped(self):
         with provenance.command_line(["extract", "--teacher_name", HOSTILE]):
             provenance.record(self.location, 3)
         with provenance.command_line(["extract", "--gamma=0.5"]):
@@ -111,17 +111,17 @@ class TestPage(TestCase):
         self.assertIn(HOSTILE, found.texts)
         self.assertNotIn("script", found.tags)
 
-    def test_a_run_from_before_provenance_was_kept_has_a_page_too(self):
-        self.assertIn("before provenance was recorded", self.page().text)
+    def test_a_run_without_provenance_has_a_page(self):
+        self.assertIn("older than the records", self.page().text)
 
-    def test_without_the_teacher_and_its_pictures_it_says_what_is_not_known(self):
+    def test_without_the_teacher_the_page_names_the_unknown_values(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in test_report.content()["layers"]]
         found = self.page(identified=None, max_relative_error=None, layers=layers)
         self.assertIn("ACCEPTED", found.texts)
         self.assertIn("The true weights are unknown", found.text)
         self.assertNotIn("partner", found.captions[0])
 
-    def test_damaged_hyperparameters_are_named(self):
+    def test_the_error_names_damaged_hyperparameters(self):
         for path in (paths.hparams_dict(self.students), paths.hparams_dict(self.location, "extraction_")):
             with open(path) as file:
                 whole = file.read()

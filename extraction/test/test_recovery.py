@@ -1,4 +1,4 @@
-"""A layer is recovered from neurons whose truth is known."""
+"""Recovery of a layer from the neurons of students, on known layers."""
 
 import unittest
 
@@ -14,7 +14,7 @@ def random(*shape, seed=0):
 
 
 def students_of(truth, outgoing, copies=2, surplus=3, students=6, noise=1e-4, seed=0):
-    """Students that hold every neuron of the truth `copies` times, sharing its outgoing vector, and surplus neurons without effect."""
+    """Students with `copies` copies of every true neuron, which share its outgoing vector, and surplus neurons without effect."""
     incoming, outputs = [], []
     for student in range(students):
         draw = lambda *shape, k=student: random(*shape, seed=100 * seed + k)  # noqa: E731
@@ -29,7 +29,7 @@ class TestRecover(unittest.TestCase):
     def setUp(self):
         self.truth, self.outgoing = random(5, 9, seed=1), random(5, 3, seed=2)
 
-    def test_finds_every_neuron_once_in_the_scale_of_the_best_student(self):
+    def test_every_neuron_is_recovered_once_in_the_scale_of_the_best_student(self):
         for act_fun in ("tanh", "relu", "g"):
             with self.subTest(act_fun):
                 found = recover(students_of(self.truth, self.outgoing), symmetries[act_fun], Criteria(0.7, 6)).incoming
@@ -38,7 +38,7 @@ class TestRecover(unittest.TestCase):
                 self.assertEqual(sorted(gaps.argmin(1).tolist()), list(range(5)))
                 self.assertLess(gaps.amin(1).max().item(), 1e-2)
 
-    def test_students_much_worse_than_the_best_two_have_no_say(self):
+    def test_students_much_worse_than_the_best_two_are_ignored(self):
         neurons = students_of(self.truth, self.outgoing)
         others = students_of(random(5, 9, seed=8), self.outgoing)
         neurons.incoming[2:] = others.incoming[2:]
@@ -52,13 +52,13 @@ class TestRecover(unittest.TestCase):
     def gaps(self, found):
         return torch.cdist(self.truth, found.incoming).amin(1)
 
-    def test_a_cluster_needs_two_students_however_few_have_a_say(self):
+    def test_a_cluster_needs_at_least_two_students(self):
         neurons = students_of(self.truth, self.outgoing, copies=1, surplus=3)
         neurons.residual[:2] = 1e-14
         neurons.contribution[:, 5:] = 1.0
         self.assertEqual(len(recover(neurons, symmetries["tanh"], Criteria(0.34, 6)).incoming), 5)
 
-    def test_uninformative_inputs_do_not_count(self):
+    def test_uninformative_inputs_are_ignored(self):
         neurons = students_of(self.truth, self.outgoing)
         neurons.incoming[:, :, 2] = 10 * random(6, 13, seed=4)
         informative = torch.arange(8) != 2
@@ -70,14 +70,14 @@ class TestRecover(unittest.TestCase):
         without_mask = recover(neurons, symmetries["tanh"], Criteria(0.7, 6))
         self.assertTrue(without_mask is None or len(without_mask.incoming) != 5)
 
-    def test_what_contributes_little_is_recovered_in_doubt_only(self):
+    def test_neurons_with_a_small_contribution_are_recovered_only_as_doubtful(self):
         neurons = students_of(self.truth, self.outgoing, copies=1, surplus=0)
         neurons.contribution[:, 4] = 5 * neurons.residual[0]
         self.assertEqual(len(recover(neurons, symmetries["tanh"], Criteria(0.7, 6)).incoming), 4)
         found = recover(neurons, symmetries["tanh"], Criteria(0.7, 6, doubtful=0.5))
         self.assertLess(self.gaps(found).max().item(), 1e-2)
 
-    def test_takes_the_student_with_the_lowest_loss(self):
+    def test_the_student_with_the_lowest_loss_is_chosen(self):
         neurons = students_of(self.truth, self.outgoing, copies=1)
         neurons.residual[3] = 1e-6
         found = recover(neurons, symmetries["tanh"], Criteria(0.7, 6)).incoming
@@ -93,11 +93,11 @@ class TestRecover(unittest.TestCase):
         found = recover(neurons, symmetries["tanh"], Criteria(0.7, 6)).incoming
         self.assertLess(torch.cdist(self.truth, found).amin(1).max().item(), 1e-12)
 
-    def test_is_none_where_students_share_nothing(self):
+    def test_recovery_is_none_without_shared_neurons(self):
         neurons = Neurons(random(6, 4, 9), torch.ones(6, 4), torch.full((6,), 1e-5))
         self.assertIsNone(recover(neurons, symmetries["g"], Criteria(1.0, 12)))
 
-    def test_surplus_neurons_are_those_below_the_residual_and_nothing_large(self):
+    def test_neurons_with_contributions_below_the_residual_are_surplus(self):
         contribution = torch.tensor([[1.0, 0.5, 1e-3, 0.2]])
         for residual in (1e-3, 1.0):
             with self.subTest(residual=residual):

@@ -12,7 +12,7 @@ from testing.test_case import TestCase
 
 
 def content(**changes):
-    """A report as JSON has it, in the form of reports whose certificates are plain figures."""
+    """A report as JSON, in the older format whose certificate is a dictionary of figures."""
     layer = {
         "recovered_width": 16,
         "teacher_width": 16,
@@ -51,7 +51,7 @@ def content(**changes):
 
 
 def report(**changes) -> Report:
-    """The same as a value."""
+    """The report of `content` as a value."""
     return Report.from_json(content(**changes))
 
 
@@ -60,13 +60,13 @@ class TestReport(TestCase):
         lines = table(report()).splitlines()
         self.assertTrue(lines[-1].startswith("Verdict: IDENTIFIED. 16 of 16 neurons, none in excess; every weight within 3.0e-15"))
 
-    def test_columns_stand_under_their_titles(self):
+    def test_columns_are_aligned_with_their_titles(self):
         head, hidden, output = table(report()).splitlines()[1:4]
         self.assertEqual(len(head), len(hidden))
         self.assertEqual(hidden.split(), ["hidden", "1", "(relu)", "16", "16", "16", "0", "0", "2.0e-16", "3.0e-15"])
         self.assertEqual(output.split()[:3], ["output", "10", "10"])
 
-    def test_losses_and_times_are_summed_up(self):
+    def test_the_table_summarises_losses_and_times(self):
         text = table(report())
         self.assertIn("3, losses 1.0e-08 to 3.0e-08", text)
         self.assertIn("8.2 s: students 7.2, pictures 1.0", text)
@@ -76,32 +76,32 @@ class TestReport(TestCase):
         self.assertEqual(before, "clustered   weight error 2.0e-03, on 1360 held-out queries mean squared error 1.0e-05, largest 2.0e-02")
         self.assertEqual(after, "fine-tuned  weight error 3.0e-15, on 1360 held-out queries mean squared error 1.0e-30, largest 2.0e-14")
 
-    def test_a_miss_says_what_is_missing(self):
+    def test_the_verdict_names_missing_neurons(self):
         layers = content()["layers"]
         layers[0] = layers[0] | {"recovered_width": 17, "matched": 15, "missing": 1, "excess": 2}
         said = verdict(report(identified=False, max_relative_error=0.4, layers=layers))
         self.assertEqual(said, "NOT IDENTIFIED. 15 of 16 neurons matched, 2 in excess; largest weight error 4.0e-01.")
 
-    def test_the_certificate_takes_a_line(self):
-        (line,) = [line for line in table(report()).splitlines() if line.startswith("certificate")]
+    def test_the_certificate_is_printed_in_one_line(self):
+        (line,) = [line for line in table(report()).splitlines() if line.startswith("certified")]
         self.assertEqual(
             line,
             "certificate accepted: largest error 4.0e-14, on held-out answers 6.0e-14, relative to their standard deviation; "
             "1210 of 1210 unknowns determined, largest difference to a second network 7.0e-13",
         )
 
-    def test_what_was_not_examined_is_left_out_of_it(self):
+    def test_checks_that_were_not_made_are_left_out_of_the_line(self):
         figures = content()["certificate"] | {"rank": None, "weight_error_bound": None, "disagreement": None, "accepted": False}
         (line,) = [line for line in table(report(certificate=figures)).splitlines() if line.startswith("certificate")]
         self.assertTrue(line.startswith("certificate not accepted: largest error"))
         self.assertTrue(line.endswith("; - of 1210 unknowns determined"))
 
-    def test_with_the_teacher_the_verdict_is_the_comparison(self):
+    def test_with_the_teacher_the_verdict_states_the_comparison(self):
         refused = content()["certificate"] | {"accepted": False}
         self.assertTrue(verdict(report(certificate=refused)).startswith("IDENTIFIED."))
         self.assertTrue(verdict(report(identified=False, max_relative_error=0.4)).startswith("NOT IDENTIFIED."))
 
-    def test_without_the_teacher_it_is_the_certificate(self):
+    def test_without_the_teacher_the_verdict_states_the_certificate(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in content()["layers"]]
         unknown = {"identified": None, "max_relative_error": None, "layers": layers}
         text = table(report(**unknown))
@@ -116,7 +116,7 @@ class TestReport(TestCase):
             "NOT ACCEPTED as exact. The largest error of digits_lenet_16 on held-out answers is 2.0e-14; the true weights are unknown.",
         )
 
-    def test_what_is_written_is_read_back(self):
+    def test_a_written_report_is_read_back(self):
         write(self.root, report())
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
@@ -132,12 +132,12 @@ class TestReport(TestCase):
         refused = content()["certificate"] | {"accepted": False}
         self.assertIs(report(certificate=refused).certificate.accepted, False)
 
-    def test_its_summary_has_the_figures_that_are_listed_with_a_run(self):
+    def test_the_summary_has_the_values_that_are_listed_with_a_run(self):
         figures = {"identified": True, "accepted": True, "max_relative_error": 3e-15, "max_abs_error": 2e-14, "seconds": 8.25}
         self.assertEqual(summary(content()), figures)
         self.assertEqual(summary(dataclasses.asdict(report())), figures)
 
-    def test_a_damaged_file_is_named_and_a_whole_one_is_not(self):
+    def test_the_error_names_a_damaged_report(self):
         whole = dataclasses.asdict(report())
         text = json.dumps(whole)
         wrong = [text[: len(text) * tenths // 10] for tenths in range(10)]

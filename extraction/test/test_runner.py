@@ -1,4 +1,4 @@
-"""The command `extract`, from an absent or present teacher to the report."""
+"""The command `extract`: its verdict, files and errors, with and without a teacher."""
 
 import json
 import os
@@ -32,20 +32,20 @@ class ExtractionTestCase(TestCase):
         return self.command("extract", *STUDENTS, "--act_fun=tanh", *asked, *arguments)
 
     def extract(self, *arguments):
-        """Extracts from the toy teacher; returns what was printed."""
+        """Extracts from the toy teacher and returns the output."""
         status, out, err = self.run_toy(*arguments)
         self.assertEqual((status, err), (0, ""))
         return out
 
     def report(self, *arguments):
-        """The report of the only extraction, or of the one with the given hyperparameters."""
+        """The report of the only extraction, or of the extraction with these arguments."""
         _, out, _ = self.run_toy(*arguments, "--display_output_location")
         location = out.strip()
         with open(os.path.join(location, "report.json")) as file:
             return location, json.load(file)
 
     def assert_opens(self, path, verdict, pictures):
-        """Opens a page in a browser: in a narrow window and in a wide one, light and dark, all is there, and nothing is wrong."""
+        """Opens a page in a browser, in narrow and wide windows, light and dark, and checks that it is complete and without errors."""
         with browser.running() as page:
             page.open(path)
             for width, dark in ((360, True), (1280, False)):
@@ -58,13 +58,13 @@ class ExtractionTestCase(TestCase):
             self.assertEqual(page.complaints, [])
 
     def contents(self):
-        """The bytes of every file under the root but those that hold times or pictures."""
+        """The bytes of every file under the root, except files with times or pictures."""
         kept = [name for name in self.files() if not name.endswith((".png", "report.json", "report.html", "provenance.json"))]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 
 
 class TestExtraction(ExtractionTestCase):
-    def test_identifies_its_teacher_and_reports(self):
+    def test_the_teacher_is_identified_and_the_report_is_written(self):
         out = self.extract()
         location, report = self.report()
 
@@ -118,7 +118,7 @@ class TestExtraction(ExtractionTestCase):
             self.assertIs(self.report("--gamma=0.5", "--beta=4")[1]["identified"], True)
             self.assertNotEqual(self.report("--gamma=0.5", "--beta=4")[0], location)
 
-    def test_interrupted_anywhere_it_ends_in_the_same_bits(self):
+    def test_an_interrupted_extraction_ends_with_the_same_bits(self):
         short = "--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it"
         self.extract(*short)
         undisturbed = self.contents()
@@ -145,7 +145,7 @@ class TestExtraction(ExtractionTestCase):
         final = {name: content for name, content in undisturbed.items() if not name.endswith("checkpoint.pth")}
         self.assertEqual({name: self.contents().get(name) for name in final}, final)
 
-    def test_answers_in_a_file_are_enough(self):
+    def test_answers_in_a_file_suffice(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
@@ -160,14 +160,14 @@ class TestExtraction(ExtractionTestCase):
         self.assertEqual(report["layers"][0]["recovered_width"], 4)
         self.assertLess(report["function"]["max_abs_error"], 1e-9)
 
-    def test_rounded_answers_give_the_widths_and_are_not_accepted(self):
+    def test_rounded_answers_give_the_widths_but_are_not_accepted(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy().round(4))
         out = self.extract(f"--teacher_name={path}")
         self.assertIn("Verdict: NOT ACCEPTED as exact. The largest error of mlp_6_4_3 on held-out answers is", out)
 
-    def test_polished_students_are_exact_and_stop_there(self):
+    def test_polishing_makes_students_exact_and_then_stops(self):
         self.extract("--polish_optimizer=levenberg_marquardt")
         (log,) = [name for name in self.files() if os.path.join("main", "polish") in name and name.endswith("logger")]
         logger = MetricLogger.load(os.path.dirname(os.path.join(self.root, log)))
@@ -189,7 +189,7 @@ class TestExtraction(ExtractionTestCase):
         self.assertEqual((status, err), (0, ""))
         self.assertIn("Verdict: IDENTIFIED. 3 of 3 neurons", out)
 
-    def test_too_few_answers_for_the_unknowns_are_refused_and_the_students_kept(self):
+    def test_too_few_answers_are_refused_after_students_are_saved(self):
         queries = torch.randn(12, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
@@ -198,7 +198,7 @@ class TestExtraction(ExtractionTestCase):
         self.assertRegex(err, "33 numbers in the answers are too few for the .* unknowns of mlp_6_.*; use more queries")
         self.assertTrue(any(name.endswith("main/logger") and name.startswith("extract_") for name in self.files()))
 
-    def test_students_that_share_nothing_are_kept(self):
+    def test_students_without_shared_neurons_are_saved(self):
         status, _, err = self.run_toy("--training_steps=1it", "--gamma=1.0", "--beta=60")
         self.assertEqual((status, err.count("\n")), (2, 1))
         self.assertIn("no cluster", err)
@@ -213,7 +213,7 @@ class TestErrors(ExtractionTestCase):
         self.assertIn(expected, err)
         self.assertEqual(self.files(), before)
 
-    def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(self):
+    def test_invalid_commands_are_refused_in_one_line_and_write_nothing(self):
         cases = {
             "--gamma": ["--gamma=0.2"],
             "--beta": ["--beta=0.5"],
@@ -237,12 +237,12 @@ class TestErrors(ExtractionTestCase):
             with self.subTest(expected):
                 self.assert_refused(expected, *arguments)
 
-    def test_students_that_have_diverged_are_said_to_have(self):
+    def test_the_error_says_that_students_have_diverged(self):
         status, _, err = self.run_toy("--optimizer_name=sgd", "--lr=1e30", "--training_steps=5it", "--quiet")
         self.assertEqual((status, err.count("\n")), (2, 1), err)
         self.assertIn("students have a finite loss; try a smaller --lr", err)
 
-    def test_a_damaged_model_of_the_teacher_is_named(self):
+    def test_the_error_names_a_damaged_teacher_model(self):
         path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep1_it0.pth")
         with open(path, "r+b") as file:
             file.truncate(500)

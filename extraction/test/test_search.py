@@ -1,4 +1,4 @@
-"""Layer after layer, on networks that are known."""
+"""Recovery layer by layer, on known networks."""
 
 import os
 import unittest
@@ -17,7 +17,7 @@ from testing.test_case import TestCase
 
 
 class TestDepth(TestCase):
-    def test_the_next_layer_settles_signs_for_new_students(self):
+    def test_the_next_layer_determines_signs_for_new_students(self):
         teacher, x = network("mlp_4_5_4_3", "softplus"), queries(400)
         true, following, outputs = teacher.layer_vectors()
         turned = Layers((torch.tensor([1.0, -1, -1, 1, 1], dtype=torch.float64)[:, None] * true,), "softplus")
@@ -36,8 +36,8 @@ class TestDepth(TestCase):
         inputs = plain.loaders.train.examples * plain.scale.spread + plain.scale.mean
         torch.testing.assert_close(inputs, teacher.activations(x, 1).detach())
 
-    def peel_off(self) -> str:
-        """What `extract` prints about a network with two hidden layers."""
+    def extract_two_layers(self) -> str:
+        """Extracts a network with two hidden layers and returns the output of the command."""
         name, _ = toy_teacher.make("mlp_5_4_3_3", "tanh", seed=2)
         status, out, err = self.command(
             "extract", "--default_hparams=students_mlp(5)_5_12_9_3", "--act_fun=tanh", f"--teacher_name={name}", "--teacher_seed=2",
@@ -46,15 +46,15 @@ class TestDepth(TestCase):
         self.assertEqual((status, err), (0, ""))
         return out
 
-    def test_two_hidden_layers_are_peeled_off(self):
-        out = self.peel_off()
+    def test_two_hidden_layers_are_recovered(self):
+        out = self.extract_two_layers()
         self.assertNotIn("lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
-    def test_a_layer_that_is_doubted_without_cause_is_found_all_the_same(self):
+    def test_a_wrong_doubt_about_a_layer_does_not_prevent_its_recovery(self):
         with mock.patch.object(search, "LACKING", 0.0):
-            out = self.peel_off()
-        self.assertIn("Hidden layer 1 may lack a neuron", out)
+            out = self.extract_two_layers()
+        self.assertIn("Hidden layer 1 seems to lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
 

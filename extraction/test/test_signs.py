@@ -1,4 +1,4 @@
-"""Signs that matter are found, on layers whose truth is known."""
+"""Recovery of the signs of neurons, on known layers."""
 
 import unittest
 
@@ -12,7 +12,7 @@ from models.activation_functions import activation_functions
 
 
 class TestResolveSigns(unittest.TestCase):
-    def test_turns_exactly_the_neurons_that_were_turned(self):
+    def test_exactly_the_negated_neurons_are_negated_back(self):
         queries, truth, outgoing = random(800, 6), random(5, 7, seed=1), random(5, 3, seed=2)
         turned = torch.tensor([1.0, -1, -1, 1, -1], dtype=torch.float64)[:, None]
         for act_fun in ("relu", "leaky_relu", "softplus", "gelu", "silu"):
@@ -23,14 +23,14 @@ class TestResolveSigns(unittest.TestCase):
                 torch.testing.assert_close(found, truth)
                 torch.testing.assert_close(fractions, (turned[:, 0] < 0).double(), rtol=0, atol=1e-6)
 
-    def test_leaves_free_signs_alone(self):
+    def test_free_signs_are_not_changed(self):
         vectors = random(4, 3)
         found, _ = resolve_signs(vectors, "tanh", random(10, 2), random(10, 1))
         self.assertTrue(torch.equal(found, vectors))
 
 
 class TestSettleSigns(unittest.TestCase):
-    def test_the_next_layer_tells_which_sign_it_is_built_on(self):
+    def test_the_next_layer_determines_the_signs(self):
         inputs, truth, following = random(50, 6), random(5, 7, seed=1), random(4, 6, seed=2)
         wrong = torch.tensor([False, True, True, False, True])
         held = torch.where(wrong[:, None], -truth, truth)
@@ -40,23 +40,23 @@ class TestSettleSigns(unittest.TestCase):
                 pre_activations = with_ones(inputs) @ held.T
                 features = sign_invariant_features(act_fun, pre_activations)
                 wanted = with_ones(s(with_ones(inputs) @ truth.T)) @ following.T
-                over_both = fit_outputs(features, wanted).T  # there is one that gives it exactly
+                over_both = fit_outputs(features, wanted).T  # an exact fit exists
                 torch.testing.assert_close(with_ones(features) @ over_both.T, wanted)
-                over_both[1] *= -1  # the sign of what the next layer holds is open as well
+                over_both[1] *= -1  # the signs of the next layer are unknown as well
                 noisy = over_both + 1e-5 * random(4, 11, seed=3)
                 vectors, settled = settle_signs(held, noisy, features.std(0), symmetry)
                 torch.testing.assert_close(vectors, truth)
                 settled[1] *= -1
                 torch.testing.assert_close(settled, following, rtol=0, atol=1e-4)
 
-    def test_the_part_that_varies_more_says_more(self):
+    def test_the_feature_with_more_variance_has_more_weight(self):
         held, even, linear = random(1, 3), torch.tensor([[2.0]]).double(), torch.tensor([[1.5]]).double()
         following = torch.cat([even, linear, torch.zeros(1, 1)], 1).double()
         for spread, expected in (([1.0, 0.0], 2.0), ([0.0, 1.0], 3.0), ([1.0, 2.0], 2.5)):
             _, settled = settle_signs(held, following, torch.tensor(spread).double(), symmetries["softplus"])
             self.assertAlmostEqual(settled[0, 0].item(), expected)
 
-    def test_the_even_part_is_even(self):
+    def test_the_sign_invariant_features_are_even(self):
         pre_activations = random(20, 3)
         for act_fun in ("relu", "leaky_relu", "softplus", "gelu", "silu"):
             straight, turned = (sign_invariant_features(act_fun, sign * pre_activations)[:, :3] for sign in (1, -1))

@@ -1,4 +1,4 @@
-"""Networks lose the neurons that they do not need, on layers whose truth is known."""
+"""Superfluous neurons are removed, on known layers."""
 
 import unittest
 
@@ -17,7 +17,7 @@ from models.activation_functions import activation_functions
 class TestRefit(unittest.TestCase):
     activations, following = random(100, 4, seed=1), random(3, 5, seed=2)
 
-    def test_it_is_the_least_squares_fit_of_the_others(self):
+    def test_refit_without_neuron_is_the_least_squares_fit_of_the_others(self):
         found, lost = refit_without_neuron(self.activations, self.following, 1)
         others = np.column_stack([np.delete(self.activations.numpy(), 1, axis=1), np.ones(100)])
         wanted = (with_ones(self.activations) @ self.following.T).numpy()
@@ -26,7 +26,7 @@ class TestRefit(unittest.TestCase):
         share = np.sqrt(np.mean((others @ solution - wanted) ** 2)) / np.sqrt(np.mean((wanted - wanted.mean(0)) ** 2))
         self.assertAlmostEqual(lost, share, places=12)
 
-    def test_nothing_is_lost_with_a_neuron_that_the_others_make_up(self):
+    def test_a_linearly_dependent_neuron_is_removed_without_loss(self):
         activations = self.activations.clone()
         activations[:, 2] = 2 * activations[:, 0] - activations[:, 3] + 1
         found, lost = refit_without_neuron(activations, self.following, 2)
@@ -36,7 +36,7 @@ class TestRefit(unittest.TestCase):
 
 
 class TestMerge(unittest.TestCase):
-    def test_twins_are_merged_without_a_change_to_the_function(self):
+    def test_merging_duplicates_keeps_the_function(self):
         inputs, base, following = random(40, 3), random(3, 4), random(2, 7, seed=1)
         contribution = torch.ones(6, dtype=torch.float64)
         for act_fun, others in {"relu": (2.0, 0.5), "tanh": (-1.0, 1.0), "sigmoid": (-1.0, 1.0), "g": (1.0, 1.0)}.items():
@@ -48,13 +48,13 @@ class TestMerge(unittest.TestCase):
                 before = with_ones(s(with_ones(inputs) @ vectors.T)) @ following.T
                 torch.testing.assert_close(with_ones(s(with_ones(inputs) @ kept.T)) @ taken.T, before)
 
-    def test_opposites_are_no_twins_where_a_sign_matters(self):
+    def test_opposites_are_not_duplicates_without_a_sign_symmetry(self):
         base, contribution = random(2, 4), torch.ones(3, dtype=torch.float64)
         vectors = torch.cat([base, -base[:1]])
         for act_fun in ("relu", "softplus", "g"):
             self.assertIsNone(merge(vectors, random(2, 4, seed=1), contribution, symmetries[act_fun]))
 
-    def test_dead_neurons_go_and_their_twins_stay(self):
+    def test_dead_neurons_are_removed_and_their_duplicates_stay(self):
         vectors = random(2, 4)[[0, 0, 1]]
         contribution = torch.tensor([1e-9, 1.0, 1.0], dtype=torch.float64)
         kept, following = merge(vectors, random(2, 4, seed=1), contribution, symmetries["g"])
@@ -63,10 +63,10 @@ class TestMerge(unittest.TestCase):
 
 
 class TestSimplified(unittest.TestCase):
-    def test_a_network_that_needs_all_its_neurons_is_left_alone(self):
+    def test_a_network_without_superfluous_neurons_is_not_simplified(self):
         self.assertIsNone(simplified(network("mlp_4_5_6_3"), queries()))
 
-    def test_twins_in_every_layer_are_merged(self):
+    def test_duplicates_in_every_layer_are_merged(self):
         model = network("mlp_4_5_6_3")
         wide = model.layer_vectors()
         for depth, neuron in ((0, 1), (1, 4)):

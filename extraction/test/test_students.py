@@ -1,4 +1,4 @@
-"""Recovered layers are built upon and made more exact, on networks that are known."""
+"""Students above recovered layers, on known networks."""
 
 import os
 import unittest
@@ -37,7 +37,7 @@ class TestStandardisation(unittest.TestCase):
 
 class TestAbove(TestCase):
     def nearly_recovered(self, noise: float):
-        """A layer of a known network, the same with some noise, students above the latter, and the session."""
+        """A layer of a known network, the layer with noise, students above the noisy layer, and the session."""
         teacher = network("mlp_4_5_4_3")
         session = session_of("students_mlp(2)_4_9_9_3", answered(teacher, queries(1500), 256), self.root)
         session.desc.training_hparams = TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine")
@@ -46,16 +46,16 @@ class TestAbove(TestCase):
         above = imitate_above(session, near, network("students_mlp(2)_4_9_9_3"), os.path.join(self.root, "layer_2"))
         return true, near, above, session
 
-    def test_recovered_layers_become_more_exact_with_students_above_them(self):
+    def test_training_students_above_makes_recovered_layers_more_exact(self):
         true, near, above, session = self.nearly_recovered(1e-2)
-        session.desc.training_hparams.training_steps = "15000it"  # of which this takes a tenth
+        session.desc.training_hparams.training_steps = "15000it"  # the function trains for a tenth of this
         before = above.losses
         layers, better = train_together(session, near, above)
         self.assertLess((layers.vectors[0] - true).norm().item(), 0.8 * (near.vectors[0] - true).norm().item())
         self.assertLess(max(better.losses), min(before))
         self.assertEqual(better.losses, evaluate(better.students, better.loaders.train)["individual_losses"])
 
-    def test_recovered_layers_are_sharpened_by_a_student_above_them(self):
+    def test_a_student_above_sharpens_recovered_layers(self):
         true, near, above, session = self.nearly_recovered(1e-3)
         layers, better = sharpen(session, near, above)
         self.assertLess((layers.vectors[0] - true).norm().item(), 0.1 * (near.vectors[0] - true).norm().item())

@@ -1,4 +1,4 @@
-"""Every row of the table of symmetries holds."""
+"""The laws in the table of symmetries, checked on random values."""
 
 import unittest
 
@@ -16,10 +16,10 @@ class TestSymmetries(unittest.TestCase):
     def random(self, *shape):
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
-    def test_every_activation_has_a_row(self):
+    def test_every_activation_function_has_a_symmetry(self):
         self.assertEqual(set(symmetries), set(activation_functions))
 
-    def test_opposite_law_holds(self):
+    def test_the_opposite_law_holds(self):
         for name, symmetry in symmetries.items():
             if symmetry.opposite_looks_alike:
                 with self.subTest(name):
@@ -27,20 +27,20 @@ class TestSymmetries(unittest.TestCase):
                     expected = symmetry.parity * s(self.x) + symmetry.constant + symmetry.slope * self.x
                     torch.testing.assert_close(s(-self.x), expected, rtol=0, atol=1e-12)
 
-    def test_scaling_law_holds_where_claimed_and_only_there(self):
+    def test_the_scaling_law_holds_only_where_declared(self):
         for name, symmetry in symmetries.items():
             if name != "identity":
                 with self.subTest(name):
                     s = activation_functions[name]
                     self.assertEqual(torch.allclose(s(3 * self.x), 3 * s(self.x)), symmetry.positive_scaling)
 
-    def test_g_has_no_opposite_law(self):
+    def test_the_function_g_has_no_opposite_law(self):
         g = activation_functions["g"]
         columns = torch.stack([g(self.x), torch.ones_like(self.x), self.x], 1)
         solution = torch.linalg.lstsq(columns, g(-self.x)[:, None]).solution
         self.assertGreater((columns @ solution - g(-self.x)[:, None]).abs().max().item(), 0.1)
 
-    def test_transform_keeps_the_function(self):
+    def test_transforms_keep_the_function(self):
         x = torch.cat([self.random(50, 3), torch.ones(50, 1, dtype=torch.float64)], 1)
         incoming, outgoing, bias = self.random(6, 4), self.random(6, 2), self.random(2)
         for name, symmetry in symmetries.items():
@@ -57,7 +57,7 @@ class TestSymmetries(unittest.TestCase):
         torch.testing.assert_close(found.norm(dim=1), torch.ones(7, dtype=torch.float64))
         torch.testing.assert_close(found * factors, vectors)
 
-    def test_canonical_vectors_of_others_keep_their_proportions(self):
+    def test_canonical_vectors_of_other_activations_keep_their_length_ratios(self):
         vectors = self.random(7, 3)
         found, factors = canonical(vectors, symmetries["tanh"])
         torch.testing.assert_close(found / found[0].norm(), vectors / vectors[0].norm())

@@ -37,7 +37,7 @@ def parse(*arguments: str) -> LotteryDesc:
 
 
 class TestNames(TestCase):
-    def test_users_of_openlth_keep_their_folders(self):
+    def test_names_equal_those_of_openlth(self):
         """The names that OpenLTH's own test holds for these hyperparameters."""
         milestones = {"momentum": 0.9, "milestone_steps": "80ep,120ep", "delta": 0.1}
         golden = {
@@ -63,7 +63,7 @@ class TestNames(TestCase):
         ]
         self.assertEqual(desc.hashname, f"lottery_{hashlib.md5(';'.join(texts).encode()).hexdigest()}")
 
-    def test_levels_have_folders_in_that_of_the_seed(self):
+    def test_levels_are_folders_within_the_folder_of_the_seed(self):
         desc = resnet_20()
         self.assertEqual(desc.run_path("/r", 5, 3), f"/r/{desc.hashname}/seed_5/level_3/main")
         self.assertEqual(desc.run_path("/r", 5, "pretrain"), f"/r/{desc.hashname}/seed_5/level_pretrain/main")
@@ -81,11 +81,11 @@ class TestFlags(TestCase):
         desc = parse("--default_hparams=students_digits_lenet(3)_12")
         self.assertEqual((desc.dataset_hparams.dataset_name, desc.pruning_hparams.pruning_strategy), ("teacher", "sparse_global"))
 
-    def test_another_strategy_brings_its_flags(self):
+    def test_the_strategy_determines_the_flags(self):
         desc = parse(DEFAULTS, "--pruning_strategy=fc19", "--pruning_output_fraction=0.05")
         self.assertEqual(desc.pruning_hparams, fc19.PruningHparams("fc19", pruning_output_fraction=0.05))
 
-    def test_rewinding_is_pretraining_in_the_same_way(self):
+    def test_rewinding_equals_pretraining_with_the_hyperparameters_of_training(self):
         rewound = parse(DEFAULTS, "--lr=0.3", "--rewinding_steps=5it")
         self.assertEqual(rewound, parse(DEFAULTS, "--lr=0.3", "--pretrain", "--pretrain_training_steps=5it"))
         self.assertEqual(rewound.pretrain_training_hparams, TrainingHparams("sgd", 0.3, "5it"))
@@ -94,7 +94,7 @@ class TestFlags(TestCase):
     def test_rewinding_to_the_start_is_no_pretraining(self):
         self.assertEqual(parse(DEFAULTS, "--rewinding_steps=0ep0it"), parse(DEFAULTS))
 
-    def test_pretraining_is_as_training_but_for_what_is_given(self):
+    def test_pretraining_inherits_the_hyperparameters_of_training(self):
         training = (DEFAULTS, "--lr=0.3", "--momentum=0.9", "--plateau_opt", "--batch_size=50")
         own = ("--pretrain", "--pretrain_training_steps=5it", "--pretrain_lr", "0.2", "--no-pretrain_plateau_opt")
         desc = parse(*training, *own)
@@ -102,22 +102,22 @@ class TestFlags(TestCase):
         self.assertEqual(desc.pretrain_dataset_hparams, desc.dataset_hparams)
         self.assertFalse(desc.rewinds_to_training)
 
-    def test_another_dataset_keeps_the_size_of_batches_alone(self):
+    def test_another_dataset_inherits_the_batch_size_only(self):
         teacher = ("--dataset_name=teacher", "--teacher_name=x", "--teacher_seed=3", "--datagen=random", "--batch_size=50")
         pretrain = ("--pretrain", "--pretrain_training_steps=5it")
         same, other = parse(DEFAULTS, *teacher, *pretrain), parse(DEFAULTS, *teacher, *pretrain, "--pretrain_dataset_name=digits")
         self.assertEqual(same.pretrain_dataset_hparams, same.dataset_hparams)
         self.assertEqual(other.pretrain_dataset_hparams, DatasetHparams("digits", 50))
 
-    def test_flags_of_pretraining_go_with_it(self):
+    def test_flags_of_pretraining_need_pretrain(self):
         with self.assertRaisesRegex(ConfigError, "--pretrain_lr=1 is not an argument"):
             parse(DEFAULTS, "--pretrain_lr=1")
 
-    def test_what_is_wrong_is_named_with_its_flag(self):
+    def test_errors_name_the_flag(self):
         pretrain = ("--pretrain", "--pretrain_training_steps=5it")
         for arguments, message in (
             (("--pretrain",), "^--pretrain_training_steps is required"),
-            ((*pretrain, "--rewinding_steps=5it"), "^--rewinding_steps: 5it is out of range; valid: none beside --pretrain"),
+            ((*pretrain, "--rewinding_steps=5it"), "^--rewinding_steps: 5it is out of range; valid: no value together with --pretrain"),
             (("--rewinding_steps=5",), "^--rewinding_steps: '5' is not a step"),
             ((*pretrain, "--pretrain_lr=-1"), "^--pretrain_lr: -1.0 is out of range"),
             ((*pretrain, "--pretrain_batch_size=0"), "^--pretrain_batch_size: 0 is out of range"),
@@ -127,18 +127,18 @@ class TestFlags(TestCase):
             with self.subTest(arguments), self.assertRaisesRegex(ConfigError, message):
                 parse(DEFAULTS, *arguments)
 
-    def test_a_strategy_is_needed(self):
+    def test_the_pruning_strategy_is_required(self):
         flags = ["--dataset_name=digits", "--batch_size=9", "--model_name=digits_lenet_4", "--model_init=binary", "--batchnorm_init=fixed"]
         with self.assertRaisesRegex(ConfigError, "^--pruning_strategy is required"):
             parse(*flags, "--optimizer_name=sgd", "--lr=1", "--training_steps=1ep")
 
 
 class TestStart(TestCase):
-    def test_levels_start_where_pretraining_ends_in_steps_of_training(self):
+    def test_levels_start_at_the_last_step_of_pretraining(self):
         desc = parse(DEFAULTS, "--pretrain", "--pretrain_training_steps=2ep3it", "--pretrain_batch_size=9")
         self.assertEqual((parse(DEFAULTS).start_step(10), desc.start_step(10)), (Step(0, 10), Step(23, 10)))
 
-    def test_something_has_to_be_left_to_train(self):
+    def test_levels_must_start_before_the_end_of_training(self):
         desc = parse(DEFAULTS, "--rewinding_steps=400it")
         self.assertEqual(desc.start_step(11), Step(400, 11))
         with self.assertRaisesRegex(ConfigError, "--rewinding_steps: 400it is out of range; valid: less than the 40ep of training"):
@@ -146,15 +146,15 @@ class TestStart(TestCase):
 
 
 class TestDisplay(TestCase):
-    def test_rewinding_is_a_line(self):
+    def test_rewinding_is_displayed_as_one_line(self):
         self.assertTrue(parse(DEFAULTS, "--rewinding_steps=5it").display.endswith("\nRewinding\n    * rewinding_steps => 5it"))
 
-    def test_pretraining_is_shown_by_its_flags(self):
+    def test_pretraining_is_displayed_with_its_flags(self):
         desc = parse(DEFAULTS, "--pretrain", "--pretrain_training_steps=5it", "--pretrain_lr=0.2")
         shown = desc.display.partition("\nPretraining\n")[2]
         for line in ("* pretrain_dataset_name => digits", "* pretrain_lr => 0.2", "* pretrain_training_steps => 5it"):
             self.assertIn(line, shown)
         self.assertEqual(desc.log, desc.display)
 
-    def test_without_either_it_ends_with_pruning(self):
+    def test_without_pretraining_the_display_ends_with_pruning(self):
         self.assertTrue(parse(DEFAULTS).display.endswith(dataclasses.replace(parse(DEFAULTS)).pruning_hparams.display))

@@ -45,15 +45,15 @@ class ReportTestCase(TestCase):
 
 
 class TestOutcome(ReportTestCase):
-    def test_the_best_value_counts_where_it_is_reached_first(self):
+    def test_steps_count_to_the_first_best_value(self):
         self.finished(self.root, 40, loss=[2.0, 1.0, 0.5, 0.7], accuracy=[0.1, 0.8, 0.8, 0.7])
         self.assertEqual(report.read(2, self.root), report.Outcome(2, 40, 100, "accuracy", 0.7, 0.8, 10))
 
-    def test_without_classes_it_is_the_lowest_loss(self):
+    def test_without_classes_the_metric_is_the_loss(self):
         self.finished(self.root, 40, loss=[2.0, 1.0, 0.5, 0.7])
         self.assertEqual(report.read(2, self.root), report.Outcome(2, 40, 100, "loss", 0.7, 0.5, 20))
 
-    def test_a_network_that_has_diverged_is_best_before_it_did(self):
+    def test_nan_is_never_the_best_value(self):
         self.finished(self.root, 40, loss=[2.0, 1.0, float("nan")])
         outcome = report.read(2, self.root)
         self.assertEqual((outcome.best, outcome.steps, str(outcome.final)), (1.0, 10, "nan"))
@@ -80,12 +80,12 @@ class TestExperiments(ReportTestCase):
         self.assertEqual(sorted(each.final for each in found["tickets"][0]), [0.8, 0.9])
         self.assertEqual({level: [each.final for each in group] for level, group in found["randomly_reinitialize"].items()}, {1: [0.3]})
 
-    def test_what_is_not_finished_does_not_count(self):
+    def test_unfinished_levels_are_ignored(self):
         self.level(1, 0, 0.9)
         os.remove(paths.logger(self.level(1, 1, 0.9)))
         self.assertEqual(list(report.experiments(DESC)["tickets"]), [0])
 
-    def test_branches_of_one_name_are_told_apart_by_what_differs(self):
+    def test_labels_of_branches_list_the_differing_arguments(self):
         self.level(1, 0, 0.9)
         for md5, strategy in (("0", "even"), ("1", "global")):
             self.level(1, 0, 0.5, f"lottery_branch_randomly_prune_{md5 * 32}", {"seed": None, "strategy": strategy})
@@ -94,7 +94,7 @@ class TestExperiments(ReportTestCase):
         names = ["tickets", "randomly_prune strategy=even", "randomly_prune strategy=global", "retrain lr=0.1", "retrain lr=0.2"]
         self.assertEqual(list(report.experiments(DESC)), names)
 
-    def test_a_branch_that_does_not_name_its_arguments_is_named(self):
+    def test_a_branch_with_damaged_arguments_is_refused(self):
         self.level(1, 0, 0.9)
         path = paths.hparams_dict(self.level(1, 0, 0.5, BRANCH.format("randomly_prune")))
         for content in ("[]", "{}", "3", '{"branch_hparams": null}', '{"branch_hparams": ["seed"]}'):
@@ -112,7 +112,7 @@ class TestExperiments(ReportTestCase):
         self.assertEqual(lines[2], ["0", "100.00%", "80.00", "±", f"{deviation:.2f}%", "(3)", "25.00%", "(1)"])
         self.assertEqual(lines[3], ["1", "50.00%", "50.00%", "(1)", "-"])
 
-    def test_one_run_alone_is_compared_with_nothing(self):
+    def test_a_single_run_has_no_comparison(self):
         self.level(1, 0, 0.9)
         runner.compare(DESC, 1, verbose=False)
         self.assertFalse(get_platform().exists(paths.comparison(DESC.seed_path(self.root, 1))))
@@ -129,7 +129,7 @@ class TestPictures(ReportTestCase):
         self.assertEqual(save.call_args.args[1], "path.png")
         return save.call_args.args[0].axes
 
-    def test_the_comparison_shows_the_mean_in_a_band_of_a_deviation(self):
+    def test_the_comparison_shows_mean_and_standard_deviation(self):
         seeds = [report.Outcome(0, 100, 100, "accuracy", value, value, 30) for value in (0.7, 0.9)]
         left, right = self.drawn(plotting.comparison, {"tickets": {0: seeds, 1: [report.Outcome(1, 50, 100, "accuracy", 0.6, 0.6, 10)]}})
         self.assertEqual(left.lines[0].get_xydata().tolist(), [[100, 80], [50, 60]])

@@ -1,4 +1,4 @@
-"""The command `lottery`: levels, rewinding, pretraining, and starting again."""
+"""The command `lottery`: levels, rewinding, pretraining, and resuming."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class LotteryTestCase(TestCase):
         kept = [name for name in self.files() if not name.endswith(others)]
         return {name: Path(self.root, name).read_bytes() for name in kept}
 
-    def kill_again_and_again(self, after: bool, *command: str) -> int:
-        """Runs a command until it gets through; start n is killed at its nth write, before it or just after."""
+    def kill_at_every_write(self, after: bool, *command: str) -> int:
+        """Runs a command until it succeeds; start n is killed before or after its nth write. Returns the number of starts."""
         write = get_platform().write
         for start in range(1, 100):
             writes = 0
@@ -93,7 +93,7 @@ class LotteryTestCase(TestCase):
             with patches[0], patches[1]:
                 if self.command(*command, "--quiet")[0] == 0:
                     return start
-        raise AssertionError("it never ends")
+        raise AssertionError("the command never succeeds")
 
     def trained_in(self, *arguments: str, levels: int) -> list[str]:
         """The run folders in which a command trains anything."""
@@ -103,7 +103,7 @@ class LotteryTestCase(TestCase):
 
 
 class TestLevels(LotteryTestCase):
-    def test_a_level_leaves_exactly_its_files(self):
+    def test_a_level_writes_exactly_its_files(self):
         folders = self.lottery("--rewinding_steps=2it")
         self.assertRegex(os.path.relpath(folders[1], self.root), r"^lottery_[0-9a-f]{32}/seed_3/level_1/main$")
         seed = os.path.dirname(os.path.dirname(folders[0]))
@@ -113,7 +113,7 @@ class TestLevels(LotteryTestCase):
         self.assertEqual(sorted(os.listdir(folders[1])), files)
         self.assertEqual(sorted(os.listdir(folders[0])), sorted([*files, "hparams.log", "hparams_dict"]))
 
-    def test_weights_go_by_the_ceiling_and_ignored_layers_do_not_count(self):
+    def test_numbers_of_removed_weights_are_rounded_up_without_ignored_layers(self):
         left, masks = 64 * 6 + 6 * 5, []
         for folder in self.lottery("--pruning_fraction=0.3", levels=4):
             with open(paths.sparsity_report(folder)) as file:
@@ -124,7 +124,7 @@ class TestLevels(LotteryTestCase):
         for before, after in zip(masks[:-1], masks[1:], strict=True):
             self.assertTrue(all(bool((before[name] >= after[name]).all()) for name in before))
 
-    def test_a_level_starts_from_the_first_weights_bit_for_bit_and_ends_elsewhere(self):
+    def test_every_level_starts_from_the_masked_initial_weights(self):
         folders = self.lottery(levels=2)
         first = self.weights(folders[0])
         self.assert_same(first, models.get(LotteryDesc.default_for("digits_lenet_6_5").model_hparams, 10, seed=3).state_dict())
@@ -134,45 +134,45 @@ class TestLevels(LotteryTestCase):
             self.assert_same(end, end, mask)
             self.assertFalse(torch.equal(end["fc.weight"], first["fc.weight"]))
 
-    def test_the_smallest_trained_weights_go(self):
+    def test_the_smallest_trained_weights_are_removed(self):
         whole, pruned = self.lottery("--pruning_fraction=0.5")
         end, mask = self.weights(whole, "ep2_it0"), Mask.load(pruned)
         names = ["fc_layers.0.weight", "fc_layers.1.weight"]
         kept, gone = (torch.cat([end[name][chosen(mask[name])].abs() for name in names]) for chosen in (lambda m: m, lambda m: ~m))
         self.assertGreaterEqual(kept.min(), gone.max())
 
-    def test_a_level_trains_as_train_would(self):
+    def test_level_0_equals_the_command_train(self):
         folder = self.lottery(levels=0)[0]
         self.command("train", *self.small, "--quiet")
         (trained,) = self.folders("train", *self.small)
         self.assert_same(self.weights(folder, "ep2_it0"), self.weights(trained, "ep2_it0"))
         self.assertEqual(*(Path(paths.logger(each)).read_text() for each in (folder, trained)))
 
-    def test_without_rewinding_what_is_left_is_trained_on(self):
+    def test_without_rewinding_the_trained_weights_are_kept(self):
         folders = self.lottery("--pruning_strategy=han", levels=2)
         for before, after in zip(folders[:-1], folders[1:], strict=True):
             self.assert_same(self.weights(after), self.weights(before, "ep2_it0"), Mask.load(after))
 
-    def test_strategies_for_untrained_networks_see_no_training(self):
+    def test_masks_of_initial_weights_do_not_depend_on_training(self):
         for strategy, same in (("snip", True), ("sparse_global", False)):
             masks = [Mask.load(self.lottery(f"--pruning_strategy={strategy}", f"--lr={lr}")[1]) for lr in (0.1, 3.0)]
             self.assertEqual(masks[0] == masks[1], same, strategy)
 
-    def test_the_seed_decides_everything(self):
+    def test_the_seed_determines_all_files(self):
         self.assertEqual(len(set(self.lottery(levels=2))), 3)
         before = self.contents()
         shutil.rmtree(self.root)
         self.lottery(levels=2)
         self.assertEqual(self.contents(), before)
 
-    def test_a_seed_that_is_not_chosen_is_drawn_once_for_all_levels(self):
+    def test_a_random_seed_is_drawn_once_for_all_levels(self):
         unseeded = self.small[:-1]
         folders = self.lottery(levels=0, small=unseeded)
         self.assertIn("seed_-1", folders[0])
         folders = self.lottery(levels=1, small=unseeded)
         self.assert_same(self.weights(folders[1]), self.weights(folders[0]), Mask.load(folders[1]))
 
-    def test_a_table_and_a_picture_end_it(self):
+    def test_the_output_ends_with_a_table_and_a_picture(self):
         status, out, err = self.command("lottery", *self.small, "--levels=2")
         self.assertEqual((status, err), (0, ""))
         self.assertIn("Level 2 of 2: 314 of 464 weights (67.67%)", out)
@@ -181,7 +181,7 @@ class TestLevels(LotteryTestCase):
         self.assertTrue(os.path.exists(lines[-1].removeprefix("Picture: ")))
         self.assertEqual(self.command("lottery", *self.small, "--levels=2")[1].splitlines()[-5:], lines[-5:])
 
-    def test_asking_for_the_location_names_every_level_and_writes_nothing(self):
+    def test_display_output_location_prints_all_levels_and_writes_nothing(self):
         folders = self.folders("lottery", *self.small, "--levels=2")
         self.assertEqual([folder.split(os.sep)[-2] for folder in folders], ["level_0", "level_1", "level_2"])
         self.assertEqual(self.files(), [])
@@ -203,7 +203,7 @@ class TestLevels(LotteryTestCase):
                             expected = sum(size - math.ceil(2 * size / 5) for size in sizes) + output - math.ceil(output / 5)
                         self.assertEqual(alone.unpruned, expected)
 
-    def test_students_are_judged_by_their_loss(self):
+    def test_the_metric_of_students_is_the_loss(self):
         teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
         asked = (f"--teacher_name={teacher}", "--teacher_seed=1", "--datagen=random:40", "--training_steps=2ep", "--global_seed=3")
         _, out, _ = self.command("lottery", "--default_hparams=students_mlp(2)_6_5_3", *asked, "--levels=0")
@@ -211,7 +211,7 @@ class TestLevels(LotteryTestCase):
 
 
 class TestPretraining(LotteryTestCase):
-    def test_rewinding_is_to_the_weights_that_training_passes(self):
+    def test_levels_are_rewound_to_the_weights_of_that_training_step(self):
         """Whatever the learning rate does over training."""
         changes = ("--lr_decay=cosine", "--warmup_steps=3it", "--milestone_steps=4it")
         folders = self.lottery("--rewinding_steps=1ep2it", *changes)
@@ -224,14 +224,14 @@ class TestPretraining(LotteryTestCase):
             self.assert_same(self.weights(folder, "ep1_it2"), self.weights(plain, "ep1_it2"), Mask.load(folder))
         self.assert_same(self.weights(folders[0], "ep2_it0"), model.state_dict())
 
-    def test_pretraining_for_so_long_is_the_same(self):
+    def test_pretraining_with_the_same_hyperparameters_equals_rewinding(self):
         folders = self.lottery("--rewinding_steps=2it")
         before = self.contents()
         shutil.rmtree(self.root)
         self.assertEqual(self.lottery("--pretrain", "--pretrain_training_steps=2it"), folders)
         self.assertEqual(self.contents(), before)
 
-    def test_training_goes_on_from_the_step_that_pretraining_reached(self):
+    def test_training_continues_from_the_last_step_of_pretraining(self):
         folder = self.lottery("--rewinding_steps=1ep", levels=0)[0]
         log = Path(paths.logger(folder)).read_text()
         self.assertEqual([line.split("$")[1] for line in log.splitlines() if line.startswith("test_loss")], ["3", "6"])
@@ -257,29 +257,29 @@ class TestPretraining(LotteryTestCase):
             expected = fresh.state_dict()[name] if name.startswith("fc.") else pretrained[name]
             self.assertTrue(torch.equal(value, expected), name)
 
-    def test_help_lists_its_flags_when_it_is_asked_for(self):
+    def test_help_lists_the_flags_of_pretraining_with_pretrain(self):
         for arguments, listed in (((), False), (("--pretrain",), True)):
             _, out, _ = self.command("lottery", *self.small, *arguments, "--help")
             for flag in ("--pretrain_lr", "--pretrain_dataset_name", "--pretrain_training_steps"):
                 self.assertEqual(f" {flag} " in out, listed, flag)
 
 
-class TestStartingAgain(LotteryTestCase):
-    def test_a_finished_experiment_trains_nothing_and_further_levels_only_themselves(self):
+class TestResuming(LotteryTestCase):
+    def test_finished_levels_are_not_trained_again(self):
         self.assertEqual(self.trained_in("--rewinding_steps=2it", levels=1), ["level_pretrain", "level_0", "level_1"])
         before = self.contents()
         self.assertEqual(self.trained_in("--rewinding_steps=2it", levels=1), [])
         self.assertEqual(self.trained_in("--rewinding_steps=2it", levels=2), ["level_2"])
         self.assertEqual({name: self.contents()[name] for name in before}, before)
 
-    def test_lost_weights_come_back_from_the_checkpoint(self):
+    def test_lost_weights_are_restored_from_the_checkpoint(self):
         folders = self.lottery(levels=1)
         before = self.contents()
         os.remove(os.path.join(folders[1], "model_ep2_it0.pth"))
         self.lottery(levels=2)
         self.assertEqual({name: self.contents()[name] for name in before}, before)
 
-    def test_killed_at_any_write_it_ends_in_the_same_bits(self):
+    def test_a_run_killed_at_any_write_ends_in_the_same_bits(self):
         """Start after start dies before, or just after, one more write than the last start."""
         for after, arguments in (
             (False, ("--rewinding_steps=2it",)),
@@ -289,13 +289,13 @@ class TestStartingAgain(LotteryTestCase):
             self.lottery(*arguments, levels=2)
             undisturbed = self.contents()
             shutil.rmtree(self.root)
-            self.assertGreater(self.kill_again_and_again(after, "lottery", *self.small, "--levels=2", *arguments), 5)
+            self.assertGreater(self.kill_at_every_write(after, "lottery", *self.small, "--levels=2", *arguments), 5)
             self.assertEqual(self.contents(), undisturbed, arguments)
             shutil.rmtree(self.root)
 
 
 class TestErrors(LotteryTestCase):
-    def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(self):
+    def test_invalid_commands_are_refused_in_one_line_and_write_nothing(self):
         pretrain = ("--pretrain", "--pretrain_training_steps=1it")
         for expected, arguments in {
             "--levels is required": (),

@@ -1,4 +1,4 @@
-"""What all strategies have in common: exact counts, layers to ignore, shrinking masks, stacks. Its builders serve the other tests here."""
+"""Properties of all strategies: exact counts, ignored layers, nested masks, stacks. The other tests of this package use the helpers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def joined(tensors: dict[str, torch.Tensor], names: list[str] | None = None) -> 
 
 
 class TestEveryStrategy(TestCase):
-    def test_the_remaining_weights_are_what_counting_upwards_gives(self):
+    def test_the_number_of_remaining_weights_is_exact(self):
         for strategy in registry.registered_strategies:
             if strategy == "fc19":
                 continue  # counts layer by layer
@@ -77,7 +77,7 @@ class TestEveryStrategy(TestCase):
                         for i in range(networks if networks > 1 else 0):
                             self.assertEqual(mask.select(i).unpruned, left)
 
-    def test_what_is_pruned_stays_pruned(self):
+    def test_pruned_weights_stay_pruned(self):
         for strategy in registry.registered_strategies:
             for kind, model in sample().items():
                 with self.subTest(strategy=strategy, model=kind):
@@ -96,7 +96,7 @@ class TestEveryStrategy(TestCase):
                 self.assertTrue(mask["fc.weight"].all() and mask["fc_layers.0.weight"].all())
                 self.assertEqual(mask["fc_layers.1.weight"].sum(), 13 * 7 - math.ceil(0.2 * 13 * 7))
 
-    def test_the_model_is_left_as_it_is(self):
+    def test_pruning_does_not_change_the_model(self):
         for strategy in registry.registered_strategies:
             for kind, model in sample().items():
                 model.eval()
@@ -108,7 +108,7 @@ class TestEveryStrategy(TestCase):
                         self.assertTrue(torch.equal(values, before[name]), name)
                     self.assertTrue(all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters()))
 
-    def test_a_pruned_model_is_judged_as_the_model_within(self):
+    def test_a_pruned_model_is_scored_like_its_inner_model(self):
         for strategy in registry.registered_strategies:
             for kind, model in sample().items():
                 with self.subTest(strategy=strategy, model=kind):
@@ -121,7 +121,7 @@ class TestEveryStrategy(TestCase):
             with self.subTest(strategy=strategy):
                 self.assertEqual(prune(strategy, network(SIZES), seed=3), prune(strategy, network(SIZES), seed=3))
 
-    def test_each_student_keeps_what_it_would_keep_alone(self):
+    def test_each_student_keeps_the_weights_that_it_would_keep_alone(self):
         model = network(STUDENTS)
         for strategy in registry.registered_strategies.keys() - {"random", "erdos_renyi_kernel"}:  # chance is another for each student
             with self.subTest(strategy=strategy):
@@ -130,15 +130,15 @@ class TestEveryStrategy(TestCase):
                     alone = model.select(i)
                     self.assertEqual(prune(strategy, alone, prune(strategy, alone)), whole.select(i))
 
-    def test_only_han_trains_on_without_rewinding(self):
+    def test_only_han_does_not_rewind(self):
         rewinding = {name for name, strategy in registry.registered_strategies.items() if strategy.rewinds}
         self.assertEqual(registry.registered_strategies.keys() - rewinding, {"han"})
 
-    def test_pruning_before_training_is_for_the_strategies_that_were_meant_for_it(self):
+    def test_snip_grasp_and_synflow_score_initial_weights(self):
         untrained = {name for name, strategy in registry.registered_strategies.items() if strategy.scores_initial_weights}
         self.assertEqual(untrained, {"snip", "grasp", "synflow"})
 
-    def test_weights_that_are_no_numbers_cannot_be_judged(self):
+    def test_weights_that_are_not_finite_are_refused(self):
         for strategy in registry.registered_strategies.keys() - {"random", "erdos_renyi_kernel"}:
             for value in (torch.nan, torch.inf):
                 model = network(SIZES)
@@ -146,14 +146,14 @@ class TestEveryStrategy(TestCase):
                 with self.subTest(strategy=strategy, value=value), self.assertRaisesRegex(ConfigError, "no finite score"):
                     prune(strategy, model)
 
-    def test_strategies_that_look_at_data_say_so_when_there_are_none(self):
+    def test_strategies_that_need_data_refuse_to_run_without_data(self):
         for strategy in ("snip", "grasp"):
             hparams = registry.get_pruning_hparams(strategy)(strategy)
             for data in (None, []):
                 with self.assertRaisesRegex(ConfigError, f"--pruning_strategy: {strategy} .* but there are none"):
                     registry.get(hparams).prune(hparams, network(SIZES), data=data)
 
-    def test_the_mask_has_to_fit(self):
+    def test_a_mask_of_another_model_is_refused(self):
         with self.assertRaisesRegex(ConfigError, "its model has"):
             prune("sparse_global", network(SIZES), Mask.ones_like(network("mlp_4_12_7_3")))
 
@@ -163,7 +163,7 @@ class TestCounts(TestCase):
         model = ToyModel(weights, 1)
         return base.Problem(base.PruningHparams("any", fraction), model, Mask.ones_like(model), ["fc.weight"])
 
-    def test_a_fraction_is_the_decimal_that_was_written(self):
+    def test_a_fraction_is_exactly_its_decimal_text(self):
         for fraction, weights, count in ((0.55, 100, 55), (0.07, 100, 7), (0.29, 100, 29), (0.1, 101, 11), (1e-5, 10, 1), (0.999, 10, 10)):
             self.assertEqual(self.problem(weights, fraction).removal_counts(["fc.weight"]), [count])
 
@@ -172,7 +172,7 @@ class TestCounts(TestCase):
         mask = base.prune_lowest(problem.mask, ["fc.weight"], problem.score_by_tensor({"fc.weight": torch.arange(10.0)}), [5])
         self.assertEqual(base.Problem(problem.hparams, problem.model, mask, ["fc.weight"]).removal_counts(["fc.weight"]), [3])
 
-    def test_fractions_outside_are_refused(self):
+    def test_fractions_out_of_range_are_refused(self):
         for strategy in registry.registered_strategies:
             for fraction in (0.0, 1.0, -0.1, 1.1, float("nan")):
                 with self.assertRaisesRegex(ConfigError, "--pruning_fraction: .*valid: more than 0 and less than 1"):
@@ -180,7 +180,7 @@ class TestCounts(TestCase):
 
 
 class TestLowest(TestCase):
-    def test_equal_scores_go_in_order(self):
+    def test_equal_scores_are_removed_in_order(self):
         generator = torch.Generator().manual_seed(0)
         for count in range(0, 31, 3):
             scores = {name: torch.randint(0, 3, (3, 5), generator=generator).double() for name in "ab"}
@@ -188,7 +188,7 @@ class TestLowest(TestCase):
             gone = {place for place, kept in enumerate(joined(left).tolist()) if not kept}
             self.assertEqual(gone, lowest(joined(scores).tolist(), count))
 
-    def test_layers_that_are_not_named_stay(self):
+    def test_other_layers_are_not_pruned(self):
         mask = Mask({name: torch.ones(2, 2) for name in "ab"})
         left = base.prune_lowest(mask, ["b"], lambda name, _: torch.zeros(4), [3])
         self.assertEqual((left["a"].sum(), left["b"].tolist()), (4, [[False, False], [False, True]]))
@@ -199,19 +199,19 @@ class TestLayers(TestCase):
     def layers(self, ignored: str) -> list[str]:
         return base.prunable_layers(base.PruningHparams("any", pruning_layers_to_ignore=ignored), network(SIZES))
 
-    def test_an_unknown_layer_is_named_with_the_nearest(self):
+    def test_the_error_for_an_unknown_layer_suggests_the_nearest(self):
         with self.assertRaisesRegex(ConfigError, r"_layers_to_ignore: 'fc\.weigth' .*did you mean 'fc\.weight'.*fc_layers\.0\.weight"):
             self.layers("fc_layers.0.weight,fc.weigth")
         with self.assertRaisesRegex(ConfigError, r"'fc\.bias' is not known"):
             self.layers("fc.bias")
 
-    def test_something_has_to_be_left(self):
+    def test_not_all_layers_can_be_ignored(self):
         with self.assertRaisesRegex(ConfigError, "--pruning_layers_to_ignore: .* leaves nothing to prune; valid: some, but not all"):
             self.layers("fc.weight,fc_layers.0.weight,fc_layers.1.weight")
 
 
 class TestData(TestCase):
-    def test_no_more_is_taken_than_is_asked_for(self):
+    def test_no_more_batches_are_read_than_needed(self):
         taken = []
 
         def batches():
@@ -225,7 +225,7 @@ class TestData(TestCase):
         self.assertEqual(len(taken), 2)
         self.assertTrue(torch.equal(examples, whole[0][:10].double()) and torch.equal(labels, whole[1][:10]))
 
-    def test_all_are_taken_where_there_are_fewer(self):
+    def test_all_examples_are_used_if_there_are_fewer(self):
         loader = regression_loader()
         problem = base.Problem(base.PruningHparams("any"), network(SIZES), Mask.ones_like(network(SIZES)), [], loader)
         examples, labels = problem.batch(1000)

@@ -17,7 +17,7 @@ def counts(mask: Mask) -> dict[str, int]:
 
 
 class TestDensities(TestCase):
-    def test_the_weights_of_a_layer_are_as_many_as_the_sum_of_its_dimensions_says(self):
+    def test_the_number_of_weights_is_proportional_to_the_sum_of_dimensions(self):
         """`n * epsilon * (a + b) / (a b)` of `n = a b` weights is `epsilon (a + b)`."""
         mask = prune("erdos_renyi_kernel", network(LARGE), fraction=0.95)
         sums = {"fc_layers.0.weight": 100, "fc_layers.1.weight": 110, "fc.weight": 60}
@@ -31,7 +31,7 @@ class TestDensities(TestCase):
         for name, count in counts(mask).items():
             self.assertLess(abs(count - mask.unpruned * sums[name] / sum(sums.values())), 1)
 
-    def test_a_layer_that_would_be_more_than_full_is_full_and_the_others_share_the_rest(self):
+    def test_a_layer_at_full_density_gives_its_excess_to_the_others(self):
         mask = prune("erdos_renyi_kernel", network(LARGE), fraction=0.5)
         self.assertTrue(mask["fc.weight"].all())
         rest = mask.unpruned - 500
@@ -50,7 +50,7 @@ class TestDensities(TestCase):
         for i in range(3):
             self.assertEqual(counts(stack.select(i)), counts(alone))
 
-    def test_a_layer_that_has_less_than_its_share_keeps_what_it_has(self):
+    def test_a_layer_with_less_than_its_share_keeps_all_its_weights(self):
         model = network(LARGE)
         ones = Mask.ones_like(model)
         first = ones["fc_layers.0.weight"].clone()
@@ -61,7 +61,7 @@ class TestDensities(TestCase):
 
 
 class TestApportion(TestCase):
-    def test_it_adds_up_within_limits_and_in_proportion(self):
+    def test_parts_sum_to_the_total_within_limits_and_in_proportion(self):
         generator = random.Random(0)
         for _ in range(300):
             size = generator.randint(1, 6)

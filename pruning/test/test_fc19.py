@@ -17,7 +17,7 @@ class TestFc19(TestCase):
             for kept, row in zip(left.view(networks, -1), magnitudes, strict=True):
                 self.assertEqual(set((~kept).nonzero().flatten().tolist()), lowest(row, math.ceil(fraction * len(row))))
 
-    def test_the_smallest_weights_of_each_layer_go_and_of_the_output_layer_half_as_many(self):
+    def test_the_output_layer_is_pruned_at_half_the_fraction(self):
         for model in (network(SIZES), network(STUDENTS)):
             self.assert_pruned(model, prune("fc19", model, fraction=0.3), [0.3, 0.3, 0.15])
 
@@ -25,13 +25,13 @@ class TestFc19(TestCase):
         model = network("mlp_4_10_10")
         self.assert_pruned(model, prune("fc19", model, fraction=0.1), [0.1, 0.05])
 
-    def test_convolutions_and_the_output_layer_can_have_their_own(self):
+    def test_convolutions_and_the_output_layer_can_have_their_own_fractions(self):
         model = toy_convolution()
         rates = {"pruning_conv_fraction": 0.1, "pruning_output_fraction": 0.4}
         self.assert_pruned(model, prune("fc19", model, **rates), [0.4, 0.1])
         self.assert_pruned(model, prune("fc19", model), [0.1, 0.2])
 
-    def test_each_step_takes_its_share_of_what_is_left_of_each_layer(self):
+    def test_each_step_removes_a_fraction_of_the_remaining_weights_of_each_layer(self):
         model, mask = network(SIZES), None
         left = {name: values.numel() for name, values in Mask.ones_like(model).items()}
         for _ in range(5):

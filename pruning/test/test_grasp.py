@@ -48,7 +48,7 @@ class TestGrasp(TestCase):
         gone = {places[place] for place in lowest([scores[place] for place in places], math.ceil(0.4 * len(places)))}
         self.assertEqual({place for place in places if not joined(after)[place]}, gone)
 
-    def test_the_weights_go_without_which_the_gradient_is_longest(self):
+    def test_removal_keeps_the_norm_of_the_gradient_largest(self):
         for model, shape in ((network(SIZES), (4,)), (toy_convolution(), (2, 4, 4))):
             data = [torch.cat(parts)[:16] for parts in zip(*classes(shape=shape), strict=True)]
             first = prune("grasp", model, fraction=0.4, pruning_examples=16, pruning_temperature=3.0)
@@ -56,7 +56,7 @@ class TestGrasp(TestCase):
             self.assert_pruned(model.train(), Mask.ones_like(model), first, data, 3.0)
             self.assert_pruned(model, first, second, data, 3.0)
 
-    def test_targets_that_are_no_classes_have_no_temperature(self):
+    def test_real_valued_targets_have_no_temperature(self):
         model, loader = network("mlp_4_13_7_2"), regression_loader()
         hparams = registry.get_pruning_hparams("grasp")("grasp", 0.4)
         mask = registry.get(hparams).prune(hparams, model, data=loader)

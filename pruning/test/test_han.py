@@ -1,4 +1,4 @@
-"""Han et al.'s thresholds, found again in the mask."""
+"""The thresholds of Han et al., recovered from the mask."""
 
 import torch
 
@@ -8,7 +8,7 @@ from training.test.test_train import network
 
 
 class TestHan(TestCase):
-    def test_a_single_quality_parameter_separates_what_goes_from_what_stays_in_all_layers(self):
+    def test_one_quality_parameter_separates_removed_from_kept_weights(self):
         for model in (network(SIZES), network(STUDENTS).select(2)):
             model.fc.weight.data *= 50
             mask = None
@@ -28,7 +28,7 @@ class TestHan(TestCase):
         self.assertEqual(prune("han", model, fraction=0.4), prune("han", scaled, fraction=0.4))
         self.assertNotEqual(prune("sparse_global", model, fraction=0.4), prune("sparse_global", scaled, fraction=0.4))
 
-    def test_a_layer_without_spread_is_pruned_last(self):
+    def test_a_layer_with_equal_weights_is_pruned_last(self):
         model = network(SIZES)
         model.fc.weight.data.fill_(1e-3)
         mask = prune("han", model, fraction=0.8)

@@ -1,4 +1,4 @@
-"""Masks: what they accept, count and keep."""
+"""Masks: accepted values, counts and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from testing.toy_model import ToyModel
 
 
 def some_mask() -> Mask:
-    """21 weights in two layers, neither a multiple of 8; 11 are left."""
+    """21 weights in two layers, neither size a multiple of 8; 11 weights remain."""
     first = torch.arange(15).reshape(5, 3) % 2
     return Mask({"a.weight": first, "b.weight": torch.tensor([[1, 1, 0], [0, 1, 1]])})
 
@@ -33,7 +33,7 @@ class TestContent(TestCase):
         self.assertEqual(shapes, {"fc.weight": (2, 3), "convolution.weight": (4, 2, 3, 3)})
         self.assertEqual(Mask.ones_like(model).density, 1.0)
 
-    def test_zeros_and_ones_of_any_format_are_taken(self):
+    def test_zeros_and_ones_of_any_dtype_are_accepted(self):
         values = [[1, 0], [0, 1]]
         formats = [torch.tensor(values, dtype=dtype) for dtype in (torch.bool, torch.int32, torch.float64)]
         for given in (*formats, np.array(values), np.array(values, dtype=bool)):
@@ -45,7 +45,7 @@ class TestContent(TestCase):
             with self.assertRaisesRegex(ConfigError, r"fc\.weight.*other than 0 and 1"):
                 Mask({"fc.weight": torch.tensor([1.0, value])})
 
-    def test_a_mask_of_nothing_is_refused(self):
+    def test_a_mask_without_layers_is_refused(self):
         with self.assertRaisesRegex(ConfigError, "one layer or more"):
             Mask({})
 
@@ -54,7 +54,7 @@ class TestContent(TestCase):
         self.assertEqual((made.total, made.unpruned), (21, 11))
         self.assertAlmostEqual(made.density, 11 / 21)
 
-    def test_masks_are_equal_when_every_weight_is(self):
+    def test_masks_with_equal_values_are_equal(self):
         changed = some_mask()["b.weight"].clone()
         changed[0, 0] = False
         self.assertEqual(some_mask(), some_mask())
@@ -70,7 +70,7 @@ class TestFit(TestCase):
     def test_a_mask_of_the_model_fits(self):
         Mask.ones_like(ToyModel()).check_fits(ToyModel())
 
-    def test_others_are_refused(self):
+    def test_a_mask_of_another_model_is_refused(self):
         ones = torch.ones(2, 3)
         with self.assertRaisesRegex(ConfigError, r"'fc\.weigth' is not known, did you mean 'fc\.weight'"):
             Mask({"fc.weigth": ones}).check_fits(ToyModel())
@@ -83,7 +83,7 @@ class TestFit(TestCase):
 
 
 class TestFile(TestCase):
-    def test_what_is_saved_is_read_back(self):
+    def test_a_saved_mask_can_be_loaded(self):
         location = os.path.join(self.root, "level_1")
         self.assertFalse(Mask.exists(location))
         some_mask().save(location)
@@ -91,16 +91,16 @@ class TestFile(TestCase):
         self.assertEqual(Mask.load(location), some_mask())
         self.assertEqual(self.files(), ["level_1/mask.pth", "level_1/sparsity_report.json"])
 
-    def test_the_report_has_the_weights_in_all_and_those_left(self):
+    def test_the_report_has_the_numbers_of_all_and_of_remaining_weights(self):
         some_mask().save(self.root)
         with open(os.path.join(self.root, "sparsity_report.json")) as file:
             self.assertEqual(json.load(file), {"total": 21, "unpruned": 11})
 
-    def test_the_file_has_a_bit_for_a_weight(self):
+    def test_the_file_has_one_bit_per_weight(self):
         Mask({"fc.weight": torch.ones(1000, 800)}).save(self.root)
         self.assertLess(os.path.getsize(paths.mask(self.root)), 1.05 * 1000 * 800 / 8)
 
-    def test_there_is_no_mask_before_there_is_its_report(self):
+    def test_the_report_is_written_before_the_mask(self):
         written = get_platform().write
 
         def write_one(path, content):

@@ -1,4 +1,4 @@
-"""Pruned models: pruned weights stay zero whatever trains them, and all else is as in the inner model."""
+"""Pruned models: pruned weights stay zero in every optimizer, and everything else is as in the inner model."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class TestZeros(TestCase):
         for name, left in model.mask.items():
             self.assertTrue((model.state_dict()[name] != before[name])[left].any(), name)
 
-    def test_pruned_weights_are_zero_and_the_others_untouched(self):
+    def test_pruned_weights_are_zero_and_others_unchanged(self):
         model = network()
         before = copy.deepcopy(model.state_dict())
         for name, values in PrunedModel(model, half(model)).state_dict().items():
             left = half(model).get(name, torch.ones_like(values))
             self.assertTrue(torch.equal(values, before[name] * left))
 
-    def test_they_stay_zero_in_every_optimizer(self):
+    def test_pruned_weights_stay_zero_in_every_optimizer(self):
         for label, (optimizer, lr, options) in OPTIMIZERS.items():
             for model_name in ("mlp_4_6_5_2", STUDENTS):
                 with self.subTest(optimizer=label, model=model_name):
@@ -76,24 +76,24 @@ class TestZeros(TestCase):
                     train(hparams("7it", optimizer, lr, **options), model, regression_loader(), f"{self.root}/{label}/{model_name}")
                     self.assert_zero_and_the_rest_moved(model, before)
 
-    def test_they_stay_zero_where_products_with_the_jacobian_take_the_steps(self):
+    def test_pruned_weights_stay_zero_with_jacobian_products(self):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
             model = pruned(STUDENTS)
             before = copy.deepcopy(model.state_dict())
             train(hparams("3it", "levenberg_marquardt", 1.0), model, regression_loader(), self.root)
         self.assert_zero_and_the_rest_moved(model, before)
 
-    def test_they_stay_zero_on_classes_and_in_float32(self):
+    def test_pruned_weights_stay_zero_with_classes_in_float32(self):
         model = PrunedModel(network().float(), half(network()))
         train(hparams("5it", "adam", 0.05, precision="float32"), model, DataLoader(class_loader().dataset, 8), self.root)
         self.assertTrue((gone(model) == 0).all())
 
-    def test_a_change_of_the_number_format_keeps_them_so(self):
+    def test_pruned_weights_stay_zero_after_a_change_of_dtype(self):
         model = PrunedModel(network().float(), half(network())).double()
         train(hparams("2it"), model, regression_loader(), self.root)
         self.assertEqual((gone(model).dtype, gone(model).abs().max().item()), (torch.float64, 0.0))
 
-    def test_a_copy_keeps_them_so(self):
+    def test_pruned_weights_of_a_copy_stay_zero(self):
         original = pruned()
         model = copy.deepcopy(original)
         train(hparams("2it"), model, regression_loader(), self.root)
@@ -101,7 +101,7 @@ class TestZeros(TestCase):
         self.assertTrue(torch.equal(original.fc.weight, pruned().fc.weight))
         self.assertFalse(torch.equal(original.fc.weight, model.fc.weight))
 
-    def test_weights_that_were_frozen_when_they_were_pruned_keep_them_so(self):
+    def test_pruned_weights_of_frozen_layers_stay_zero(self):
         inner = network()
         inner.fc.requires_grad_(False)
         model = PrunedModel(inner, half(inner))
@@ -110,7 +110,7 @@ class TestZeros(TestCase):
         train(hparams("2it"), model, regression_loader(), self.root)
         self.assertTrue((gone(model) == 0).all())
 
-    def test_gradients_that_are_no_numbers_do_not_reach_them(self):
+    def test_pruned_weights_stay_zero_if_gradients_are_nan(self):
         model = pruned()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         (model(torch.full((1, 4), torch.inf, dtype=torch.float64)).sum() * torch.nan).backward()
@@ -120,7 +120,7 @@ class TestZeros(TestCase):
 
 
 class TestTraining(TestCase):
-    def test_the_rest_trains_as_if_the_pruned_were_set_back_to_zero_after_every_step(self):
+    def test_training_equals_resetting_pruned_weights_after_every_step(self):
         for label in ("momentum", "nadam"):
             optimizer, lr, options = OPTIMIZERS[label]
             model, plain = pruned(), network("mlp_4_6_5_2")
@@ -135,7 +135,7 @@ class TestTraining(TestCase):
             for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
-    def test_levenberg_marquardt_solves_for_the_weights_that_are_left(self):
+    def test_levenberg_marquardt_solves_for_the_remaining_weights(self):
         """A linear network makes linear least squares: of the inputs that are left, for each output."""
         loader = regression_loader()
         examples, labels = loader.examples, loader.labels
@@ -152,7 +152,7 @@ class TestTraining(TestCase):
                 torch.testing.assert_close(inner.fc.weight[output, left].detach(), solution[:-1], rtol=0, atol=1e-7)
                 self.assertAlmostEqual(inner.fc.bias[output].item(), solution[-1].item(), places=7)
 
-    def test_a_student_trains_as_it_would_alone(self):
+    def test_a_student_trains_as_it_does_alone(self):
         for label in ("adam", "lbfgs", "levenberg_marquardt"):
             optimizer, lr, options = OPTIMIZERS[label]
             stack = pruned(STUDENTS)
@@ -165,7 +165,7 @@ class TestTraining(TestCase):
 
 
 class TestInnerModel(TestCase):
-    def test_it_computes_what_the_inner_model_computes_without_the_pruned_weights(self):
+    def test_outputs_are_those_of_the_inner_model_without_pruned_weights(self):
         inner = network()
         x = regression_loader().examples
         model, plain = PrunedModel(inner, half(inner)), network()  # two with the same weights
@@ -181,11 +181,11 @@ class TestInnerModel(TestCase):
         self.assertEqual(model.output_layer_names, inner.output_layer_names)
         self.assertEqual((model.input_size, model.channels, model.sizes), (4, None, [4, 6, 5, 2]))
 
-    def test_a_pruned_convolutional_network_takes_images_as_before(self):
+    def test_a_pruned_convolutional_network_takes_images(self):
         inner = registry.get(registry.get_default_hparams("cifar_resnet_8").model_hparams)
         self.assertEqual(PrunedModel(inner, half(inner)).channels, 3)
 
-    def test_a_stack_is_seen_to_be_one_and_a_plain_model_not(self):
+    def test_only_a_pruned_stack_has_the_attributes_of_a_stack(self):
         self.assertFalse(hasattr(pruned(), "individual_losses") or hasattr(pruned(), "networks"))
         stack, loader = pruned(STUDENTS), regression_loader()
         self.assertEqual(stack.networks, 3)
@@ -199,21 +199,21 @@ class TestInnerModel(TestCase):
 
 
 class TestFiles(TestCase):
-    def test_what_it_saves_is_a_file_of_the_inner_model(self):
+    def test_saved_weights_fit_the_inner_model(self):
         model, plain = pruned(), network("mlp_4_6_5_2")
         model.save(self.root, Step(1, 1))
         registry.load_weights(paths.model(self.root, Step(1, 1)), plain)
         for name, values in model.state_dict().items():
             self.assertTrue(torch.equal(plain.state_dict()[name], values))
 
-    def test_weights_that_it_loads_are_pruned(self):
+    def test_loaded_weights_are_pruned(self):
         dense, model = network("mlp_4_6_5_2"), pruned()
         nn.init.constant_(dense.fc.weight, 3.0)
         dense.save(self.root, Step(1, 1))
         registry.load_weights(paths.model(self.root, Step(1, 1)), model)
         self.assertTrue(torch.equal(model.fc.weight, 3.0 * model.mask["fc.weight"]))
 
-    def test_a_run_that_was_killed_goes_on_bit_for_bit_and_a_finished_one_is_not_run_again(self):
+    def test_a_killed_run_resumes_bit_for_bit_and_a_finished_run_does_not_train(self):
         def kill(location, step, *rest):
             if step.iteration == 4:
                 raise KeyboardInterrupt

@@ -49,15 +49,15 @@ class TestFlags(TestCase):
         with self.assertRaisesRegex(ConfigError, "--pruning_iterations"):
             parse("--pruning_strategy=snip", "--pruning_iterations=3")
 
-    def test_defaults_choose_the_strategy_and_flags_win_over_them(self):
+    def test_flags_override_defaults(self):
         self.assertEqual(parse(defaults=DEFAULTS), DEFAULTS)
         made = parse("--pruning_fraction=0.1", defaults=DEFAULTS)
         self.assertEqual(made, dataclasses.replace(DEFAULTS, pruning_fraction=0.1))
 
-    def test_another_strategy_than_that_of_the_defaults_has_its_own(self):
+    def test_another_strategy_has_its_own_defaults(self):
         self.assertEqual(parse("--pruning_strategy=fc19", defaults=DEFAULTS), fc19.PruningHparams("fc19"))
 
-    def test_a_strategy_has_to_be_chosen(self):
+    def test_the_strategy_is_required(self):
         with self.assertRaisesRegex(ConfigError, "^--pruning_strategy is required"):
             parse()
 
@@ -86,7 +86,7 @@ class TestNames(TestCase):
         for strategy in registry.registered_strategies:
             self.assertEqual(str(parse(f"--pruning_strategy={strategy}")), f"Hparams(pruning_strategy='{strategy}')")
 
-    def test_an_unknown_strategy_is_refused_with_the_nearest(self):
+    def test_the_error_for_an_unknown_strategy_suggests_the_nearest(self):
         by_flag = lambda name: parse("--pruning_strategy", name)  # noqa: E731
         for call in (registry.get_pruning_hparams, lambda name: registry.get(PruningHparams(name)), by_flag):
             with self.assertRaisesRegex(ConfigError, "--pruning_strategy: 'snipp' is not known, did you mean 'snip'.*sparse_global"):
@@ -94,7 +94,7 @@ class TestNames(TestCase):
 
 
 class TestCheck(TestCase):
-    def test_what_cannot_be_pruned_is_seen_without_weights(self):
+    def test_models_are_checked_without_weights(self):
         outline = models.meta_model(ModelHparams("students_digits_lenet(10)_64", "kaiming_normal", "uniform"))
         registry.check(DEFAULTS, outline)
         with self.assertRaisesRegex(ConfigError, "did you mean 'fc_layers.0.weight'"):

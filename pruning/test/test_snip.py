@@ -31,14 +31,14 @@ def sensitivities(model: Model, names: list[str]) -> list[float]:
 
 
 class TestSnip(TestCase):
-    def test_the_weights_go_whose_factors_move_the_loss_the_least(self):
+    def test_weights_with_the_least_sensitivity_are_removed(self):
         for model in (network(SIZES), toy_convolution()):
             mask = prune("snip", model, fraction=0.4, pruning_examples=16)
             scores = sensitivities(model.train(), list(mask))
             gone = {place for place, kept in enumerate(joined(mask).tolist()) if not kept}
             self.assertEqual(gone, lowest(scores, math.ceil(0.4 * len(scores))))
 
-    def test_what_is_pruned_takes_no_part(self):
+    def test_pruned_weights_do_not_affect_scores(self):
         model = network(SIZES)
         first = prune("snip", model, fraction=0.3, pruning_examples=16)
         second = prune("snip", model, first, 0.3, pruning_examples=16)
@@ -49,6 +49,6 @@ class TestSnip(TestCase):
         gone = {places[place] for place in lowest([scores[place] for place in places], math.ceil(0.3 * len(places)))}
         self.assertEqual({place for place in places if not joined(second)[place]}, gone)
 
-    def test_the_batch_decides(self):
+    def test_scores_depend_on_the_batch(self):
         masks = [prune("snip", network(STUDENTS), fraction=0.5, pruning_examples=examples) for examples in (3, 16)]
         self.assertNotEqual(*masks)

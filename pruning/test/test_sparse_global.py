@@ -8,7 +8,7 @@ from training.test.test_train import network
 
 
 class TestSparseGlobal(TestCase):
-    def test_the_smallest_weights_of_all_layers_together_go(self):
+    def test_the_smallest_weights_of_all_layers_are_removed(self):
         for model in (network(SIZES), toy_convolution(), network(STUDENTS).select(1)):
             for fraction in (0.05, 0.5, 0.97):
                 mask = prune("sparse_global", model, fraction=fraction)
@@ -16,7 +16,7 @@ class TestSparseGlobal(TestCase):
                 gone = {place for place, kept in enumerate(joined(mask).tolist()) if not kept}
                 self.assertEqual(gone, lowest(magnitudes, math.ceil(fraction * len(magnitudes))))
 
-    def test_a_second_step_looks_at_what_is_left(self):
+    def test_a_second_step_scores_the_remaining_weights_only(self):
         model = network(SIZES)
         first = prune("sparse_global", model, fraction=0.5)
         for name in first:

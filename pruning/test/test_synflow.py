@@ -39,12 +39,12 @@ class TestSynflow(TestCase):
             expected = Mask({name: part.view(expected[name].shape) for name, part in zip(expected, parts, strict=True)})
         self.assertEqual(mask, expected)
 
-    def test_in_one_round_the_weights_go_that_carry_least(self):
+    def test_one_round_removes_the_weights_with_the_least_flow(self):
         for act_fun in ("relu", "tanh"):
             model = network("mlp_4_6_5_3", act_fun=act_fun)
             self.assert_pruned(model, [69 - 28], prune("synflow", model, fraction=0.4, pruning_iterations=1))
 
-    def test_in_several_rounds_ever_fewer_go(self):
+    def test_several_rounds_follow_an_exponential_schedule(self):
         model = network("mlp_4_6_5_3")
         left = [math.floor(69 * 0.1 ** (k / 4)) for k in (1, 2, 3)] + [69 - math.ceil(0.9 * 69)]
         self.assertEqual(left, [38, 21, 12, 6])
@@ -71,7 +71,7 @@ class TestSynflow(TestCase):
                 for flow in flows[1:]:
                     self.assertAlmostEqual(flow / flows[0], 1, places=12)
 
-    def test_it_needs_no_data_where_the_model_says_what_it_takes(self):
+    def test_no_data_are_needed_if_the_model_has_an_input_size(self):
         hparams = registry.get_pruning_hparams("synflow")("synflow", pruning_iterations=3)
         model = network(SIZES)
         self.assertEqual(registry.get(hparams).prune(hparams, model), prune("synflow", model, pruning_iterations=3))

@@ -1,7 +1,7 @@
-"""Captured updates against plain ones.
+"""Captured updates against plain updates.
 
-On the CPU a stand-in repeats the captured computation by calling it again, so that both have to give the same bits. Where a GPU is here,
-CUDA graphs have to give the bits of the stand-in.
+On the CPU a stand-in repeats the captured computation by calling it again, and must give the same bits as plain updates. On a GPU, CUDA
+graphs must give the same bits as the stand-in.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from training.test.test_train import TrainTestCase, class_loader, hparams, netwo
 from training.train import train
 
 SCHEDULE = {"warmup_steps": "4it", "milestone_steps": "9it", "lr_decay": "cosine"}
-EPOCHS, WHOLE_BATCHES = 5, 2  # whole batches an epoch; one that is smaller follows them
+EPOCHS, WHOLE_BATCHES = 5, 2  # whole batches in an epoch, before a smaller batch
 
 
 class StandIn:
-    """Captures a computation as a CUDA graph does, but computes it again by calling it."""
+    """Captures a computation like a CUDA graph, but repeats it by calling it again."""
 
     def __init__(self):
         self.captures = self.replays = 0
@@ -50,7 +50,7 @@ def refuse(computation: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor
 
 
 def pruned(model: base.Model) -> PrunedModel:
-    """A network without every third of its weights."""
+    """A network with every third weight pruned."""
     shapes = {name: dict(model.named_parameters())[name].shape for name in model.prunable_layer_names}
     return PrunedModel(model, Mask({name: torch.arange(shape.numel()).view(shape) % 3 > 0 for name, shape in shapes.items()}))
 
@@ -62,7 +62,7 @@ def single(loader: DataLoader) -> DataLoader:
 
 class CapturedTestCase(TrainTestCase):
     def run_with(self, capture: captured.Capture | None, model: base.Model, loader: DataLoader, optimizer: str, **changes) -> torch.Tensor:
-        """The weights after training by updates that are captured like this, or not at all."""
+        """The weights after training with updates captured by `capture`; None captures none."""
         with mock.patch.object(captured, "capture_on", lambda device: capture):
             train(hparams(f"{EPOCHS}ep", optimizer, 0.02, **{"precision": "float32"} | changes), model, loader, self.folder())
         return weights(model)
@@ -103,7 +103,7 @@ class SameBitsTest(CapturedTestCase):
     def test_sixteen_bits(self):
         self.assert_same_bits(network, "adam", precision="bf16")
 
-    def test_a_part_of_training(self):
+    def test_part_of_a_training_run(self):
         stand_in = StandIn()
         seen = []
         for capture in (None, stand_in):
@@ -117,7 +117,7 @@ class SameBitsTest(CapturedTestCase):
         self.assertEqual(stand_in.replays, 2)
         self.assertTrue(torch.equal(*seen))
 
-    def test_a_run_that_goes_on_from_any_iteration(self):
+    def test_a_run_resumed_at_any_iteration(self):
         def stop_at(iteration: int) -> Plan:
             def stop(location, step, *_):
                 if step.iteration == iteration:
@@ -138,7 +138,7 @@ class SameBitsTest(CapturedTestCase):
             self.assertGreater(stand_in.replays, 0)
             self.assertTrue(torch.equal(weights(model), plain), f"stopped at {stop}")
 
-    def test_a_checkpoint_of_captured_updates_is_one_of_plain_ones(self):
+    def test_plain_updates_resume_a_checkpoint_of_captured_updates(self):
         states = []
         for capture in (None, StandIn()):
             folder = self.folder()
@@ -152,7 +152,7 @@ class SameBitsTest(CapturedTestCase):
 
 
 class FallBackTest(CapturedTestCase):
-    def test_where_capturing_fails_a_note_says_so_once_and_updates_are_plain(self):
+    def test_a_failed_capture_prints_one_note_and_updates_are_plain(self):
         plain = self.run_with(None, network(), single(regression_loader()), "adam", **SCHEDULE)
         with contextlib.redirect_stderr(io.StringIO()) as err:
             ours = self.run_with(refuse, network(), single(regression_loader()), "adam", **SCHEDULE)
@@ -160,7 +160,7 @@ class FallBackTest(CapturedTestCase):
         self.assertIn("operation not permitted when stream is capturing)", err.getvalue())
         self.assertTrue(torch.equal(ours, plain))
 
-    def test_what_cannot_be_captured_is_not(self):
+    def test_unsupported_updates_are_not_captured(self):
         others = {"float64": {"precision": "float64"}, "fp16": {"precision": "fp16"}, "nadam": {"nesterov_momentum": 0.9}}
         for name, changes in others.items():
             stand_in = StandIn()
@@ -171,7 +171,7 @@ class FallBackTest(CapturedTestCase):
             self.run_with(stand_in, network(), single(regression_loader()), name)
             self.assertEqual(stand_in.captures, 0, name)
 
-    def test_on_the_cpu_nothing_is_captured(self):
+    def test_nothing_is_captured_on_the_cpu(self):
         self.assertIsNone(captured.capture_on(torch.device("cpu")))
 
 
@@ -200,10 +200,10 @@ class CudaGraphTest(CapturedTestCase):
             ):
                 self.assert_same_on_gpu(make, optimizer, single(regression_loader()), **changes)
 
-    def test_classes(self):
+    def test_class_labels_on_a_gpu(self):
         self.assert_same_on_gpu(network, "adam", single(class_loader()))
 
-    def test_the_learning_rate_is_that_of_plain_updates_to_single_precision(self):
+    def test_the_learning_rate_equals_that_of_plain_updates_in_single_precision(self):
         plain = self.run_with(None, network(), single(regression_loader()), "adam", **SCHEDULE)
         ours = self.run_with(captured.cuda_graph, network(), single(regression_loader()), "adam", **SCHEDULE)
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Steps in centred coordinates, against a network that is written down in them."""
+"""Centred steps against plain steps of a network that is written in centred coordinates."""
 
 import copy
 import dataclasses
@@ -21,7 +21,7 @@ ANSWERS = QUERIES[:, :2].sin() + QUERIES[:, 2:4].square()
 
 
 class Centred(nn.Module):
-    """A plain network over activations less a constant, whose biases are at that constant."""
+    """A plain network over activations minus a constant. Its biases are pre-activations at that constant."""
 
     def __init__(self, network, act_fun: str):
         super().__init__()
@@ -37,7 +37,7 @@ class Centred(nn.Module):
         return x
 
     def plain(self) -> list[torch.Tensor]:
-        """The parameters of the plain network that is the same function, in the order of the layers."""
+        """The parameters of the plain network with the same function, in the order of the layers."""
         return [self.layers[0].weight, self.layers[0].bias] + [
             each for layer in self.layers[1:] for each in (layer.weight, layer.bias - self.centre * layer.weight.sum(1))
         ]
@@ -48,7 +48,7 @@ def network(act_fun: str = "softplus", name: str = "mlp_5_7_6_2"):
 
 
 def take_steps(model, optimizer, steps: int = 10) -> None:
-    """Steps on the mean squared error, of a stack the sum of theirs."""
+    """Takes steps on the mean squared error; for a stack, on the sum over its networks."""
 
     def closure() -> torch.Tensor:
         model.zero_grad()
@@ -69,13 +69,13 @@ class CentringTest(TestCase):
         for found, wanted in zip(model.parameters(), expected.plain(), strict=True):
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
-    def test_steps_are_those_of_the_network_written_in_centred_coordinates(self):
+    def test_steps_equal_those_of_a_network_in_centred_coordinates(self):
         for act_fun in ("softplus", "sigmoid", "g"):
             with self.subTest(act_fun):
                 self.assert_steps_like(torch.optim.Adam, act_fun, optimizer_name="adam")
         self.assert_steps_like(functools.partial(torch.optim.SGD, momentum=0.9), momentum=0.9)
 
-    def test_a_stack_steps_like_its_students_alone(self):
+    def test_steps_of_a_stack_equal_those_of_single_students(self):
         stack = network("g", "students_mlp(3)_5_7_6_2")
         alone = [stack.select(i) for i in range(3)]
         for model in (stack, *alone):
@@ -84,7 +84,7 @@ class CentringTest(TestCase):
             for name, tensor in student.state_dict().items():
                 torch.testing.assert_close(stack.state_dict()[name][i : i + 1], tensor, rtol=0, atol=1e-12)
 
-    def test_gradients_that_are_there_already_are_centred_too(self):
+    def test_accumulated_gradients_are_centred(self):
         one, other = network(), network()
         h = hparams(optimizer_name="adam", centred=True)
         take_steps(one, get_optimizer(h, one), 1)
@@ -92,7 +92,7 @@ class CentringTest(TestCase):
         get_optimizer(h, other).step()
         torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
 
-    def test_what_is_pruned_stays_so(self):
+    def test_pruned_weights_stay_zero(self):
         for name in ("mlp_5_7_6_2", "students_mlp(3)_5_7_6_2"):
             model = network(name=name)
             weights = {key: model.state_dict()[key] for key in model.prunable_layer_names}
@@ -103,14 +103,14 @@ class CentringTest(TestCase):
                 self.assertFalse(pruned.state_dict()[key][~left].any())
                 self.assertFalse(torch.equal(pruned.state_dict()[key], before[key]))
 
-    def test_frozen_layers_stay(self):
+    def test_frozen_layers_do_not_change(self):
         model = network()
         model.fc.requires_grad_(False)
         before = copy.deepcopy(model.fc.state_dict())
         take_steps(model, get_optimizer(hparams(centred=True), model), 3)
         torch.testing.assert_close(dict(model.fc.state_dict()), dict(before), rtol=0, atol=0)
 
-    def test_odd_functions_are_centred_as_they_are(self):
+    def test_centring_does_not_change_steps_with_odd_activation_functions(self):
         one, other = network("tanh"), network("tanh")
         h = hparams(optimizer_name="adam")
         take_steps(one, get_optimizer(h, one))

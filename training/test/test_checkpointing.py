@@ -1,4 +1,4 @@
-"""Checkpoints hold all that a run needs, as data, and are refused when they are not whole."""
+"""Checkpoints contain the complete state of a run, as data. Damaged checkpoints are refused."""
 
 import contextlib
 import io
@@ -21,8 +21,8 @@ from training.test.test_train import BATCHES, hparams, network, regression_loade
 from training.train import Objective
 
 
-class Intruder:
-    """An object that a checkpoint has no business to hold."""
+class ForeignObject:
+    """An object of a class that checkpoints must not contain."""
 
 
 class Parts:
@@ -64,7 +64,7 @@ class CheckpointingTest(TestCase):
         with open(self.path, "rb") as file:
             self.assertEqual(file.read(), content)
 
-    def test_where_there_is_none_nothing_is_restored(self):
+    def test_without_a_checkpoint_nothing_is_restored(self):
         start = weights(self.after.model)
         self.assertFalse(self.after.restore(self.root))
         self.assertTrue(torch.equal(weights(self.after.model), start))
@@ -80,7 +80,7 @@ class CheckpointingTest(TestCase):
             for name, value in ours.items():
                 self.assertTrue(torch.equal(value, theirs[name]))
 
-    def test_the_random_generator_goes_on_where_it_was(self):
+    def test_the_state_of_the_random_generator_is_restored(self):
         torch.manual_seed(5)
         self.before.save(self.root)
         expected = torch.rand(3)
@@ -88,7 +88,7 @@ class CheckpointingTest(TestCase):
         self.after.restore(self.root)
         self.assertTrue(torch.equal(torch.rand(3), expected))
 
-    def test_saving_leaves_the_newest_state_and_the_one_before(self):
+    def test_saving_keeps_the_newest_and_the_previous_checkpoint(self):
         for _ in range(3):
             self.before.train(2)
             self.before.save(self.root)
@@ -96,7 +96,7 @@ class CheckpointingTest(TestCase):
         self.after.restore(self.root)
         self.assertTrue(torch.equal(weights(self.after.model), weights(self.before.model)))
 
-    def test_a_crash_while_writing_leaves_the_old_one_whole(self):
+    def test_a_crash_while_writing_keeps_the_old_checkpoint(self):
         self.before.save(self.root)
         saved = weights(self.before.model)
         self.before.train(2)
@@ -106,17 +106,17 @@ class CheckpointingTest(TestCase):
         self.assertTrue(torch.equal(weights(self.after.model), saved))
 
     def progress(self) -> dict[str, int]:
-        """What is written of how far the run has come."""
+        """The content of the progress file."""
         with open(paths.progress(self.root)) as file:
             return json.load(file)
 
-    def test_how_far_a_run_has_come_is_written_as_json(self):
+    def test_progress_is_written_as_json(self):
         self.before.train(BATCHES)
         self.before.save(self.root)
         done = 4 + BATCHES
         self.assertEqual(self.progress(), {"iteration": done, "epoch": done // BATCHES, "planned_iterations": 9 * BATCHES})
 
-    def test_a_run_killed_between_checkpoint_and_progress_tells_an_earlier_step_and_goes_on_from_the_later(self):
+    def test_a_run_killed_before_writing_progress_resumes_from_the_later_checkpoint(self):
         self.before.save(self.root)
         self.before.train(2)
         write = get_platform().write
@@ -132,8 +132,8 @@ class CheckpointingTest(TestCase):
         self.after.restore(self.root)
         self.assertEqual(self.after.schedule.iteration, 6)
 
-    def two(self) -> torch.Tensor:
-        """Saves twice; returns the weights of the first time."""
+    def save_two(self) -> torch.Tensor:
+        """Saves two checkpoints and returns the weights of the first."""
         self.before.save(self.root)
         saved = weights(self.before.model)
         self.before.train(2)
@@ -148,18 +148,18 @@ class CheckpointingTest(TestCase):
         if complaints:
             self.assertRegex(err.getvalue(), f"^{self.path} is .*; resuming from the previous checkpoint\n$")
 
-    def test_where_the_newest_is_damaged_the_one_before_is_used_and_takes_its_place(self):
+    def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(self):
         for tenths in range(9, -1, -1):
-            saved = self.two()
+            saved = self.save_two()
             os.truncate(self.path, os.path.getsize(self.path) * tenths // 10)
             self.assert_previous(saved)
             self.assert_previous(saved, complaints=0)
             self.assertEqual(self.files(), ["checkpoint.pth", "progress.json"])
             self.assertEqual(self.progress()["iteration"], self.after.schedule.iteration)
 
-    def test_where_a_single_bit_of_the_newest_is_wrong_the_one_before_is_used(self):
+    def test_a_single_wrong_bit_in_the_newest_checkpoint_is_detected(self):
         for eighth in range(1, 8):
-            saved = self.two()
+            saved = self.save_two()
             with open(self.path, "r+b") as file:
                 file.seek(os.path.getsize(self.path) * eighth // 8)
                 byte = file.read(1)[0]
@@ -167,39 +167,39 @@ class CheckpointingTest(TestCase):
                 file.write(bytes([byte ^ 1]))
             with contextlib.redirect_stderr(io.StringIO()) as err:
                 self.after.restore(self.root)
-            newest = weights(self.before.model)  # a bit of padding makes no difference, and any other is noticed
+            newest = weights(self.before.model)  # a wrong bit in padding changes nothing, and any other is detected
             self.assertTrue(torch.equal(weights(self.after.model), saved if err.getvalue() else newest))
 
-    def test_a_crash_between_the_two_renamings_leaves_the_one_before(self):
-        saved = self.two()
+    def test_a_crash_between_the_two_renamings_keeps_the_previous_checkpoint(self):
+        saved = self.save_two()
         os.remove(self.path)
         self.assert_previous(saved, complaints=0)
 
-    def test_where_both_are_damaged_the_newest_is_named(self):
-        self.two()
+    def test_if_both_checkpoints_are_damaged_the_error_names_the_newest(self):
+        self.save_two()
         for name in ("checkpoint.pth", "checkpoint_previous.pth"):
             os.truncate(os.path.join(self.root, name), 100)
         self.assert_refused()
 
-    def test_the_one_before_is_dropped_where_it_is_not_needed(self):
-        self.two()
+    def test_drop_previous_keeps_only_the_newest_checkpoint(self):
+        self.save_two()
         for _ in range(2):
             checkpointing.drop_previous(self.root)
             self.assertEqual(self.files(), ["checkpoint.pth"])
 
-    def test_one_that_is_cut_short_is_refused_and_left_as_it_is(self):
+    def test_a_truncated_checkpoint_is_refused_and_not_changed(self):
         self.before.save(self.root)
         size = os.path.getsize(self.path)
         for tenths in range(9, -1, -1):
             os.truncate(self.path, size * tenths // 10)
             self.assert_refused()
 
-    def test_that_of_another_model_is_refused(self):
+    def test_a_checkpoint_of_another_model_is_refused(self):
         self.before.save(self.root)
         for other in ("mlp_4_6_2", "mlp_4_5_5_2", "students_mlp(2)_4_5_2"):
             self.assert_refused(Parts(other))
 
-    def test_moments_lie_in_memory_as_the_weights_that_they_are_restored_for(self):
+    def test_restored_moments_have_the_memory_layout_of_the_weights(self):
         for optimizer in ("sgd", "adam"):
             for saved, restored in itertools.product((torch.contiguous_format, torch.channels_last), repeat=2):
                 states = [self.convolutional(optimizer, layout) for layout in (saved, restored)]
@@ -213,7 +213,7 @@ class CheckpointingTest(TestCase):
                         self.assertTrue(torch.equal(moments[0][name], moments[1][name]))
 
     def convolutional(self, optimizer: str, layout: torch.memory_format) -> checkpointing.State:
-        """A convolutional network with this layout after an update."""
+        """The state of a convolutional network with a memory layout, after an update."""
         training_hparams = hparams("9ep", optimizer, 0.02, momentum=0.9, precision="float32")
         model = network("cifar_resnet_8_4", outputs=10).float().to(memory_format=layout)
         made, generator = get_optimizer(training_hparams, model), torch.Generator().manual_seed(0)
@@ -221,21 +221,21 @@ class CheckpointingTest(TestCase):
         schedule = Schedule(training_hparams, made, BATCHES, Step(9 * BATCHES, BATCHES))
         return checkpointing.State(model, made, torch.amp.GradScaler("cpu", enabled=False), schedule)
 
-    def test_networks_are_saved_contiguous(self):
+    def test_networks_are_saved_as_contiguous_tensors(self):
         model = network("cifar_resnet_8_4", outputs=10).to(memory_format=torch.channels_last)
         model.save(self.root, Step(1, 1))
         for name, values in base.read_state(paths.model(self.root, Step(1, 1))).items():
             self.assertTrue(values.is_contiguous())
             self.assertTrue(torch.equal(values, model.state_dict()[name]))
 
-    def test_one_that_lacks_a_part_is_refused(self):
+    def test_a_checkpoint_without_a_required_part_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
         for part in ("model", "optimizer", "schedule", "logger", "random"):
             torch.save({name: value for name, value in state.items() if name != part}, self.path)
             self.assert_refused()
 
-    def test_one_whose_optimizer_has_other_shapes_or_hyperparameters_is_refused(self):
+    def test_an_optimizer_state_with_other_shapes_or_hyperparameters_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
         moments = state["optimizer"]["state"][0]
@@ -248,7 +248,7 @@ class CheckpointingTest(TestCase):
             torch.save(state | {"optimizer": state["optimizer"] | {"param_groups": [group | wrong]}}, self.path)
             self.assert_refused()
 
-    def test_one_of_lbfgs_with_other_shapes_is_refused(self):
+    def test_an_lbfgs_state_with_other_shapes_is_refused(self):
         for optimizer in ("lbfgs", "levenberg_marquardt"):
             parts = Parts(optimizer=optimizer)
             parts.train(3)
@@ -263,7 +263,7 @@ class CheckpointingTest(TestCase):
             torch.save(state, self.path)
             self.assert_refused(Parts(optimizer=optimizer))
 
-    def test_one_whose_schedule_is_nonsense_is_refused(self):
+    def test_an_invalid_schedule_state_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
         plateau = state["schedule"]["plateau"]
@@ -273,20 +273,20 @@ class CheckpointingTest(TestCase):
             torch.save(state | {"schedule": state["schedule"] | wrong}, self.path)
             self.assert_refused()
 
-    def test_one_with_a_damaged_log_is_refused(self):
+    def test_a_checkpoint_with_a_damaged_log_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
         torch.save(state | {"logger": "loss$4"}, self.path)
         self.assert_refused()
 
-    def test_one_with_an_object_of_any_class_is_refused(self):
+    def test_a_checkpoint_with_an_object_of_another_class_is_refused(self):
         self.before.save(self.root)
         state = base.read_state(self.path)
-        torch.save(state | {"schedule": Intruder()}, self.path)
+        torch.save(state | {"schedule": ForeignObject()}, self.path)
         self.assert_refused()
 
 
-class PaceTest(TestCase):
+class CheckpointTimerTest(TestCase):
     def setUp(self):
         super().setUp()
         self.now = 1000.0
@@ -295,7 +295,7 @@ class PaceTest(TestCase):
         self.addCleanup(patch.stop)
 
     def due(self, between: float, within: float, cost: float, iterations: int = 1000, seconds: float = 0.5) -> list[int]:
-        """The iterations, of `seconds` each and ten an epoch, at which a run takes checkpoints that cost so many seconds."""
+        """The iterations that save a checkpoint, if an iteration takes `seconds` and a checkpoint `cost`. An epoch has ten iterations."""
         pace, taken = checkpointing.CheckpointTimer(between, within), []
         for iteration in range(iterations):
             if pace.is_due(Step(iteration, 10)):
@@ -305,23 +305,23 @@ class PaceTest(TestCase):
             self.now += seconds
         return taken
 
-    def test_every_epoch_has_one_where_epochs_are_long(self):
+    def test_long_epochs_have_one_checkpoint_each(self):
         self.assertEqual(self.due(1.0, 180.0, 0.01), list(range(10, 1000, 10)))
 
-    def test_short_epochs_share_one(self):
+    def test_several_short_epochs_share_a_checkpoint(self):
         self.assertEqual(self.due(1.0, 180.0, 0.0, seconds=0.04)[:3], [30, 60, 90])
 
-    def test_epochs_of_hours_have_many(self):
+    def test_epochs_of_hours_have_several_checkpoints(self):
         self.assertEqual(self.due(1.0, 180.0, 0.1, iterations=20, seconds=100.0), [2, 4, 6, 8, 10, 12, 14, 16, 18])
 
-    def test_slow_ones_are_rare_enough_not_to_matter(self):
+    def test_slow_checkpoints_are_rare(self):
         taken = self.due(1.0, 180.0, cost=2.0)
         self.assertGreaterEqual(len(taken), 4)
         self.assertLessEqual(2.0 * (len(taken) - 1), checkpointing.TIME_SHARE * 500)
 
-    def test_zero_seconds_mean_always(self):
+    def test_an_interval_of_zero_seconds_adds_no_delay(self):
         self.assertEqual(self.due(0, 0, cost=2.0, iterations=15), list(range(15)))
         self.assertEqual(self.due(0, 180.0, cost=2.0, iterations=25), [0, 10, 20])
 
-    def test_the_last_step_always_has_one(self):
+    def test_the_last_step_always_has_a_checkpoint(self):
         self.assertTrue(checkpointing.CheckpointTimer(1.0, 180.0).is_due(Step(3, 10, last=True)))

@@ -1,6 +1,6 @@
-"""The curves of a run on the digits, as the command leaves them in its log, against a plain loop with torch's own parts.
+"""The logged curves of runs on the digits against a plain loop with torch's layers, optimizers, schedules and mixed precision.
 
-The loop shares with the run its first weights and its batches, and nothing else: torch's layers, optimizers, schedules and mixed precision.
+The loop shares only the initial weights and the batches with the run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def constant(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
 
 
 def milestones_with_warmup(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-    """Up in a line for an epoch; down by three tenths after two and after three epochs."""
+    """A linear warmup of one epoch, and a factor of 0.3 after two and after three epochs."""
     warmup = lr_scheduler.LinearLR(optimizer, 1e-12, total_iters=ITERATIONS)
     milestones = lr_scheduler.MultiStepLR(optimizer, [2 * ITERATIONS, 3 * ITERATIONS], 0.3)
     return lr_scheduler.ChainedScheduler([warmup, milestones])
@@ -43,10 +43,13 @@ def milestones_with_warmup(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRS
 
 @dataclasses.dataclass
 class Reference:
-    """A plain loop.
+    """A plain training loop.
 
-    `schedule` makes a scheduler that is told of every iteration, or, where `by_epoch`, of the sum of an epoch's losses. `mixed` is the
-    number format of the arithmetic where it is not that of the weights. `tolerance` is that of losses, `rate` the learning rate at the end.
+    Attributes:
+        schedule: makes a scheduler that steps after every iteration or, with `by_epoch`, after every epoch with the sum of its losses.
+        mixed: the number format of the arithmetic, if it differs from that of the weights.
+        tolerance: the tolerance of losses.
+        rate: the learning rate at the end.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer] = dataclasses.field(default_factory=sgd)
@@ -97,13 +100,13 @@ class Reference:
 
 class CurvesTest(TestCase):
     def run_of(self, epochs: int, *flags: str) -> str:
-        """Trains by the command line, and returns the folder."""
+        """Trains by the command line and returns the run folder."""
         command = ("train", f"--default_hparams={NAME}", f"--training_steps={epochs}ep", f"--global_seed={SEED}", *flags)
         self.assertEqual(self.command(*command, "--quiet"), (0, "", ""))
         return self.command(*command, "--display_output_location")[1].strip()
 
     def assert_curves(self, reference: Reference, *flags: str) -> dict[str, list[float]]:
-        """That a run has the curves of a plain loop, and learns; returns them."""
+        """Checks that a run has the curves of a plain loop and learns; returns the curves."""
         folder = self.run_of(reference.epochs, *flags)
         weights = base.read_state(os.path.join(folder, "model_ep0_it0.pth"))
         loaders = [datasets.get(DatasetHparams("digits", BATCH_SIZE), part, SEED, reference.dtype) for part in (True, False)]
@@ -112,12 +115,12 @@ class CurvesTest(TestCase):
         for name, values in expected.items():
             iterations, curves[name] = zip(*logger.get(name), strict=True)
             self.assertEqual(list(iterations), [epoch * ITERATIONS for epoch in range(reference.epochs + 1)])
-            tolerance = max(reference.tolerance, 1.5 / 360 if name.endswith("accuracy") else 0)  # an image may be on the border
+            tolerance = max(reference.tolerance, 1.5 / 360 if name.endswith("accuracy") else 0)  # an image may be at the decision boundary
             torch.testing.assert_close(list(curves[name]), values, rtol=reference.tolerance, atol=tolerance)
         self.assertLess(curves["test_loss"][-1], curves["test_loss"][0] / 2)
         return curves
 
-    def test_the_defaults(self):
+    def test_curves_with_default_hyperparameters(self):
         curves = self.assert_curves(Reference())
         self.assertGreater(curves["test_accuracy"][-1], 0.85)
 

@@ -1,4 +1,4 @@
-"""Evaluation in batches against the whole set at once."""
+"""Evaluation in batches against evaluation of the whole set at once."""
 
 from unittest import mock
 
@@ -15,20 +15,20 @@ from training.test.test_train import class_loader, network, regression_loader
 
 
 class EvaluationTest(TestCase):
-    def test_the_loss_is_that_of_the_whole_set_although_batches_are_unequal(self):
+    def test_the_loss_over_unequal_batches_equals_that_of_the_whole_set(self):
         for loader, loss in ((regression_loader(), nn.functional.mse_loss), (class_loader(), nn.functional.cross_entropy)):
             model = network().to(loader.examples.device)
             whole = loss(model(loader.examples), loader.labels).item()
             self.assertAlmostEqual(evaluate(model, loader)["loss"], whole, places=13)
 
-    def test_the_accuracy_is_the_share_of_the_whole_set(self):
+    def test_the_accuracy_is_the_fraction_of_the_whole_set(self):
         loader = class_loader()
         model = network().to(loader.examples.device)
         right = sum(int(outputs.argmax()) == label for outputs, label in zip(model(loader.examples), loader.labels.tolist(), strict=True))
         self.assertNotIn(right, (0, 22))
         self.assertAlmostEqual(evaluate(model, loader)["accuracy"], right / 22, places=14)
 
-    def test_the_size_of_the_batches_does_not_matter(self):
+    def test_the_result_does_not_depend_on_the_batch_size(self):
         for loader in (regression_loader(), class_loader()):
             model = network().to(loader.examples.device)
             results = [evaluate(model, DataLoader(loader.dataset, size, dtype=torch.float64)) for size in (1, 5, 22, 100)]
@@ -36,7 +36,7 @@ class EvaluationTest(TestCase):
                 for name, value in result.items():
                     self.assertAlmostEqual(value, results[0][name], places=13)
 
-    def test_batches_are_larger_than_in_training_unless_they_are_of_images_for_convolutions_on_a_cpu(self):
+    def test_batches_are_larger_than_in_training_except_for_convolutions_on_a_cpu(self):
         images = DataLoader(cifar10.Dataset(torch.randn(22, 3, 32, 32), torch.arange(22) % 10), 8)
         for loader, model, sizes in (
             (class_loader(), network(), [22]),
@@ -48,11 +48,11 @@ class EvaluationTest(TestCase):
             evaluate(model, loader)
             self.assertEqual(seen, sizes)
 
-    def test_without_classes_there_is_no_accuracy(self):
+    def test_real_valued_targets_have_no_accuracy(self):
         loader = regression_loader()
         self.assertEqual(set(evaluate(network().to(loader.examples.device), loader)), {"loss"})
 
-    def test_students_have_their_losses_one_by_one_and_means(self):
+    def test_students_have_individual_losses_and_their_means(self):
         for loader, loss in ((regression_loader(), nn.functional.mse_loss), (class_loader(), nn.functional.cross_entropy)):
             stack = network("students_mlp(3)_4_5_2").to(loader.examples.device)
             results = evaluate(stack, loader)
@@ -60,13 +60,13 @@ class EvaluationTest(TestCase):
             torch.testing.assert_close(results["individual_losses"], alone, rtol=1e-12, atol=0)
             self.assertAlmostEqual(results["loss"], sum(alone) / 3, places=13)
 
-    def test_the_accuracy_of_students_is_their_mean(self):
+    def test_the_accuracy_of_a_stack_is_the_mean_over_students(self):
         loader = class_loader()
         stack = network("students_mlp(3)_4_5_2").to(loader.examples.device)
         alone = [evaluate(stack.select(i), loader)["accuracy"] for i in range(3)]
         self.assertAlmostEqual(evaluate(stack, loader)["accuracy"], sum(alone) / 3, places=13)
 
-    def test_the_model_is_in_evaluation_mode_and_no_gradient_is_kept(self):
+    def test_the_model_is_in_evaluation_mode_without_gradients(self):
         loader = regression_loader()
         model = ToyModel(4, 2).double().to(loader.examples.device)
         seen = []
@@ -74,7 +74,7 @@ class EvaluationTest(TestCase):
         evaluate(model.train(), loader)
         self.assertEqual(set(seen), {(False, False)})
 
-    def test_values_are_plain_numbers_in_double_precision(self):
+    def test_values_are_python_numbers_in_double_precision(self):
         loader = DataLoader(regression_loader().dataset, 8)
         model = network().float().to(loader.examples.device)
         with mock.patch.object(evaluation, "MIN_BATCH", 1):

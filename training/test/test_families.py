@@ -1,6 +1,7 @@
-"""Two iterations of every family of models by the command line, from its defaults to its files.
+"""Two iterations of every family of models by the command line.
 
-FAMILIES has a member of each with a dataset, whose files the tests write in their real format; most train on theirs by default.
+FAMILIES has a member of every family and a dataset, by default that of the family for most. The tests write the files of the dataset in
+their real format.
 """
 
 import os
@@ -40,7 +41,7 @@ class FamiliesTest(TestCase):
         self.assertEqual(self.command(*options, "--quiet", "--evaluate_only_at_end"), (0, "", ""))
         return self.command(*options, "--display_output_location")[1].strip()
 
-    def test_two_iterations_from_the_defaults_change_the_weights_and_leave_the_files(self):
+    def test_two_iterations_change_the_weights_and_write_the_run_files(self):
         for name, dataset in FAMILIES.items():
             with self.subTest(name):
                 folder = self.train(name, f"--dataset_name={dataset}")
@@ -50,7 +51,7 @@ class FamiliesTest(TestCase):
                 self.assertTrue(any((value != before[key]).any() for key, value in after.items()))
                 self.assertGreater(MetricLogger.load(folder).latest("test_loss"), 0)
 
-    def test_help_shows_the_defaults_of_each(self):
+    def test_help_shows_the_defaults_of_every_family(self):
         for name in FAMILIES:
             with self.subTest(name):
                 status, text, err = self.command("train", f"--default_hparams={name}", "--help")
@@ -59,16 +60,16 @@ class FamiliesTest(TestCase):
                 for value in (h.dataset_hparams.dataset_name, h.dataset_hparams.batch_size, name, h.training_hparams.training_steps):
                     self.assertIn(f"default: {value})", " ".join(text.split()))
 
-    def test_every_family_is_run_here(self):
+    def test_these_tests_cover_every_family(self):
         families = {models.family_of(name) for name in FAMILIES}
         students = {family for family in models.registered_models if hasattr(family, "individual_losses")}
         self.assertEqual(families | students, set(models.registered_models))
 
-    def test_activation_functions_and_initialisers_serve_images(self):
+    def test_activation_functions_and_initialisers_work_for_image_models(self):
         for options in (("--act_fun=silu", "--model_init=orthogonal", "--batchnorm_init=fixed"), ("--act_fun=g", "--model_init=binary")):
             self.assertIn("model_ep1_it0.pth", os.listdir(self.train("cifar_resnet_8_4", *options)))
 
-    def test_a_frozen_run_moves_what_is_left(self):
+    def test_training_changes_only_unfrozen_weights(self):
         folder = self.train("cifar_resnet_8_4", "--others_frozen", "--batchnorm_frozen")
         before, after = (base.read_state(os.path.join(folder, f"model_ep{epoch}_it0.pth")) for epoch in (0, 1))
         moved = {

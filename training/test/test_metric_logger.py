@@ -1,4 +1,4 @@
-"""The log: what is written is read back, digit for digit, and nothing is evaluated."""
+"""The log of metrics: written values are read back exactly, and the content is not executed."""
 
 import math
 import os
@@ -31,19 +31,19 @@ class MetricLoggerTest(TestCase):
         self.assertEqual([value.hex() for value in again.latest("v")], [value.hex() for value in values])
         self.assertEqual(str(again), str(logger))
 
-    def test_a_round_trip_keeps_what_is_no_number(self):
+    def test_a_round_trip_keeps_nan_and_infinity(self):
         again = MetricLogger.from_str(str(log(("x", 0, math.inf), ("x", 1, -math.inf), ("x", 2, math.nan))))
         values = [value for _, value in again.get("x")]
         self.assertEqual(values[:2], [math.inf, -math.inf])
         self.assertTrue(math.isnan(values[2]))
 
-    def test_vectors_come_back_as_lists(self):
+    def test_vectors_are_read_back_as_lists(self):
         self.assertEqual(MetricLogger.from_str(str(log(("v", 7, [1.0, 2.5])))).get("v"), [(7, [1.0, 2.5])])
 
-    def test_values_come_in_the_order_of_the_iterations(self):
+    def test_values_are_in_the_order_of_the_iterations(self):
         self.assertEqual(log(("a", 20, 2.0), ("b", 1, 9.0), ("a", 3, 1.0), ("a", 100, 3.0)).get("a"), [(3, 1.0), (20, 2.0), (100, 3.0)])
 
-    def test_a_second_value_for_the_same_moment_replaces_the_first(self):
+    def test_a_second_value_for_the_same_iteration_replaces_the_first(self):
         logger = log(("a", 3, 1.0), ("a", 3, 2.0))
         self.assertEqual(logger.get("a"), [(3, 2.0)])
         self.assertEqual(str(logger), "a$3$2.0\n")
@@ -55,25 +55,25 @@ class MetricLoggerTest(TestCase):
     def test_names_are_listed_once_in_order(self):
         self.assertEqual(log(("b", 0, 1.0), ("a", 0, 1.0), ("b", 1, 1.0)).names(), ["a", "b"])
 
-    def test_a_name_may_not_hold_what_separates_records(self):
+    def test_names_with_separators_are_refused(self):
         for name in ("a$b", "a\nb"):
             with self.assertRaises(ValueError):
                 log((name, 0, 1.0))
 
-    def test_it_is_saved_in_the_run_folder_and_read_back(self):
+    def test_the_log_is_saved_in_the_run_folder_and_read_back(self):
         logger = log(("a", 0, 0.1), ("v", 0, [0.2, 0.3]))
         logger.save(os.path.join(self.root, "run"))
         self.assertEqual(self.files(), ["run/logger"])
         self.assertEqual(str(MetricLogger.load(os.path.join(self.root, "run"))), str(logger))
 
-    def test_nothing_in_it_is_evaluated(self):
+    def test_the_content_of_a_log_is_not_executed(self):
         target = os.path.join(self.root, "made")
         for value in (f"open({target!r}, 'w').close()", f"__import__('os').mkdir({target!r})", "1 + 1"):
             with self.assertRaises(ValueError):
                 MetricLogger.from_str(f"a$0${value}\n")
         self.assertFalse(os.path.exists(target))
 
-    def test_a_damaged_file_is_named(self):
+    def test_the_error_names_a_damaged_file(self):
         wrong = ["a$0$0.5\na$1", "a$0\n", "a$x$1.0\n", "a$0$[1.0,\n", "a$b$0$1.0\n", "\n", "hello", "a$0$0.5\na$1$0.12"]
         wrong += ["a$-1$1.0\n", f"a${10**30}$1.0\n", f"a$0${10**30}\n"]
         wrong += [f"a$0${value}\n" for value in ('"x"', "true", "null", "{}", "[[1.0]]", '["x"]', "[" * 100_000, "1" * 10_000)]
@@ -82,7 +82,7 @@ class MetricLoggerTest(TestCase):
             with self.assertRaisesRegex(ConfigError, f"{paths.logger(self.root)} is damaged"):
                 MetricLogger.load(self.root)
 
-    def test_a_file_that_is_no_text_is_named(self):
+    def test_the_error_names_a_file_that_is_not_text(self):
         get_platform().write(paths.logger(self.root), b"\xff\xfe\x00")
         with self.assertRaisesRegex(ConfigError, paths.logger(self.root)):
             MetricLogger.load(self.root)

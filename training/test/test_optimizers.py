@@ -1,4 +1,4 @@
-"""Optimizers against torch's own in a plain loop, and the learning rate against closed forms."""
+"""Optimizers against those of torch in a plain loop, and the learning rate against closed forms."""
 
 import bisect
 import functools
@@ -54,7 +54,7 @@ class OptimizerTest(TrainTestCase):
     def test_nesterov_momentum_makes_nadam(self):
         self.assert_trains_like(functools.partial(torch.optim.NAdam, betas=(0.5, 0.999)), "adam", nesterov_momentum=0.5)
 
-    def test_frozen_parameters_stay(self):
+    def test_frozen_parameters_do_not_change(self):
         for name in ("sgd", "adam"):
             model = network()
             model.fc_layers.requires_grad_(False)
@@ -63,26 +63,26 @@ class OptimizerTest(TrainTestCase):
             self.assertTrue(torch.equal(model.fc_layers[0].weight.cpu(), frozen))
             self.assertFalse(torch.equal(model.fc.weight.cpu(), free))
 
-    def test_an_unknown_optimizer_is_refused_with_the_nearest_name(self):
+    def test_the_error_for_an_unknown_optimizer_suggests_the_nearest_name(self):
         with self.assertRaisesRegex(ConfigError, "--optimizer_name: 'adan' is not known, did you mean 'adam'.*levenberg_marquardt, sgd"):
             optimizers.check(hparams(optimizer_name="adan"), classes=False)
 
-    def test_help_offers_what_passes(self):
+    def test_help_lists_the_valid_optimizers(self):
         for name in optimizers.choices()["optimizer_name"]:
             optimizers.check(hparams(optimizer_name=name), classes=False)
             optimizers.get_optimizer(hparams(optimizer_name=name), network())
 
-    def test_levenberg_marquardt_is_for_real_valued_targets(self):
+    def test_levenberg_marquardt_requires_real_valued_targets(self):
         with self.assertRaisesRegex(ConfigError, "levenberg_marquardt fits .*valid here: sgd, adam, lbfgs"):
             optimizers.check(hparams(optimizer_name="levenberg_marquardt"), classes=True)
 
-    def test_second_order_optimizers_refuse_what_they_do_not_have(self):
+    def test_second_order_optimizers_refuse_unsupported_hyperparameters(self):
         for name in ("lbfgs", "levenberg_marquardt"):
             for field in ("momentum", "nesterov_momentum", "weight_decay"):
                 with self.assertRaisesRegex(ConfigError, f"--{field}: {name} does not use it"):
                     optimizers.check(hparams(optimizer_name=name, **{field: 0.5}), classes=False)
 
-    def test_second_order_optimizers_refuse_sixteen_bits(self):
+    def test_second_order_optimizers_refuse_16_bits(self):
         for name in ("lbfgs", "levenberg_marquardt"):
             for flag, changes in (("precision", {"precision": "bf16"}), ("apex_fp16", {"apex_fp16": True, "precision": "float32"})):
                 with self.assertRaisesRegex(ConfigError, f"^--{flag}: {name} needs more precision.*; valid here: float32, tf32, float64$"):
@@ -90,7 +90,7 @@ class OptimizerTest(TrainTestCase):
 
 
 class RateTest(TrainTestCase):
-    """The rate that the optimizer has before every update and after the last."""
+    """The learning rate of the optimizer before every update and after the last."""
 
     def rates(self, **changes) -> list[float]:
         options = {name: changes.pop(name) for name in ("start", "end") if name in changes}
@@ -102,42 +102,42 @@ class RateTest(TrainTestCase):
         actual = self.rates(**changes)
         torch.testing.assert_close(actual, [0.1 * rate(i) for i in iterations], rtol=1e-12, atol=1e-16)
 
-    def test_it_is_constant_by_default(self):
+    def test_the_rate_is_constant_by_default(self):
         self.assert_rates(lambda i: 1)
 
-    def test_warmup_rises_from_nothing_in_a_line(self):
+    def test_warmup_rises_linearly_from_zero(self):
         self.assert_rates(lambda i: min(1, i / 8), warmup_steps="8it")
 
     def test_warmup_may_be_given_in_epochs(self):
         self.assert_rates(lambda i: min(1, i / (2 * BATCHES)), warmup_steps="2ep")
 
-    def test_milestones_multiply_by_a_tenth_each_from_their_step_on(self):
+    def test_every_milestone_multiplies_the_rate_by_a_tenth(self):
         self.assert_rates(lambda i: 0.1 ** ((i >= 2 * BATCHES) + (i >= 13)), milestone_steps="2ep,13it")
 
-    def test_milestones_multiply_by_delta(self):
+    def test_milestones_multiply_the_rate_by_delta(self):
         self.assert_rates(lambda i: 0.5 ** ((i >= 6) + (i >= 13)), milestone_steps="13it,6it", delta=0.5)
 
-    def test_cosine_falls_from_the_full_rate_to_nothing(self):
+    def test_cosine_falls_from_the_full_rate_to_zero(self):
         actual = self.rates(lr_decay="cosine")
         torch.testing.assert_close(actual[:20], [0.05 * (1 + math.cos(math.pi * i / 20)) for i in range(20)], rtol=1e-12, atol=1e-16)
 
-    def test_all_of_them_multiply(self):
+    def test_warmup_milestones_and_cosine_multiply(self):
         actual = self.rates(warmup_steps="5it", milestone_steps="8it,12it", delta=0.3, lr_decay="cosine")
         expected = [0.1 * min(1, i / 5) * 0.3 ** bisect.bisect_right([8, 12], i) * (1 + math.cos(math.pi * i / 20)) / 2 for i in range(20)]
         torch.testing.assert_close(actual[:20], expected, rtol=1e-12, atol=1e-16)
 
-    def test_a_part_of_training_has_the_rates_of_that_part(self):
+    def test_part_of_a_run_has_the_rates_of_those_iterations(self):
         def rate(i):
             return min(1, i / 8) * 0.1 ** (i >= 10)
 
         part = {"start": Step(6, BATCHES), "end": Step(12, BATCHES)}
         self.assert_rates(rate, range(6, 13), warmup_steps="8it", milestone_steps="10it", **part)
 
-    def test_a_part_of_training_has_that_part_of_the_decay(self):
+    def test_part_of_a_run_has_its_part_of_the_cosine(self):
         actual = self.rates(lr_decay="cosine", start=Step(6, BATCHES), end=Step(12, BATCHES))
         torch.testing.assert_close(actual, [0.05 * (1 + math.cos(math.pi * i / 20)) for i in range(6, 13)], rtol=1e-12, atol=1e-16)
 
-    def test_the_updates_are_made_with_that_rate(self):
+    def test_updates_use_the_scheduled_rate(self):
         def rate(i):
             return 0.1 * min(1, i / 4) * 0.5 ** (i >= 7) * (1 + math.cos(math.pi * i / 12)) / 2
 
@@ -151,7 +151,7 @@ class PlateauTest(TrainTestCase):
     epochs = 60
 
     def reference(self, patience: int, cooldown: int, factor: float) -> tuple[list[float], torch.Tensor]:
-        """The rates at the starts of the epochs, and the final weights, of a plain loop with torch's plateau schedule."""
+        """A plain loop with torch's plateau schedule: the rates at the starts of the epochs, and the final weights."""
         loader = regression_loader()
         model = plain_network(network()).to(loader.examples.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
@@ -179,7 +179,7 @@ class PlateauTest(TrainTestCase):
         trained = self.trained(hparams(f"{self.epochs}ep", lr=0.5, momentum=0.5, plateau_opt=True, **changes), note)
         return seen, trained
 
-    def test_the_rate_falls_as_torchs_schedule_makes_it_fall(self):
+    def test_the_plateau_schedule_equals_that_of_torch(self):
         for patience, cooldown, delta in ((1, 0, 0.5), (2, 3, 0.7), (0, 6, 0.5)):
             with self.subTest(patience=patience, cooldown=cooldown):
                 rates, final = self.reference(patience, cooldown, delta)
@@ -188,7 +188,7 @@ class PlateauTest(TrainTestCase):
                 torch.testing.assert_close(ours, rates, rtol=1e-12, atol=0)
                 torch.testing.assert_close(trained, final, rtol=1e-8, atol=1e-10)
 
-    def test_it_falls_by_the_root_of_ten_when_nothing_else_is_said(self):
+    def test_the_default_plateau_factor_is_the_root_of_a_tenth(self):
         rates, _ = self.ours(patience=3, cooldown=3)
         self.assertAlmostEqual(min(rates) / sorted(set(rates))[1], 10**-0.5, places=12)
 
@@ -205,7 +205,7 @@ class PlateauTest(TrainTestCase):
         end = train(plateau, network(), regression_loader(), self.folder(), note)
         return end, seen
 
-    def test_training_stops_when_the_rate_has_fallen_by_ten_thousand(self):
+    def test_training_stops_when_the_rate_is_a_ten_thousandth(self):
         end, rates = self.ended(delta=0.01)
         self.assertLess(end.ep, 900)
         self.assertTrue(end.last)
@@ -213,13 +213,13 @@ class PlateauTest(TrainTestCase):
         self.assertEqual(sorted(set(rates), reverse=True), [0.5, 0.5 * 0.01, 0.5 * 0.01 * 0.01])
         self.assertEqual(rates[-2], 0.5 * 0.01)
 
-    def test_factors_that_reach_ten_thousand_only_up_to_rounding_stop_there_too(self):
+    def test_the_stop_threshold_allows_for_rounding(self):
         for delta, reductions in ((0.1, 4), (None, 8)):
             with self.subTest(delta=delta):
                 _, rates = self.ended(delta=delta)
                 self.assertEqual(len(set(rates)), reductions + 1)
 
-    def test_further_training_adds_to_where_it_stopped(self):
+    def test_further_training_continues_from_the_stop(self):
         end, _ = self.ended(delta=0.01)
         prolonged, _ = self.ended(delta=0.01, further_training="2ep")
         self.assertEqual(prolonged.iteration, end.iteration + 2 * BATCHES)
@@ -230,7 +230,7 @@ class ScheduleStateTest(TrainTestCase):
         training_hparams = hparams("20it", plateau_opt=True, patience=1, cooldown=1, delta=0.5, **changes)
         return optimizers.Schedule(training_hparams, optimizers.get_optimizer(training_hparams, network()), BATCHES, Step(40, BATCHES))
 
-    def test_a_restored_schedule_goes_on_as_the_first_would_have(self):
+    def test_a_restored_schedule_continues_like_the_original(self):
         losses = torch.tensor([2.0, 1.0] + [5.0] * 13 + [0.5] * 3 + [9.0] * 14)
         for cut in range(len(losses)):
             whole, first, second = (self.schedule(lr_decay="cosine") for _ in range(3))

@@ -30,7 +30,7 @@ def loss(model: Model, examples: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: int = 1, lr: float = 1.0) -> LevenbergMarquardt:
-    """Takes full-batch steps until one finds nothing to improve."""
+    """Takes at most `steps` full-batch steps, until the optimizer has converged."""
     optimizer = LevenbergMarquardt(model, lr)
     for _ in range(steps):
         optimizer.step(Objective(model, examples, labels))
@@ -40,7 +40,7 @@ def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: i
 
 
 class LinearTest(TestCase):
-    """A linear network makes a linear least-squares problem, whose solution is known."""
+    """A linear network gives a linear least-squares problem with a known solution."""
 
     examples, labels = random(40, 3, seed=1), random(40, 2, seed=2)
 
@@ -52,33 +52,33 @@ class LinearTest(TestCase):
         solution = np.linalg.lstsq(design, self.labels.numpy(), rcond=None)[0]
         self.solution = torch.from_numpy(np.concatenate([solution[:3].T.ravel(), solution[3]]))
 
-    def test_one_step_solves_it_up_to_the_damping(self):
+    def test_one_step_solves_the_problem_up_to_the_damping(self):
         descend(self.model, self.examples, self.labels)
         torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-5)
 
-    def test_a_few_steps_solve_it_to_rounding_and_then_there_is_nothing_left_to_do(self):
+    def test_a_few_steps_solve_the_problem_to_rounding_and_converge(self):
         optimizer = descend(self.model, self.examples, self.labels, steps=10)
         torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-8)
         self.assertTrue(optimizer.converged)
 
-    def test_a_rate_of_one_half_goes_half_of_the_way(self):
+    def test_a_rate_of_one_half_halves_the_step(self):
         middle = (weights(self.model) + self.solution) / 2
         descend(self.model, self.examples, self.labels, lr=0.5)
         torch.testing.assert_close(weights(self.model), middle, rtol=0, atol=1e-5)
 
-    def test_products_with_the_jacobian_alone_solve_it_as_well(self):
+    def test_the_iterative_solver_solves_the_problem(self):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
             descend(self.model, self.examples, self.labels)
         torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-4)
 
-    def test_a_step_returns_the_loss_before_it(self):
+    def test_a_step_returns_the_loss_before_the_step(self):
         before = loss(self.model, self.examples, self.labels)
         returned = LevenbergMarquardt(self.model).step(Objective(self.model, self.examples, self.labels))
         self.assertAlmostEqual(returned.item(), before, places=14)
 
 
 class NetworkTest(TestCase):
-    """A small network that begins near a teacher whose answers it can give exactly."""
+    """A small network that starts near a teacher of the same shape."""
 
     examples = random(60, 3, seed=1)
 
@@ -91,13 +91,13 @@ class NetworkTest(TestCase):
             for number, parameter in enumerate(self.model.parameters()):
                 parameter += 1e-2 * random(*parameter.shape, seed=number)
 
-    def test_the_residual_falls_to_the_rounding_floor_and_the_weights_are_the_teachers(self):
+    def test_the_residual_falls_to_the_rounding_floor_and_the_weights_equal_the_teachers(self):
         optimizer = descend(self.model, self.examples, self.labels, steps=20)
         self.assertLess(loss(self.model, self.examples, self.labels), 1e-24)
         torch.testing.assert_close(weights(self.model), weights(self.teacher), rtol=0, atol=1e-11)
         self.assertTrue(optimizer.converged)
 
-    def test_it_converges_quadratically(self):
+    def test_convergence_is_quadratic(self):
         losses = []
         for _ in range(4):
             losses.append(loss(self.model, self.examples, self.labels))
@@ -105,7 +105,7 @@ class NetworkTest(TestCase):
         self.assertLess(losses[1], losses[0] * 1e-2)
         self.assertLess(losses[2], losses[1] * 1e-4)
 
-    def test_at_the_solution_it_has_converged_and_moves_nothing(self):
+    def test_at_the_solution_it_has_converged_and_changes_no_weight(self):
         optimizer = descend(self.teacher, self.examples, self.labels)
         self.assertTrue(optimizer.converged)
         torch.testing.assert_close(weights(self.teacher), weights(network("mlp_3_4_2")), rtol=0, atol=0)
@@ -113,7 +113,7 @@ class NetworkTest(TestCase):
     def test_away_from_the_solution_it_has_not_converged(self):
         self.assertFalse(descend(self.model, self.examples, self.labels).converged)
 
-    def test_the_solver_without_a_matrix_arrives_as_well(self):
+    def test_the_iterative_solver_reaches_the_solution(self):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
             descend(self.model, self.examples, self.labels, steps=20)
         self.assertLess(loss(self.model, self.examples, self.labels), 1e-24)
@@ -135,7 +135,7 @@ class NetworkTest(TestCase):
         np.testing.assert_allclose(weights(self.model).numpy(), step(0.3), rtol=1e-9, atol=1e-11)
 
     def damped_steps(self) -> Callable[[float], np.ndarray]:
-        """A function from damping to where a step with it leads, from a Jacobian of one backpropagation a row."""
+        """A function from the damping to the parameters after a step. Its Jacobian has one backpropagation for each row."""
         start = weights(self.model).numpy()
         residuals = (self.model(self.examples) - self.labels).flatten()
         rows = [torch.autograd.grad(one, list(self.model.parameters()), retain_graph=True) for one in residuals]
@@ -150,13 +150,13 @@ class NetworkTest(TestCase):
             descend(twin, self.examples, self.labels)
         torch.testing.assert_close(weights(twin), weights(self.model), rtol=1e-9, atol=1e-12)
 
-    def test_the_damping_falls_tenfold_after_a_step_that_helps(self):
+    def test_the_damping_falls_tenfold_after_a_step_that_lowers_the_loss(self):
         optimizer = LevenbergMarquardt(self.model)
         for power in range(3):
             self.assertAlmostEqual(optimizer.param_groups[0]["damping"][0], second_order.FIRST_DAMPING / 10**power, delta=1e-15)
             optimizer.step(Objective(self.model, self.examples, self.labels))
 
-    def test_the_damping_rises_tenfold_until_a_step_helps(self):
+    def test_the_damping_rises_tenfold_until_a_step_lowers_the_loss(self):
         self.start_far_away()
         before, twin = loss(self.model, self.examples, self.labels), copy.deepcopy(self.model)
         step = self.damped_steps()
@@ -182,7 +182,7 @@ class NetworkTest(TestCase):
             for number, parameter in enumerate(self.model.parameters()):
                 parameter.copy_(random(*parameter.shape, seed=number + 30))
 
-    def test_frozen_parameters_stay_and_the_others_are_solved_for(self):
+    def test_frozen_parameters_do_not_change_and_the_others_are_solved_for(self):
         self.model.fc_layers.requires_grad_(False)
         frozen = self.model.fc_layers[0].weight.clone()
         descend(self.model, self.examples, self.labels, steps=10)
@@ -200,7 +200,7 @@ class NetworkTest(TestCase):
 
 
 class StackTest(TrainTestCase):
-    """A stack of students descends as its students would alone."""
+    """Steps of a stack equal those of its students alone."""
 
     def setUp(self):
         super().setUp()
@@ -214,24 +214,24 @@ class StackTest(TrainTestCase):
             descend(student, self.examples, self.labels, steps)
         return students
 
-    def test_every_student_takes_the_steps_that_it_takes_alone(self):
+    def test_steps_of_a_stack_equal_those_of_single_students(self):
         alone = self.alone(steps=6)
         optimizer = descend(self.students, self.examples, self.labels, steps=6)
         for i, student in enumerate(alone):
             for ours, theirs in zip(self.students.select(i).parameters(), student.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-        self.assertGreater(len(set(optimizer.param_groups[0]["damping"])), 1)  # they have not all had it equally easy
+        self.assertGreater(len(set(optimizer.param_groups[0]["damping"])), 1)  # students have different dampings
 
-    def test_products_with_the_jacobian_take_the_same_step(self):
+    def test_both_solvers_take_the_same_step_for_a_stack(self):
         twin = copy.deepcopy(self.students)
         start = weights(self.students)
         descend(self.students, self.examples, self.labels)
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
             descend(twin, self.examples, self.labels)
         difference = (weights(twin) - weights(self.students)).norm() / (weights(self.students) - start).norm()
-        self.assertLess(difference.item(), 0.3)  # the damping is another: of the diagonal here, of the identity there
+        self.assertLess(difference.item(), 0.3)  # the solvers damp differently: by the diagonal, and by the identity
 
-    def test_a_student_at_the_solution_rests_while_the_others_move(self):
+    def test_a_student_at_the_solution_does_not_change_while_others_train(self):
         with torch.no_grad():
             for parameter, solution in zip(self.students.parameters(), self.solution().parameters(), strict=True):
                 parameter[1] = solution[0]
@@ -243,7 +243,7 @@ class StackTest(TrainTestCase):
         self.assertFalse(optimizer.converged)
 
     def solution(self) -> Model:
-        """A student that is the teacher, with dead neurons beside its own."""
+        """A student equal to the teacher, with additional dead neurons."""
         teacher, student = network("mlp_3_4_2", act_fun="tanh"), network("students_mlp(1)_3_6_2", act_fun="tanh")
         with torch.no_grad():
             student.fc.weight.zero_()
@@ -256,7 +256,7 @@ class StackTest(TrainTestCase):
 
 
 class StopTest(TrainTestCase):
-    def test_training_stops_where_nothing_can_be_improved(self):
+    def test_training_stops_when_the_optimizer_has_converged(self):
         examples = random(60, 3, seed=1)
         loader = DataLoader(Dataset(examples, network("mlp_3_4_2")(examples).detach()), 60, dtype=torch.float64)
         model = network("mlp_3_4_2")
@@ -269,19 +269,19 @@ class StopTest(TrainTestCase):
 
 
 class LBFGSTest(TrainTestCase):
-    """Convex problems have one minimum, which others have found."""
+    """L-BFGS on convex problems, whose minimum other solvers give."""
 
     examples, labels, classes = random(40, 3, seed=1), random(40, 2, seed=2), torch.arange(40) % 2
 
     def minimise(self, model: Model, labels: torch.Tensor, steps: int = 200) -> list[float]:
-        """Full-batch steps until no lower loss is found; the losses before them."""
+        """Takes full-batch steps until the optimizer has converged; returns the losses before the steps."""
         optimizer, losses = LBFGS(model), []
         while not optimizer.converged and len(losses) < steps:
             losses.append(optimizer.step(Objective(model, self.examples, labels)).item())
         self.assertTrue(optimizer.converged)
         return losses
 
-    def test_it_finds_the_least_squares_solution(self):
+    def test_lbfgs_reaches_the_least_squares_solution(self):
         model = ToyModel().double()
         self.minimise(model, self.labels)
         design = np.column_stack([self.examples.numpy(), np.ones(40)])
@@ -289,7 +289,7 @@ class LBFGSTest(TrainTestCase):
         np.testing.assert_allclose(model.fc.weight.detach().numpy(), solution[:3].T, atol=1e-6)
         np.testing.assert_allclose(model.fc.bias.detach().numpy(), solution[3], atol=1e-6)
 
-    def test_it_finds_the_minimum_of_the_cross_entropy_that_scipy_finds(self):
+    def test_lbfgs_reaches_the_same_cross_entropy_minimum_as_scipy(self):
         losses = self.minimise(ToyModel().double(), self.classes)
 
         def cross_entropy(flat):
@@ -306,7 +306,7 @@ class LBFGSTest(TrainTestCase):
         self.assertTrue(all(after <= before for before, after in zip(losses[:-1], losses[1:], strict=True)))
         self.assertLess(losses[-1], losses[0] / 2)
 
-    def test_the_first_step_goes_down_the_gradient(self):
+    def test_the_first_step_follows_the_negative_gradient(self):
         model = network("mlp_3_4_2")
         before = weights(model)
         Objective(model, self.examples, self.labels)()
@@ -315,13 +315,13 @@ class LBFGSTest(TrainTestCase):
         moved = weights(model) - before
         self.assertAlmostEqual((moved @ gradient / moved.norm() / gradient.norm()).item(), -1, places=12)
 
-    def test_the_direction_is_that_of_the_full_matrices_for_every_network(self):
+    def test_the_direction_equals_that_of_the_full_bfgs_matrix(self):
         networks, parameters, pairs = 3, 5, 4
         gradients, steps = random(networks, parameters, seed=1), random(pairs, networks, parameters, seed=2)
         roots = random(networks, parameters, parameters, seed=3)
         changes = torch.einsum("nij,nkj,pnk->pni", roots, roots, steps)
-        steps[1, 0], changes[1, 0] = 0, 0  # the first network has left out a pair
-        steps[:, 2], changes[:, 2] = 0, 0  # and the last has no history
+        steps[1, 0], changes[1, 0] = 0, 0  # the first network leaves out a pair
+        steps[:, 2], changes[:, 2] = 0, 0  # the last network has no history
         directions = two_loop(gradients, list(steps), list(changes))
         for i in range(networks):
             history = [(s, y) for s, y in zip(steps[:, i].numpy(), changes[:, i].numpy(), strict=True) if y.any()]
@@ -356,15 +356,15 @@ class ConjugateGradientsTest(TestCase):
 
         return conjugate_gradients(product, right, iterations)
 
-    def test_it_solves_what_numpy_solves(self):
+    def test_the_solution_equals_that_of_numpy(self):
         expected = np.linalg.solve(self.matrix.numpy(), self.right.numpy())
         np.testing.assert_allclose(self.solve(self.right, 100).numpy(), expected, rtol=1e-11, atol=1e-13)
 
-    def test_it_stops_when_the_residual_is_rounding(self):
+    def test_iterations_stop_when_the_residual_is_at_rounding_level(self):
         self.solve(self.right, 1000)
         self.assertLess(self.products, 60)
 
-    def test_it_makes_as_many_products_as_allowed_at_most(self):
+    def test_the_number_of_products_is_limited(self):
         self.solve(self.right, 3)
         self.assertEqual(self.products, 3)
 
@@ -372,7 +372,7 @@ class ConjugateGradientsTest(TestCase):
         step = (self.right @ self.right) / (self.right @ self.matrix @ self.right) * self.right
         torch.testing.assert_close(self.solve(self.right, 1), step, rtol=1e-13, atol=0)
 
-    def test_nothing_on_the_right_gives_nothing(self):
+    def test_a_right_hand_side_of_zero_gives_zero(self):
         self.assertEqual(self.solve(torch.zeros(20, dtype=torch.float64), 10).abs().max().item(), 0)
 
     def test_the_right_hand_side_is_not_changed(self):

@@ -1,4 +1,4 @@
-"""The loop against a plain one. Its builders serve the other tests of training."""
+"""The training loop against a plain loop. Other tests of training use the helper functions of this module."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def class_loader(count: int = 22, seed: int = 1) -> DataLoader:
 
 
 def weights(model: nn.Module) -> torch.Tensor:
-    """All weights of a model as one vector, a copy."""
+    """A copy of all weights of a model, as one vector."""
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone().cpu()
 
 
 def plain_network(like: base.Model) -> nn.Sequential:
-    """A tanh network of torch's own layers with the weights of one of ours."""
+    """A tanh network of torch layers, with the weights of a model."""
     layers = [nn.Linear(*pair, dtype=torch.float64) for pair in itertools.pairwise(like.sizes)]
     made = nn.Sequential(*itertools.chain.from_iterable((layer, nn.Tanh()) for layer in layers))[:-1]
     nn.utils.vector_to_parameters(weights(like), made.parameters())
@@ -58,7 +58,7 @@ def plain_network(like: base.Model) -> nn.Sequential:
 
 
 def batches(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of all epochs, without end."""
+    """The batches of an unlimited number of epochs."""
     return itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count())
 
 
@@ -70,7 +70,7 @@ def plain_training(
     rate: Callable[[int], float] = lambda iteration: 0.1,
     loss: Callable = nn.functional.mse_loss,
 ) -> torch.Tensor:
-    """A loop as textbooks have it, on the same batches; returns the weights."""
+    """A plain training loop on the same batches; returns the weights."""
     model.to(loader.examples.device)
     optimizer = optimizer(model.parameters(), lr=0.1)
     for iteration, (examples, labels) in zip(iterations, itertools.islice(batches(loader), iterations.start, None), strict=False):
@@ -82,13 +82,13 @@ def plain_training(
 
 
 class TrainTestCase(TestCase):
-    """A test that trains in fresh folders."""
+    """A test that trains in new folders."""
 
     def folder(self) -> str:
         return tempfile.mkdtemp(dir=self.root)
 
     def trained(self, training_hparams: TrainingHparams, *callbacks, loader: DataLoader | None = None, **options) -> torch.Tensor:
-        """The weights that the small network has after training in a new folder."""
+        """The weights of the small network after training in a new folder."""
         model = network()
         train(training_hparams, model, loader or regression_loader(), self.folder(), Plan(callbacks, **options))
         return weights(model)
@@ -98,44 +98,44 @@ class TrainTestCase(TestCase):
 
 
 class LoopTest(TrainTestCase):
-    def test_it_is_a_plain_loop_over_the_loaders_batches(self):
+    def test_training_equals_a_plain_loop_over_the_loaders_batches(self):
         expected = plain_training(plain_network(network()), regression_loader(), torch.optim.SGD, range(3 * BATCHES))
         self.assert_close(self.trained(hparams("3ep")), expected)
 
-    def test_class_labels_are_learnt_by_cross_entropy(self):
+    def test_class_labels_are_trained_with_cross_entropy(self):
         cross_entropy = nn.functional.cross_entropy
         expected = plain_training(plain_network(network()), class_loader(), torch.optim.SGD, range(6), loss=cross_entropy)
         self.assert_close(self.trained(hparams("2ep"), loader=class_loader()), expected)
 
-    def test_it_may_end_within_an_epoch(self):
+    def test_training_can_end_within_an_epoch(self):
         expected = plain_training(plain_network(network()), regression_loader(), torch.optim.SGD, range(5))
         for steps in ("5it", "1ep2it"):
             self.assert_close(self.trained(hparams(steps)), expected)
 
-    def test_a_part_of_training_sees_the_batches_of_that_part(self):
+    def test_part_of_a_run_uses_the_batches_of_those_iterations(self):
         expected = plain_training(plain_network(network()), regression_loader(), torch.optim.SGD, range(4, 8))
         ours = self.trained(hparams("3ep"), start=Step(4, BATCHES), end=Step(8, BATCHES))
         self.assert_close(ours, expected)
 
-    def test_parts_add_up_to_the_whole(self):
+    def test_consecutive_parts_equal_the_whole_run(self):
         model, middle = network(), Step(4, BATCHES)
         train(hparams("3ep"), model, regression_loader(), self.folder(), Plan(end=middle))
         train(hparams("3ep"), model, regression_loader(), self.folder(), Plan(start=middle))
         self.assertTrue(torch.equal(weights(model), self.trained(hparams("3ep"))))
 
-    def test_the_end_is_returned(self):
+    def test_the_last_step_is_returned(self):
         self.assertEqual(train(hparams("7it"), network(), regression_loader(), self.folder()), Step(7, BATCHES))
 
-    def test_the_model_takes_the_precision_asked_for(self):
+    def test_the_model_has_the_precision_of_the_hyperparameters(self):
         model = network()
         loader = regression_loader()
         train(hparams("1it", precision="float32"), model, DataLoader(loader.dataset, 8), self.folder())
         self.assertEqual(model.fc.weight.dtype, torch.float32)
 
-    def test_another_order_of_the_data_gives_other_weights(self):
+    def test_another_data_order_gives_other_weights(self):
         self.assertFalse(torch.equal(self.trained(hparams()), self.trained(hparams(), loader=regression_loader(seed=5))))
 
-    def test_the_same_run_gives_the_same_bits_whatever_the_global_random_state(self):
+    def test_the_result_does_not_depend_on_the_global_random_state(self):
         first = self.trained(hparams())
         torch.manual_seed(12345)
         self.assertTrue(torch.equal(self.trained(hparams()), first))
@@ -147,7 +147,7 @@ class LoopTest(TrainTestCase):
         train(hparams("1ep"), model, regression_loader(), self.folder(), Plan([lambda location, step, model, *_: model.eval()]))
         self.assertEqual(modes, [True] * BATCHES)
 
-    def test_no_epoch_is_begun_when_training_is_over(self):
+    def test_no_epoch_starts_after_the_last_step(self):
         begun = []
 
         class Loader(DataLoader):
@@ -160,8 +160,8 @@ class LoopTest(TrainTestCase):
             self.trained(hparams(steps), loader=Loader(regression_loader().dataset, 8, dtype=torch.float64))
             self.assertEqual(begun, epochs)
 
-    def test_no_step_waits_for_a_value(self):
-        """As many values are read from tensors in a long epoch as in a short one; on a GPU each would wait for all work before it."""
+    def test_no_step_reads_a_value_from_the_device(self):
+        """A long epoch reads as many values from tensors as a short one. On a GPU every read waits for all earlier work."""
         readers = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
         reads = []
         for count in (22, 220):
@@ -178,7 +178,7 @@ class LoopTest(TrainTestCase):
 
 
 class StopRuleTest(TrainTestCase):
-    def test_the_update_after_a_rule_is_met_is_the_last(self):
+    def test_training_ends_with_the_update_after_a_rule_is_met(self):
         for met in range(2 * BATCHES):
             rules = [lambda *_: False, lambda step, model, logger, met=met: step.iteration == met]
             model = network()
@@ -186,7 +186,7 @@ class StopRuleTest(TrainTestCase):
             self.assertEqual((end.iteration, end.last), (met + 1, True))
             self.assertTrue(torch.equal(weights(model), self.trained(hparams(f"{met + 1}it"))))
 
-    def test_a_rule_sees_the_model_before_the_update_and_what_callbacks_have_logged(self):
+    def test_a_rule_gets_the_model_before_the_update_and_the_log(self):
         seen = []
 
         def note(location, step, model, optimizer, logger):
@@ -202,7 +202,7 @@ class StopRuleTest(TrainTestCase):
             expected = plain_training(plain_network(network()), regression_loader(), torch.optim.SGD, range(iteration))
             self.assert_close(before, expected)
 
-    def test_further_training_adds_to_where_a_rule_has_ended_it(self):
+    def test_further_training_continues_from_the_end_by_a_rule(self):
         plan = Plan(stop_when=[lambda step, model, logger: step.iteration == 4])
         end = train(hparams("3ep", further_training="2it"), network(), regression_loader(), self.folder(), plan)
         self.assertEqual(end.iteration, 7)
@@ -216,7 +216,7 @@ class CallbackTest(TrainTestCase):
     def note(self, location, step, model, optimizer, logger):
         self.calls.append((step, weights(model)))
 
-    def test_they_are_called_before_every_update_and_once_after_the_last(self):
+    def test_callbacks_run_before_every_update_and_after_the_last(self):
         self.trained(hparams("2ep"), self.note)
         self.assertEqual([step.iteration for step, _ in self.calls], list(range(2 * BATCHES + 1)))
         for step, seen in self.calls:
@@ -229,15 +229,15 @@ class CallbackTest(TrainTestCase):
             self.trained(hparams(steps), self.note)
             self.assertEqual([step.last for step, _ in self.calls], [False] * (len(self.calls) - 1) + [True])
 
-    def test_a_part_of_training_calls_them_from_its_start_to_its_end(self):
+    def test_part_of_a_run_calls_callbacks_from_its_start_to_its_end(self):
         self.trained(hparams("9ep"), self.note, start=Step(2, BATCHES), end=Step(5, BATCHES))
         self.assertEqual([(step.iteration, step.last) for step, _ in self.calls], [(2, False), (3, False), (4, False), (5, True)])
 
-    def test_steps_count_epochs_by_the_loader(self):
+    def test_steps_count_epochs_of_the_loader(self):
         self.trained(hparams("4it"), self.note)
         self.assertEqual([str(step) for step, _ in self.calls], ["ep0_it0", "ep0_it1", "ep0_it2", "ep1_it0", "ep1_it1"])
 
-    def test_they_are_called_in_order_with_the_folder_and_one_log(self):
+    def test_callbacks_run_in_order_with_the_folder_and_one_log(self):
         seen = []
         folder = self.folder()
         callbacks = [lambda location, step, model, optimizer, logger, name=name: seen.append((name, location, logger)) for name in "ab"]

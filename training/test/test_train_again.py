@@ -1,4 +1,4 @@
-"""The loop when it is interrupted and goes on, and when a finished run is trained further."""
+"""Resumption of interrupted runs, and further training of finished runs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from training.train import standard_train, train
 
 
 class Killed(Exception):
-    """What stops a run here, as a power cut would."""
+    """Ends a run without a chance to save, like a power cut."""
 
 
 class ResumeTest(TrainTestCase):
-    """A run that is stopped and started again ends bit for bit like the run that was not."""
+    """A run that is stopped and resumed ends with the same bits as an uninterrupted run."""
 
     stop_when: Sequence[StopRule] = ()
 
@@ -44,10 +44,10 @@ class ResumeTest(TrainTestCase):
     def start(
         self, training_hparams: TrainingHparams, model_name: str, folder: str, stop: int | None = None, first: bool = False
     ) -> list[int]:
-        """Starts a run as a new process would, and stops it at an iteration, before or after what else happens there.
+        """Starts a run like a new process, and stops it at an iteration, before or after the other callbacks.
 
         Returns:
-            The iterations that it came by.
+            The iterations of the run.
         """
         seen = []
 
@@ -68,7 +68,7 @@ class ResumeTest(TrainTestCase):
         return seen
 
     def result(self, folder: str) -> tuple[dict[str, list], str]:
-        """The final weights, digit for digit, and the text of the log."""
+        """The exact final weights and the text of the log."""
         state = base.read_state(registry.latest_weights_file(folder))
         with open(os.path.join(folder, "logger")) as file:
             return {name: value.tolist() for name, value in state.items()}, file.read()
@@ -115,7 +115,7 @@ class ResumeTest(TrainTestCase):
     def test_lbfgs(self):
         self.assert_resumes(hparams("5ep", "lbfgs", 1.0))
 
-    def test_lbfgs_on_all_examples_at_once(self):
+    def test_lbfgs_with_full_batches(self):
         self.loader = DataLoader(self.loader.dataset, 22, dtype=torch.float64)
         self.assert_resumes(hparams("9it", "lbfgs", 1.0), stops=(2, 3, 7))
 
@@ -131,12 +131,14 @@ class ResumeTest(TrainTestCase):
 
     def test_sixteen_bits_with_scaled_losses(self):
         values = regression_loader()
-        self.loader = DataLoader(teacher_dataset.Dataset(values.examples, values.labels * 1000), 8)  # the scale falls from where it begins
+        self.loader = DataLoader(
+            teacher_dataset.Dataset(values.examples, values.labels * 1000), 8
+        )  # the loss scale falls from its initial value
         for changes in ({"precision": "fp16"}, {"apex_fp16": True, "precision": "float32", "momentum": 0.9}, {"precision": "bf16"}):
             self.assert_resumes(hparams("5ep", "sgd", 1e-5, **changes))
         self.assert_resumes(hparams("5ep", "adam", 0.02, precision="fp16"), "students_mlp(3)_4_5_2")
 
-    def test_a_run_stopped_before_its_first_checkpoint_begins_anew(self):
+    def test_a_run_stopped_before_its_first_checkpoint_starts_again(self):
         self.assert_resumes(hparams("3ep", momentum=0.9), stops=(0, 2))
 
     def test_a_run_stopped_at_any_iteration(self):
@@ -148,10 +150,10 @@ class ResumeTest(TrainTestCase):
                 self.start(training_hparams, "mlp_4_5_2", parts)
                 self.assertEqual(self.result(parts), self.result(whole))
 
-    def test_a_run_stopped_again_and_again_at_the_same_place(self):
+    def test_a_run_stopped_repeatedly_at_the_same_iteration(self):
         self.assert_resumes(hparams("4ep", momentum=0.9), stops=(8, 8, 8, 10, 10))
 
-    def test_what_callbacks_draw_at_random_is_drawn_again(self):
+    def test_random_draws_of_callbacks_are_repeated(self):
         drawn = {True: {}, False: {}}
         for stopped in drawn:
 
@@ -172,10 +174,10 @@ class ResumeTest(TrainTestCase):
 
 
 class StopTest(TrainTestCase):
-    """A run that a signal asks to stop does so before its next update."""
+    """A run that receives a stop signal ends before its next update."""
 
     def stopped(self, folder: str, at: int, *callbacks) -> list[int]:
-        """Starts a run, asks it to stop at an iteration, and returns the iterations that it came by."""
+        """Starts a run, sends it a stop signal at an iteration, and returns the iterations of the run."""
         seen = []
 
         def ask(location, step, model, optimizer, logger):
@@ -187,7 +189,7 @@ class StopTest(TrainTestCase):
             train(hparams("3ep", momentum=0.9), network(), regression_loader(), folder, Plan([ask, *callbacks]))
         return seen
 
-    def test_it_leaves_before_the_next_update_with_a_checkpoint_of_there(self):
+    def test_a_stopped_run_writes_a_checkpoint_before_the_next_update(self):
         for at in range(3 * BATCHES - 1):
             folder, seen = self.folder(), []
             with self.assertRaisesRegex(Stopped, f"^{folder} .*ep{(at + 1) // BATCHES}_it{(at + 1) % BATCHES}$"):
@@ -197,10 +199,10 @@ class StopTest(TrainTestCase):
             self.assertEqual(seen, list(range(at + 1, 3 * BATCHES + 1)))
             self.assertTrue(torch.equal(weights(model), self.trained(hparams("3ep", momentum=0.9))))
 
-    def test_a_run_that_is_at_its_end_anyway_ends(self):
+    def test_a_stop_at_the_last_step_finishes_the_run(self):
         self.assertEqual(self.stopped(self.folder(), 3 * BATCHES - 1)[-1], 3 * BATCHES)
 
-    def test_a_run_that_is_asked_before_it_starts_takes_no_step(self):
+    def test_a_stop_before_the_start_takes_no_step(self):
         folder = self.folder()
         with signals.watching():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -222,7 +224,7 @@ class CheckpointTest(TrainTestCase):
             train(hparams("3ep"), network(), regression_loader(), folder)
         self.assertEqual(os.listdir(folder), ["checkpoint.pth"])
 
-    def test_a_checkpoint_cut_short_is_named_and_left_as_it_is(self):
+    def test_the_error_names_a_truncated_checkpoint_and_keeps_it(self):
         folder = self.folder()
         train(hparams("2ep"), network(), regression_loader(), folder)
         path = os.path.join(folder, "checkpoint.pth")
@@ -242,7 +244,7 @@ class FurtherTrainingTest(TrainTestCase):
         standard_train(training_hparams, model, (loader, loader), folder, StandardPlan(verbose=False))
         return weights(model)
 
-    def test_a_finished_run_is_prolonged_as_if_it_had_been_longer_from_the_start(self):
+    def test_further_training_equals_a_longer_run(self):
         folder = self.folder()
         self.standard(folder, hparams("3ep", momentum=0.9))
         prolonged = self.standard(folder, hparams("3ep", momentum=0.9, further_training="2ep"))
@@ -250,30 +252,30 @@ class FurtherTrainingTest(TrainTestCase):
         self.assertEqual([iteration for iteration, _ in MetricLogger.load(folder).get("test_loss")], [0, 3, 6, 9, 12, 15])
         self.assertIn("model_ep5_it0.pth", os.listdir(folder))
 
-    def test_asking_again_trains_no_more(self):
+    def test_repeating_further_training_trains_no_more(self):
         folder = self.folder()
         self.standard(folder, hparams("3ep"))
         once = self.standard(folder, hparams("3ep", further_training="2ep"))
         again = self.standard(folder, hparams("3ep", further_training="2ep"))
         self.assertTrue(torch.equal(once, again))
 
-    def test_a_prolonged_run_gives_its_latest_weights_without_the_flag(self):
+    def test_without_the_flag_a_prolonged_run_loads_its_latest_weights(self):
         folder = self.folder()
         self.standard(folder, hparams("3ep"))
         prolonged = self.standard(folder, hparams("3ep", further_training="2ep"))
         self.assertTrue(torch.equal(self.standard(folder, hparams("3ep")), prolonged))
 
-    def test_a_new_run_may_be_prolonged_at_once(self):
+    def test_further_training_works_for_a_new_run(self):
         prolonged = self.trained(hparams("3ep", further_training="2it"))
         self.assertTrue(torch.equal(prolonged, self.trained(hparams("11it"))))
 
-    def test_a_cosine_begins_again_at_the_full_rate_and_falls_to_nothing(self):
+    def test_further_training_restarts_the_cosine_at_the_full_rate(self):
         rates = []
         self.trained(hparams("6it", lr_decay="cosine", further_training="4it"), lambda *call: rates.append(call[3].param_groups[0]["lr"]))
         expected = [0.1 * (1 + torch.tensor(torch.pi * k / 4, dtype=torch.float64).cos().item()) / 2 for k in range(5)]
         self.assert_close(torch.tensor(rates[6:]), torch.tensor(expected))
 
-    def test_a_finished_run_only_gives_its_weights(self):
+    def test_a_finished_run_only_loads_its_weights(self):
         folder = self.folder()
         first = self.standard(folder, hparams("3ep"))
         before = {name: os.stat(os.path.join(folder, name)).st_mtime_ns for name in os.listdir(folder)}

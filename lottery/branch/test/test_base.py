@@ -1,4 +1,4 @@
-"""What the base makes of a `branch_function`, and what it checks."""
+"""The arguments, flags and checks that the base of branches derives from a `branch_function`."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Noise(base.Branch):
 
 
 class TestArguments(TestCase):
-    def test_the_signature_says_names_types_and_defaults(self):
+    def test_the_signature_determines_names_types_and_defaults(self):
         kinds = {field.name: (kind, field.default) for field, kind in Example.Arguments.hyperparameters()}
         expected = {"size": (int, dataclasses.MISSING), "kind": (str, "a"), "share": (float, None), "wild": (bool, False)}
         self.assertEqual(kinds, expected)
 
-    def test_the_docstring_is_the_help(self):
+    def test_the_docstring_is_the_help_text(self):
         self.assertEqual(Example.Arguments._size, "How much SGD there is, on two lines.")
         self.assertEqual(Example.Arguments._kind, "Which: the first (a) or not (b).")
         self.assertEqual(Example.description(), "Does this.")
@@ -76,7 +76,7 @@ class TestArguments(TestCase):
         with self.assertRaisesRegex(ConfigError, "^--size: 0 is out of range; valid: 1 or more"):
             Example.Arguments(0)
 
-    def test_defaults_do_not_name_it(self):
+    def test_defaults_are_not_part_of_the_name(self):
         self.assertEqual(str(Example.Arguments(3, "b")), "Hparams(kind='b', size=3)")
 
     def test_branches_have_the_arguments_and_the_names_of_openlth(self):
@@ -87,7 +87,7 @@ class TestArguments(TestCase):
         training = "Hparams(lr=0.1, optimizer_name='sgd', training_steps='1ep')"
         self.assertEqual(text, f"Hparams(retrain_d={dataset}, retrain_t={training})")
 
-    def test_every_argument_of_every_branch_has_its_help(self):
+    def test_every_argument_of_every_branch_has_a_help_text(self):
         for name, branch in registry.registered_branches.items():
             self.assertEqual(branch.name, name)
             for field, kind in branch.Arguments.hyperparameters():
@@ -99,7 +99,7 @@ class TestLevels(TestCase):
         for text, levels in {"3": [3], "0-2,5": [0, 1, 2, 5], "5, 1-1,4-5": [1, 4, 5], "10-12": [10, 11, 12]}.items():
             self.assertEqual(LevelRangeArgs(text).numbers(), levels)
 
-    def test_anything_else_is_refused(self):
+    def test_invalid_levels_are_refused(self):
         for text in ("", "1-", "-1", "a", "1,,2", "2-1", "1-2-3"):
             with self.subTest(text), self.assertRaisesRegex(ConfigError, "^--levels: .* is out of range; valid: .*ranges"):
                 LevelRangeArgs(text)
@@ -113,14 +113,14 @@ class TestCommand(LotteryTestCase):
             for name, branch in registry.registered_branches.items():
                 self.assertIn(f"* EC.py lottery_branch {name} [...] => {branch.description()}\n", out)
 
-    def test_its_help_lists_its_flags_and_those_of_the_trunk(self):
+    def test_the_help_of_a_branch_lists_its_flags_and_those_of_the_trunk(self):
         status, out, _ = self.command("lottery_branch", "randomly_prune", *self.small, "--help")
         self.assertEqual(status, 0)
         for flag in ("--levels", "--seed", "--strategy", "--pruning_fraction", "--rewinding_steps", "--lr", "--global_seed"):
             self.assertIn(f" {flag} ", out)
         self.assertIn("one of: layerwise, global, even, identity", " ".join(out.split()))
 
-    def test_it_says_the_folder_of_every_level_and_needs_no_trunk_for_that(self):
+    def test_display_output_location_needs_no_trunk(self):
         flags = (*self.small, "--levels=0-1,4", "--strategy=even")
         folders = self.folders("lottery_branch", "randomly_prune", *flags)
         trunk = self.folders("lottery", *self.small, "--levels=4")
@@ -128,7 +128,7 @@ class TestCommand(LotteryTestCase):
         self.assertEqual(folders, [os.path.join(os.path.dirname(trunk[level]), name) for level in (0, 1, 4)])
         self.assertEqual(self.files(), [])
 
-    def test_a_missing_trunk_says_which_command_makes_it(self):
+    def test_the_error_for_a_missing_trunk_has_the_command_that_trains_it(self):
         flags = ("--seed", "7", "--strategy=even", "--rewinding_steps", "1it", "--levels", "0-2", "--quiet")
         status, _, err = self.command("lottery_branch", "randomly_prune", *self.small, *flags)
         self.assertEqual((status, err.count("\n")), (2, 1))
@@ -151,7 +151,7 @@ class TestCommand(LotteryTestCase):
             self.assertFalse(bool((weights[left] == start[name][left]).any()))
             self.assertFalse(bool(weights[~left].any()))
 
-    def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(self):
+    def test_invalid_commands_are_refused_in_one_line_and_write_nothing(self):
         self.lottery()
         before = self.contents()
         levels = (*self.small, "--levels=0-1")

@@ -58,19 +58,19 @@ class TestRandomlyPrune(BranchTestCase):
     def mask(self, *arguments: str, level: int = 2) -> Mask:
         return Mask.load(self.branch("randomly_prune", "--pruning_fraction=0.5", *arguments, levels=str(level))[0])
 
-    def test_layer_by_layer_as_many_weights_are_left_at_other_places(self):
+    def test_layerwise_masks_have_the_layer_counts_of_the_ticket(self):
         mask = self.mask()
         self.assertNotEqual(mask, self.ticket)
         for name in mask:
             self.assertEqual(mask[name].sum(), self.ticket[name].sum())
 
-    def test_globally_as_many_are_left_in_all(self):
+    def test_global_masks_have_the_total_count_of_the_ticket(self):
         mask = self.mask("--strategy=global")
         self.assertEqual(mask.unpruned, self.ticket.unpruned)
         self.assertNotEqual(*(int(each[PRUNED[0]].sum()) for each in (mask, self.ticket)))
         self.assertTrue(mask["fc.weight"].all())
 
-    def test_evenly_the_same_share_is_left_in_every_layer(self):
+    def test_even_masks_have_the_same_density_in_every_layer(self):
         mask = self.mask("--strategy=even")
         self.assertEqual(mask.unpruned, self.ticket.unpruned)
         left = sum(int(mask[name].sum()) for name in PRUNED) / sum(mask[name].numel() for name in PRUNED)
@@ -78,22 +78,22 @@ class TestRandomlyPrune(BranchTestCase):
             self.assertLessEqual(abs(int(mask[name].sum()) - left * mask[name].numel()), 1)
         self.assertTrue(mask["fc.weight"].all())
 
-    def test_the_identity_is_the_ticket_again(self):
+    def test_identity_reproduces_the_ticket(self):
         (folder,) = self.branch("randomly_prune", "--pruning_fraction=0.5", "--strategy=identity")
         for step in ("ep0_it0", "ep2_it0"):
             self.assert_same(self.weights(folder, step), self.weights(self.trunk[2], step))
 
-    def test_what_is_left_has_the_values_that_the_trunk_rewinds_to(self):
+    def test_remaining_weights_have_the_values_that_the_trunk_rewinds_to(self):
         (folder,) = self.branch("randomly_prune", "--pruning_fraction=0.5", "--seed=7")
         self.assert_same(self.weights(folder), self.weights(self.trunk[0]), Mask.load(folder))
 
-    def test_the_seed_decides_and_masks_shrink(self):
+    def test_masks_depend_on_the_seed_and_are_nested(self):
         self.assertNotEqual(self.mask("--seed=7"), self.mask("--seed=8"))
         self.assertNotEqual(self.mask("--seed=7"), self.mask())
         later, earlier = (self.mask("--seed=7", level=level) for level in (2, 1))
         self.assertTrue(all(bool((earlier[name] >= later[name]).all()) for name in later))
 
-    def test_students_have_as_many_each(self):
+    def test_each_student_has_the_counts_of_its_ticket(self):
         teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
         small = ("--default_hparams=students_mlp(2)_6_5_3", f"--teacher_name={teacher}", "--teacher_seed=1", "--datagen=random:40")
         small = (*small, "--training_steps=2ep", "--global_seed=3", "--pruning_layers_to_ignore=")
@@ -122,7 +122,7 @@ class TestStudents(BranchTestCase):
 
 
 class TestEvenly(TestCase):
-    def test_parts_add_up_and_are_in_proportion(self):
+    def test_parts_sum_to_the_total_in_proportion(self):
         for total in range(0, 101, 7):
             parts = _evenly([total, 100 - total], {"a": 33, "b": 1, "c": 66})
             for network, count in enumerate((total, 100 - total)):
@@ -133,7 +133,7 @@ class TestEvenly(TestCase):
 
 
 class TestRandomlyReinitialize(BranchTestCase):
-    def test_the_mask_of_the_level_is_trained_from_fresh_weights(self):
+    def test_new_weights_are_trained_with_the_mask_of_the_level(self):
         trunk = self.lottery(levels=2)
         folder, other = (self.branch("randomly_reinitialize", *seed)[0] for seed in ((), ("--seed=7",)))
         mask, start = Mask.load(folder), self.weights(folder)
@@ -146,33 +146,33 @@ class TestRandomlyReinitialize(BranchTestCase):
                 self.assertFalse(bool((states[first][name][left] == states[second][name][left]).any()))
         self.assertEqual(set(os.listdir(folder)) - set(os.listdir(trunk[2])), {"hparams.log", "hparams_dict"})
 
-    def test_training_starts_where_levels_start_or_at_zero(self):
+    def test_training_starts_at_the_start_of_levels_or_at_zero(self):
         self.lottery("--rewinding_steps=2it")
         for flags, start in (((), "ep0_it2"), (("--start_at_step_zero",), "ep0_it0")):
             (folder,) = self.branch("randomly_reinitialize", "--rewinding_steps=2it", *flags, levels="1")
             self.assertIn(f"model_{start}.pth", os.listdir(folder))
 
-    def test_a_table_and_the_comparison_end_it(self):
+    def test_the_output_ends_with_a_table_and_the_comparison(self):
         self.lottery()
         _, out, _ = self.command("lottery_branch", "randomly_reinitialize", *self.small, "--levels=0-1")
         self.assertRegex(
             out, r"(?m)^ +1 +381 +82\.11% .*it\n(.*\n){2} +0 .*\(1\) .*\(1\)\n +1 .*\(1\) .*\(1\)\nPicture: .*comparison\.png$"
         )
 
-    def test_a_finished_branch_trains_nothing_and_a_level_more_only_itself(self):
+    def test_finished_levels_of_a_branch_are_not_trained_again(self):
         self.lottery(levels=2)
         with mock.patch.object(train_module, "train", side_effect=train_module.train) as loop:
             for levels, runs in (("0,2", 2), ("0,2", 2), ("0-2", 3)):
                 self.branch("randomly_reinitialize", levels=levels)
                 self.assertEqual(loop.call_count, runs)
 
-    def test_killed_at_any_write_it_ends_in_the_same_bits(self):
+    def test_a_run_killed_at_any_write_ends_in_the_same_bits(self):
         self.lottery()
         folders = self.branch("randomly_reinitialize", levels="0-1")
         undisturbed = self.contents()
         for folder in folders:
             shutil.rmtree(folder)
-        self.assertGreater(self.kill_again_and_again(False, "lottery_branch", "randomly_reinitialize", *self.small, "--levels=0-1"), 5)
+        self.assertGreater(self.kill_at_every_write(False, "lottery_branch", "randomly_reinitialize", *self.small, "--levels=0-1"), 5)
         self.assertEqual(self.contents(), undisturbed)
 
 
@@ -189,11 +189,11 @@ class TestRetrain(BranchTestCase):
             self.assert_same(self.weights(folder, "ep2_it0"), expected)
             shutil.rmtree(os.path.join(self.root, "plain"))
 
-    def test_without_changes_it_is_the_trunk_again(self):
+    def test_retraining_without_changes_reproduces_the_trunk(self):
         trunk = self.lottery(levels=2)
         self.assert_same(self.weights(self.branch("retrain")[0], "ep2_it0"), self.weights(trunk[2], "ep2_it0"))
 
-    def test_other_data_of_the_same_shape_will_do(self):
+    def test_data_of_the_same_shape_are_accepted(self):
         self.lottery()
         teacher, _ = toy_teacher.make("mlp_64_3_10", "relu", seed=1)
         asked = (f"--retrain_d_teacher_name={teacher}", "--retrain_d_teacher_seed=1", "--retrain_d_datagen=random:1000")
@@ -201,7 +201,7 @@ class TestRetrain(BranchTestCase):
         self.assertIn("model_ep2_it0.pth", os.listdir(folder))
         self.assertNotIn("accuracy", Path(paths.logger(folder)).read_text())
 
-    def test_a_start_beyond_the_end_is_refused_before_anything_is_written(self):
+    def test_a_start_beyond_the_end_is_refused_and_writes_nothing(self):
         self.lottery("--rewinding_steps=2it")
         before = self.contents()
         flags = ("--rewinding_steps=2it", "--levels=1", "--retrain_t_training_steps=2it", "--quiet")
@@ -222,7 +222,7 @@ class TestLinearConnectivity(BranchTestCase):
         with open(paths.barrier(folder)) as file:
             return json.load(file)
 
-    def test_errors_are_those_of_the_networks_between_the_copies(self):
+    def test_errors_are_those_of_the_interpolated_networks(self):
         trunk = self.lottery()
         (folder,) = self.branch("linear_connectivity", "--points=3", levels="1")
         found, mask = self.result(folder), Mask.load(trunk[1])
@@ -235,7 +235,7 @@ class TestLinearConnectivity(BranchTestCase):
             for part, loader in zip(("train", "test"), loaders, strict=True):
                 self.assertAlmostEqual(found[part][place], 1 - evaluate(model, loader)["accuracy"], delta=2 / 360)
 
-    def test_copies_start_alike_and_see_the_data_in_other_orders(self):
+    def test_copies_have_equal_initial_weights_and_different_data_orders(self):
         trunk = self.lottery("--rewinding_steps=1it")
         (folder,) = self.branch("linear_connectivity", "--rewinding_steps=1it", levels="1")
         first, second = (os.path.join(folder, f"copy_{number}") for number in (1, 2))
@@ -246,17 +246,17 @@ class TestLinearConnectivity(BranchTestCase):
         ends = [self.weights(each, "ep2_it0")["fc.weight"] for each in (first, second, trunk[1])]
         self.assertEqual(len({end.numpy().tobytes() for end in ends}), 3)
 
-    def test_where_all_examples_are_one_batch_there_is_no_barrier(self):
+    def test_there_is_no_barrier_if_all_examples_are_one_batch(self):
         small = (*self.small, "--batch_size=5000")
         self.lottery(small=small)
         found = self.result(self.branch("linear_connectivity", levels="1", small=small)[0])
         self.assertEqual(barrier(found["test"]), 0)
 
-    def test_the_barrier_is_the_highest_point_above_the_mean_of_the_ends(self):
+    def test_the_barrier_is_the_highest_error_minus_the_mean_of_the_ends(self):
         self.assertAlmostEqual(barrier([0.1, 0.5, 0.3, 0.2]), 0.35)
         self.assertEqual(barrier([0.2, 0.1, 0.2]), 0)
 
-    def test_what_is_no_line_of_errors_is_named(self):
+    def test_a_damaged_file_of_errors_is_refused(self):
         Mask({"fc.weight": torch.ones(3, 4)}).save(os.path.join(self.root, "copy_1"))
         path, line = paths.barrier(self.root), [0, 0.5, 1]
         whole = {"alpha": line, "train": line, "test": line}
@@ -269,12 +269,12 @@ class TestLinearConnectivity(BranchTestCase):
             with self.assertRaisesRegex(ConfigError, f"^{path} is damaged"):
                 linear_connectivity.read(self.root)
 
-    def test_counts_of_batches_are_not_interpolated(self):
+    def test_integers_are_not_interpolated(self):
         first, second = ({"weight": torch.tensor([value]), "count": torch.tensor(int(value))} for value in (1.0, 3.0))
         found = linear_connectivity.interpolate(first, second, 0.25)
         self.assertEqual((found["weight"].item(), found["count"].item()), (1.5, 1))
 
-    def test_a_finished_level_is_not_trained_again_and_the_table_ends_it(self):
+    def test_finished_levels_are_not_trained_again_and_the_output_ends_with_the_table(self):
         self.lottery()
         self.branch("linear_connectivity", levels="0-1")
         with mock.patch.object(train_module, "train") as loop:
