@@ -137,7 +137,7 @@ def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmet
     chart, (axis,) = figure(width=5.4, height=4.6)
     image = axis.imshow(to_host(cosines), cmap="RdBu_r", vmin=-1, vmax=1)
     chart.colorbar(image, ax=axis, label="cosine similarity")
-    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} of the teacher", xlabel="teacher's neuron", ylabel="recovered neuron")
+    axis.set(title=f"{len(ours)} recovered neurons, {len(theirs)} teacher neurons", xlabel="teacher's neuron", ylabel="recovered neuron")
     save(chart, path)
 
 

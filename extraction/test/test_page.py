@@ -112,7 +112,7 @@ class TestPage(TestCase):
         self.assertNotIn("script", found.tags)
 
     def test_a_run_without_provenance_has_a_page(self):
-        self.assertIn("older than the records", self.page().text)
+        self.assertIn("before provenance was recorded", self.page().text)
 
     def test_without_the_teacher_the_page_names_the_unknown_values(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in test_report.content()["layers"]]

@@ -83,7 +83,7 @@ class TestReport(TestCase):
         self.assertEqual(said, "NOT IDENTIFIED. 15 of 16 neurons matched, 2 in excess; largest weight error 4.0e-01.")
 
     def test_the_certificate_is_printed_in_one_line(self):
-        (line,) = [line for line in table(report()).splitlines() if line.startswith("certified")]
+        (line,) = [line for line in table(report()).splitlines() if line.startswith("certificate")]
         self.assertEqual(
             line,
             "certificate accepted: largest error 4.0e-14, on held-out answers 6.0e-14, relative to their standard deviation; "

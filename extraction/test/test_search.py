@@ -54,7 +54,7 @@ class TestDepth(TestCase):
     def test_a_wrong_doubt_about_a_layer_does_not_prevent_its_recovery(self):
         with mock.patch.object(search, "LACKING", 0.0):
             out = self.extract_two_layers()
-        self.assertIn("Hidden layer 1 seems to lack a neuron", out)
+        self.assertIn("Hidden layer 1 may lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
 
 

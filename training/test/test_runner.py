@@ -385,7 +385,7 @@ class RefusalTest(RunnerTestCase):
             self.assert_refused("--default_hparams=mnist_lenet_4", "--quiet", says="MNIST is not under .* and cannot be downloaded")
 
     def test_polishing_requires_the_students_of_an_extraction(self):
-        self.assert_refused(*self.digits, "--polish_optimizer=lbfgs", says="--polish_optimizer: students are polished by extract only")
+        self.assert_refused(*self.digits, "--polish_optimizer=lbfgs", says="--polish_optimizer: only extract polishes students")
 
     def test_a_number_of_samples_other_than_that_of_the_file_is_refused(self):
         path = os.path.join(self.root, "answers.npz")
