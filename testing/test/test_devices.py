@@ -232,7 +232,7 @@ class TestTraining(DeviceTestCase):
         with contextlib.ExitStack() as patches:
             patches.enter_context(on_device())
             patches.enter_context(mock.patch.multiple("training.train", CHECKPOINT_SECONDS=1e-9, CHECKPOINT_SECONDS_WITHIN=1e-9))
-            patches.enter_context(mock.patch.object(checkpointing, "SHARE", math.inf))
+            patches.enter_context(mock.patch.object(checkpointing, "TIME_SHARE", math.inf))
             patches.enter_context(mock.patch.object(checkpointing, "save", save_and_stop))
             self.assertEqual(self.command(*command)[0], 130)
 
