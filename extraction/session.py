@@ -13,8 +13,6 @@ from extraction.desc import ExtractionDesc
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
 from foundations.training_hparams import TrainingHparams
-from models.activation_functions import ActivationFunction
-from models.activation_functions import get as get_activation
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,6 @@ class Session:
     def act_fun(self) -> str:
         """The name of the students' activation function."""
         return self.desc.model_hparams.act_fun
-
-    @property
-    def activation(self) -> ActivationFunction:
-        """The students' activation function."""
-        return get_activation(self.act_fun)
 
     @property
     def symmetry(self) -> Symmetry:
