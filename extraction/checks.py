@@ -74,11 +74,6 @@ class Certificate:
         """The figure of a check."""
         return next(check.value for check in self.checks if check.name == name)
 
-    @property
-    def unmet(self) -> list[Check]:
-        """The checks whose requirements are not met."""
-        return [check for check in self.checks if check.met is False]
-
 
 @dataclass(frozen=True)
 class Rule:
