@@ -15,7 +15,8 @@ import torch
 from datasets.base import DataLoader
 from foundations.step import Step
 from models import base
-from platforms import local, platform
+from platforms import local
+from platforms.base import installed
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from training import captured
@@ -179,9 +180,9 @@ class FallBackTest(CapturedTestCase):
 class CudaGraphTest(CapturedTestCase):
     def setUp(self):
         super().setUp()
-        installed = contextlib.ExitStack()
-        installed.enter_context(platform.installed(local.Platform()))
-        self.addCleanup(installed.close)
+        platform = contextlib.ExitStack()
+        platform.enter_context(installed(local.Platform()))
+        self.addCleanup(platform.close)
 
     def assert_same_on_gpu(self, make: Callable[[], base.Model], optimizer: str, loader: DataLoader, **changes):
         expected = self.run_with(StandIn(), make(), loader, optimizer, **SCHEDULE | changes)
