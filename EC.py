@@ -14,7 +14,7 @@ from extraction.runner import ExtractionRunner
 from foundations.errors import ConfigError, one_line
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.runner import LotteryRunner
-from platforms.system import provenance, signals
+from platforms.system import provenance, signals, threads
 from training.runner import TrainingRunner
 
 # A new command needs one line here.
@@ -66,4 +66,5 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    threads.limit_spinning()
     sys.exit(main(sys.argv[1:]))
