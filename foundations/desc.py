@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import typing
 from collections.abc import Iterable
 
 from foundations.hparams import Hparams
@@ -41,6 +42,14 @@ def parse_display_text(text: str) -> dict[str, dict[str, str]]:
 @dataclasses.dataclass
 class Desc(abc.ABC):
     """A dataclass of Hparams. Its hash is the name of the run folder: if the hash changes, old results are no longer found."""
+
+    def __post_init__(self):
+        """Raises a TypeError if a field does not contain its kind of Hparams. OpenLTH has the same fields in another order."""
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, valid = getattr(self, field.name), typing.get_args(hints[field.name]) or (hints[field.name],)
+            if not isinstance(value, valid):
+                raise TypeError(f"{type(self).__name__}.{field.name} is of type {type(value).__name__}; valid: {valid[0].__name__}")
 
     @staticmethod
     @abc.abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ class ExtractionHparams(Hparams):
 
     gamma: float = 0.7
     beta: float = 6.0
+    _: dataclasses.KW_ONLY  # the published code has other fields from here on
     linkage: str = "average"
     boruta: str | None = None
     finetune_optimizer: str = "levenberg_marquardt"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from foundations.arguments import ArgumentParser
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, did_you_mean
+from foundations.former_flags import RENAMED
 
 T = TypeVar("T")
 Bundle = TypeVar("Bundle", bound="Hparams")
@@ -38,6 +40,32 @@ class Hparams:
 
     _name = "Hyperparameters"
     _description = ""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Sets a field, also during construction. A whole number in a field for numbers becomes a float, as it does on the command line.
+
+        Raises:
+            AttributeError: no field has this name. Names that begin with an underscore are free.
+            TypeError: the value does not have the type of the field.
+        """
+        if not name.startswith("_"):
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: object) -> object:
+        """The value of a field in the type of the field."""
+        kinds = _types_of(type(self))
+        if name not in kinds:
+            new = RENAMED.get(name, "")
+            hint = f", which is called {new} here" if new in kinds else did_you_mean(name, kinds)
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}{hint}")
+        valid = kinds[name]
+        if float in valid and type(value) is int:
+            return float(value)
+        if not isinstance(value, valid) or (isinstance(value, bool) and bool not in valid):
+            names = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in valid)
+            raise TypeError(f"{type(self).__name__}.{name} is {value!r:.60}; valid: {names}")
+        return value
 
     @classmethod
     def hyperparameters(cls) -> list[tuple[dataclasses.Field, type]]:
@@ -163,6 +191,13 @@ class Hparams:
         """
         known = {field.name: kind for field, kind in cls.hyperparameters() if field.name in texts}
         return cls(**{name: texts[name] == "True" if kind is bool else kind(texts[name]) for name, kind in known.items()})
+
+
+@functools.cache
+def _types_of(hparams_class: type[Hparams]) -> dict[str, tuple[type, ...]]:
+    """The valid types of each field."""
+    hints = typing.get_type_hints(hparams_class)
+    return {field.name: typing.get_args(hints[field.name]) or (hints[field.name],) for field in dataclasses.fields(hparams_class)}
 
 
 def _default(field: dataclasses.Field) -> object:

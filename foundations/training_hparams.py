@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class TrainingHparams(Hparams):
     delta: float | None = hashed_as("gamma", None)
     warmup_steps: str | None = None
     weight_decay: float | None = None
+    _: dataclasses.KW_ONLY  # OpenLTH has other fields from here on
     centred: bool = False
     lr_decay: str | None = None
     plateau_opt: bool = False
