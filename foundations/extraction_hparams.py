@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from foundations import step
 from foundations.errors import unknown
-from foundations.hparams import Hparams
+from foundations.hparams import Hparams, normalised
 
 LINKAGES = ("average", "complete", "single", "weighted")
 
@@ -24,7 +24,7 @@ class ExtractionHparams(Hparams):
     boruta: str | None = None
     finetune_optimizer: str = "levenberg_marquardt"
     finetune_lr: float = 1.0
-    finetune_training_steps: str = "60it"
+    finetune_training_steps: str = normalised(step.canonical, "60it")
     finetune_batch_size: int | None = None
 
     _name = "Extraction Hyperparameters"

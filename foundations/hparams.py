@@ -29,6 +29,11 @@ def unhashed(default: object) -> typing.Any:
     return dataclasses.field(default=default, metadata={"hashed": False})
 
 
+def normalised(canonical: Callable[[str], str], default: object = dataclasses.MISSING) -> typing.Any:
+    """A field whose value may have several texts with the same meaning. `canonical` returns the one that names the run."""
+    return dataclasses.field(default=default, metadata={"canonical": canonical})
+
+
 def hashed_as(name: str, default: object) -> typing.Any:
     """A field that has an older name inside the hash."""
     return dataclasses.field(default=default, metadata={"hash_name": name})
@@ -142,7 +147,7 @@ class Hparams:
         """The title of the group, and one line for each hyperparameter that is required or differs from its default."""
         lines = [self._name]
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = _canonical(field, getattr(self, field.name))
             if isinstance(value, Hparams):
                 lines.append(value.display)
             elif value != _default(field):
@@ -151,16 +156,25 @@ class Hparams:
 
     def __str__(self):
         """The canonical text: the hashed fields that differ from their defaults, sorted by name."""
+        return self._text(_canonical)
+
+    def text_as_written(self) -> str:
+        """The text with values as the user wrote them. It named runs before some values had a canonical text, and names them in OpenLTH."""
+        return self._text(lambda field, value: value)
+
+    def _text(self, shown_as: Callable[[dataclasses.Field, typing.Any], object]) -> str:
         shown = {}
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = shown_as(field, getattr(self, field.name))
             if field.metadata.get("hashed", True) and value != _default(field):
-                shown[field.metadata.get("hash_name", field.name)] = str(value) if isinstance(value, Hparams) else repr(value)
+                text = value._text(shown_as) if isinstance(value, Hparams) else repr(value)
+                shown[field.metadata.get("hash_name", field.name)] = text
         return f"Hparams({', '.join(f'{name}={shown[name]}' for name in sorted(shown))})"
 
     def to_dict(self) -> dict[str, typing.Any]:
-        """The value of each hyperparameter, ready for JSON."""
-        return dataclasses.asdict(self)
+        """The canonical value of each hyperparameter, ready for JSON."""
+        values = {field.name: _canonical(field, getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {name: value.to_dict() if isinstance(value, Hparams) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls: type[Bundle], values: Mapping[str, typing.Any]) -> Bundle:
@@ -198,6 +212,12 @@ def _types_of(hparams_class: type[Hparams]) -> dict[str, tuple[type, ...]]:
     """The valid types of each field."""
     hints = typing.get_type_hints(hparams_class)
     return {field.name: typing.get_args(hints[field.name]) or (hints[field.name],) for field in dataclasses.fields(hparams_class)}
+
+
+def _canonical(field: dataclasses.Field, value: typing.Any) -> typing.Any:
+    """The canonical form of a value of a field."""
+    canonical = field.metadata.get("canonical")
+    return value if canonical is None or value is None else canonical(value)
 
 
 def _default(field: dataclasses.Field) -> object:
