@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from foundations import step
+from foundations import limits, step
 from foundations.errors import unknown
 from foundations.hparams import Hparams, normalised
 
@@ -49,6 +49,7 @@ class ExtractionHparams(Hparams):
         if self.linkage not in LINKAGES:
             raise unknown("--linkage", self.linkage, LINKAGES)
         self.require("finetune_lr", 0 < self.finetune_lr < math.inf, "a finite number more than 0")
-        self.require("finetune_batch_size", self.finetune_batch_size is None or self.finetune_batch_size >= 1, "1 or more")
+        is_valid = self.finetune_batch_size is None or 1 <= self.finetune_batch_size <= limits.EXAMPLES
+        self.require("finetune_batch_size", is_valid, f"1 to {limits.EXAMPLES:,}, because a batch is in memory as a whole")
         length = step.parse(self.finetune_training_steps, "--finetune_training_steps")
         self.require("finetune_training_steps", any(length), "1it or more")

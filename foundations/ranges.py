@@ -6,8 +6,11 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 
-_PATTERN = re.compile(r"(\d+)(?:-(\d+))?")
-_STEPPED = re.compile(r"(\d+)-(\d+)(?::(\d+))?")
+from foundations import limits
+from foundations.errors import ConfigError
+
+_PATTERN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+_STEPPED = re.compile(r"(\d{1,18})-(\d{1,18})(?::(\d{1,18}))?")
 
 
 def parse(text: str) -> range | None:
@@ -35,12 +38,15 @@ def parse_list(text: str, make_error: Callable[[str, bool], Exception]) -> list[
 
     Raises:
         The error of `make_error`.
+        ConfigError: the list has more than limits.RUNS numbers.
     """
     unique: set[int] = set()
     for part in map(str.strip, text.split(",")):
         numbers = parse(part)
         if not numbers:
             raise make_error(part, numbers is not None)
+        if len(numbers) > limits.RUNS or len(unique) > limits.RUNS:
+            raise ConfigError(f"{text!r:.80} has too many numbers; valid: at most {limits.RUNS:,}, because each is a run of its own")
         unique.update(numbers)
     return sorted(unique)
 

@@ -43,6 +43,8 @@ registered_models: list[type[base.Model]] = [
     students.Model,
 ]
 MAX_NAME_LENGTH = 1000  # characters
+WEIGHT_BYTES = 4  # in the smallest number format in which weights are stored
+GIGABYTE = 10**9
 
 
 def initializers_in(module: types.ModuleType) -> dict[str, base.Initializer]:
@@ -147,6 +149,7 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         image_shape: channels, height and width of an image; None if the examples are not images.
     """
     model, name = meta_model(model_hparams, outputs), model_hparams.model_name
+    _check_memory(model, name)
     freezing.check(model, model_hparams)
     if model.input_size not in (None, inputs):
         raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")
@@ -156,6 +159,16 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         raise ConfigError(f"--model_name: {name} takes images; the examples are rows of {inputs} values")
     if model.channels != image_shape[0]:
         raise ConfigError(f"--model_name: {name} takes images of {model.channels} channels; the examples have {image_shape[0]}")
+
+
+def _check_memory(model: base.Model, name: str) -> None:
+    """Raises a ConfigError if the weights of a model and their gradients cannot be in memory."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    needed = WEIGHT_BYTES * (weights + sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad))
+    memory = get_platform().memory_bytes
+    if needed > memory:
+        sizes = f"{weights:,} weights, which need {needed / GIGABYTE:,.0f} GB with their gradients"
+        raise ConfigError(f"--model_name: {name:.80} has {sizes}; valid: up to the {memory / GIGABYTE:,.0f} GB of memory")
 
 
 def exists(location: str, step: Step) -> bool:

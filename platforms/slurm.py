@@ -33,7 +33,7 @@ ANY_SEED = "seed_*"
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # the log of a job can be read while it runs
 CLOCK = r"\d+(:\d\d?){0,2}"
 FORMATS = {
-    "seeds": (r"\d+(-\d+)?(,\d+(-\d+)?)*", "0-9 or 0,3,5-7"),
+    "seeds": (r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*", "0-9 or 0,3,5-7"),
     "partition": (r"[^\s\"'\\]+", "the name of a partition"),
     "account": (r"[^\s\"'\\]+", "the name of an account"),
     "time": (rf"{CLOCK}|\d+-{CLOCK}", "minutes, [hours:]minutes:seconds or days-hours[:minutes[:seconds]], such as 4:00:00"),
@@ -147,6 +147,10 @@ class Platform(local.Platform):
     def submission_flags(cls) -> set[str]:
         inherited = {field.name for field in dataclasses.fields(local.Platform)}
         return {field.name for field in dataclasses.fields(cls)} - inherited
+
+    @property
+    def memory_bytes(self) -> int:
+        return sys.maxsize  # the machine that computes is another one
 
     @property
     def _extra(self) -> list[str]:

@@ -246,7 +246,7 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     if name is None:
         raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a .npz file")
     if name.endswith(".npz"):
-        teacher, content = teacher_dataset.inspect_answers(name)
+        teacher, content = teacher_dataset.inspect_answers(os.path.expanduser(name))
         prepare = lambda: files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
     elif _is_model(name):
         teacher, prepare = _default_teacher(name, hparams.teacher_seed, act_fun, job)
