@@ -30,6 +30,11 @@ class Step:
             raise ValueError(f"invalid step: iteration {self.iteration} with {self.iterations_per_epoch} iterations per epoch")
 
     @staticmethod
+    def from_iteration(iteration: int, iterations_per_epoch: int) -> Step:
+        """The step after `iteration` updates."""
+        return Step(iteration, iterations_per_epoch)
+
+    @staticmethod
     def from_epoch(epoch: int, iteration: int, iterations_per_epoch: int) -> Step:
         """The step `iteration` updates after the start of `epoch`."""
         return Step(epoch * iterations_per_epoch + iteration, iterations_per_epoch)
