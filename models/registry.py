@@ -43,6 +43,7 @@ registered_models: list[type[base.Model]] = [
     students.Model,
 ]
 MAX_NAME_LENGTH = 1000  # characters
+LARGEST_NUMBER = 10**12  # of neurons, students or layers
 WEIGHT_BYTES = 4  # in the smallest number format in which weights are stored
 GIGABYTE = 10**9
 
@@ -76,6 +77,9 @@ def resolve(model_name: str, flag: str = "--model_name") -> str:
     if len(model_name) > MAX_NAME_LENGTH:
         size = f"it has {len(model_name):,} characters; valid: up to {MAX_NAME_LENGTH}"
         raise ConfigError(f"{flag}: {model_name[:20]!r}... is not a model: {size}")
+    if any(int(number) > LARGEST_NUMBER for number in re.findall(r"\d+", model_name)):
+        valid = f"numbers up to {LARGEST_NUMBER:,}, because weights must be in memory"
+        raise ConfigError(f"{flag}: {model_name:.80} is too large; valid: {valid}")
     members = default_members()
     name = members.get(model_name, model_name)
     if not any(family.is_valid_model_name(name) for family in registered_models):

@@ -256,7 +256,8 @@ def parse_seeds(text: str) -> list[int]:
         ConfigError: a range ends before it starts.
     """
     valid = FORMATS["seeds"][1]
-    return ranges.parse_list(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it starts; valid: {valid}"))
+    make_error = lambda part, _: ConfigError(f"--seeds: the range {part} ends before it starts; valid: {valid}")  # noqa: E731
+    return ranges.parse_list(text, make_error, "--seeds")
 
 
 def queue() -> dict[str, str]:

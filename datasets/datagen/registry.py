@@ -82,7 +82,7 @@ def resolve(datagen: str, inputs: int, samples: int | None = None, dataset_name:
             raise ConfigError(f"--samples: {samples} does not fit --datagen {datagen}; valid: {valid}")
         for index, name in enumerate(without_count):
             policies[name] = (samples - fixed + index) // len(without_count)
-    needed = QUERY_BYTES * inputs * sum(_fixed_count(name, count) for name, count in policies.items())
+    needed = QUERY_BYTES * inputs * sum(filter(None, policies.values()))
     if needed > get_platform().memory_bytes:
         sizes = f"need {needed / GIGABYTE:,.0f} GB; valid: up to the {get_platform().memory_bytes / GIGABYTE:,.0f} GB of memory"
         raise ConfigError(f"--datagen: the queries of {datagen:.80} {sizes}")

@@ -31,7 +31,7 @@ class LevelRangeArgs(Hparams):
 
     def numbers(self) -> list[int]:
         """The numbers of the levels, in increasing order."""
-        return ranges.parse_list(self.levels, self._error)
+        return ranges.parse_list(self.levels, self._error, "--levels")
 
     def _error(self, part: str, is_decreasing: bool) -> ConfigError:
         valid = "increasing ranges, such as 0-2" if is_decreasing else "levels and ranges of levels, such as 0-2,5"
