@@ -81,6 +81,11 @@ class DataLoader:
         """The number of batches of an epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
+    @property
+    def iterations_per_epoch(self) -> int:
+        """The number of batches of an epoch, by its name in OpenLTH."""
+        return len(self)
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """All batches in the order of the dataset."""
         return self.in_order(self.batch_size)

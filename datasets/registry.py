@@ -74,3 +74,8 @@ def image_shape(dataset_hparams: DatasetHparams) -> tuple[int, int, int] | None:
 def num_classes(dataset_hparams: DatasetHparams) -> int:
     """The number of outputs that a model needs."""
     return shape(dataset_hparams)[1]
+
+
+def iterations_per_epoch(dataset_hparams: DatasetHparams) -> int:
+    """The number of batches of an epoch of the training set. The dataset is loaded to count its examples."""
+    return len(get(dataset_hparams))

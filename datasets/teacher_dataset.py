@@ -190,7 +190,7 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
     """The bytes of a file, its queries `[n, inputs]` and its answers `[n, outputs]`, both float64."""
     try:
         with get_platform().open(path, "rb") as file:
-            if file.seek(0, os.SEEK_END) > _memory():
+            if file.seek(0, os.SEEK_END) > get_platform().memory_bytes:
                 raise ValueError("it is too large for the memory")
             file.seek(0)
             content = file.read()
@@ -217,11 +217,6 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
     return content, torch.from_numpy(queries), torch.from_numpy(answers)
 
 
-def _memory() -> int:
-    """The memory of the machine in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _matrix(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """An array of real numbers in an `.npz` file, with one row for each pair: `[n, values]`. Its size is checked before it is unpacked.
 
@@ -239,7 +234,7 @@ def _matrix(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             raise ValueError(f"{name} has shape {shape} and type {kind}")
         if member.tell() + count * kind.itemsize != entry.file_size:
             raise ValueError(f"{name} of shape {shape} and type {kind} does not have {entry.file_size} bytes")
-        if 2 * count * np.dtype(np.float64).itemsize > _memory():
+        if 2 * count * np.dtype(np.float64).itemsize > get_platform().memory_bytes:
             raise ValueError(f"{name} of shape {shape} is too large for the memory")
     with archive.open(entry) as member:
         return np.lib.format.read_array(member, allow_pickle=False).astype(np.float64).reshape(shape[0], -1)

@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 from foundations.arguments import ArgumentParser
-from foundations.desc import fingerprint
+from foundations.desc import existing_folder, fingerprint
 from foundations.extraction_hparams import LINKAGES, ExtractionHparams
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
@@ -38,7 +38,8 @@ class ExtractionDesc(TrainingDesc):
 
     def clustering_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
         """The folder of results of the run with a given seed."""
-        return os.path.join(self.run_path(root, seed), self.clustering_hashname)
+        older = f"clustering_{fingerprint(self.extraction_hparams, text=Hparams.text_as_written)}"
+        return existing_folder(*(os.path.join(self.run_path(root, seed), name) for name in (self.clustering_hashname, older)))
 
     @staticmethod
     def add_args(parser: ArgumentParser, defaults: ExtractionDesc | None = None) -> None:

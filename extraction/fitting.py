@@ -110,6 +110,7 @@ def fit(session: Session, layers: Layers, location: str, equations: int = EQUATI
         folder = f"{location}_{model_hparams.model_name}"
         _fine_tune(session, network, model_hparams, folder, equations)
         smaller = simplified(network, session.queries)
+        _check_convergence(session, before, network, smaller)
         if smaller is None and is_exact(network, session.loaders.train):
             first = next(iter(removals(network, session.queries)), None)
             smaller = first.layers if first is not None and first.loss <= DISPENSABLE else None
@@ -136,6 +137,25 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
     stop_when = [has_twins, has_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
     hparams = TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")
     train_network(session, network, model_hparams, Training(hparams, location, equations, stop_when))
+
+
+def _check_convergence(session: Session, before: FullyConnected, network: FullyConnected, smaller: Layers | None) -> None:
+    """Raises a ConfigError if fine-tuning has diverged: the network is worse than before and than a constant, or all its neurons are dead.
+
+    Args:
+        session: the extraction.
+        before: the network before fine-tuning.
+        network: the network after fine-tuning.
+        smaller: the layers of the network without dead neurons; None if it has none.
+    """
+    loss = relative_loss(network, session.loaders.train)
+    is_empty = smaller is not None and not all(len(vectors) for vectors in smaller.vectors)
+    if is_empty or not loss <= max(1.0, relative_loss(before, session.loaders.train)):
+        h = session.desc.extraction_hparams
+        raise ConfigError(
+            f"--finetune_lr: fine-tuning with {h.finetune_optimizer} at the learning rate {h.finetune_lr:g} has diverged (loss {loss:.1e} "
+            "of the variance of the answers); valid: a smaller learning rate, or another --finetune_optimizer"
+        )
 
 
 def train_network(session: Session, network: FullyConnected, model_hparams: ModelHparams, training: Training) -> None:

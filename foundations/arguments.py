@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NoReturn
 
 from foundations.errors import ConfigError, did_you_mean
+from foundations.former_flags import explanation
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -52,8 +53,10 @@ class ArgumentParser(argparse.ArgumentParser):
         args, extra = self.parse_known_args(self.arguments)
         if extra:
             flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-            hint = did_you_mean(extra[0].split("=")[0], flags)
-            raise ConfigError(f"{extra[0]} is not an argument of {self.prog}{hint}; see {self.prog} --help")
+            name = extra[0].split("=")[0]
+            former = explanation(name.removeprefix("--"), [flag.removeprefix("--") for flag in flags]) if name.startswith("--") else None
+            problem = former or f"{extra[0]} is not an argument of {self.prog}{did_you_mean(name, flags)}"
+            raise ConfigError(f"{problem}; see {self.prog} --help")
         return args
 
     def arguments_without(self, names: Collection[str]) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foundations import limits
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams, unhashed
-from foundations.seeds import NOT_CHOSEN
+from foundations.seeds import LARGEST, NOT_CHOSEN
 
 UNSUPERVISED_LABELS = ("rotation",)
 
@@ -51,10 +52,11 @@ class DatasetHparams(Hparams):
     _blur_factor = "Blur training images: shrink them by this factor, then enlarge them again."
 
     def __post_init__(self):
-        self.require("batch_size", self.batch_size >= 1, "1 or more")
-        self.require("samples", self.samples is None or self.samples >= 1, "1 or more")
+        in_memory = f"1 to {limits.EXAMPLES:,}, because they are in memory as a whole"
+        self.require("batch_size", 1 <= self.batch_size <= limits.EXAMPLES, in_memory)
+        self.require("samples", self.samples is None or 1 <= self.samples <= limits.EXAMPLES, in_memory)
         self.require("d_in", self.d_in is None or self.d_in >= 1, "1 or more")
-        self.require("teacher_seed", self.teacher_seed >= NOT_CHOSEN, "-1 (not chosen) or more")
+        self.require("teacher_seed", NOT_CHOSEN <= self.teacher_seed <= LARGEST, f"-1 (not chosen) to {LARGEST}")
         for name in ("subsample_fraction", "random_labels_fraction"):
             self.require(name, getattr(self, name) is None or 0 < getattr(self, name) <= 1, "more than 0 and at most 1")
         self.require("blur_factor", self.blur_factor is None or self.blur_factor >= 1, "1 or more")

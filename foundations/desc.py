@@ -8,15 +8,21 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+import typing
+from collections.abc import Callable, Iterable
 
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 
 
-def fingerprint(*bundles: Hparams) -> str:
-    """The MD5 (32 hexadecimal digits) of the canonical strings of the bundles, joined by `;`."""
-    return hashlib.md5(";".join(str(bundle) for bundle in bundles).encode("utf-8")).hexdigest()
+def fingerprint(*bundles: Hparams, text: Callable[[Hparams], str] = str) -> str:
+    """The MD5 (32 hexadecimal digits) of the canonical texts of the bundles, or of another `text` of them, joined by `;`."""
+    return hashlib.md5(";".join(map(text, bundles)).encode("utf-8")).hexdigest()
+
+
+def existing_folder(*folders: str) -> str:
+    """The first of some folders that exists; the first one if none exists. Older names of a folder come last."""
+    return next(filter(os.path.exists, folders), folders[0])
 
 
 def display_text(bundles: Iterable[object]) -> str:
@@ -42,6 +48,14 @@ def parse_display_text(text: str) -> dict[str, dict[str, str]]:
 class Desc(abc.ABC):
     """A dataclass of Hparams. Its hash is the name of the run folder: if the hash changes, old results are no longer found."""
 
+    def __post_init__(self):
+        """Raises a TypeError if a field does not contain its kind of Hparams. OpenLTH has the same fields in another order."""
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value, valid = getattr(self, field.name), typing.get_args(hints[field.name]) or (hints[field.name],)
+            if not isinstance(value, valid):
+                raise TypeError(f"{type(self).__name__}.{field.name} is of type {type(value).__name__}; valid: {valid[0].__name__}")
+
     @staticmethod
     @abc.abstractmethod
     def name_prefix() -> str:
@@ -57,9 +71,18 @@ class Desc(abc.ABC):
         """`<prefix>_<md5>`. The same hyperparameters have the same name in OpenLTH."""
         return f"{self.name_prefix()}_{fingerprint(*self.bundles().values())}"
 
+    @property
+    def hashname_as_written(self) -> str:
+        """The name that the run has in OpenLTH, and had here, if a hyperparameter is not written in its canonical form, such as `040ep`."""
+        return f"{self.name_prefix()}_{fingerprint(*self.bundles().values(), text=Hparams.text_as_written)}"
+
+    def seed_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
+        """The folder of everything with this seed. If only a folder with the older name exists, it is that folder."""
+        return existing_folder(*(os.path.join(root, name, f"seed_{seed}") for name in (self.hashname, self.hashname_as_written)))
+
     def run_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
         """The folder of the run with this seed."""
-        return os.path.join(root, self.hashname, f"seed_{seed}", "main")
+        return os.path.join(self.seed_path(root, seed), "main")
 
     @property
     def display(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
-from foundations import step
+from foundations import limits, step
 from foundations.errors import unknown
-from foundations.hparams import Hparams
+from foundations.hparams import Hparams, normalised
 
 LINKAGES = ("average", "complete", "single", "weighted")
 
@@ -18,11 +19,12 @@ class ExtractionHparams(Hparams):
 
     gamma: float = 0.7
     beta: float = 6.0
+    _: dataclasses.KW_ONLY  # the published code has other fields from here on
     linkage: str = "average"
     boruta: str | None = None
     finetune_optimizer: str = "levenberg_marquardt"
     finetune_lr: float = 1.0
-    finetune_training_steps: str = "60it"
+    finetune_training_steps: str = normalised(step.canonical, "60it")
     finetune_batch_size: int | None = None
 
     _name = "Extraction Hyperparameters"
@@ -47,6 +49,7 @@ class ExtractionHparams(Hparams):
         if self.linkage not in LINKAGES:
             raise unknown("--linkage", self.linkage, LINKAGES)
         self.require("finetune_lr", 0 < self.finetune_lr < math.inf, "a finite number more than 0")
-        self.require("finetune_batch_size", self.finetune_batch_size is None or self.finetune_batch_size >= 1, "1 or more")
+        is_valid = self.finetune_batch_size is None or 1 <= self.finetune_batch_size <= limits.EXAMPLES
+        self.require("finetune_batch_size", is_valid, f"1 to {limits.EXAMPLES:,}, because a batch is in memory as a whole")
         length = step.parse(self.finetune_training_steps, "--finetune_training_steps")
         self.require("finetune_training_steps", any(length), "1it or more")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from foundations.arguments import ArgumentParser
-from foundations.errors import ConfigError
+from foundations.errors import ConfigError, did_you_mean
+from foundations.former_flags import RENAMED
 
 T = TypeVar("T")
 Bundle = TypeVar("Bundle", bound="Hparams")
@@ -25,6 +27,11 @@ Bundle = TypeVar("Bundle", bound="Hparams")
 def unhashed(default: object) -> typing.Any:
     """A field that is left out of the hash, so that it does not name the run."""
     return dataclasses.field(default=default, metadata={"hashed": False})
+
+
+def normalised(canonical: Callable[[str], str], default: object = dataclasses.MISSING) -> typing.Any:
+    """A field whose value may have several texts with the same meaning. `canonical` returns the one that names the run."""
+    return dataclasses.field(default=default, metadata={"canonical": canonical})
 
 
 def hashed_as(name: str, default: object) -> typing.Any:
@@ -38,6 +45,32 @@ class Hparams:
 
     _name = "Hyperparameters"
     _description = ""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Sets a field, also during construction. A whole number in a field for numbers becomes a float, as it does on the command line.
+
+        Raises:
+            AttributeError: no field has this name. Names that begin with an underscore are free.
+            TypeError: the value does not have the type of the field.
+        """
+        if not name.startswith("_"):
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: object) -> object:
+        """The value of a field in the type of the field."""
+        kinds = _types_of(type(self))
+        if name not in kinds:
+            new = RENAMED.get(name, "")
+            hint = f", which is called {new} here" if new in kinds else did_you_mean(name, kinds)
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}{hint}")
+        valid = kinds[name]
+        if float in valid and type(value) is int:
+            return float(value)
+        if not isinstance(value, valid) or (isinstance(value, bool) and bool not in valid):
+            names = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in valid)
+            raise TypeError(f"{type(self).__name__}.{name} is {value!r:.60}; valid: {names}")
+        return value
 
     @classmethod
     def hyperparameters(cls) -> list[tuple[dataclasses.Field, type]]:
@@ -114,7 +147,7 @@ class Hparams:
         """The title of the group, and one line for each hyperparameter that is required or differs from its default."""
         lines = [self._name]
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = _canonical(field, getattr(self, field.name))
             if isinstance(value, Hparams):
                 lines.append(value.display)
             elif value != _default(field):
@@ -123,16 +156,25 @@ class Hparams:
 
     def __str__(self):
         """The canonical text: the hashed fields that differ from their defaults, sorted by name."""
+        return self._text(_canonical)
+
+    def text_as_written(self) -> str:
+        """The text with values as the user wrote them. It named runs before some values had a canonical text, and names them in OpenLTH."""
+        return self._text(lambda field, value: value)
+
+    def _text(self, shown_as: Callable[[dataclasses.Field, typing.Any], object]) -> str:
         shown = {}
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = shown_as(field, getattr(self, field.name))
             if field.metadata.get("hashed", True) and value != _default(field):
-                shown[field.metadata.get("hash_name", field.name)] = str(value) if isinstance(value, Hparams) else repr(value)
+                text = value._text(shown_as) if isinstance(value, Hparams) else repr(value)
+                shown[field.metadata.get("hash_name", field.name)] = text
         return f"Hparams({', '.join(f'{name}={shown[name]}' for name in sorted(shown))})"
 
     def to_dict(self) -> dict[str, typing.Any]:
-        """The value of each hyperparameter, ready for JSON."""
-        return dataclasses.asdict(self)
+        """The canonical value of each hyperparameter, ready for JSON."""
+        values = {field.name: _canonical(field, getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {name: value.to_dict() if isinstance(value, Hparams) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls: type[Bundle], values: Mapping[str, typing.Any]) -> Bundle:
@@ -163,6 +205,19 @@ class Hparams:
         """
         known = {field.name: kind for field, kind in cls.hyperparameters() if field.name in texts}
         return cls(**{name: texts[name] == "True" if kind is bool else kind(texts[name]) for name, kind in known.items()})
+
+
+@functools.cache
+def _types_of(hparams_class: type[Hparams]) -> dict[str, tuple[type, ...]]:
+    """The valid types of each field."""
+    hints = typing.get_type_hints(hparams_class)
+    return {field.name: typing.get_args(hints[field.name]) or (hints[field.name],) for field in dataclasses.fields(hparams_class)}
+
+
+def _canonical(field: dataclasses.Field, value: typing.Any) -> typing.Any:
+    """The canonical form of a value of a field."""
+    canonical = field.metadata.get("canonical")
+    return value if canonical is None or value is None else canonical(value)
 
 
 def _default(field: dataclasses.Field) -> object:

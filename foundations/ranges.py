@@ -6,8 +6,11 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 
-_PATTERN = re.compile(r"(\d+)(?:-(\d+))?")
-_STEPPED = re.compile(r"(\d+)-(\d+)(?::(\d+))?")
+from foundations import limits
+from foundations.errors import ConfigError
+
+_PATTERN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+_STEPPED = re.compile(r"(\d{1,18})-(\d{1,18})(?::(\d{1,18}))?")
 
 
 def parse(text: str) -> range | None:
@@ -25,23 +28,29 @@ def parse_stepped(text: str) -> range | None:
     return range(int(match[1]), int(match[2]) + 1, step) if step else range(0)
 
 
-def parse_list(text: str, make_error: Callable[[str, bool], Exception]) -> list[int]:
+def parse_list(text: str, make_error: Callable[[str, bool], Exception], flag: str = "a list") -> list[int]:
     """The numbers of a list such as `0-2,5`, in increasing order and without duplicates.
 
     Args:
         text: the list. Spaces around its parts are ignored.
         make_error: makes the error for a part without numbers. Its arguments are the part, and whether the part is a range that ends
             before it starts.
+        flag: the name of the list in the error for too many numbers.
 
     Raises:
         The error of `make_error`.
+        ConfigError: the list has more than limits.RUNS numbers.
     """
     unique: set[int] = set()
     for part in map(str.strip, text.split(",")):
         numbers = parse(part)
         if not numbers:
             raise make_error(part, numbers is not None)
-        unique.update(numbers)
+        if len(numbers) <= limits.RUNS:
+            unique.update(numbers)
+        if max(len(numbers), len(unique)) > limits.RUNS:
+            valid = f"at most {limits.RUNS:,}, because each is a run of its own"
+            raise ConfigError(f"{flag}: {text!r:.80} has too many numbers; valid: {valid}")
     return sorted(unique)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 
 NOT_CHOSEN = -1
+LARGEST = 2**63 - 1
 
 
 def draw() -> int:

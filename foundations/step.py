@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from foundations.errors import ConfigError
 
 _PATTERN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
+LARGEST = 10**12  # epochs or iterations of a step
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +28,11 @@ class Step:
     def __post_init__(self):
         if self.iteration < 0 or self.iterations_per_epoch < 1:
             raise ValueError(f"invalid step: iteration {self.iteration} with {self.iterations_per_epoch} iterations per epoch")
+
+    @staticmethod
+    def from_iteration(iteration: int, iterations_per_epoch: int) -> Step:
+        """The step after `iteration` updates."""
+        return Step(iteration, iterations_per_epoch)
 
     @staticmethod
     def from_epoch(epoch: int, iteration: int, iterations_per_epoch: int) -> Step:
@@ -70,5 +76,19 @@ def parse(text: str, flag: str = "a step") -> tuple[int, int]:
     """
     match = _PATTERN.fullmatch(text) if text else None
     if match is None:
-        raise ConfigError(f"{flag}: {text!r} is not a step; write 40ep (epochs), 500it (iterations) or 3ep20it (both)")
-    return int(match[1] or 0), int(match[2] or 0)
+        raise ConfigError(f"{flag}: {text!r:.80} is not a step; write 40ep (epochs), 500it (iterations) or 3ep20it (both)")
+    numbers = [(digits or "0").lstrip("0") or "0" for digits in match.groups()]
+    if any(len(digits) > len(str(LARGEST)) or int(digits) > LARGEST for digits in numbers):
+        raise ConfigError(f"{flag}: {text:.80} is out of range; valid: up to {LARGEST:,} epochs or iterations, which take years")
+    return int(numbers[0]), int(numbers[1])
+
+
+def canonical(text: str) -> str:
+    """The canonical text of a step: `40ep` for `040ep` and `40ep0it`, `500it` for `0ep500it`. OpenLTH writes all its defaults this way."""
+    epochs, iterations = parse(text)
+    return f"{epochs}ep" * (epochs > 0) + f"{iterations}it" * (iterations > 0) or "0ep"
+
+
+def canonical_list(texts: str) -> str:
+    """The canonical text of steps that are joined by commas: sorted by epochs, then by iterations."""
+    return ",".join(canonical(text) for text in sorted(texts.split(","), key=parse))

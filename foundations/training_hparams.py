@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from foundations import step
 from foundations.errors import ConfigError, unknown
-from foundations.hparams import Hparams, hashed_as, unhashed
+from foundations.hparams import Hparams, hashed_as, normalised, unhashed
 
 DECAYS = ("cosine",)
 PRECISIONS = ("float32", "tf32", "bf16", "fp16", "float64")
@@ -19,14 +20,15 @@ class TrainingHparams(Hparams):
 
     optimizer_name: str
     lr: float
-    training_steps: str
+    training_steps: str = normalised(step.canonical)
     data_order_seed: int | None = None
     momentum: float = 0.0
     nesterov_momentum: float = 0.0
-    milestone_steps: str | None = None
+    milestone_steps: str | None = normalised(step.canonical_list, None)
     delta: float | None = hashed_as("gamma", None)
-    warmup_steps: str | None = None
+    warmup_steps: str | None = normalised(step.canonical, None)
     weight_decay: float | None = None
+    _: dataclasses.KW_ONLY  # OpenLTH has other fields from here on
     centred: bool = False
     lr_decay: str | None = None
     plateau_opt: bool = False
@@ -35,7 +37,7 @@ class TrainingHparams(Hparams):
     precision: str = "float32"
     apex_fp16: bool = False
     polish_optimizer: str | None = None
-    polish_steps: str = "200it"
+    polish_steps: str = normalised(step.canonical, "200it")
     further_training: str | None = unhashed(None)
 
     _name = "Training Hyperparameters"
@@ -85,7 +87,7 @@ class TrainingHparams(Hparams):
         for name in ("warmup_steps", "further_training"):
             if getattr(self, name) is not None:
                 step.parse(getattr(self, name), f"--{name}")
-        for milestone in self.milestones:
+        for milestone in (self.milestone_steps or "0ep").split(","):
             step.parse(milestone, "--milestone_steps")
         if self.lr_decay is not None and self.lr_decay not in DECAYS:
             raise unknown("--lr_decay", self.lr_decay, DECAYS)
@@ -108,5 +110,5 @@ class TrainingHparams(Hparams):
 
     @property
     def milestones(self) -> list[str]:
-        """The list of the milestone steps."""
-        return self.milestone_steps.split(",") if self.milestone_steps else []
+        """The milestone steps in their canonical order."""
+        return step.canonical_list(self.milestone_steps).split(",") if self.milestone_steps else []

@@ -63,10 +63,6 @@ class LotteryDesc(TrainingDesc):
         """The folder of a level (a number or `pretrain`); `experiment` is `main` or the name of a branch's folder."""
         return os.path.join(self.seed_path(root, seed), f"level_{level}", experiment)
 
-    def seed_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
-        """The folder of all levels."""
-        return os.path.join(root, self.hashname, f"seed_{seed}")
-
     @property
     def pretrain_desc(self) -> TrainingDesc | None:
         """Pretraining as a separate training run; None if there is no pretraining."""

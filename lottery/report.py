@@ -79,14 +79,16 @@ def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
 
     The labels of branches with the same name list the arguments in which they differ.
     """
-    root = os.path.join(get_platform().root, desc.hashname)
+    roots = [os.path.join(get_platform().root, name) for name in (desc.hashname_as_written, desc.hashname)]
+    is_seed = re.compile(r"seed_-?\d+").fullmatch
+    seeds = {seed: os.path.join(root, seed) for root in roots for seed in filter(is_seed, get_platform().listdir(root))}
     outcomes: dict[str, dict[int, list[Outcome]]] = {"main": {}}
     arguments: dict[str, dict] = {}
-    for seed in filter(re.compile(r"seed_-?\d+").fullmatch, get_platform().listdir(root)):
-        for folder in filter(re.compile(r"level_\d+").fullmatch, get_platform().listdir(os.path.join(root, seed))):
+    for seed in seeds.values():
+        for folder in filter(re.compile(r"level_\d+").fullmatch, get_platform().listdir(seed)):
             level = int(folder.removeprefix("level_"))
-            for name in get_platform().listdir(os.path.join(root, seed, folder)):
-                location = os.path.join(root, seed, folder, name)
+            for name in get_platform().listdir(os.path.join(seed, folder)):
+                location = os.path.join(seed, folder, name)
                 if is_finished(location) and get_platform().exists(paths.sparsity_report(location)):
                     outcomes.setdefault(name, {}).setdefault(level, []).append(read(level, location))
                     arguments.setdefault(name, {} if name == "main" else _branch_arguments(location))

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foundations import paths
+from foundations import limits, paths
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
@@ -31,7 +31,8 @@ class LevelArgs(Hparams):
     _levels = "The number of times to prune, rewind and train again."
 
     def __post_init__(self):
-        self.require("levels", self.levels >= 0, "0 or more")
+        valid = f"0 to {limits.LEVELS:,}, because each level is a training run"
+        self.require("levels", 0 <= self.levels <= limits.LEVELS, valid)
 
 
 @dataclass

@@ -43,6 +43,9 @@ registered_models: list[type[base.Model]] = [
     students.Model,
 ]
 MAX_NAME_LENGTH = 1000  # characters
+LARGEST_NUMBER = 10**12  # of neurons, students or layers
+WEIGHT_BYTES = 4  # in the smallest number format in which weights are stored
+GIGABYTE = 10**9
 
 
 def initializers_in(module: types.ModuleType) -> dict[str, base.Initializer]:
@@ -74,6 +77,9 @@ def resolve(model_name: str, flag: str = "--model_name") -> str:
     if len(model_name) > MAX_NAME_LENGTH:
         size = f"it has {len(model_name):,} characters; valid: up to {MAX_NAME_LENGTH}"
         raise ConfigError(f"{flag}: {model_name[:20]!r}... is not a model: {size}")
+    if any(int(number) > LARGEST_NUMBER for number in re.findall(r"\d+", model_name)):
+        valid = f"numbers up to {LARGEST_NUMBER:,}, because weights must be in memory"
+        raise ConfigError(f"{flag}: {model_name:.80} is too large; valid: {valid}")
     members = default_members()
     name = members.get(model_name, model_name)
     if not any(family.is_valid_model_name(name) for family in registered_models):
@@ -147,6 +153,7 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         image_shape: channels, height and width of an image; None if the examples are not images.
     """
     model, name = meta_model(model_hparams, outputs), model_hparams.model_name
+    _check_memory(model, name)
     freezing.check(model, model_hparams)
     if model.input_size not in (None, inputs):
         raise ConfigError(f"--model_name: {name} takes {model.input_size} inputs; the examples have {inputs}")
@@ -156,6 +163,16 @@ def check_fits(model_hparams: ModelHparams, inputs: int, outputs: int, image_sha
         raise ConfigError(f"--model_name: {name} takes images; the examples are rows of {inputs} values")
     if model.channels != image_shape[0]:
         raise ConfigError(f"--model_name: {name} takes images of {model.channels} channels; the examples have {image_shape[0]}")
+
+
+def _check_memory(model: base.Model, name: str) -> None:
+    """Raises a ConfigError if the weights of a model and their gradients cannot be in memory."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    needed = WEIGHT_BYTES * (weights + sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad))
+    memory = get_platform().memory_bytes
+    if needed > memory:
+        sizes = f"{weights:,} weights, which need {needed / GIGABYTE:,.0f} GB with their gradients"
+        raise ConfigError(f"--model_name: {name:.80} has {sizes}; valid: up to the {memory / GIGABYTE:,.0f} GB of memory")
 
 
 def exists(location: str, step: Step) -> bool:

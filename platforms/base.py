@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from foundations import limits
 from foundations.errors import ConfigError
 from foundations.hparams import Hparams
 from foundations.runner import Job
-from platforms.system import lock_files, processes, signals
+from platforms.system import lock_files, memory, processes, signals
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class Platform(Hparams, abc.ABC):
     _wait = "Wait if another process works on the same run. With --no-wait, exit immediately with status 3."
 
     def __post_init__(self):
-        self.require("num_workers", self.num_workers >= 0, "0 or more")
+        self.require("num_workers", 0 <= self.num_workers <= limits.PROCESSES, f"0 to {limits.PROCESSES:,}, because each is a process")
 
     @property
     @abc.abstractmethod
@@ -56,6 +57,11 @@ class Platform(Hparams, abc.ABC):
     @abc.abstractmethod
     def imagenet_root(self) -> str:
         """The folder of ImageNet, which contains `train` and `val`."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """The bytes of main memory of the machine that computes."""
+        return memory.total()
 
     @property
     def torch_device(self) -> torch.device:
@@ -108,6 +114,10 @@ class Platform(Hparams, abc.ABC):
             immediate: whether the result must be up to date. If not, the result may remain false for some more steps.
         """
         return values
+
+    def barrier(self) -> None:
+        """Waits until all processes have reached this call."""
+        self.on_primary(lambda: None)
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
         """Replaces the values by their sum over all processes, and returns them."""

@@ -34,18 +34,23 @@ class Platform(base.Platform):
         roots = {"EC_ROOT": self.root, "EC_DATASET_ROOT": self.dataset_root}
         return roots | {"EC_IMAGENET_ROOT": self.imagenet_root, "EC_BORUTA_ROOT": self.boruta_root}
 
+    @staticmethod
+    def _folder(variable: str, default: str) -> str:
+        """The folder that an environment variable names, as an absolute path; `~` is the home of the user."""
+        return os.path.abspath(os.path.expanduser(os.environ.get(variable) or default))
+
     @property
     def root(self) -> str:
-        return os.path.abspath(os.environ.get("EC_ROOT") or ROOT)
+        return self._folder("EC_ROOT", ROOT)
 
     @property
     def dataset_root(self) -> str:
-        return os.path.abspath(os.environ.get("EC_DATASET_ROOT") or DATASET_ROOT)
+        return self._folder("EC_DATASET_ROOT", DATASET_ROOT)
 
     @property
     def imagenet_root(self) -> str:
-        return os.path.abspath(os.environ.get("EC_IMAGENET_ROOT") or IMAGENET_ROOT)
+        return self._folder("EC_IMAGENET_ROOT", IMAGENET_ROOT)
 
     @property
     def boruta_root(self) -> str:
-        return os.path.abspath(os.environ.get("EC_BORUTA_ROOT") or BORUTA_ROOT)
+        return self._folder("EC_BORUTA_ROOT", BORUTA_ROOT)

@@ -33,7 +33,7 @@ ANY_SEED = "seed_*"
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # the log of a job can be read while it runs
 CLOCK = r"\d+(:\d\d?){0,2}"
 FORMATS = {
-    "seeds": (r"\d+(-\d+)?(,\d+(-\d+)?)*", "0-9 or 0,3,5-7"),
+    "seeds": (r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*", "0-9 or 0,3,5-7"),
     "partition": (r"[^\s\"'\\]+", "the name of a partition"),
     "account": (r"[^\s\"'\\]+", "the name of an account"),
     "time": (rf"{CLOCK}|\d+-{CLOCK}", "minutes, [hours:]minutes:seconds or days-hours[:minutes[:seconds]], such as 4:00:00"),
@@ -149,6 +149,10 @@ class Platform(local.Platform):
         return {field.name for field in dataclasses.fields(cls)} - inherited
 
     @property
+    def memory_bytes(self) -> int:
+        return sys.maxsize  # the machine that computes is another one
+
+    @property
     def _extra(self) -> list[str]:
         return self.extra_lines.split(";") if self.extra_lines else []
 
@@ -252,7 +256,8 @@ def parse_seeds(text: str) -> list[int]:
         ConfigError: a range ends before it starts.
     """
     valid = FORMATS["seeds"][1]
-    return ranges.parse_list(text, lambda part, _: ConfigError(f"--seeds: the range {part} ends before it starts; valid: {valid}"))
+    make_error = lambda part, _: ConfigError(f"--seeds: the range {part} ends before it starts; valid: {valid}")  # noqa: E731
+    return ranges.parse_list(text, make_error, "--seeds")
 
 
 def queue() -> dict[str, str]:

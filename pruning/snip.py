@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from foundations import limits
 from pruning import base, hparams
 
 
@@ -21,7 +22,7 @@ class PruningHparams(hparams.PruningHparams):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require("pruning_examples", self.pruning_examples >= 1, "1 or more")
+        self.require("pruning_examples", 1 <= self.pruning_examples <= limits.EXAMPLES, f"1 to {limits.EXAMPLES:,}")
 
 
 class Strategy(base.Strategy[PruningHparams]):

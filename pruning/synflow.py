@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from foundations import limits
 from models.base import Model
 from pruning import base, hparams
 from pruning.mask import Mask
@@ -28,7 +29,7 @@ class PruningHparams(hparams.PruningHparams):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require("pruning_iterations", self.pruning_iterations >= 1, "1 or more")
+        self.require("pruning_iterations", 1 <= self.pruning_iterations <= limits.ITERATIONS, f"1 to {limits.ITERATIONS:,}")
 
 
 class Strategy(base.Strategy[PruningHparams]):

@@ -14,7 +14,7 @@ from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
-from foundations.seeds import NOT_CHOSEN, draw
+from foundations.seeds import LARGEST, NOT_CHOSEN, draw
 from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from platforms.system import files, locks
@@ -53,7 +53,7 @@ class JobArgs(Hparams):
     _tracker_mode = "Whether wandb works online or offline (default: the environment variable WANDB_MODE)."
 
     def __post_init__(self):
-        self.require("global_seed", self.global_seed >= NOT_CHOSEN, "-1 (not chosen) or more")
+        self.require("global_seed", NOT_CHOSEN <= self.global_seed <= LARGEST, f"-1 (not chosen) to {LARGEST}")
         if self.tracker_mode not in (None, *TRACKER_MODES):
             raise unknown("--tracker_mode", self.tracker_mode, TRACKER_MODES)
 
@@ -246,7 +246,7 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     if name is None:
         raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a .npz file")
     if name.endswith(".npz"):
-        teacher, content = teacher_dataset.inspect_answers(name)
+        teacher, content = teacher_dataset.inspect_answers(os.path.expanduser(name))
         prepare = lambda: files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
     elif _is_model(name):
         teacher, prepare = _default_teacher(name, hparams.teacher_seed, act_fun, job)

@@ -191,3 +191,9 @@ class Schedule:
             for name, value in plateau.items():
                 setattr(self.plateau, name, value)
         self._apply()
+
+
+def get_lr_schedule(training_hparams: TrainingHparams, optimizer: torch.optim.Optimizer, iterations_per_epoch: int) -> Schedule:
+    """The learning rate of a complete training run. `step(loss)` advances it by one update."""
+    planned = Step.from_str(training_hparams.training_steps, iterations_per_epoch)
+    return Schedule(training_hparams, optimizer, iterations_per_epoch, planned)

@@ -34,6 +34,11 @@ def run_every(epochs: int, callback: Callback) -> Callback:
     return run
 
 
+def run_every_step(callback: Callback) -> Callback:
+    """Runs a callback at every step, as it does without a wrapper."""
+    return callback
+
+
 def run_every_epoch(callback: Callback) -> Callback:
     """Runs a callback at the start of every epoch, and at the last step."""
     return run_every(1, callback)

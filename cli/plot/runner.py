@@ -64,7 +64,7 @@ class PlotArgs(Hparams):
 
     def files(self, name: str) -> list[str]:
         """The paths of the files; `name` is the name of the picture without --output."""
-        stem, end = os.path.splitext(self.output or name)
+        stem, end = os.path.splitext(os.path.expanduser(self.output or name))
         stem = stem if end.removeprefix(".") in FORMATS else stem + end
         return [os.path.abspath(f"{stem}.{form}") for form in self.formats]
 

@@ -18,7 +18,7 @@ from cli.runs.runner import existing
 from cli.sweep import grid, plan, work
 from cli.sweep.plan import Planned
 from cli.sweep.work import Outcome, Task
-from foundations import ranges
+from foundations import limits, ranges
 from foundations.arguments import ArgumentParser
 from foundations.errors import Busy, ConfigError, unknown
 from foundations.hparams import Hparams
@@ -57,7 +57,7 @@ class SweepArgs(Hparams):
     _retry_failed = "Also run the runs that failed before."
 
     def __post_init__(self):
-        self.require("parallel", self.parallel >= 1, "1 or more")
+        self.require("parallel", 1 <= self.parallel <= limits.PROCESSES, f"1 to {limits.PROCESSES:,}, because each run has a process")
 
 
 @dataclass

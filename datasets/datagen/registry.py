@@ -18,6 +18,7 @@ from datasets.datagen.variations import Biased, Mosaic
 from datasets.image_registry import registered_images
 from foundations.errors import ConfigError, unknown
 from foundations.seeds import derive
+from platforms.platform import get_platform
 
 registered_policies: dict[str, Policy] = {
     **{name: Images(module.Dataset) for name, module in registered_images.items()},
@@ -30,6 +31,8 @@ registered_policies: dict[str, Policy] = {
 }
 
 DEFAULT_COUNT = 4000
+QUERY_BYTES = 8  # of each value of a query
+GIGABYTE = 10**9
 
 
 def parse(datagen: str) -> dict[str, int | None]:
@@ -45,7 +48,7 @@ def parse(datagen: str) -> dict[str, int | None]:
             raise unknown("--datagen", name, registered_policies)
         if name in policies:
             raise ConfigError(f"--datagen: {name} occurs twice in {datagen!r}; write it once with one count, such as {name}:8000")
-        if ":" in part and not re.fullmatch(r"[1-9]\d*", count):
+        if ":" in part and not re.fullmatch(r"[1-9]\d{0,17}", count):
             raise ConfigError(f"--datagen: {count!r} is not a count in {datagen!r}; valid: a positive whole number, such as {name}:4000")
         policies[name] = int(count) if count else None
     return dict(sorted(policies.items()))
@@ -79,6 +82,10 @@ def resolve(datagen: str, inputs: int, samples: int | None = None, dataset_name:
             raise ConfigError(f"--samples: {samples} does not fit --datagen {datagen}; valid: {valid}")
         for index, name in enumerate(without_count):
             policies[name] = (samples - fixed + index) // len(without_count)
+    needed = QUERY_BYTES * inputs * sum(filter(None, policies.values()))
+    if needed > get_platform().memory_bytes:
+        sizes = f"need {needed / GIGABYTE:,.0f} GB; valid: up to the {get_platform().memory_bytes / GIGABYTE:,.0f} GB of memory"
+        raise ConfigError(f"--datagen: the queries of {datagen:.80} {sizes}")
     return "+".join(name if count is None else f"{name}:{count}" for name, count in policies.items())
 
 

@@ -9,6 +9,7 @@ from extraction.network import Layers
 from extraction.search import trim
 from extraction.simplify import removals
 from extraction.test.known_networks import answered, network, queries, session_of
+from foundations.errors import ConfigError
 from testing.test_case import TestCase
 
 
@@ -33,6 +34,17 @@ class TestExcess(TestCase):
     def assert_is_the_teacher(self, found):
         self.assertTrue(is_exact(found.network, self.loader))
         self.assertEqual((found.model_hparams.model_name, found.neurons), ("mlp_4_5_3", 5))
+
+    def test_fine_tuning_that_diverges_is_said_to_diverge(self):
+        layers = self.surrounded(0.01, 0)
+        hparams = self.session.desc.extraction_hparams
+        for optimizer, lr in (("sgd", 1e30), ("adam", 100.0)):
+            hparams.finetune_optimizer, hparams.finetune_lr, hparams.finetune_training_steps = optimizer, lr, "20it"
+            with (
+                self.subTest(optimizer),
+                self.assertRaisesRegex(ConfigError, f"--finetune_lr: fine-tuning with {optimizer} .* has diverged"),
+            ):
+                fit(self.session, layers, os.path.join(self.root, optimizer))
 
     def test_the_relative_loss_of_predicting_the_mean_is_one(self):
         hidden, output = self.teacher.layer_vectors()

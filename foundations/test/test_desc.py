@@ -207,6 +207,37 @@ class TestExtractionNames(TestCase):
 
 
 class TestFolders(TestCase):
+    def test_texts_of_one_step_name_one_run(self):
+        names = {
+            TrainingDesc(DatasetHparams("digits", 9), ModelHparams("digits_lenet_4", "binary", "uniform"), hparams).hashname
+            for hparams in (
+                TrainingHparams("sgd", 0.1, "40ep", milestone_steps="2ep,3ep", polish_steps="200it"),
+                TrainingHparams("sgd", 0.1, "040ep", milestone_steps="3ep,2ep0it", polish_steps="0200it"),
+            )
+        }
+        self.assertEqual(len(names), 1)
+
+    def test_an_older_folder_is_found_by_the_text_that_named_it(self):
+        desc = TrainingDesc(
+            DatasetHparams("digits", 9), ModelHparams("digits_lenet_4", "binary", "uniform"), TrainingHparams("sgd", 0.1, "040ep")
+        )
+        texts = (
+            "Hparams(batch_size=9, dataset_name='digits')",
+            "Hparams(batchnorm_init='uniform', model_init='binary', model_name='digits_lenet_4')",
+            "Hparams(lr=0.1, optimizer_name='sgd', training_steps='040ep')",
+        )
+        older = f"train_{hashlib.md5(';'.join(texts).encode()).hexdigest()}"
+        os.makedirs(os.path.join(self.root, older, "seed_3"))
+        self.assertEqual(desc.run_path(self.root, 3), os.path.join(self.root, older, "seed_3", "main"))
+        self.assertEqual(desc.run_path(self.root, 4), os.path.join(self.root, desc.hashname, "seed_4", "main"))
+        os.makedirs(os.path.join(self.root, desc.hashname, "seed_3"))
+        self.assertEqual(desc.run_path(self.root, 3), os.path.join(self.root, desc.hashname, "seed_3", "main"))
+
+    def test_the_record_has_canonical_texts(self):
+        hparams = TrainingHparams("sgd", 0.1, "040ep", warmup_steps="0ep3it")
+        self.assertEqual((hparams.to_dict()["training_steps"], hparams.to_dict()["warmup_steps"]), ("40ep", "3it"))
+        self.assertIn("training_steps => 40ep", hparams.display)
+
     def test_a_run_has_a_folder_for_each_seed(self):
         self.assertEqual(resnet_20().run_path("/r", 5), os.path.join("/r", resnet_20().hashname, "seed_5", "main"))
 

@@ -1,6 +1,7 @@
 """Lists of whole numbers as text."""
 
 from foundations import ranges
+from foundations.errors import ConfigError
 from testing.test_case import TestCase
 
 
@@ -35,6 +36,17 @@ class TestRanges(TestCase):
             with self.assertRaises(ValueError) as caught:
                 ranges.parse_list(text, make_error)
             self.assertEqual(str(caught.exception), message)
+
+    def test_a_list_of_too_many_numbers_is_refused_before_they_are_made(self):
+        for text in ("0-3000000000", "0-9999,20000-29999", "5,0-99999999999999999"):
+            with self.assertRaisesRegex(ConfigError, "^--seeds: .* has too many numbers; valid: at most 10,000"):
+                ranges.parse_list(text, make_error, "--seeds")
+        self.assertEqual(len(ranges.parse_list("0-9999", make_error)), 10000)
+
+    def test_a_number_of_more_than_18_digits_is_no_number(self):
+        for text in (19 * "1", 5000 * "1", f"0-{19 * '9'}"):
+            self.assertIsNone(ranges.parse(text))
+            self.assertIsNone(ranges.parse_stepped(text))
 
     def test_parsing_and_formatting_are_inverse(self):
         for text in ("0", "0-2,5,7-8", "3,5-6"):

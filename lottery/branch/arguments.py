@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from foundations import ranges
+from foundations import limits, ranges
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 
@@ -27,11 +27,11 @@ class LevelRangeArgs(Hparams):
     _levels = "Levels and ranges of levels, such as 0-2,5."
 
     def __post_init__(self):
-        self.numbers()
+        self.require("levels", self.numbers()[-1] <= limits.LEVELS, f"levels up to {limits.LEVELS:,}")
 
     def numbers(self) -> list[int]:
         """The numbers of the levels, in increasing order."""
-        return ranges.parse_list(self.levels, self._error)
+        return ranges.parse_list(self.levels, self._error, "--levels")
 
     def _error(self, part: str, is_decreasing: bool) -> ConfigError:
         valid = "increasing ranges, such as 0-2" if is_decreasing else "levels and ranges of levels, such as 0-2,5"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from foundations.desc import Desc, display_text, fingerprint
+from foundations.desc import Desc, display_text, existing_folder, fingerprint
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 from lottery.desc import LotteryDesc
@@ -33,9 +33,14 @@ class BranchDesc(Desc):
     def hashname(self) -> str:
         return f"{self.name_prefix()}_{self.branch_name}_{fingerprint(self.branch_hparams)}"
 
+    @property
+    def hashname_as_written(self) -> str:
+        return f"{self.name_prefix()}_{self.branch_name}_{fingerprint(self.branch_hparams, text=Hparams.text_as_written)}"
+
     def run_path(self, root: str, seed: int = NOT_CHOSEN, level: int = 0) -> str:
         """The folder of the branch within a level."""
-        return self.lottery_desc.run_path(root, seed, level, self.hashname)
+        names = self.hashname, self.hashname_as_written
+        return existing_folder(*(self.lottery_desc.run_path(root, seed, level, name) for name in names))
 
     def report_path(self, root: str, seed: int = NOT_CHOSEN) -> str:
         """The path of the branch's picture of several levels."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from foundations import paths, tables
+from foundations import limits, paths, tables
 from foundations.errors import reason
 from lottery import plotting
 from lottery.branch import base
@@ -57,7 +57,7 @@ class Branch(base.Branch):
 
     @staticmethod
     def validate(arguments: BranchArguments) -> None:
-        arguments.require("points", arguments.points >= 2, "2 or more")
+        arguments.require("points", 2 <= arguments.points <= limits.POINTS, f"2 to {limits.POINTS:,}, because each point is evaluated")
 
     @staticmethod
     def is_complete(location: str) -> bool:

@@ -110,7 +110,7 @@ class TestFlags(TestCase):
         self.assertEqual(other.pretrain_dataset_hparams, DatasetHparams("digits", 50))
 
     def test_flags_of_pretraining_need_pretrain(self):
-        with self.assertRaisesRegex(ConfigError, "--pretrain_lr=1 is not an argument"):
+        with self.assertRaisesRegex(ConfigError, "--pretrain_lr is valid only together with --pretrain"):
             parse(DEFAULTS, "--pretrain_lr=1")
 
     def test_errors_name_the_flag(self):

@@ -1,6 +1,7 @@
 """Building models from names and seeds, and loading them from files."""
 
 import os
+from unittest import mock
 
 import torch
 
@@ -22,6 +23,22 @@ class NameTest(TestCase):
     def test_full_names_are_not_changed(self):
         for name in ("digits_lenet_16", "mnist_lenet_300_100", "mlp_2_8_1", "students_digits_lenet(10)_64", "students_mlp(3)_2_5_1"):
             self.assertEqual(registry.resolve(name), name)
+
+    def test_a_number_above_all_memory_is_refused(self):
+        for name in ("mlp_784_1000000000001_10", f"digits_lenet_{27 * '9'}", f"students_digits_lenet({20 * '9'})_64"):
+            with self.assertRaisesRegex(ConfigError, "--model_name: .* is too large; valid: numbers up to 1,000,000,000,000"):
+                registry.resolve(name)
+
+    def test_a_model_that_is_larger_than_the_memory_is_refused_before_it_is_built(self):
+        # 64 * 8 + 8 + 8 * 10 + 10 = 610 weights, which need 2,440 bytes, and as many for gradients
+        for memory, frozen, fits in ((4880, False, True), (4879, False, False), (4879, True, True)):
+            with mock.patch("platforms.base.Platform.memory_bytes", memory):
+                model_hparams = hparams("digits_lenet_8", output_frozen=frozen)
+                if fits:
+                    registry.check_fits(model_hparams, 64, 10)
+                    continue
+                with self.assertRaisesRegex(ConfigError, "--model_name: digits_lenet_8 has 610 weights"):
+                    registry.check_fits(model_hparams, 64, 10)
 
     def test_bare_names_are_resolved_to_existing_models(self):
         for name in BARE_NAMES:

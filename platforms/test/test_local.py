@@ -27,6 +27,11 @@ class TestRoots(TestCase):
                 del os.environ[variable]
             self.assert_default()
 
+    def test_a_tilde_in_a_variable_is_the_home_of_the_user(self):
+        variables = {variable: "~/here" for variable, _ in ROOTS.values()}
+        with mock.patch.dict(os.environ, {**variables, "HOME": "/home/anna"}):
+            self.assertEqual({getattr(Platform(), root) for root in ROOTS}, {"/home/anna/here"})
+
     def test_environment_variables_set_the_folders(self):
         for root, (variable, _) in ROOTS.items():
             with self.subTest(root=root), mock.patch.dict(os.environ, {variable: "/one"}):

@@ -50,7 +50,7 @@ class TestInstallation(TestCase):
         self.assertEqual((Platform().rank, Platform().world_size, Platform().is_primary_process), (0, 1, True))
 
     def test_a_negative_number_of_workers_is_an_error(self):
-        with self.assertRaisesRegex(ConfigError, "^--num_workers: -1 .*valid: 0 or more"):
+        with self.assertRaisesRegex(ConfigError, "^--num_workers: -1 .*valid: 0 to 1,000"):
             Platform(num_workers=-1)
 
     def test_the_error_for_an_unknown_platform_lists_the_known_ones(self):

@@ -320,6 +320,8 @@ class TeacherTest(RunnerTestCase):
         answers = (*self.student, f"--teacher_name={path}")
         self.assertEqual(self.location(*answers), self.location(*answers, self.queries, "--teacher_seed=4"))
         self.assertEqual(self.location(*answers), self.location(*answers, "--samples=30"))
+        with mock.patch.dict(os.environ, {"HOME": self.root}):
+            self.assertEqual(self.location(*answers), self.location(*self.student, "--teacher_name=~/answers.npz"))
 
 
 def short_defaults(model_name: str):

@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 
+from cli.plot.runner import PlotArgs
 from foundations import paths
 from testing import run_folders
 from testing.test_case import TestCase
@@ -155,3 +156,9 @@ class TestComparisons(PlotTestCase):
         self.check(line, [(64, 0.12), (80, 0.11), (100, 0.1)])
         (axis,), _ = self.draw("--metric=test_accuracy", "--x=iteration", "--by=level", "--where=kind=lottery")
         self.assertEqual([*self.lines(axis)], [f"level={level} (2 seeds)" for level in range(3)])
+
+
+class TestFiles(TestCase):
+    def test_a_tilde_in_the_output_is_the_home_of_the_user(self):
+        with mock.patch.dict(os.environ, {"HOME": "/home/anna"}):
+            self.assertEqual(PlotArgs(output="~/lr.png", format="png,pdf").files("x"), ["/home/anna/lr.png", "/home/anna/lr.pdf"])

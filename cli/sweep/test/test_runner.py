@@ -94,7 +94,7 @@ class TestPlan(SweepTestCase):
             ((*TRAIN, "--lr=0.1,0", "--momentum=0,0.9"), ("lr=0, momentum=0: --lr:", "more than 0")),
             ((*TRAIN, "--act_fun=relu,tahn"), ("act_fun=tahn: --act_fun:", "did you mean 'tanh'")),
             ((*TRAIN, "--lrr=1,2"), ("lrr=1: --lrr=1", "did you mean '--lr'")),
-            ((*TRAIN, "--parallel=0"), ("--parallel: 0", "1 or more")),
+            ((*TRAIN, "--parallel=0"), ("--parallel: 0", "1 to 1,000")),
             ((*TRAIN, "--platform=distributed"), ("--platform: distributed", "local, slurm")),
             ((*TRAIN, *cluster, "--parallel=2"), ("--parallel:", "--at_once")),
             ((*TRAIN, "--platform=slurm", "--seeds=0-3"), ("--seeds:", "--global_seed 0-4")),

@@ -13,6 +13,13 @@ from testing.test_case import TestCase
 
 
 class ParseTest(TestCase):
+    def test_queries_that_are_larger_than_the_memory_are_refused(self):
+        with mock.patch("platforms.base.Platform.memory_bytes", 8 * 3 * 100):
+            self.assertEqual(registry.resolve("random:100", 3), "random:100")
+            for datagen, samples in (("random:101", None), ("grid:60+random:60", None), ("random", 101), ("random", None)):
+                with self.assertRaisesRegex(ConfigError, "--datagen: the queries of .* need .* GB; valid: up to"):
+                    registry.resolve(datagen, 3, samples)
+
     def test_policies_are_parsed_with_their_counts(self):
         self.assertEqual(registry.parse("digits:100+random:4000"), {"digits": 100, "random": 4000})
         self.assertEqual(registry.parse("random"), {"random": None})

@@ -163,7 +163,7 @@ class TestCommand(LotteryTestCase):
             "--levels: 3-1 is out of range": ("retrain", *self.small, "--levels=3-1"),
             "more is not an argument of": ("retrain", *levels, "more"),
             "--strategy: 'evn' is not known, did you mean 'even'": ("randomly_prune", *levels, "--strategy=evn"),
-            "--points: 1 is out of range; valid: 2 or more": ("linear_connectivity", *levels, "--points=1"),
+            "--points: 1 is out of range; valid: 2 to 10,000": ("linear_connectivity", *levels, "--points=1"),
             "--retrain_t_lr: 0.0 is out of range": ("retrain", *levels, "--retrain_t_lr=0"),
             "--retrain_t_further_training: finished levels": ("retrain", *levels, "--retrain_t_further_training=1ep"),
             "--retrain_d: --dataset_name: 'digit' is not known": ("retrain", *levels, "--retrain_d_dataset_name=digit"),
