@@ -2,8 +2,8 @@
 
 Subsampling, random labels and rotations depend on `--transformation_seed` only, so that runs with different seeds train on the same
 dataset, which is that of OpenLTH. Two things differ: OpenLTH rotates an image by a random angle of up to its number of quarter turns, and
-its blur ends in an error; here the angle is exact. Random crops and mirroring change in every epoch and depend on the seed of the run as well. Images are `[n, channels, height,
-width]`; every function transforms all of them together.
+its blur ends in an error; here the angle is exact. Random crops and mirroring change in every epoch and depend on the seed of the run as
+well. Images are `[n, channels, height, width]`; every function transforms all of them together.
 """
 
 from __future__ import annotations

@@ -182,6 +182,4 @@ def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
     training_job.refuse_polishing(training_hparams, prefix)
     for name in ("further_training", "extra_training"):
         if getattr(training_hparams, name) is not None:
-            raise ConfigError(
-                f"--{prefix}{name}: finished levels cannot be trained further; use a larger --{prefix}training_steps instead"
-            )
+            raise ConfigError(f"--{prefix}{name}: finished levels cannot be trained further; use a larger --{prefix}training_steps instead")

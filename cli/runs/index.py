@@ -418,10 +418,12 @@ def _step(folder: Folder, hparams: Mapping[str, object]) -> str:
     return f"an unknown step of {planned}"
 
 
-def recorded_command(run: Run) -> str | None:
-    """The command that made a run, from its provenance record; None without a record."""
+def recorded_commands(run: Run) -> list[str]:
+    """The command that made a run and other commands that continued it, from its provenance record; empty without a record."""
     for folder in (folder for folder, names in run.folders if _PROVENANCE in names):
         with contextlib.suppress(records.Damaged):
-            command = records.read_json(os.path.join(folder, _PROVENANCE)).get("command")
-            return str(command) if command else None
-    return None
+            content = records.read_json(os.path.join(folder, _PROVENANCE))
+            starts = content.get("starts")
+            later = [start.get("command") for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+            return [str(command) for command in dict.fromkeys([content.get("command"), *later]) if command]
+    return []

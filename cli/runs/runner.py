@@ -233,8 +233,8 @@ def _show(runner: RunsRunner) -> None:
         print("\n".join(f"    {metric:<24}{table.cell(row, metric, names)}" for metric in metrics))
     _show_hparams(runs[0], names)
     _show_files(runs)
-    command = next(filter(None, (index.recorded_command(run) for run in runs)), None)
-    print(f"\nCommand\n    {command}" if command else "\nThe command of the run is unknown.")
+    commands = next(filter(None, (index.recorded_commands(run) for run in runs)), None)
+    print("\n    ".join(["\nCommand", *commands]) if commands else "\nThe command of the run is unknown.")
     _show_parts(runner, runs[0])
 
 
@@ -245,6 +245,8 @@ def _show_hparams(run: Run, names: Names) -> None:
     for name, value in run.hparams.items():
         mark = " " if name in defaults and defaults[name] == value else "*"
         print(f"  {mark} {name:<28}{table.plain(value, names)}")
+        if name == "training_steps" and run.deviates:
+            print(f"  * {'trained_steps':<28}{run.trained_steps}")
 
 
 def _show_files(runs: Sequence[Run]) -> None:

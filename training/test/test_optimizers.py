@@ -65,7 +65,7 @@ class OptimizerTest(TrainTestCase):
             self.assertFalse(torch.equal(model.fc.weight.cpu(), free))
 
     def test_the_error_for_an_unknown_optimizer_suggests_the_nearest_name(self):
-        with self.assertRaisesRegex(ConfigError, "--optimizer_name: 'adan' is not known, did you mean 'adam'.*levenberg_marquardt, nadam, sgd"):
+        with self.assertRaisesRegex(ConfigError, "--optimizer_name: 'adan' is not known, did you mean 'n?adam'.*, nadam, sgd"):
             optimizers.check(hparams(optimizer_name="adan"), classes=False)
 
     def test_help_lists_the_valid_optimizers(self):
@@ -156,7 +156,9 @@ class PlateauTest(TrainTestCase):
         loader = regression_loader()
         model = plain_network(network()).to(loader.examples.device)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
-        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min", factor, patience, threshold=0.0, cooldown=cooldown, min_lr=1e-7)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=factor, patience=patience, threshold=0.0, cooldown=cooldown, min_lr=1e-7
+        )
         rates, stream = [], batches(loader)
         for _ in range(self.epochs):
             rates.append(optimizer.param_groups[0]["lr"])

@@ -123,7 +123,7 @@ class ResumeTest(TrainTestCase):
         self.assert_resumes(hparams("5ep", "lbfgs", 1.0), "students_mlp(3)_4_5_2")
 
     def test_nesterov_adam(self):
-        self.assert_resumes(hparams("5ep", "adam", 0.02, nesterov_momentum=0.9))
+        self.assert_resumes(hparams("5ep", "nadam", 0.02))
 
     def test_single_precision(self):
         self.loader = DataLoader(self.loader.dataset, 8)
