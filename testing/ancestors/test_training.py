@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import json
 import math
 import os
 
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+import EC
 from datasets import base, imagenet, registry, transformations
+from foundations import paths, revisions
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
@@ -20,6 +23,7 @@ from foundations.training_hparams import TrainingHparams
 from models import initializers, parallel
 from models import registry as models
 from models.mnist_lenet import Model as LeNet
+from testing import run_folders
 from testing.test_case import TestCase
 from training import optimizers
 
@@ -212,6 +216,8 @@ class FurtherTrainingTest(TestCase):
     def test_five_epochs_after_two_end_at_five_and_the_run_shows_it(self):
         self.assertIn("model_ep2_it0.pth", os.listdir(self.trained()))
         self.assertNotIn("trained_steps", self.command("runs")[1])
+        with open(paths.hparams_dict(self.trained()), encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["results"], revisions.RESULTS)
         for _ in range(2):
             folder = self.trained("--further_training=5ep")
             self.assertEqual({"model_ep2_it0.pth", "model_ep5_it0.pth"} - {*os.listdir(folder)}, set())
@@ -236,6 +242,56 @@ class FurtherTrainingTest(TestCase):
         status, _, err = self.command(*self.flags, "--further_training=5ep", "--extra_training=1ep")
         self.assertEqual((status, self.files()), (2, []))
         self.assertIn("--extra_training: cannot be combined with --further_training", err)
+
+
+class LengthTest(TestCase):
+    def test_the_files_of_weights_show_how_long_a_run_was_trained(self):
+        for planned, ends, expected in (
+            ("2ep", ["ep2_it0"], "2ep"),
+            ("2ep", ["ep2_it0", "ep7_it0"], "7ep"),
+            ("2ep", ["ep3_it4"], "3ep4it"),
+            ("900ep", ["ep44_it0"], "44ep"),
+            ("500it", ["ep0_it500"], "500it"),
+            ("500it", ["ep0_it320"], "320it"),
+            ("500it", ["ep40_it0"], "500it"),  # the length of an epoch is not known
+            ("500it", ["ep40_it0", "ep50_it3"], "50ep3it"),
+            ("3ep20it", ["ep4_it0"], "3ep20it"),
+            ("3ep20it", ["ep3_it20", "ep9_it0"], "9ep"),
+            ("2ep", [], "2ep"),
+        ):
+            files = ["model_ep0_it0.pth", "logger", *(f"model_{end}.pth" for end in ends)]
+            self.assertEqual(paths.trained_steps(files, planned), expected, (planned, ends))
+
+
+class ChangedResultsTest(TestCase):
+    flags = "--default_hparams=digits_lenet_16", "--lr=0.1"
+
+    def why(self, *more: str, **record: int) -> str:
+        """What `runs why` prints of a finished run whose record has these entries."""
+        _, location, _ = self.command("train", *self.flags, *more, "--global_seed=4", "--display_output_location")
+        folder, parsed = location.strip(), EC.COMMANDS.parse("train", [*self.flags, *more])[1].create().desc
+        run_folders.finish(folder if record else run_folders.record(folder, parsed, 4))
+        if record:
+            run_folders.write(paths.hparams_dict(folder), parsed.to_json(seed=4, **record))
+        status, out, err = self.command("runs", "why", "train", *self.flags, *more)
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("exists:", out)
+        return out
+
+    def test_why_says_what_an_earlier_version_computed_differently(self):
+        for flag, expected in {
+            "--model_init=binary": "model_init: binary weights",
+            "--subsample_fraction=0.5": "transformation_seed: it drew other examples",
+            "--random_labels_fraction=0.5": "transformation_seed: it drew other examples",
+            "--data_order_seed=0": "data_order_seed: it gave other orders",
+            "--plateau_opt": "plateau_opt: a plateau allowed improvements",
+        }.items():
+            with self.subTest(flag):
+                self.assertIn(f"made by an earlier version (seed 4): {expected}", self.why(flag))
+
+    def test_other_runs_and_new_runs_have_not_changed(self):
+        self.assertNotIn("earlier version", self.why())
+        self.assertNotIn("earlier version", self.why("--model_init=binary", results=revisions.RESULTS))
 
 
 class InitialWeightsTest(TestCase):
