@@ -70,6 +70,7 @@ class DataLoader:
     """
 
     is_stream = False  # True: examples are read from files for every batch; False: they are in memory
+    order_seed: int | None = None  # if set, the order of epoch e is that of OpenLTH with this seed of the data order
     shard = (0, 1)  # index and count: batches are split into `count` parts, and the loader returns the part `index`
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
@@ -127,7 +128,8 @@ class DataLoader:
 
     def order(self, epoch: int) -> torch.Tensor:
         """The indices of the examples in the order of an epoch, `[n]` on the CPU."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "data order", epoch))
+        seed = derive(self.seed, "data order", epoch) if self.order_seed is None else self.order_seed + epoch
+        generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.dataset), generator=generator)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SIZE = 224  # height and width of the input of a network, in pixels
 TEST_SIZE = 256  # the shorter side is resized to this before the centre crop
+CROP_SCALE, CROP_RATIO = (0.1, 1.0), (0.8, 1.25)  # share of the area and aspect ratio of random crops, as in OpenLTH
 SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -127,7 +128,7 @@ class Decoder(torch.utils.data.Dataset):
         transforms = imports.torchvision().transforms
         self.paths, self.seed, self.opener = paths, seed, opener
         centre_crop = [transforms.Resize(TEST_SIZE), transforms.CenterCrop(SIZE)]
-        random_crop = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
+        random_crop = [transforms.RandomResizedCrop(SIZE, CROP_SCALE, CROP_RATIO), transforms.RandomHorizontalFlip()]
         self.crop = transforms.Compose([*(centre_crop if seed is None else random_crop), transforms.PILToTensor()])
 
     def __getitems__(self, indices: list[int]) -> torch.Tensor | ConfigError:

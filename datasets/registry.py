@@ -56,8 +56,7 @@ def get_both(dataset_hparams: DatasetHparams, training_hparams: TrainingHparams,
     """The loaders of the training and the test set, with the precision and the order of the examples of a training run."""
     dtype = getattr(torch, training_hparams.stored_precision)
     train, test = (get(dataset_hparams, is_train, seed, dtype) for is_train in (True, False))
-    if training_hparams.data_order_seed is not None:
-        train.seed = training_hparams.data_order_seed
+    train.order_seed = training_hparams.data_order_seed
     return train, test
 
 

@@ -1,16 +1,17 @@
 """The built-in transformations of image datasets.
 
 Subsampling, random labels and rotations depend on `--transformation_seed` only, so that runs with different seeds train on the same
-dataset. Random crops and mirroring change in every epoch and depend on the seed of the run as well. Images are `[n, channels, height,
-width]`; every function transforms all of them together.
+dataset, which is that of OpenLTH. Two things differ: OpenLTH rotates an image by a random angle of up to its number of quarter turns, and
+its blur ends in an error; here the angle is exact. Random crops and mirroring change in every epoch and depend on the seed of the run as
+well. Images are `[n, channels, height, width]`; every function transforms all of them together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -27,6 +28,7 @@ FIELDS = (
     "blur_factor",
 )  # the hyperparameters in DatasetHparams
 ROTATIONS = 4  # classes of the rotation task
+LARGEST_SEED = 2**32 - 2  # of numpy's older generator, less one
 PADDING = 4  # black pixels that are added on each side before a random crop
 
 
@@ -35,6 +37,8 @@ def check(hparams: DatasetHparams, height: int, width: int) -> None:
     if hparams.blur_factor is not None and hparams.blur_factor > min(height, width):
         size = f"the images of {hparams.dataset_name} have {height}x{width} pixels"
         raise ConfigError(f"--blur_factor: {hparams.blur_factor} is out of range; {size}; valid: 1 to {min(height, width)}")
+    if not 0 <= seed_of(hparams) <= LARGEST_SEED:
+        raise ConfigError(f"--transformation_seed: {hparams.transformation_seed} is out of range; valid: 0 to {LARGEST_SEED}")
 
 
 def check_unused(hparams: DatasetHparams) -> None:
@@ -64,26 +68,33 @@ def select_examples(hparams: DatasetHparams, train: bool, labels: torch.Tensor, 
         classes: the number of classes.
 
     Returns:
-        The indices `[m]` of the selected examples in ascending order, and their labels `[m]`. Fractions of n are rounded up.
+        The indices `[m]` of the selected examples in the order in which they are drawn, and their labels `[m]`.
+
+    Examples and labels are those that OpenLTH draws for the same seed. So random labels and subsampling choose examples by the same
+    permutation, and the labels of rotations begin alike in both sets.
     """
     seed, kept = seed_of(hparams), torch.arange(len(labels))
     if train and hparams.random_labels_fraction is not None:
-        generator = torch.Generator().manual_seed(derive(seed, "random labels"))
-        chosen = _draw(len(labels), hparams.random_labels_fraction, generator)
-        labels = labels.index_copy(0, chosen, torch.randint(classes, chosen.shape, generator=generator))
+        chosen = _draw(seed, len(labels), hparams.random_labels_fraction)
+        labels = labels.index_copy(0, chosen, _draw_labels(seed, classes, len(chosen)))
     if train and hparams.subsample_fraction is not None:
-        generator = torch.Generator().manual_seed(derive(seed, "subsample"))
-        kept = _draw(len(labels), hparams.subsample_fraction, generator).sort().values
+        kept = _draw(seed, len(labels), hparams.subsample_fraction)
     if hparams.unsupervised_labels is not None:
-        generator = torch.Generator().manual_seed(derive(seed, "rotation", train))
-        labels = torch.randint(ROTATIONS, labels.shape, generator=generator)
+        return kept, _draw_labels(seed, ROTATIONS, len(kept))
     return kept, labels[kept]
 
 
-def _draw(count: int, fraction: float, generator: torch.Generator) -> torch.Tensor:
-    """A fraction of the numbers 0 to `count - 1`, in random order."""
-    exact = Fraction(repr(fraction))  # decimal, because 0.07 * 100 in floating point would be rounded up to 8
-    return torch.randperm(count, generator=generator)[: math.ceil(exact * count)]
+def _draw(seed: int, count: int, fraction: float) -> torch.Tensor:
+    """A fraction of the numbers 0 to `count - 1`, in random order. Their number is rounded up from the product in floating point.
+
+    This product can be too large: 0.07 * 3000 is 210.00000000000003, so that 211 numbers are drawn.
+    """
+    return torch.from_numpy(np.random.RandomState(seed + 1).permutation(count)[: math.ceil(count * fraction)])
+
+
+def _draw_labels(seed: int, classes: int, count: int) -> torch.Tensor:
+    """Random classes, `[count]`."""
+    return torch.from_numpy(np.random.RandomState(seed).randint(classes, size=count))
 
 
 def apply(hparams: DatasetHparams, train: bool, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -126,6 +126,10 @@ def _hyperparameters(location: str, students_location: str) -> tuple[list[Row], 
         raise files.damaged(path, f"not all hyperparameters: {reason(error)}", remedy) from None
     chosen, defaults = [], []
     for kind, field, value in fields:
+        if field.name == "training_steps" and isinstance(value, str):
+            trained = paths.trained_steps(get_platform().listdir(students_location), value)
+            if trained != value:
+                chosen.append(Row("trained_steps", trained, "How long the students were trained in the end."))
         row = Row(field.name, "" if value is None or value is dataclasses.MISSING else value, getattr(kind, f"_{field.name}", ""))
         (defaults if value == field.default else chosen).append(row)
     return chosen, defaults

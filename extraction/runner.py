@@ -72,7 +72,7 @@ class ExtractionRunner(Runner):
 
     @property
     def is_finished(self) -> bool:
-        return not self.desc.training_hparams.further_training and report.is_current(self.output_location, self.students_location)
+        return not self.desc.training_hparams.continues and report.is_current(self.output_location, self.students_location)
 
     def run(self) -> None:
         if not self.job.quiet:

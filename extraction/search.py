@@ -365,6 +365,6 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
     if recovered is None:
         raise ConfigError(
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
-            f"the students are in {session.students_location}: train them longer (--further_training), or try another --gamma or --beta"
+            f"the students are in {session.students_location}: train them longer (--extra_training), or try another --gamma or --beta"
         )
     return recovered

@@ -259,7 +259,7 @@ def sharpen(session: Session, layers: Layers, above: Imitation) -> tuple[Layers,
 
 def train_quickly(session: Session, students: Students, loaders: Loaders, location: str, changes: Mapping[str, object]) -> None:
     """Trains students as the first ones were, in their batches and number format, with changes to some training hyperparameters."""
-    hparams = dataclasses.replace(session.desc.training_hparams, further_training=None, **changes)
+    hparams = dataclasses.replace(session.desc.training_hparams, further_training=None, extra_training=None, **changes)
     plan = StandardPlan(verbose=session.verbose, epoch_lines=False)
     standard_train(hparams, students, session.students_batches(loaders), location, plan)
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from foundations.step import Step
+from foundations.step import Step, parse
 
 MODEL = re.compile(r"model_ep(\d+)_it(\d+)\.pth")
 
@@ -50,6 +50,23 @@ def latest_model(files: Iterable[str]) -> str | None:
     matches = map(MODEL.fullmatch, files)
     models = [((int(match[1]), int(match[2])), match[0]) for match in matches if match]
     return max((model for model in models if model[0] != (0, 0)), default=(None, None))[1]
+
+
+def trained_steps(files: Iterable[str], planned: str) -> str:
+    """How long a run was trained, such as `7ep` or `3ep20it`, by the names of its files of weights; `planned` if that does not differ.
+
+    Training is longer than planned with `--extra_training` or `--further_training`, and shorter if it has ended early. The length of an
+    epoch is not known here: if the plan counts iterations, only weights within the first epoch or of a second end show a difference.
+    """
+    matches = map(MODEL.fullmatch, files)
+    ends = sorted({(int(match[1]), int(match[2])) for match in matches if match} - {(0, 0)})
+    if not ends:
+        return planned
+    (epoch, iteration), (epochs, iterations) = ends[-1], parse(planned)
+    is_comparable = len(ends) > 1 or not iterations or not (epoch or epochs)
+    if not is_comparable or (epoch, iteration) == (epochs, iterations):
+        return planned
+    return (f"{epoch}ep" if epoch else "") + (f"{iteration}it" if iteration else "")
 
 
 def logger(location: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 
@@ -90,5 +91,10 @@ def canonical(text: str) -> str:
 
 
 def canonical_list(texts: str) -> str:
-    """The canonical text of steps that are joined by commas: sorted by epochs, then by iterations."""
-    return ",".join(canonical(text) for text in sorted(texts.split(","), key=parse))
+    """The canonical text of steps that are joined by commas.
+
+    They are sorted if the order is certain. The order of `2ep,15it` depends on the length of an epoch, so that such lists are not sorted.
+    """
+    steps = sorted(parse(text) for text in texts.split(","))
+    is_certain = all(early[1] <= late[1] for early, late in itertools.pairwise(steps))
+    return ",".join(canonical(text) for text in (sorted(texts.split(","), key=parse) if is_certain else texts.split(",")))

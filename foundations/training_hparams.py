@@ -10,6 +10,7 @@ from foundations import step
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams, hashed_as, normalised, unhashed
 
+LARGEST_SEED = 2**62  # the seed of an epoch is the sum of the seed and the number of the epoch, in 64 bits
 DECAYS = ("cosine",)
 PRECISIONS = ("float32", "tf32", "bf16", "fp16", "float64")
 
@@ -29,6 +30,7 @@ class TrainingHparams(Hparams):
     warmup_steps: str | None = normalised(step.canonical, None)
     weight_decay: float | None = None
     _: dataclasses.KW_ONLY  # OpenLTH has other fields from here on
+    adam_beta1: float = 0.9
     centred: bool = False
     lr_decay: str | None = None
     plateau_opt: bool = False
@@ -39,6 +41,7 @@ class TrainingHparams(Hparams):
     polish_optimizer: str | None = None
     polish_steps: str = normalised(step.canonical, "200it")
     further_training: str | None = unhashed(None)
+    extra_training: str | None = unhashed(None)
 
     _name = "Training Hyperparameters"
     _description = "The optimizer, its learning rate schedule, and the length of training."
@@ -46,8 +49,9 @@ class TrainingHparams(Hparams):
     _lr = "The learning rate. Gauss-Newton and Levenberg-Marquardt steps are multiplied by it: 1 is the full step."
     _training_steps = "How long to train: epochs (40ep), iterations (500it) or both (3ep20it)."
     _data_order_seed = "The seed of the order of the examples. By default it is derived from --global_seed."
-    _momentum = "The momentum of SGD. For Adam: the first decay rate beta1, if the value is not 0."
+    _momentum = "The momentum of SGD."
     _nesterov_momentum = "The Nesterov momentum of SGD."
+    _adam_beta1 = "The decay rate of the first moment of adam and nadam."
     _milestone_steps = "The steps at which the learning rate is multiplied by --delta, such as 80ep,120ep."
     _delta = "The factor of the learning rate at milestones (0.1 by default) and at plateaus (1/sqrt(10) by default)."
     _warmup_steps = "The length of the linear warmup of the learning rate from 0."
@@ -59,7 +63,7 @@ class TrainingHparams(Hparams):
     _lr_decay = "The curve along which the learning rate decays to 0 at the end of training."
     _plateau_opt = (
         "Multiply the learning rate by --delta whenever the training loss has not improved for --patience epochs. "
-        "Stop when the learning rate has decreased by a factor of 10,000."
+        "Stop after an epoch at the smallest learning rate, 1e-7."
     )
     _patience = "The number of epochs without improvement after which a plateau is declared."
     _cooldown = "The number of epochs after a plateau in which no further plateau is declared."
@@ -72,23 +76,29 @@ class TrainingHparams(Hparams):
         "Extraction only: after training, train the students further in float64 with this second-order optimizer, until two are exact."
     )
     _polish_steps = "The maximum number of steps of --polish_optimizer."
-    _further_training = "Train a finished run for this many more steps, in the same folder."
+    _further_training = "Train a finished run until this step, in the same folder, as in the published Expand-and-Cluster code."
+    _extra_training = "Train a finished run for this many more steps, in the same folder."
 
     def __post_init__(self):
         self.require("lr", 0 < self.lr < math.inf, "a finite number more than 0")
         self.require("momentum", 0 <= self.momentum < 1, "0 or more and less than 1")
         self.require("nesterov_momentum", 0 <= self.nesterov_momentum < 1, "0 or more and less than 1")
+        self.require("adam_beta1", 0 <= self.adam_beta1 < 1, "0 or more and less than 1")
+        seed = self.data_order_seed
+        self.require("data_order_seed", seed is None or abs(seed) <= LARGEST_SEED, f"-{LARGEST_SEED} to {LARGEST_SEED}")
         self.require("delta", self.delta is None or 0 < self.delta < 1, "between 0 and 1")
         self.require("weight_decay", self.weight_decay is None or 0 <= self.weight_decay < math.inf, "a finite number, 0 or more")
         self.require("patience", self.patience >= 0, "0 or more")
         self.require("cooldown", self.cooldown >= 0, "0 or more")
         self.require("training_steps", any(step.parse(self.training_steps, "--training_steps")), "1it or more")
         self.require("polish_steps", any(step.parse(self.polish_steps, "--polish_steps")), "1it or more")
-        for name in ("warmup_steps", "further_training"):
+        for name in ("warmup_steps", "further_training", "extra_training"):
             if getattr(self, name) is not None:
                 step.parse(getattr(self, name), f"--{name}")
         for milestone in (self.milestone_steps or "0ep").split(","):
             step.parse(milestone, "--milestone_steps")
+        if self.further_training is not None and self.extra_training is not None:
+            raise ConfigError("--extra_training: cannot be combined with --further_training; valid: only one of the two flags")
         if self.lr_decay is not None and self.lr_decay not in DECAYS:
             raise unknown("--lr_decay", self.lr_decay, DECAYS)
         if self.precision not in PRECISIONS:
@@ -109,6 +119,11 @@ class TrainingHparams(Hparams):
         return "float64" if self.precision == "float64" else "float32"
 
     @property
+    def continues(self) -> bool:
+        """Whether a finished run is trained on."""
+        return self.further_training is not None or self.extra_training is not None
+
+    @property
     def milestones(self) -> list[str]:
-        """The milestone steps in their canonical order."""
+        """The canonical texts of the milestone steps, in their canonical order."""
         return step.canonical_list(self.milestone_steps).split(",") if self.milestone_steps else []

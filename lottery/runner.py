@@ -180,8 +180,12 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:
     """Raises a ConfigError for training hyperparameters that pruned networks do not support; `prefix` is the prefix of the flags."""
+    from training import optimizers
+
     training_job.refuse_polishing(training_hparams, prefix)
-    if training_hparams.further_training is not None:
-        raise ConfigError(
-            f"--{prefix}further_training: finished levels cannot be trained further; use a larger --{prefix}training_steps instead"
-        )
+    reason = optimizers.ambiguity(training_hparams)
+    if prefix and reason:  # without a prefix, `training.job.check` raises the error
+        raise ConfigError(reason.replace("--", f"--{prefix}"))
+    for name in ("further_training", "extra_training"):
+        if getattr(training_hparams, name) is not None:
+            raise ConfigError(f"--{prefix}{name}: finished levels cannot be trained further; use a larger --{prefix}training_steps instead")

@@ -19,7 +19,7 @@ from foundations.dataset_hparams import DatasetHparams
 from foundations.defaults import DefaultHparams
 from foundations.extraction_hparams import ExtractionHparams
 from foundations.training_hparams import TrainingHparams
-from models import base, parallel
+from models import base, initializers, parallel
 from models.mlp import FullyConnected, Perceptron
 
 
@@ -32,7 +32,7 @@ class Model(Perceptron):
     def __init__(self, networks: int, sizes: list[int], act_fun: str, initializer: base.Initializer):
         super().__init__(sizes, act_fun, initializer, functools.partial(parallel.Linear, networks))
         self.networks = networks
-        if act_fun == "sigmoid":
+        if act_fun == "sigmoid" and initializer is not initializers.published_students:
             self._initialise_like_tanh()
 
     @torch.no_grad()

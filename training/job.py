@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from foundations import paths
+from foundations import paths, revisions
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
@@ -119,7 +119,7 @@ class TrainingRun:
     @property
     def is_finished(self) -> bool:
         """Whether training is complete and no further training is requested."""
-        return not self.desc.training_hparams.further_training and is_finished(self.output_location)
+        return not self.desc.training_hparams.continues and is_finished(self.output_location)
 
     def run(self) -> None:
         """Trains the model unless that is done, and prints the result."""
@@ -198,7 +198,22 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     models.check_fits(desc.model_hparams, *dataset.shape, datasets.image_shape(dataset.dataset_hparams))
     check_freezing(desc)
     check_centring(desc)
+    refuse_ambiguity(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams))
     return dataset
+
+
+def refuse_ambiguity(desc: TrainingDesc) -> None:
+    """Raises a ConfigError for hyperparameters with which OpenLTH, under the same name, trains in another way.
+
+    The error also names the runs with these hyperparameters that an earlier version has trained.
+    """
+    from training import optimizers
+
+    reason, folder = optimizers.ambiguity(desc.training_hparams), os.path.join(get_platform().root, desc.hashname)
+    if reason and get_platform().exists(folder):
+        reason += f" ({desc.hashname} was trained by an earlier version, which used these values in its own way; it stays as it is)"
+    if reason:
+        raise ConfigError(reason)
 
 
 def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> None:
@@ -325,7 +340,7 @@ def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None
     if get_platform().exists(paths.hparams_dict(location)):
         return
     get_platform().write(paths.hparams_log(location), desc.log + "\n")
-    get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape)))
+    get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape), **{revisions.ENTRY: revisions.RESULTS}))
 
 
 def identity(desc: Desc, seed: int, job: JobArgs) -> Identity:

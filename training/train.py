@@ -147,7 +147,7 @@ def standard_train(
         plan: the first and the last step, what is printed, and further callbacks.
     """
     train_loader, _ = loaders
-    if get_platform().exists(paths.logger(output_location)) and not training_hparams.further_training:
+    if get_platform().exists(paths.logger(output_location)) and not training_hparams.continues:
         end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
         if registry.exists(output_location, end):
             registry.load_weights(paths.model(output_location, end), model)

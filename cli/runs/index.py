@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from cli.runs import records
 from extraction import report
 from foundations import paths
+from foundations.errors import ConfigError
 from platforms.system import processes
 
 FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", "running", "interrupted", "failed", "damaged", "foreign"
@@ -71,6 +72,22 @@ class Run:
     def metrics(self) -> Mapping[str, float | bool]:
         """The last value of each metric by name."""
         return self._outcome[2]
+
+    @property
+    def trained_steps(self) -> object:
+        """How long the run was trained; the planned length if no file shows another."""
+        planned = self.hparams.get("training_steps")
+        if self.kind not in ("train", "extract") or not self.folders or not isinstance(planned, str):
+            return planned
+        try:
+            return paths.trained_steps((self.students or self.folders[0])[1], planned)
+        except ConfigError:  # a damaged record
+            return planned
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the run was trained for longer or shorter than its hyperparameters say."""
+        return self.trained_steps != self.hparams.get("training_steps")
 
     @functools.cached_property
     def note(self) -> str:
@@ -401,10 +418,12 @@ def _step(folder: Folder, hparams: Mapping[str, object]) -> str:
     return f"an unknown step of {planned}"
 
 
-def recorded_command(run: Run) -> str | None:
-    """The command that made a run, from its provenance record; None without a record."""
+def recorded_commands(run: Run) -> list[str]:
+    """The command that made a run and other commands that continued it, from its provenance record; empty without a record."""
     for folder in (folder for folder, names in run.folders if _PROVENANCE in names):
         with contextlib.suppress(records.Damaged):
-            command = records.read_json(os.path.join(folder, _PROVENANCE)).get("command")
-            return str(command) if command else None
-    return None
+            content = records.read_json(os.path.join(folder, _PROVENANCE))
+            starts = content.get("starts")
+            later = [start.get("command") for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+            return [str(command) for command in dict.fromkeys([content.get("command"), *later]) if command]
+    return []

@@ -28,6 +28,7 @@ ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "seeds": lambda run: run.seed,
     "state": lambda run: run.state,
     "note": lambda run: run.note,
+    "trained_steps": lambda run: run.trained_steps,
     "date": lambda run: run.date,
     "size": lambda run: run.size,
     "folder": lambda run: run.location,

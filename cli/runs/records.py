@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 
-from foundations import paths
+from foundations import paths, revisions
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_display_text
 from foundations.extraction_hparams import ExtractionHparams
@@ -93,6 +93,15 @@ def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tup
             return {}, True, str(error)
         return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework"
     return known, False, "the folder has no hparams_dict" if files else "the folder is empty or cannot be read"
+
+
+def results(folder: str) -> int:
+    """The number of `foundations.revisions` that a run has recorded; 1 without a record."""
+    try:
+        number = read_json(f"{folder}/{RECORD}").get(revisions.ENTRY)
+    except Damaged:
+        return 1
+    return number if type(number) is int else 1
 
 
 def is_torch_file(path: str) -> bool:

@@ -17,8 +17,9 @@ from cli.runs import index, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import Row
-from foundations import tables
+from foundations import revisions, tables
 from foundations.arguments import ArgumentParser
+from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 from platforms.platform import get_platform
@@ -194,7 +195,7 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
         parser.add_argument("command", metavar="COMMAND", help=text)
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="The arguments of the command.").required = False
     if action == "gc":
-        text = "Also move the checkpoints of finished runs. Only --further_training needs them."
+        text = "Also move the checkpoints of finished runs. Only --extra_training needs them."
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)
     if action == "restore":
         parser.add_argument("batch", metavar="BATCH", nargs="?", help="The batch to move back (default: list all batches).")
@@ -224,14 +225,16 @@ def _show(runner: RunsRunner) -> None:
     row, names = Row(tuple(runs)), runner.names
     print(f"{runs[0].kind} {names.full(runs[0])}\n{runner.relative(os.path.dirname(runs[0].location))}\n")
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.metrics))
-    print(table.aligned([Row((run,)) for run in runs], ["seed", "state", *metrics, "date", "size"], names, table.terminal_width()))
+    trained = ["trained_steps"] if any(run.deviates for run in runs) else []
+    columns = ["seed", "state", *trained, *metrics, "date", "size"]
+    print(table.aligned([Row((run,)) for run in runs], columns, names, table.terminal_width()))
     if len(runs) > 1:
         print("\nMean and standard deviation over the seeds")
         print("\n".join(f"    {metric:<24}{table.cell(row, metric, names)}" for metric in metrics))
     _show_hparams(runs[0], names)
     _show_files(runs)
-    command = next(filter(None, (index.recorded_command(run) for run in runs)), None)
-    print(f"\nCommand\n    {command}" if command else "\nThe command of the run is unknown.")
+    commands = next(filter(None, (index.recorded_commands(run) for run in runs)), None)
+    print("\n    ".join(["\nCommand", *commands]) if commands else "\nThe command of the run is unknown.")
     _show_parts(runner, runs[0])
 
 
@@ -242,6 +245,8 @@ def _show_hparams(run: Run, names: Names) -> None:
     for name, value in run.hparams.items():
         mark = " " if name in defaults and defaults[name] == value else "*"
         print(f"  {mark} {name:<28}{table.plain(value, names)}")
+        if name == "training_steps" and run.deviates:
+            print(f"  * {'trained_steps':<28}{run.trained_steps}")
 
 
 def _show_files(runs: Sequence[Run]) -> None:
@@ -268,11 +273,14 @@ def _diff(runner: RunsRunner) -> None:
     """Show the hyperparameters in which two runs differ."""
     one, other = (runner.names.find(text)[0] for text in runner.args.hashes)
     names = [name for name in dict.fromkeys([*one.hparams, *other.hparams]) if one.hparams.get(name) != other.hparams.get(name)]
-    if not names:
+    trained = [run.trained_steps for run in (one, other)]
+    if not names and trained[0] == trained[1]:
         print("The runs have the same hyperparameters.")
         return
     lines = [("", runner.names.short(one), runner.names.short(other))]
     lines += [(name, *(table.plain(run.hparams.get(name), runner.names) for run in (one, other))) for name in names]
+    if one.deviates or other.deviates:
+        lines.append(("trained_steps", *(table.plain(text, runner.names) for text in trained)))
     print("\n".join(tables.aligned(lines)))
 
 
@@ -296,6 +304,7 @@ def _why(runner: RunsRunner) -> None:
     if same:
         print("exists:")
         print(table.aligned([Row((run,)) for run in same.runs], ["seed", "state", "date", "size"], runner.names, table.terminal_width()))
+        _show_changes(same.runs, desc)
     else:
         print("does not exist")
     others = sorted(
@@ -303,6 +312,16 @@ def _why(runner: RunsRunner) -> None:
     )
     for apart, row in others[:NEAREST_SHOWN]:
         _show_distance(runner, hparams, row.runs[0], apart)
+
+
+def _show_changes(runs: Sequence[Run], desc: Desc) -> None:
+    """Prints how the results of older seeds differ from those of the program."""
+    seeds: dict[str, list[str]] = {}
+    for run in (run for run in runs if run.folders and not run.foreign):
+        for reason in revisions.changes(desc.bundles().values(), records.results((run.students or run.folders[0])[0])):
+            seeds.setdefault(reason, []).append(str(run.seed))
+    for reason, of in seeds.items():
+        print(f"made by an earlier version (seed {', '.join(of)}): {reason}; the folder stays valid, and a new run would differ")
 
 
 def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apart: Sequence[str]) -> None:

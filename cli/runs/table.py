@@ -46,7 +46,8 @@ def columns(rows: Sequence[Row]) -> list[str]:
     metrics += [name for name in ("level", "weights_left", "barrier") if name in known]
     branch = ["branch"] if any(run.kind == "branch" for run in runs) else []
     foot = FOOT if len(rows) <= MOST_ROWS_WITH_SIZES else FOOT[:1]
-    return list(dict.fromkeys([*HEAD, *branch, *differing(runs), *metrics, *foot]))
+    trained = ["trained_steps"] if any(run.deviates for run in runs) else []
+    return list(dict.fromkeys([*HEAD, *branch, *differing(runs), *trained, *metrics, *foot]))
 
 
 def render(rows: Sequence[Row], shown: Sequence[str], output_format: str, names: Names) -> str:

@@ -105,7 +105,7 @@ def _unneeded(run: Run, checkpoints: bool) -> Iterator[Removal]:
     for folder, names in folders:
         for name in CHECKPOINTS:
             if name in names:
-                use = "only --further_training needs it" if run.kind in ("train", "extract") else "no command needs it"
+                use = "only --extra_training needs it" if run.kind in ("train", "extract") else "no command needs it"
                 yield Removal(os.path.join(folder, name), f"finished; {use}", lock_folders)
     if run.kind == "extract":
         (folder, _), reason = run.folders[0], "finished; the recovered network is saved"

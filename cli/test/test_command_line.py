@@ -328,7 +328,7 @@ class TestOutputLocation(TestCase):
         self.assertEqual(self.location(*TRAIN, "--model_name=digits_lenet"), self.location(*TRAIN))
 
     def test_flags_outside_the_experiment_do_not_change_the_output_location(self):
-        flags = ("--quiet", "--evaluate_only_at_end", "--num_workers=2", "--platform=local", "--further_training=5ep")
+        flags = ("--quiet", "--evaluate_only_at_end", "--num_workers=2", "--platform=local", "--extra_training=5ep")
         self.assertEqual(self.location(*TRAIN, *flags), self.folder_of(TrainingDesc.default_for("digits_lenet_16")))
 
     def test_an_extraction_is_in_the_folder_of_its_students_and_does_not_train_its_teacher(self):

@@ -17,6 +17,7 @@ from platforms.base import installed
 from testing import dataset_files
 from testing.test_case import CpuPlatform, TestCase
 
+CROP = transforms.RandomResizedCrop(224, scale=(0.1, 1), ratio=(0.8, 1.25)), transforms.RandomHorizontalFlip()  # those of OpenLTH
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -77,7 +78,7 @@ class ImagenetTest(TestCase):
         self.assertFalse(torch.equal(epoch(0)[0].sort(0).values, epoch(1)[0].sort(0).values))
 
     def test_a_random_crop_is_that_of_torchvision(self):
-        cut = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.PILToTensor()])
+        cut = transforms.Compose([*CROP, transforms.PILToTensor()])
         decoder = imagenet.Decoder([self.path()], 5, open)
         torch.manual_seed(imagenet.derive(5, 0))
         self.assertTrue(torch.equal(decoder[0], cut(decoder.decode(self.path()))))

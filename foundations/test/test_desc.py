@@ -42,6 +42,7 @@ OTHER_VALUES = {
         "data_order_seed": 1,
         "momentum": 0.5,
         "nesterov_momentum": 0.5,
+        "adam_beta1": 0.8,
         "milestone_steps": "1ep",
         "delta": 0.1,
         "warmup_steps": "1ep",
@@ -57,7 +58,8 @@ OTHER_VALUES = {
         "polish_steps": "7it",
     },
 }
-UNNAMED = {"dataset_hparams": {"samples": 5437, "d_in": 64}, "model_hparams": {}, "training_hparams": {"further_training": "10ep"}}
+UNNAMED = {"dataset_hparams": {"samples": 5437, "d_in": 64}, "model_hparams": {}, "training_hparams": {}}
+UNNAMED["training_hparams"] = {"further_training": "50ep", "extra_training": "10ep"}
 
 
 def md5(*texts: str) -> str:

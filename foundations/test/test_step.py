@@ -18,7 +18,8 @@ class TestText(TestCase):
 
     def test_milestones_are_sorted_and_kept_if_they_occur_twice(self):
         self.assertEqual(step.canonical_list("120ep,080ep"), "80ep,120ep")
-        self.assertEqual(step.canonical_list("1ep,500it,1ep0it"), "500it,1ep,1ep")
+        self.assertEqual(step.canonical_list("500it,040it,1ep500it"), "40it,500it,1ep500it")
+        self.assertEqual(step.canonical_list("01ep,500it,1ep0it"), "1ep,500it,1ep")
 
     def test_the_canonical_texts_of_openlth_are_unchanged(self):
         for text in ("160ep", "80ep,120ep", "30ep,60ep,80ep", "500it", "3ep20it"):

@@ -271,6 +271,8 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
     """
     datasets_hparams = {name: value for name, value in vars(arguments).items() if isinstance(value, DatasetHparams)}
     trainings_hparams = {name: value for name, value in vars(arguments).items() if isinstance(value, TrainingHparams)}
+    for name, training in trainings_hparams.items():
+        trunk_runner.check_training(training, f"{name}_")
     changes, preparations = {}, []
     training = next(iter(trainings_hparams.values()), lottery_desc.training_hparams)
     for name, dataset in datasets_hparams.items():
@@ -284,8 +286,6 @@ def check(arguments: Hparams, lottery_desc: LotteryDesc, shape: tuple[int, int],
             )
         changes[name] = checked.dataset_hparams
         preparations.append(checked.prepare)
-    for name, training in trainings_hparams.items():
-        trunk_runner.check_training(training, f"{name}_")
 
     def prepare() -> None:
         for prepare_dataset in preparations:

@@ -42,7 +42,7 @@ class Branch(base.Branch):
         copies = []
         for number in (1, 2):
             loaders = self.loaders()
-            loaders[0].seed = self.derived_seed(seed, number)
+            loaders[0].seed, loaders[0].order_seed = self.derived_seed(seed, number), None
             location = os.path.join(self.branch_root, f"copy_{number}")
             copies.append(self.train(self.ticket(), self.mask, loaders, location=location))
         first, second = ({name: value.clone() for name, value in copy.state_dict().items()} for copy in copies)

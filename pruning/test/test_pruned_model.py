@@ -31,7 +31,7 @@ OPTIMIZERS = {
     "momentum": ("sgd", 0.1, {"momentum": 0.9, "weight_decay": 0.1}),
     "nesterov": ("sgd", 0.1, {"nesterov_momentum": 0.9, "weight_decay": 0.1}),
     "adam": ("adam", 0.05, {"weight_decay": 0.1}),
-    "nadam": ("adam", 0.05, {"nesterov_momentum": 0.9, "weight_decay": 0.1}),
+    "nadam": ("nadam", 0.05, {"weight_decay": 0.1}),
     "lbfgs": ("lbfgs", 1.0, {}),
     "levenberg_marquardt": ("levenberg_marquardt", 1.0, {}),
 }

@@ -146,7 +146,7 @@ class TestTraining(DeviceTestCase):
             "sgd": ("--momentum=0.9", "--warmup_steps=2it", "--milestone_steps=4it"),
             "sgd on a plateau": ("--nesterov_momentum=0.9", "--plateau_opt"),
             "adam": ("--optimizer_name=adam", "--lr=0.01", "--weight_decay=0.01", "--centred"),
-            "nadam": ("--optimizer_name=adam", "--nesterov_momentum=0.9", "--lr=0.01"),
+            "nadam": ("--optimizer_name=nadam", "--lr=0.01"),
             "lbfgs": ("--optimizer_name=lbfgs", "--lr=1"),
             "float64": ("--precision=float64",),
             "bf16": ("--precision=bf16",),
@@ -210,7 +210,7 @@ class TestTraining(DeviceTestCase):
     def test_an_interrupted_run_goes_on(self):
         optimizers = {
             "adam": ("--optimizer_name=adam", "--lr=0.01", "--plateau_opt"),
-            "nadam": ("--optimizer_name=adam", "--nesterov_momentum=0.9", "--lr=0.01"),
+            "nadam": ("--optimizer_name=nadam", "--lr=0.01"),
             "lbfgs": ("--optimizer_name=lbfgs", "--lr=1", "--batch_size=2000", "--training_steps=6it"),
             "fp16": ("--precision=fp16",),
         }

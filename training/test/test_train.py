@@ -204,7 +204,7 @@ class StopRuleTest(TrainTestCase):
 
     def test_further_training_continues_from_the_end_by_a_rule(self):
         plan = Plan(stop_when=[lambda step, model, logger: step.iteration == 4])
-        end = train(hparams("3ep", further_training="2it"), network(), regression_loader(), self.folder(), plan)
+        end = train(hparams("3ep", extra_training="2it"), network(), regression_loader(), self.folder(), plan)
         self.assertEqual(end.iteration, 7)
 
 

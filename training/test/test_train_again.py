@@ -123,7 +123,7 @@ class ResumeTest(TrainTestCase):
         self.assert_resumes(hparams("5ep", "lbfgs", 1.0), "students_mlp(3)_4_5_2")
 
     def test_nesterov_adam(self):
-        self.assert_resumes(hparams("5ep", "adam", 0.02, nesterov_momentum=0.9))
+        self.assert_resumes(hparams("5ep", "nadam", 0.02))
 
     def test_single_precision(self):
         self.loader = DataLoader(self.loader.dataset, 8)
@@ -247,7 +247,7 @@ class FurtherTrainingTest(TrainTestCase):
     def test_further_training_equals_a_longer_run(self):
         folder = self.folder()
         self.standard(folder, hparams("3ep", momentum=0.9))
-        prolonged = self.standard(folder, hparams("3ep", momentum=0.9, further_training="2ep"))
+        prolonged = self.standard(folder, hparams("3ep", momentum=0.9, extra_training="2ep"))
         self.assertTrue(torch.equal(prolonged, self.trained(hparams("5ep", momentum=0.9))))
         self.assertEqual([iteration for iteration, _ in MetricLogger.load(folder).get("test_loss")], [0, 3, 6, 9, 12, 15])
         self.assertIn("model_ep5_it0.pth", os.listdir(folder))
@@ -255,23 +255,23 @@ class FurtherTrainingTest(TrainTestCase):
     def test_repeating_further_training_trains_no_more(self):
         folder = self.folder()
         self.standard(folder, hparams("3ep"))
-        once = self.standard(folder, hparams("3ep", further_training="2ep"))
-        again = self.standard(folder, hparams("3ep", further_training="2ep"))
+        once = self.standard(folder, hparams("3ep", extra_training="2ep"))
+        again = self.standard(folder, hparams("3ep", extra_training="2ep"))
         self.assertTrue(torch.equal(once, again))
 
     def test_without_the_flag_a_prolonged_run_loads_its_latest_weights(self):
         folder = self.folder()
         self.standard(folder, hparams("3ep"))
-        prolonged = self.standard(folder, hparams("3ep", further_training="2ep"))
+        prolonged = self.standard(folder, hparams("3ep", extra_training="2ep"))
         self.assertTrue(torch.equal(self.standard(folder, hparams("3ep")), prolonged))
 
     def test_further_training_works_for_a_new_run(self):
-        prolonged = self.trained(hparams("3ep", further_training="2it"))
+        prolonged = self.trained(hparams("3ep", extra_training="2it"))
         self.assertTrue(torch.equal(prolonged, self.trained(hparams("11it"))))
 
     def test_further_training_restarts_the_cosine_at_the_full_rate(self):
         rates = []
-        self.trained(hparams("6it", lr_decay="cosine", further_training="4it"), lambda *call: rates.append(call[3].param_groups[0]["lr"]))
+        self.trained(hparams("6it", lr_decay="cosine", extra_training="4it"), lambda *call: rates.append(call[3].param_groups[0]["lr"]))
         expected = [0.1 * (1 + torch.tensor(torch.pi * k / 4, dtype=torch.float64).cos().item()) / 2 for k in range(5)]
         self.assert_close(torch.tensor(rates[6:]), torch.tensor(expected))
 
