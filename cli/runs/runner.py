@@ -279,7 +279,8 @@ def _diff(runner: RunsRunner) -> None:
 def _why(runner: RunsRunner) -> None:
     """Show whether the run of a command exists, and how the most similar runs differ from it."""
     command, arguments = runner.args.command, runner.args.arguments
-    wanted = runner.commands.parse(command, arguments)[1].create(display_output_location=True)
+    job = runner.commands.parse(command, arguments)[1]
+    wanted = job.create(display_output_location=True)
     desc = getattr(wanted, "desc", None)
     if desc is None:
         raise ConfigError(f"why: {command} does not create runs; valid: {', '.join(runner.commands.computing)}")
@@ -296,6 +297,10 @@ def _why(runner: RunsRunner) -> None:
     if same:
         print("exists:")
         print(table.aligned([Row((run,)) for run in same.runs], ["seed", "state", "date", "size"], runner.names, table.terminal_width()))
+        for run in same.runs:
+            obstacle = job.create(display_output_location=True, global_seed=run.seed).obstacle
+            if obstacle:
+                print(f"Seed {run.seed} cannot be continued: {obstacle}.")
     else:
         print("does not exist")
     others = sorted(
