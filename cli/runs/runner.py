@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import inspect
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.commands import CommandsRunner
@@ -303,21 +304,26 @@ def _why(runner: RunsRunner) -> None:
                 print(f"Seed {run.seed} cannot be continued: {obstacle}.")
     else:
         print("does not exist")
-    others = sorted(
-        ((query.name_differences(hparams, row.runs[0].hparams), row) for row in alike if row is not same), key=lambda pair: len(pair[0])
-    )
-    for apart, row in others[:NEAREST_SHOWN]:
-        _show_distance(runner, hparams, row.runs[0], apart)
+    defaults = records.flatten({name: _defaults(bundle) for name, bundle in desc.bundles().items()})
+    others = [(row.runs[0], defaults | row.runs[0].hparams) for row in alike if row is not same]
+    distances = [(query.name_differences(hparams, existing), run, existing) for run, existing in others]
+    for apart, run, existing in sorted(distances, key=lambda distance: len(distance[0]))[:NEAREST_SHOWN]:
+        _show_distance(runner, hparams, run, existing, apart)
 
 
-def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apart: Sequence[str]) -> None:
+def _defaults(bundle: Hparams) -> dict[str, object]:
+    """The defaults of a bundle, which the record of an older version may lack."""
+    return {field.name: field.default for field in dataclasses.fields(bundle) if field.default is not dataclasses.MISSING}
+
+
+def _show_distance(
+    runner: RunsRunner, hparams: Mapping[str, object], run: Run, existing: Mapping[str, object], apart: Sequence[str]
+) -> None:
     """Prints the hyperparameters in which an existing run differs from the run of a command."""
     plain = functools.partial(table.plain, names=runner.names)
     print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)} hyperparameter{'s' if len(apart) > 1 else ''}:")
     print(
-        "\n".join(
-            f"    {name:<24}{plain(run.hparams.get(name))}, in the command {plain(hparams.get(name))}" for name in apart[:FIELDS_SHOWN]
-        )
+        "\n".join(f"    {name:<23} {plain(existing.get(name))}, in the command {plain(hparams.get(name))}" for name in apart[:FIELDS_SHOWN])
     )
     if len(apart) > FIELDS_SHOWN:
         print(f"    and {len(apart) - FIELDS_SHOWN} more")
