@@ -123,8 +123,8 @@ def prune_to_threshold(mask: Mask, layers: Sequence[str], score: base.Score, pla
         remaining = sum(int(row.sum()) for row in own.values())
         if place >= remaining:
             raise ConfigError(
-                f"the network cannot be pruned again: more than {place:,} weights must be removed, but {', '.join(layers)} have only "
-                f"{remaining:,}; valid: fewer --levels or a smaller --pruning_fraction"
+                f"the network cannot be pruned again: weight {place + 1:,} in order of size would be the threshold, but there are only "
+                f"{remaining:,} in {', '.join(layers)}; valid: fewer --levels or a smaller --pruning_fraction"
             )
         values = base.remaining_scores(own, score, network)
         values.partition(place)
