@@ -305,7 +305,7 @@ def _why(runner: RunsRunner) -> None:
     else:
         print("does not exist")
     defaults = records.flatten({name: _defaults(bundle) for name, bundle in desc.bundles().items()})
-    others = [(row.runs[0], defaults | row.runs[0].hparams) for row in alike if row is not same]
+    others = [(row.runs[0], {**defaults, **row.runs[0].hparams}) for row in alike if row is not same]
     distances = [(query.name_differences(hparams, existing), run, existing) for run, existing in others]
     for apart, run, existing in sorted(distances, key=lambda distance: len(distance[0]))[:NEAREST_SHOWN]:
         _show_distance(runner, hparams, run, existing, apart)
