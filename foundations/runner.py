@@ -62,6 +62,11 @@ class Runner(abc.ABC):
         """Whether the results are complete, as far as that is known without running."""
         return False
 
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why unfinished results of an earlier start cannot be continued; None if they can, or if there are none."""
+        return None
+
     def display_output_location(self) -> None:
         """Prints only the folder of the results."""
         print(self.output_location)

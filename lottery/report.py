@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from foundations import paths, tables
@@ -74,17 +74,23 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(tables.aligned(rows, ">", (5, 13, 7, 15, 9, 8)))
 
 
-def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
-    """The tickets of an experiment and all its branches by label, with the finished levels of all seeds.
+def experiments(desc: LotteryDesc, leave_out: Collection[int] = ()) -> dict[str, Experiment]:
+    """The tickets of an experiment and all its branches by label, with the finished levels of all seeds except those to leave out.
 
     The labels of branches with the same name list the arguments in which they differ.
     """
     roots = [os.path.join(get_platform().root, name) for name in (desc.hashname_as_written, desc.hashname)]
     is_seed = re.compile(r"seed_-?\d+").fullmatch
-    seeds = {seed: os.path.join(root, seed) for root in roots for seed in filter(is_seed, get_platform().listdir(root))}
+    seeds = {
+        int(seed.removeprefix("seed_")): os.path.join(root, seed)
+        for root in roots
+        for seed in filter(is_seed, get_platform().listdir(root))
+    }
     outcomes: dict[str, dict[int, list[Outcome]]] = {"main": {}}
     arguments: dict[str, dict] = {}
-    for seed in seeds.values():
+    for number, seed in seeds.items():
+        if number in leave_out:
+            continue
         for folder in filter(re.compile(r"level_\d+").fullmatch, get_platform().listdir(seed)):
             level = int(folder.removeprefix("level_"))
             for name in get_platform().listdir(os.path.join(seed, folder)):
@@ -99,6 +105,11 @@ def experiments(desc: LotteryDesc) -> dict[str, Experiment]:
 def is_single_run(experiments: Mapping[str, Experiment]) -> bool:
     """Whether there is only one seed and no branch, and thus nothing to compare."""
     return len(experiments) == 1 and all(len(outcomes) == 1 for outcomes in experiments[TICKETS].values())
+
+
+def is_uneven(experiments: Mapping[str, Experiment]) -> bool:
+    """Whether tickets of the same level have different numbers of weights."""
+    return any(len({outcome.unpruned for outcome in outcomes}) > 1 for outcomes in experiments[TICKETS].values())
 
 
 def _branch_arguments(location: str) -> dict[str, object]:

@@ -70,7 +70,31 @@ class LotteryRunner(Runner):
     def create_from_args(args: argparse.Namespace) -> LotteryRunner:
         levels, job = LevelArgs.create_from_args(args).levels, JobArgs.create_from_args(args)
         desc, shape, pretrain_shape, prepare = check(LotteryDesc.create_from_args(args), job)
-        return LotteryRunner(desc, job, levels, shape, pretrain_shape, prepare)
+        runner = LotteryRunner(desc, job, levels, shape, pretrain_shape, prepare)
+        if not job.display_output_location and not runner.is_finished:
+            runner.check_levels()
+        return runner
+
+    def check_levels(self) -> None:
+        """Raises a ConfigError if the levels of an earlier start cannot be continued, or if there are too few weights for all levels."""
+        from models import registry as models
+        from pruning import registry as pruning
+
+        if obstacle := self.obstacle:
+            raise ConfigError(obstacle)
+        hparams, outline = self.desc.pruning_hparams, models.meta_model(self.desc.model_hparams, self.shape[1])
+        last = pruning.get(hparams).last_level(hparams, outline, self.levels)
+        if last < self.levels:
+            raise ConfigError(
+                f"--levels: {self.levels} is out of range; valid: {last} or less, because --pruning_fraction {hparams.pruning_fraction} of "
+                f"the weights of {self.desc.model_hparams.model_name} can be removed {last} times from layers that are not ignored"
+            )
+
+    @property
+    def obstacle(self) -> str | None:
+        from lottery import outdated
+
+        return outdated.reason(self.desc, self.job.global_seed, range(self.levels + 1))
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -130,11 +154,17 @@ class LotteryRunner(Runner):
 def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
     """Draws and prints a comparison of the tickets and their branches over all seeds, if there is more than one run.
 
-    The picture is written to the folder of the given seed only, because other processes may be running the other seeds.
+    The picture is written to the folder of the given seed only, because other processes may be running the other seeds. Seeds whose masks
+    an earlier version of this program made are left out, and named, unless all seeds are such seeds.
     """
-    from lottery import plotting, report
+    from lottery import outdated, plotting, report
 
     experiments = report.experiments(desc)
+    left_out = outdated.seeds(desc) if report.is_uneven(experiments) else []
+    if left_out and report.TICKETS in (even := report.experiments(desc, left_out)):
+        experiments = even
+        if verbose:
+            print(f"Not in the comparison: seed {', '.join(map(str, left_out))}, pruned by an earlier version to other numbers of weights")
     if report.is_single_run(experiments):
         return
     path = paths.comparison(desc.seed_path(get_platform().root, seed))

@@ -66,6 +66,11 @@ class Problem(Generic[H_co]):
     data: Batches | None = None
     seed: int = 0
 
+    @staticmethod
+    def of(pruning_hparams: H, model: Model, mask: Mask) -> Problem[H]:
+        """The problem of the layers that the hyperparameters do not ignore, without data. The model may be on the meta device."""
+        return Problem(pruning_hparams, model, mask, prunable_layers(pruning_hparams, model))
+
     @property
     def networks(self) -> int:
         """The number of networks N."""
@@ -173,6 +178,19 @@ class Strategy(abc.ABC, Generic[H]):
             mask = prune_lowest(mask, layers, score, counts)
         return mask
 
+    @classmethod
+    def surplus(cls, pruning_hparams: H, model: Model, before: Mask, after: Mask) -> int:
+        """The number of weights that one step from a mask to the next has kept although this version of the strategy removes more.
+
+        It is 0 unless an earlier version of the strategy made the later mask. The model may be on the meta device.
+        """
+        return 0
+
+    @classmethod
+    def last_level(cls, pruning_hparams: H, model: Model, levels: int) -> int:
+        """The number of steps, at most `levels`, after which no weight is left to prune. The model may be on the meta device."""
+        return levels
+
     @staticmethod
     @abc.abstractmethod
     def score(problem: Problem[H]) -> Score:
@@ -199,35 +217,55 @@ def prune_lowest(mask: Mask, layers: Sequence[str], score: Score, counts: Sequen
     Raises:
         ConfigError: a score is not finite.
     """
-    kept = {name: mask[name].reshape(len(counts), -1).numpy().copy() for name in layers}
+    kept = rows(mask, layers, len(counts))
     for network, count in enumerate(counts):
         if count:
-            _prune_network(kept, network, score, count)
-    return Mask({**mask, **{name: rows.reshape(mask[name].shape) for name, rows in kept.items()}})
+            _prune_network({name: kept[name][network] for name in kept}, network, score, count)
+    return with_rows(mask, kept)
+
+
+def rows(mask: Mask, layers: Sequence[str], networks: int) -> dict[str, np.ndarray]:
+    """Copies of the masks of some layers, `[N, n]` for each layer."""
+    return {name: mask[name].reshape(networks, -1).numpy().copy() for name in layers}
+
+
+def with_rows(mask: Mask, kept: Mapping[str, np.ndarray]) -> Mask:
+    """A mask with other values in some layers, given as `[N, n]` for each layer."""
+    return Mask({**mask, **{name: values.reshape(mask[name].shape) for name, values in kept.items()}})
+
+
+def as_array(scores: torch.Tensor) -> np.ndarray:
+    """Scores in the memory of the CPU."""
+    return scores.detach().cpu().numpy()
+
+
+def remaining_scores(kept: Mapping[str, np.ndarray], score: Score, network: int) -> np.ndarray:
+    """The scores of the remaining weights of a network, one layer after another; `kept` has `[n]` for each layer.
+
+    Raises:
+        ConfigError: a score is not finite.
+    """
+    values, start = None, 0
+    for name, row in kept.items():
+        part = as_array(score(name, network))[row]
+        values = np.empty(sum(map(np.count_nonzero, kept.values())), part.dtype) if values is None else values
+        values[start : start + len(part)] = part
+        start += len(part)
+    assert values is not None, "a group has a layer"
+    if not np.isfinite([values.min(), values.max()]).all():
+        raise ConfigError("the network cannot be pruned: some of its weights have no finite score; training may have diverged")
+    return values
 
 
 def _prune_network(kept: Mapping[str, np.ndarray], network: int, score: Score, count: int) -> None:
-    """Sets the lowest `count` remaining weights of a network to False, in place; `kept` has `[N, n]` for each layer."""
-    rows = {name: kept[name][network] for name in kept}
-    scores = lambda name: score(name, network).detach().cpu().numpy()  # noqa: E731
-    threshold, ties = _threshold(rows, scores, count)
-    for name, row in rows.items():
-        layer_scores = scores(name)
-        tied = np.flatnonzero(row & (layer_scores == threshold))[:ties]
-        row &= layer_scores >= threshold
-        row[tied] = False
-        ties -= len(tied)
-
-
-def _threshold(rows: Mapping[str, np.ndarray], scores: Callable[[str], np.ndarray], count: int) -> tuple[np.floating, int]:
-    """The highest of the lowest `count` scores of remaining weights, and how many of these scores equal it."""
-    values, start = np.empty(sum(map(np.count_nonzero, rows.values())), scores(next(iter(rows))).dtype), 0
-    for name, row in rows.items():
-        part = scores(name)[row]
-        values[start : start + len(part)] = part
-        start += len(part)
-    if not np.isfinite([values.min(), values.max()]).all():
-        raise ConfigError("the network cannot be pruned: some of its weights have no finite score; training may have diverged")
+    """Sets the lowest `count` remaining weights of a network to False, in place; `kept` has `[n]` for each layer."""
+    values = remaining_scores(kept, score, network)
     values.partition(count - 1)
     lowest = values[:count]
-    return lowest[-1], count - int(np.count_nonzero(lowest < lowest[-1]))
+    threshold, ties = lowest[-1], count - int(np.count_nonzero(lowest < lowest[-1]))
+    for name, row in kept.items():
+        scores = as_array(score(name, network))
+        tied = np.flatnonzero(row & (scores == threshold))[:ties]
+        row &= scores >= threshold
+        row[tied] = False
+        ties -= len(tied)

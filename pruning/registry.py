@@ -7,11 +7,12 @@ import argparse
 from foundations.arguments import ArgumentParser
 from foundations.errors import unknown
 from models.base import Model
-from pruning import base, erdos_renyi_kernel, fc19, grasp, han, random, snip, sparse_global, synflow
+from pruning import base, erdos_renyi_kernel, fc19, grasp, han, random, snip, sparse_global, sparse_layerwise, synflow
 from pruning.hparams import PruningHparams
 
 registered_strategies: dict[str, type[base.Strategy]] = {
     "sparse_global": sparse_global.Strategy,
+    "sparse_layerwise": sparse_layerwise.Strategy,
     "fc19": fc19.Strategy,
     "han": han.Strategy,
     "random": random.Strategy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning import base, hparams
+from pruning import base, hparams, magnitude
 
 
 @dataclass
@@ -13,21 +13,19 @@ class PruningHparams(hparams.PruningHparams):
 
     _name = "Hyperparameters of Global Magnitude Pruning"
     _description = "Removes the weights of smallest magnitude in the whole network."
+    _pruning_fraction = "The fraction of the remaining weights, ignored layers included, that each pruning step removes."
 
 
-class Strategy(base.Strategy[PruningHparams]):
-    """Removes the weights of smallest magnitude, comparing all layers with each other."""
+class Strategy(magnitude.Strategy[PruningHparams]):
+    """Removes the weights of smallest magnitude, comparing all layers with each other. Masks equal those of OpenLTH.
+
+    Weights of ignored layers are counted, although they are not removed.
+    """
 
     @staticmethod
     def get_pruning_hparams() -> type[PruningHparams]:
         return PruningHparams
 
     @staticmethod
-    def score(problem: base.Problem[PruningHparams]) -> base.Score:
-        return magnitude_score(problem)
-
-
-def magnitude_score(problem: base.Problem) -> base.Score:
-    """The magnitude of each weight."""
-    weights = problem.score_by_tensor(problem.model.state_dict())
-    return lambda name, network: weights(name, network).abs()
+    def groups(problem: base.Problem[PruningHparams]) -> list[magnitude.Group]:
+        return [magnitude.Group(problem.layers, list(problem.mask), problem.hparams.pruning_fraction)]

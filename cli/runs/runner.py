@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import inspect
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.commands import CommandsRunner
@@ -287,7 +288,8 @@ def _diff(runner: RunsRunner) -> None:
 def _why(runner: RunsRunner) -> None:
     """Show whether the run of a command exists, and how the most similar runs differ from it."""
     command, arguments = runner.args.command, runner.args.arguments
-    wanted = runner.commands.parse(command, arguments)[1].create(display_output_location=True)
+    job = runner.commands.parse(command, arguments)[1]
+    wanted = job.create(display_output_location=True)
     desc = getattr(wanted, "desc", None)
     if desc is None:
         raise ConfigError(f"why: {command} does not create runs; valid: {', '.join(runner.commands.computing)}")
@@ -305,13 +307,17 @@ def _why(runner: RunsRunner) -> None:
         print("exists:")
         print(table.aligned([Row((run,)) for run in same.runs], ["seed", "state", "date", "size"], runner.names, table.terminal_width()))
         _show_changes(same.runs, desc)
+        for run in same.runs:
+            obstacle = job.create(display_output_location=True, global_seed=run.seed).obstacle
+            if obstacle:
+                print(f"Seed {run.seed} cannot be continued: {obstacle}.")
     else:
         print("does not exist")
-    others = sorted(
-        ((query.name_differences(hparams, row.runs[0].hparams), row) for row in alike if row is not same), key=lambda pair: len(pair[0])
-    )
-    for apart, row in others[:NEAREST_SHOWN]:
-        _show_distance(runner, hparams, row.runs[0], apart)
+    defaults = records.flatten({name: _defaults(bundle) for name, bundle in desc.bundles().items()})
+    others = [(row.runs[0], {**defaults, **row.runs[0].hparams}) for row in alike if row is not same]
+    distances = [(query.name_differences(hparams, existing), run, existing) for run, existing in others]
+    for apart, run, existing in sorted(distances, key=lambda distance: len(distance[0]))[:NEAREST_SHOWN]:
+        _show_distance(runner, hparams, run, existing, apart)
 
 
 def _show_changes(runs: Sequence[Run], desc: Desc) -> None:
@@ -324,14 +330,19 @@ def _show_changes(runs: Sequence[Run], desc: Desc) -> None:
         print(f"made by an earlier version (seed {', '.join(of)}): {reason}; the folder stays valid, and a new run would differ")
 
 
-def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apart: Sequence[str]) -> None:
+def _defaults(bundle: Hparams) -> dict[str, object]:
+    """The defaults of a bundle, which the record of an older version may lack."""
+    return {field.name: field.default for field in dataclasses.fields(bundle) if field.default is not dataclasses.MISSING}
+
+
+def _show_distance(
+    runner: RunsRunner, hparams: Mapping[str, object], run: Run, existing: Mapping[str, object], apart: Sequence[str]
+) -> None:
     """Prints the hyperparameters in which an existing run differs from the run of a command."""
     plain = functools.partial(table.plain, names=runner.names)
     print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)} hyperparameter{'s' if len(apart) > 1 else ''}:")
     print(
-        "\n".join(
-            f"    {name:<24}{plain(run.hparams.get(name))}, in the command {plain(hparams.get(name))}" for name in apart[:FIELDS_SHOWN]
-        )
+        "\n".join(f"    {name:<23} {plain(existing.get(name))}, in the command {plain(hparams.get(name))}" for name in apart[:FIELDS_SHOWN])
     )
     if len(apart) > FIELDS_SHOWN:
         print(f"    and {len(apart) - FIELDS_SHOWN} more")

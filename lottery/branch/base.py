@@ -94,6 +94,12 @@ class Branch(Runner, abc.ABC):
         return self.desc.lottery_desc
 
     @property
+    def arguments(self) -> BranchArguments:
+        """The arguments of `branch_function`."""
+        assert isinstance(self.desc.branch_hparams, BranchArguments)
+        return self.desc.branch_hparams
+
+    @property
     def level_root(self) -> str:
         """The folder of the current level of the trunk."""
         return self.location(self.level, trunk=True)
@@ -208,6 +214,8 @@ class Branch(Runner, abc.ABC):
         branch = cls(BranchDesc(lottery_desc, cls.name, arguments), job, levels, shape, prepare)
         if not job.display_output_location:
             branch._require_trunk(args.trunk_command)
+            if not branch.is_finished and (obstacle := branch.obstacle):
+                raise ConfigError(obstacle)
         return branch
 
     def _require_trunk(self, command: str) -> None:

@@ -113,14 +113,14 @@ class TestLevels(LotteryTestCase):
         self.assertEqual(sorted(os.listdir(folders[1])), files)
         self.assertEqual(sorted(os.listdir(folders[0])), sorted([*files, "hparams.log", "hparams_dict"]))
 
-    def test_numbers_of_removed_weights_are_rounded_up_without_ignored_layers(self):
-        left, masks = 64 * 6 + 6 * 5, []
+    def test_each_level_removes_a_fraction_of_all_remaining_weights_and_one_more(self):
+        left, masks = 64 * 6 + 6 * 5 + 5 * 10, []
         for folder in self.lottery("--pruning_fraction=0.3", levels=4):
             with open(paths.sparsity_report(folder)) as file:
-                self.assertEqual(json.load(file), {"total": 64 * 6 + 6 * 5 + 5 * 10, "unpruned": left + 5 * 10})
+                self.assertEqual(json.load(file), {"total": 64 * 6 + 6 * 5 + 5 * 10, "unpruned": left})
             masks.append(Mask.load(folder))
             self.assertTrue(masks[-1]["fc.weight"].all())
-            left -= math.ceil(3 * left / 10)
+            left -= math.ceil(3 * left / 10) + 1
         for before, after in zip(masks[:-1], masks[1:], strict=True):
             self.assertTrue(all(bool((before[name] >= after[name]).all()) for name in before))
 
@@ -175,7 +175,7 @@ class TestLevels(LotteryTestCase):
     def test_the_output_ends_with_a_table_and_a_picture(self):
         status, out, err = self.command("lottery", *self.small, "--levels=2")
         self.assertEqual((status, err), (0, ""))
-        self.assertIn("Level 2 of 2: 314 of 464 weights (67.67%)", out)
+        self.assertIn("Level 2 of 2: 295 of 464 weights (63.58%)", out)
         lines = out.splitlines()
         self.assertEqual([line.split()[0] for line in lines[-5:]], ["level", "0", "1", "2", "Picture:"])
         self.assertTrue(os.path.exists(lines[-1].removeprefix("Picture: ")))
@@ -197,11 +197,12 @@ class TestLevels(LotteryTestCase):
                     mask = Mask.load(self.lottery(f"--pruning_strategy={strategy}", *flags, small=small)[1])
                     for alone in [mask] if small is self.small else [mask.select(0), mask.select(1)]:
                         self.assertEqual(alone.total, network)
-                        expected = network - math.ceil(2 * network / 5)
-                        if strategy == "fc19":
-                            sizes, output = ((384, 30), 50) if small is self.small else ((30,), 15)
-                            expected = sum(size - math.ceil(2 * size / 5) for size in sizes) + output - math.ceil(output / 5)
-                        self.assertEqual(alone.unpruned, expected)
+                        hidden, output = ((384, 30), 50) if small is self.small else ((30,), 15)
+                        removed = {
+                            "fc19": math.ceil(2 * sum(hidden) / 5) + 1 + math.ceil(output / 5) + 1,
+                            "sparse_layerwise": sum(math.ceil(2 * size / 5) for size in (*hidden, output)),
+                        }.get(strategy, math.ceil(2 * network / 5) + (strategy in ("sparse_global", "han")))
+                        self.assertEqual(alone.unpruned, network - removed)
 
     def test_the_metric_of_students_is_the_loss(self):
         teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
@@ -294,12 +295,61 @@ class TestResuming(LotteryTestCase):
             shutil.rmtree(self.root)
 
 
+class TestEarlierVersions(LotteryTestCase):
+    """Earlier versions removed fewer weights: a fraction of the weights that are not ignored, and none more."""
+
+    def setUp(self):
+        super().setUp()
+        self.level = self.lottery()[1]
+        mask = Mask.load(self.level)
+        kept = mask[(name := "fc_layers.0.weight")].clone()
+        kept.view(-1)[(~kept).flatten().nonzero()[: 381 - mask.unpruned]] = True  # 414 of 464 weights are not ignored; 83 went
+        Mask({**mask, name: kept}).save(self.level)
+
+    def test_their_levels_are_read_but_not_continued(self):
+        before = self.contents()
+        status, out, err = self.command("lottery", *self.small, "--levels=1")
+        self.assertEqual((status, err), (0, ""))
+        self.assertRegex(out, r"\n +1 +381 +82\.11%")
+        self.lottery(levels=0)
+        status, out, err = self.command("lottery", *self.small, "--levels=2")
+        self.assertEqual((status, out, err.count("\n")), (2, "", 1))
+        self.assertRegex(
+            err, "an earlier version .* pruned level 1 of .*: 381 of 464 weights are left, and this version leaves 370; .*move"
+        )
+        self.assertEqual({name: content for name, content in self.contents().items() if "levels_0-0" not in name}, before)
+        os.remove(os.path.join(self.level, "model_ep2_it0.pth"))
+        self.assertEqual(self.command("lottery", *self.small, "--levels=1")[0], 2)
+
+    def test_why_tells_the_reason(self):
+        _, out, _ = self.command("runs", "why", "lottery", *self.small[:-1], "--levels=2")
+        self.assertRegex(out, "exists:\n.*\n.*\nSeed 3 cannot be continued: an earlier version of this program pruned level 1 of")
+
+    def test_other_seeds_are_compared_without_them(self):
+        other = (*self.small[:-1], "--global_seed=4", "--levels=1")
+        with mock.patch("lottery.plotting.comparison") as drawn:
+            status, out, err = self.command("lottery", *other)
+            self.assertEqual((status, err), (0, ""))
+            self.assertEqual(
+                [line for line in out.splitlines() if line.startswith("Not in")][0].split(", ")[0], "Not in the comparison: seed 3"
+            )
+            self.assertFalse(drawn.called)  # one seed remains
+            self.command("lottery_branch", "randomly_reinitialize", *other)
+        self.assertEqual([len(outcomes) for outcomes in drawn.call_args.args[0]["tickets"].values()], [1, 1])
+
+    def test_their_branches_can_be_run(self):
+        self.command("lottery_branch", "randomly_reinitialize", *self.small, "--levels=1")
+        (folder,) = self.folders("lottery_branch", "randomly_reinitialize", *self.small, "--levels=1")
+        self.assertEqual(Mask.load(folder).unpruned, 381)
+
+
 class TestErrors(LotteryTestCase):
     def test_invalid_commands_are_refused_in_one_line_and_write_nothing(self):
         pretrain = ("--pretrain", "--pretrain_training_steps=1it")
         for expected, arguments in {
             "--levels is required": (),
             "--levels: -1 is out of range": ("--levels=-1",),
+            "--levels: 10 is out of range; valid: 9 or less": ("--levels=10",),
             "--pruning_fraction: 0.0 is out of range": ("--levels=1", "--pruning_fraction=0"),
             "--pruning_layers_to_ignore: 'fc' is not known": ("--levels=1", "--pruning_layers_to_ignore=fc"),
             "did you mean 'snip'": ("--levels=1", "--pruning_strategy=snipp"),

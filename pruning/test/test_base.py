@@ -17,6 +17,7 @@ from testing.toy_model import ToyModel
 from training.test.test_train import network, regression_loader
 
 SIZES, STUDENTS = "mlp_4_13_7_3", "students_mlp(3)_4_13_7_3"
+THRESHOLDS = ("sparse_global", "fc19", "han")  # strategies that remove the weight at a threshold too
 
 
 class ToyConvolution(ToyModel):
@@ -64,15 +65,16 @@ def joined(tensors: dict[str, torch.Tensor], names: list[str] | None = None) -> 
 class TestEveryStrategy(TestCase):
     def test_the_number_of_remaining_weights_is_exact(self):
         for strategy in registry.registered_strategies:
-            if strategy == "fc19":
-                continue  # counts layer by layer
+            if strategy in ("fc19", "sparse_layerwise"):
+                continue  # these do not compare all layers with each other
+            one_more = strategy in THRESHOLDS  # which goes with the threshold
             for kind, model in sample().items():
                 mask, networks = None, getattr(model, "networks", 1)
                 left = Mask.ones_like(model).total // networks
                 for _ in range(6):
                     with self.subTest(strategy=strategy, model=kind, left=left):
                         mask = prune(strategy, model, mask, 0.3)
-                        left -= math.ceil(0.3 * left)
+                        left -= math.ceil(0.3 * left) + one_more
                         self.assertEqual(mask.unpruned, left * networks)
                         for i in range(networks if networks > 1 else 0):
                             self.assertEqual(mask.select(i).unpruned, left)
@@ -88,13 +90,14 @@ class TestEveryStrategy(TestCase):
                     self.assertTrue(all((second[name] <= first[name]).all() for name in first))
                     self.assertLess(second.unpruned, first.unpruned)
 
-    def test_ignored_layers_are_neither_pruned_nor_counted(self):
+    def test_ignored_layers_are_not_pruned_and_count_where_thresholds_are_shared(self):
+        one, hidden, whole = 13 * 7, 4 * 13 + 13 * 7, 4 * 13 + 13 * 7 + 7 * 3
         for strategy in registry.registered_strategies:
-            model = network(SIZES)
+            model, counted = network(SIZES), {"sparse_global": whole, "han": whole, "fc19": hidden}.get(strategy, one)
             with self.subTest(strategy=strategy):
                 mask = prune(strategy, model, pruning_layers_to_ignore="fc.weight, fc_layers.0.weight")
                 self.assertTrue(mask["fc.weight"].all() and mask["fc_layers.0.weight"].all())
-                self.assertEqual(mask["fc_layers.1.weight"].sum(), 13 * 7 - math.ceil(0.2 * 13 * 7))
+                self.assertEqual(mask["fc_layers.1.weight"].sum(), one - math.ceil(0.2 * counted) - (strategy in THRESHOLDS))
 
     def test_pruning_does_not_change_the_model(self):
         for strategy in registry.registered_strategies:

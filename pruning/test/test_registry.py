@@ -28,7 +28,8 @@ def parse(*arguments: str, defaults: PruningHparams | None = None) -> PruningHpa
 class TestFlags(TestCase):
     def test_a_strategy_has_its_own_flags(self):
         own = {
-            "fc19": {"pruning_conv_fraction", "pruning_output_fraction"},
+            "fc19": {"pruning_conv_fraction", "pruning_output_fraction", "pruning_layerwise"},
+            "han": {"pruning_relative"},
             "random": {"pruning_layerwise"},
             "erdos_renyi_kernel": {"pruning_erk_power"},
             "snip": {"pruning_examples"},

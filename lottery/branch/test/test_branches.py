@@ -67,8 +67,13 @@ class TestRandomlyPrune(BranchTestCase):
     def test_global_masks_have_the_total_count_of_the_ticket(self):
         mask = self.mask("--strategy=global")
         self.assertEqual(mask.unpruned, self.ticket.unpruned)
-        self.assertNotEqual(*(int(each[PRUNED[0]].sum()) for each in (mask, self.ticket)))
-        self.assertTrue(mask["fc.weight"].all())
+        for name in mask:
+            self.assertNotEqual(mask[name].sum(), self.ticket[name].sum())
+
+    def test_layers_to_ignore_are_not_pruned(self):
+        whole, mask = (self.mask("--strategy=global", *flags) for flags in ((), (f"--layers_to_ignore={PRUNED[0]}, fc.weight",)))
+        self.assertTrue(mask[PRUNED[0]].all() and mask["fc.weight"].all())
+        self.assertTrue(torch.equal(mask[PRUNED[1]], whole[PRUNED[1]]))
 
     def test_even_masks_have_the_same_density_in_every_layer(self):
         mask = self.mask("--strategy=even")
@@ -87,11 +92,49 @@ class TestRandomlyPrune(BranchTestCase):
         (folder,) = self.branch("randomly_prune", "--pruning_fraction=0.5", "--seed=7")
         self.assert_same(self.weights(folder), self.weights(self.trunk[0]), Mask.load(folder))
 
+    def test_training_starts_at_the_weights_and_the_step_that_are_named(self):
+        flags, start, end = ("--pruning_fraction=0.5", "--rewinding_steps=2it"), "ep0_it2", "ep2_it0"
+        trunk = self.lottery(*flags, levels=1)
+        initial = models.get(LotteryDesc.default_for("digits_lenet_6_5").model_hparams, 10, seed=3).state_dict()
+        for name, step, weights in (
+            ("rewind", start, self.weights(trunk[0], start)),
+            ("init", "ep0_it0", initial),
+            ("end", "ep0_it0", self.weights(trunk[1], end)),
+        ):
+            (folder,) = self.branch("randomly_prune", *flags, f"--start_at={name}", levels="1")
+            self.assert_same(self.weights(folder, step), weights, Mask.load(folder))
+
+    def test_arguments_out_of_range_are_refused(self):
+        for flag, expected in {
+            "--start_at=rewinding": "--start_at: 'rewinding' is not known, did you mean 'rewind'?",
+            "--layers_to_ignore=fc.weigth": "--layers_to_ignore: 'fc.weigth' is not known, did you mean 'fc.weight'?",
+            "--layers_to_ignore=fc.bias": "--layers_to_ignore: 'fc.bias' is not known",
+            f"--seed={2**63}": f"--seed: {2**63} is out of range; valid: a number of 64 bits",
+        }.items():
+            arguments = (*self.small, "--pruning_fraction=0.5", "--levels=2", "--quiet", flag)
+            status, _, err = self.command("lottery_branch", "randomly_prune", *arguments)
+            self.assertEqual((status, err.count("\n")), (2, 1))
+            self.assertIn(expected, err)
+
     def test_masks_depend_on_the_seed_and_are_nested(self):
         self.assertNotEqual(self.mask("--seed=7"), self.mask("--seed=8"))
         self.assertNotEqual(self.mask("--seed=7"), self.mask())
         later, earlier = (self.mask("--seed=7", level=level) for level in (2, 1))
         self.assertTrue(all(bool((earlier[name] >= later[name]).all()) for name in later))
+
+    def test_levels_of_an_earlier_version_are_not_continued(self):
+        """An earlier version drew other masks for the same seed."""
+        arguments = ("--pruning_fraction=0.5", "--seed=7")
+        (folder,) = self.branch("randomly_prune", *arguments, levels="1")
+        Mask({name: values.flip(0, 1) for name, values in Mask.load(folder).items()}).save(folder)
+        self.branch("randomly_prune", *arguments, levels="1")
+        before = self.contents()
+        status, _, err = self.command("lottery_branch", "randomly_prune", *self.small, *arguments, "--levels=1-2")
+        self.assertEqual((status, err.count("\n")), (2, 1))
+        self.assertIn(f"an earlier version of this program drew the random mask of {folder}", err)
+        self.assertEqual(self.contents(), before)
+        _, out, _ = self.command("runs", "why", "lottery_branch", "randomly_prune", *self.small, *arguments, "--levels=1-2")
+        self.assertIn("Seed 3 cannot be continued: an earlier version of this program drew the random mask", out)
 
     def test_each_student_has_the_counts_of_its_ticket(self):
         teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
@@ -156,7 +199,7 @@ class TestRandomlyReinitialize(BranchTestCase):
         self.lottery()
         _, out, _ = self.command("lottery_branch", "randomly_reinitialize", *self.small, "--levels=0-1")
         self.assertRegex(
-            out, r"(?m)^ +1 +381 +82\.11% .*it\n(.*\n){2} +0 .*\(1\) .*\(1\)\n +1 .*\(1\) .*\(1\)\nPicture: .*comparison\.png$"
+            out, r"(?m)^ +1 +370 +79\.74% .*it\n(.*\n){2} +0 .*\(1\) .*\(1\)\n +1 .*\(1\) .*\(1\)\nPicture: .*comparison\.png$"
         )
 
     def test_finished_levels_of_a_branch_are_not_trained_again(self):
@@ -280,5 +323,5 @@ class TestLinearConnectivity(BranchTestCase):
         with mock.patch.object(train_module, "train") as loop:
             _, out, _ = self.command("lottery_branch", "linear_connectivity", *self.small, "--levels=0-1")
         loop.assert_not_called()
-        self.assertRegex(out, r"(?m)^level .*barrier .*\n +0 +464 +100\.00% .*\n +1 +381 +82\.11% .*\nPicture: ")
+        self.assertRegex(out, r"(?m)^level .*barrier .*\n +0 +464 +100\.00% .*\n +1 +370 +79\.74% .*\nPicture: ")
         self.assertEqual(sorted(self.picture.call_args.args[0]), [0, 1])
