@@ -133,12 +133,8 @@ def is_run(location: str) -> bool:
     return any(get_platform().exists(record(location)) for record in (paths.hparams_dict, paths.hparams_log))
 
 
-def find(name: str, seed: int, folder: str | None = None) -> Teacher:
-    """The teacher whose hash is `name` or begins with it. `folder` is the folder of its seed; by default the first that exists.
-
-    Raises:
-        ConfigError: no run or several runs begin with the prefix, or the run has no such seed or folder.
-    """
+def resolve(name: str) -> str:
+    """The full name of the run whose hash is `name` or begins with it; a ConfigError if there is no such run, or if there are several."""
     root = get_platform().root
     prefix = f"train_{name.removeprefix('train_')}"
     runs = [run for run in get_platform().listdir(root) if run.startswith(prefix)]
@@ -148,15 +144,25 @@ def find(name: str, seed: int, folder: str | None = None) -> Teacher:
         matches = f"{len(runs)} runs under {root} begin with it: {', '.join(runs)}" if runs else f"no train run under {root} begins with it"
         hint = did_you_mean(name, [model for pair in models.default_members().items() for model in pair])
         raise ConfigError(f"--teacher_name: {name!r} is not a teacher ({matches}){hint}; valid: a hash, the name of a model or a .npz file")
-    matches = [match for match in map(SEED_FOLDER.fullmatch, get_platform().listdir(os.path.join(root, runs[0]))) if match]
+    return runs[0]
+
+
+def find(name: str, seed: int, folder: str | None = None) -> Teacher:
+    """The teacher whose hash is `name` or begins with it. `folder` is the folder of its seed; by default the first that exists.
+
+    Raises:
+        ConfigError: no run or several runs begin with the prefix, or the run has no such seed or folder.
+    """
+    run = resolve(name)
+    matches = [match for match in map(SEED_FOLDER.fullmatch, get_platform().listdir(os.path.join(get_platform().root, run))) if match]
     if folder is not None:
         valid = [match[0] for match in matches if seed in (NOT_CHOSEN, int(match[2]))]
         if folder not in valid:
-            raise ConfigError(f"--teacher_folder: seed {seed} of {runs[0]} has no folder {folder}; valid: {', '.join(valid) or 'none'}")
-    elif not is_run(location_of(runs[0], seed)):
+            raise ConfigError(f"--teacher_folder: seed {seed} of {run} has no folder {folder}; valid: {', '.join(valid) or 'none'}")
+    elif not is_run(location_of(run, seed)):
         seeds = dict.fromkeys(match[2] for match in matches)
-        raise ConfigError(f"--teacher_seed: {runs[0]} has no seed {seed}; valid: {', '.join(seeds) or 'none'}")
-    return read(runs[0], seed, folder)
+        raise ConfigError(f"--teacher_seed: {run} has no seed {seed}; valid: {', '.join(seeds) or 'none'}")
+    return read(run, seed, folder)
 
 
 def read(name: str, seed: int, folder: str | None = None) -> Teacher:

@@ -257,6 +257,10 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     elif _is_model(name):
         teacher, folder, prepare = _default_teacher(name, hparams, act_fun, job)
     else:
+        name = teacher_dataset.resolve(name)
+        derived = _derived_seed(hparams, job)
+        if derived is not None and is_finished(teacher_dataset.location_of(name, derived)):
+            folder = f"seed_{derived}"
         teacher = teacher_dataset.find(name, hparams.teacher_seed, folder)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
         raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
@@ -292,6 +296,13 @@ def _is_model(name: str) -> bool:
     return True
 
 
+def _derived_seed(hparams: DatasetHparams, job: JobArgs) -> int | None:
+    """The seed of a teacher that is trained for a run with a chosen seed; None if the teacher's own seed is chosen, or neither is."""
+    if hparams.teacher_seed != NOT_CHOSEN or hparams.teacher_folder is not None or job.global_seed == NOT_CHOSEN:
+        return None
+    return derive(job.global_seed, "teacher") % DRAWN
+
+
 def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[Teacher, str | None, Callable[[], None]]:
     """The default run of a model as a teacher, the folder of its seed, and a function that trains it if it has not been trained."""
     from datasets import teacher_dataset
@@ -301,13 +312,14 @@ def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobA
     run = TrainingRun.create(desc, dataclasses.replace(job, global_seed=hparams.teacher_seed, display_output_location=False))
     run.epoch_lines = False
     hashname, folder = run.desc.hashname, hparams.teacher_folder
-    if folder is not None:
-        teacher_dataset.find(hashname, hparams.teacher_seed, folder)
-    elif hparams.teacher_seed == NOT_CHOSEN and job.global_seed != NOT_CHOSEN:
-        seed = derive(job.global_seed, "teacher") % DRAWN
-        if is_finished(run.desc.run_path(get_platform().root, seed)) or not is_finished(run.output_location):
-            run.job.global_seed, folder = seed, f"seed_{seed}"
+    derived = _derived_seed(hparams, job)
+    if derived is not None and (is_finished(teacher_dataset.location_of(hashname, derived)) or not is_finished(run.output_location)):
+        run.job.global_seed, folder = derived, f"seed_{derived}"
+    elif folder is not None:
+        return teacher_dataset.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
     location = teacher_dataset.location_of(hashname, hparams.teacher_seed, folder)
+    if location != run.output_location and not is_finished(location):  # an unfinished run of OpenLTH
+        location, folder = run.output_location, f"seed_{hparams.teacher_seed}"
     dataset_name = run.desc.dataset_hparams.dataset_name
     teacher = teacher_dataset.Teacher(hashname, *run.shape, run.desc.model_hparams, location, dataset_name)
 

@@ -233,11 +233,27 @@ class TrainedOnTheSpotTest(TestCase):
         self.assertEqual(self.teacher(), ("seed_-1", None))
         self.assertEqual(self.teacher(7, global_seed=3), ("seed_7", None))
 
+    def test_its_hash_means_the_same_folder_as_the_name_of_its_model(self):
+        folder, _ = self.teacher(global_seed=3)
+        name = self.train(int(folder.removeprefix("seed_")))
+        dataset = job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), "relu", JobArgs(global_seed=3))
+        self.assertEqual(dataset.dataset_hparams.teacher_folder, folder)
+        with self.assertRaisesRegex(ConfigError, "--teacher_seed: .* has no seed -1; valid: "):
+            job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), "relu", JobArgs(global_seed=4))
+
     def test_a_default_run_without_a_seed_is_used_if_it_is_finished(self):
         name = self.train(-1)
         self.assertEqual(self.teacher(global_seed=3), ("seed_-1", None))
         os.remove(paths.logger(teacher_dataset.location_of(name, -1)))
         self.assertNotEqual(self.teacher(global_seed=3), ("seed_-1", None))
+
+    def test_a_finished_replicate_is_used_and_an_unfinished_one_is_not(self):
+        name = self.train(7)
+        folder = os.path.join(self.root, name, "replicate_7")
+        shutil.move(os.path.join(self.root, name, "seed_7"), folder)
+        self.assertEqual(self.teacher(7), ("replicate_7", None))
+        os.remove(paths.logger(os.path.join(folder, "main")))
+        self.assertEqual(self.teacher(7), ("seed_7", "seed_7"))
 
     def test_seeds_with_teachers_of_their_own_share_the_name_of_the_experiment(self):
         names = set()
