@@ -55,13 +55,19 @@ def settle(desc: AnyDesc, seed: int) -> AnyDesc:
         seed: the seed of the run, -1 if it is not chosen.
 
     Raises:
-        ConfigError: no folder of a teacher has the weights with the digest of `--teacher_digest`, or its weights are damaged.
+        ConfigError: no folder of a teacher has the weights with the digest of `--teacher_digest`, or the weights for a new run are damaged.
     """
     plain = plain_name(desc)
     if not _datasets(plain):
         return desc
-    earlier = list(itertools.islice(_earlier(plain, f"seed_{seed}"), COMPARED))
-    return _changed(desc, lambda field, hparams: _settled(field, hparams, earlier))
+    earlier = _earlier(plain, f"seed_{seed}")
+    settled = _changed(desc, lambda field, hparams: _settled(field, hparams, earlier))
+    if settled.hashname != plain.hashname or any(run.is_own for run in earlier):
+        return settled
+    known = digests(settled)
+    named = _changed(settled, lambda field, hparams: dataclasses.replace(hparams, teacher_digest=known.get(field)))
+    later = _earlier(named, f"seed_{seed}")  # they exist if the first run of the plain name has been removed
+    return named if any(run.is_own for run in later) or (later and not earlier) else settled
 
 
 def digests(desc: Desc) -> dict[str, str]:
@@ -75,9 +81,11 @@ def check_unchanged(desc: Desc, location: str) -> None:
 
     This happens only if a teacher has changed after the command was checked, or was missing and has been trained again.
     """
-    folder = os.path.relpath(location, get_platform().root).split(os.sep)[1]
-    earlier = list(itertools.islice(_earlier(desc, folder), COMPARED))
-    for field, hparams in _datasets(desc).items():
+    datasets = _datasets(desc)
+    if not datasets:
+        return
+    earlier = _earlier(desc, os.path.relpath(location, get_platform().root).split(os.sep)[1])
+    for field, hparams in datasets.items():
         digest = _digest(hparams, hparams.teacher_folder)
         if not _is_same(field, hparams, hparams.teacher_folder or f"seed_{hparams.teacher_seed}", digest, earlier):
             raise ConfigError(
@@ -126,8 +134,12 @@ def _has_network(hparams: DatasetHparams) -> bool:
     return hparams.dataset_name == "teacher" and hparams.teacher_name is not None and not hparams.teacher_name.startswith("answers_")
 
 
-def _earlier(desc: Desc, seed_folder: str) -> Iterator[Earlier]:
+def _earlier(desc: Desc, seed_folder: str) -> list[Earlier]:
     """The records with the name of a descriptor: first those in the folder of its seed, then those of other seeds."""
+    return list(itertools.islice(_records(desc, seed_folder), COMPARED))
+
+
+def _records(desc: Desc, seed_folder: str) -> Iterator[Earlier]:
     root = glob.escape(get_platform().root)
     relative = desc.run_path("").replace("level_0", "level_*")  # a branch has a record at each level
     own, all_seeds = (
@@ -151,7 +163,12 @@ def _settled(field: str, hparams: DatasetHparams, earlier: list[Earlier]) -> Dat
     folders = (
         [hparams.teacher_folder] if hparams.teacher_folder else teacher_dataset.seed_folders(str(hparams.teacher_name), seed) or [plain]
     )
-    known = {folder: _digest(hparams, folder) for folder in folders}
+    try:
+        known = {folder: _digest(hparams, folder) for folder in folders}
+    except ConfigError:
+        if not any(run.is_own for run in earlier):
+            raise
+        known = dict.fromkeys(folders)  # a run that exists is found without its teacher
     if hparams.teacher_digest is not None:
         wanted = [folder for folder, digest in known.items() if digest is not None and digest.startswith(hparams.teacher_digest)]
         if not wanted:

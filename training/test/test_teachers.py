@@ -111,6 +111,20 @@ class ChangedTeacherTest(TeachersTestCase):
         shutil.rmtree(os.path.join(self.root, self.name))
         self.assertEqual(teachers.settle(self.desc(), 3), desc)
 
+    def test_a_run_is_found_after_the_first_run_of_its_name_is_removed(self):
+        first = self.run_student()
+        self.change_teacher()
+        second = self.run_student()
+        shutil.rmtree(os.path.join(self.root, first.hashname))
+        self.assertEqual([self.run_student(seed) for seed in (3, 4)], [second, second])
+
+    def test_a_run_is_found_if_its_teacher_is_damaged_and_a_new_run_is_refused(self):
+        self.run_student()
+        os.truncate(os.path.join(self.teacher, "model_ep1_it0.pth"), 100)
+        self.assertEqual(teachers.settle(self.desc(), 3), self.desc())
+        with self.assertRaisesRegex(ConfigError, "model_ep1_it0.pth"):
+            teachers.settle(self.desc(), 4)
+
     def test_a_teacher_that_changes_after_the_check_is_refused(self):
         desc = self.run_student()
         self.change_teacher()
