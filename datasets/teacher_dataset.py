@@ -7,11 +7,13 @@ name: `train_<md5>` or `answers_<md5 of the file>`. Run folders of OpenLTH and o
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import math
 import operator
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 
@@ -26,6 +28,7 @@ from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_display_text
 from foundations.errors import ConfigError, did_you_mean, reason
 from foundations.model_hparams import ModelHparams
+from foundations.seeds import NOT_CHOSEN
 from models import registry as models
 from models.base import Model
 from platforms.platform import get_platform
@@ -34,7 +37,8 @@ from platforms.system import files
 HELD_OUT = 10  # one pair in ten belongs to the test set
 CHUNK = 4096  # the number of queries in a forward pass of a fully connected teacher
 CHUNK_PIXELS = 2**18  # the number of pixels in a forward pass of a convolutional teacher
-SEED_FOLDERS = ("seed", "replicate")  # prefixes of the folders of the seeds of a run; the second is that of OpenLTH
+SEED_FOLDER = re.compile(r"(seed|replicate)_(-?\d+)")  # the folder of a seed of a run; OpenLTH names it replicate
+HASH = re.compile(r"train_[0-9a-f]+")
 TORCH_FILE = (b"PK", b"\x80\x02")  # the first bytes of files in the formats of torch
 
 
@@ -62,6 +66,10 @@ class Teacher:
         Raises:
             ConfigError: the training has not finished or has diverged, or the file of weights is damaged.
         """
+        return self._network().double().to(get_platform().torch_device).eval()
+
+    def _network(self) -> Model:
+        """The trained network on the CPU, in the number format of its file; errors as in `load`."""
         assert self.location is not None and self.model_hparams is not None  # not a file of answers
         if not get_platform().exists(paths.logger(self.location)):
             raise ConfigError(f"--teacher_name: the run in {self.location} has not finished; run its train command again")
@@ -69,42 +77,100 @@ class Teacher:
         model = models.load(path, self.model_hparams, self.outputs)
         if not all(value.isfinite().all() for value in model.state_dict().values()):
             raise ConfigError(f"--teacher_name: {path} contains weights that are not finite; the training has diverged")
-        return model.double().to(get_platform().torch_device).eval()
+        return model
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the weights, which does not depend on the format of their file; None if the training has not finished.
+
+        Raises:
+            ConfigError: the training has diverged, or the file of weights is damaged.
+        """
+        assert self.location is not None  # not a file of answers
+        if not get_platform().exists(paths.logger(self.location)):
+            return None
+        path = models.latest_weights_file(self.location)
+        status = os.stat(path)
+        version = path, status.st_ino, status.st_mtime_ns, status.st_size
+        if version not in _digests:
+            _digests[version] = digest_of(self._network())
+        return _digests[version]
 
 
-def location_of(name: str, seed: int) -> str:
-    """The run folder of a teacher."""
-    folders = [os.path.join(get_platform().root, name, f"{prefix}_{seed}", "main") for prefix in SEED_FOLDERS]
-    return next((folder for folder in folders if get_platform().exists(folder)), folders[0])
+_digests: dict[tuple[str, int, int, int], str] = {}  # by the path, the inode, the time and the size of the file of weights
 
 
-def find(name: str, seed: int) -> Teacher:
-    """The teacher whose hash begins with `name`, which must be a unique prefix.
+def digest_of(model: Model) -> str:
+    """The MD5 of the names, shapes and float64 values of the weights of a model on the CPU."""
+    digest = hashlib.md5()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}{list(value.shape)}".encode())
+        digest.update(value.double().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
-    Raises:
-        ConfigError: no run or several runs begin with the prefix, or the run has no such seed.
-    """
+
+def location_of(name: str, seed: int, folder: str | None = None) -> str:
+    """The run folder of a teacher. `folder` is the folder of its seed; by default the first that exists."""
+    root = os.path.join(get_platform().root, name)
+    folder = folder or next(iter(seed_folders(name, seed)), f"seed_{seed}")
+    return os.path.join(root, folder, "main")
+
+
+def located(teacher: Teacher, hparams: DatasetHparams) -> Teacher:
+    """The teacher in the folder of its seed that the hyperparameters name."""
+    if teacher.location is None:
+        return teacher
+    return dataclasses.replace(teacher, location=location_of(teacher.name, hparams.teacher_seed, hparams.teacher_folder))
+
+
+def seed_folders(name: str, seed: int) -> list[str]:
+    """The existing folders of a seed of a run: `seed_1`, and `replicate_1` if OpenLTH has made the run."""
+    return [folder for folder in (f"seed_{seed}", f"replicate_{seed}") if is_run(os.path.join(get_platform().root, name, folder, "main"))]
+
+
+def is_run(location: str) -> bool:
+    """Whether a folder has the record of a run."""
+    return any(get_platform().exists(record(location)) for record in (paths.hparams_dict, paths.hparams_log))
+
+
+def resolve(name: str) -> str:
+    """The full name of the run whose hash is `name` or begins with it; a ConfigError if there is no such run, or if there are several."""
     root = get_platform().root
     prefix = f"train_{name.removeprefix('train_')}"
     runs = [run for run in get_platform().listdir(root) if run.startswith(prefix)]
+    named = [run for run in runs if run == prefix] or [run for run in runs if HASH.fullmatch(run)]
+    runs = named or runs  # a copy such as train_<md5>_old makes no hash ambiguous
     if len(runs) != 1 or prefix == "train_":
         matches = f"{len(runs)} runs under {root} begin with it: {', '.join(runs)}" if runs else f"no train run under {root} begins with it"
         hint = did_you_mean(name, [model for pair in models.default_members().items() for model in pair])
         raise ConfigError(f"--teacher_name: {name!r} is not a teacher ({matches}){hint}; valid: a hash, the name of a model or a .npz file")
-    location = location_of(runs[0], seed)
-    if not any(get_platform().exists(record(location)) for record in (paths.hparams_dict, paths.hparams_log)):
-        folders = (folder.partition("_") for folder in get_platform().listdir(os.path.join(root, runs[0])))
-        seeds = [seed for prefix, _, seed in folders if prefix in SEED_FOLDERS]
-        raise ConfigError(f"--teacher_seed: {runs[0]} has no seed {seed}; valid: {', '.join(seeds) or 'none'}")
-    return read(runs[0], seed)
+    return runs[0]
 
 
-def read(name: str, seed: int) -> Teacher:
+def find(name: str, seed: int, folder: str | None = None) -> Teacher:
+    """The teacher whose hash is `name` or begins with it. `folder` is the folder of its seed; by default the first that exists.
+
+    Raises:
+        ConfigError: no run or several runs begin with the prefix, or the run has no such seed or folder.
+    """
+    run = resolve(name)
+    matches = [match for match in map(SEED_FOLDER.fullmatch, get_platform().listdir(os.path.join(get_platform().root, run))) if match]
+    if folder is not None:
+        valid = [match[0] for match in matches if seed in (NOT_CHOSEN, int(match[2]))]
+        if folder not in valid:
+            raise ConfigError(f"--teacher_folder: seed {seed} of {run} has no folder {folder}; valid: {', '.join(valid) or 'none'}")
+    elif not is_run(location_of(run, seed)):
+        seeds = dict.fromkeys(match[2] for match in matches)
+        raise ConfigError(f"--teacher_seed: {run} has no seed {seed}; valid: {', '.join(seeds) or 'none'}")
+    return read(run, seed, folder)
+
+
+def read(name: str, seed: int, folder: str | None = None) -> Teacher:
     """The teacher with a resolved name, from its run folder or from the stored file of answers."""
     if name.startswith("answers_"):
         queries, answers = _stored_answers(name)
         return Teacher(name, queries.shape[1], answers.shape[1], pairs=len(queries))
-    location = location_of(name, seed)
+    location = location_of(name, seed, folder)
     return _read_record(name, location) if _has_record(location) else _read_log(name, location)
 
 
@@ -258,7 +324,7 @@ class Dataset(base.Dataset):
             chosen = ~held_out if train else held_out
             return cls(queries[chosen], answers[chosen])
         assert datagen_text is not None  # networks need queries
-        teacher = read(name, dataset_hparams.teacher_seed)
+        teacher = read(name, dataset_hparams.teacher_seed, dataset_hparams.teacher_folder)
         model = teacher.load()
         queries = datagen.generate(datagen_text, train, teacher.inputs, seed, teacher.dataset_name)
         with torch.no_grad():
@@ -269,7 +335,7 @@ class Dataset(base.Dataset):
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:
-        teacher = read(_teacher_name(dataset_hparams), dataset_hparams.teacher_seed)
+        teacher = read(_teacher_name(dataset_hparams), dataset_hparams.teacher_seed, dataset_hparams.teacher_folder)
         return teacher.inputs, teacher.outputs
 
 

@@ -20,6 +20,7 @@ from foundations.runner import Runner
 from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
+from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class ExtractionRunner(Runner):
 
     def _remark(self) -> None:
         """Prints a note on settings that are allowed but probably a mistake."""
+        teachers.print_remark(self.desc)
         theirs, ours = self.teacher.model_hparams, self.desc.model_hparams
         if theirs and theirs.act_fun != ours.act_fun:
             print(f"Note: the teacher's activation function is {theirs.act_fun}; that of the students is {ours.act_fun} (--act_fun).")
@@ -191,7 +193,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     Raises:
         ConfigError: something cannot be run.
     """
-    from datasets import boruta
+    from datasets import boruta, teacher_dataset
     from datasets import registry as datasets
     from models import registry as models
     from models.students import Model as Students
@@ -222,4 +224,5 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.boruta is not None:
         boruta.check(h.boruta, dataset.shape[0])
-    return dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), teacher, dataset.prepare
+    desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)
+    return desc, teacher_dataset.located(teacher, desc.dataset_hparams), dataset.prepare

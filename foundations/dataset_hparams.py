@@ -23,6 +23,8 @@ class DatasetHparams(Hparams):
     datagen: str | None = None
     samples: int | None = unhashed(None)
     d_in: int | None = unhashed(None)
+    teacher_folder: str | None = unhashed(None)
+    teacher_digest: str | None = None
     do_not_augment: bool = False
     transformation_seed: int | None = None
     subsample_fraction: float | None = None
@@ -44,6 +46,14 @@ class DatasetHparams(Hparams):
     )
     _samples = "The number of queries in total. Policies without a count share them. Inferred by default."
     _d_in = "The number of inputs of the teacher. Inferred by default; a value that is set is checked."
+    _teacher_folder = (
+        "The folder of the teacher's weights inside its run, such as replicate_1. Inferred by default. It matters only where a run has the "
+        "folders seed_1 and replicate_1."
+    )
+    _teacher_digest = (
+        "The digest of the teacher's weights, or its first digits. Inferred by default; a value that is set is checked. The name of a run "
+        "contains it only if the teacher has changed since the first run of that name."
+    )
     _do_not_augment = "Train without random crops and mirroring."
     _transformation_seed = "The seed of subsampling, random labels, rotation and augmentation (0 by default)."
     _subsample_fraction = "The fraction of the training examples that is kept. It is drawn at random."

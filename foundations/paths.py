@@ -104,6 +104,16 @@ def tensorboard(location: str) -> str:
     return os.path.join(location, "tensorboard")
 
 
+def wandb(location: str) -> str:
+    """The folder of the files of Weights & Biases."""
+    return os.path.join(location, "wandb")
+
+
+def wandb_nonce(location: str) -> str:
+    """Random digits in the ID that Weights & Biases has of the run: a run that is removed and made again has another ID."""
+    return os.path.join(location, "wandb_nonce")
+
+
 def curves(location: str) -> str:
     """The plot of the training curves."""
     return os.path.join(location, "curves.png")

@@ -5,11 +5,12 @@ import secrets
 
 NOT_CHOSEN = -1
 LARGEST = 2**63 - 1
+DRAWN = 2**31  # drawn seeds are smaller
 
 
 def draw() -> int:
     """A random seed from the operating system, for a run without a chosen seed."""
-    return secrets.randbelow(2**31)
+    return secrets.randbelow(DRAWN)
 
 
 def derive(seed: int, *purpose: object) -> int:

@@ -17,6 +17,7 @@ from lottery.desc import PRETRAIN, LotteryDesc
 from platforms.platform import get_platform
 from platforms.system import locks
 from training import job as training_job
+from training import teachers
 from training.job import JobArgs
 
 
@@ -125,6 +126,7 @@ class LotteryRunner(Runner):
         if not self.job.quiet:
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
             print(self.desc.banner(title, folder), flush=True)
+            teachers.print_remark(self.desc)
         if not self.is_finished:
             from training import arithmetic
 
@@ -194,7 +196,8 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     dataset_hparams, shape = dataset.dataset_hparams, dataset.shape
     pruning.check(desc.pruning_hparams, models.meta_model(desc.model_hparams, shape[1]))
     if pretraining is None:
-        return dataclasses.replace(desc, dataset_hparams=dataset_hparams), shape, None, dataset.prepare
+        desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset_hparams), job.global_seed)
+        return desc, shape, None, dataset.prepare
     try:
         pretrain_dataset = training_job.check(pretraining, job)
     except ConfigError as error:
@@ -205,7 +208,7 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
         dataset.prepare()
         pretrain_dataset.prepare()
 
-    return desc, shape, pretrain_dataset.shape, prepare
+    return teachers.settle(desc, job.global_seed), shape, pretrain_dataset.shape, prepare
 
 
 def check_training(training_hparams: TrainingHparams, prefix: str = "") -> None:

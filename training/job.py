@@ -14,10 +14,11 @@ from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
-from foundations.seeds import LARGEST, NOT_CHOSEN, draw
+from foundations.seeds import DRAWN, LARGEST, NOT_CHOSEN, derive, draw
 from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from platforms.system import files, locks
+from training import teachers
 from training.desc import TrainingDesc
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ class TrainingRun:
         """
         refuse_polishing(desc.training_hparams)
         dataset = check(desc, job)
-        return cls(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job, dataset.shape, dataset.prepare)
+        desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)
+        return cls(desc, job, dataset.shape, dataset.prepare)
 
     @property
     def output_location(self) -> str:
@@ -125,6 +127,7 @@ class TrainingRun:
         """Trains the model unless that is done, and prints the result."""
         if not self.job.quiet:
             print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
+            teachers.print_remark(self.desc)
         if not self.is_finished:
             from training import arithmetic
 
@@ -191,7 +194,7 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     if hparams.dataset_name == "teacher":
         dataset = check_teacher(hparams, desc.model_hparams.act_fun, job)
     else:
-        for name in ("teacher_name", "datagen", "samples", "d_in"):
+        for name in ("teacher_name", "datagen", "samples", "d_in", "teacher_folder", "teacher_digest"):
             if getattr(hparams, name) is not None:
                 raise ConfigError(f"--{name}: valid only with --dataset_name teacher, not with {hparams.dataset_name}")
         dataset = CheckedDataset(hparams, datasets.shape(hparams), None, lambda: None)
@@ -257,22 +260,30 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     from datasets import teacher_dataset
     from models import registry as models
 
-    name, prepare = hparams.teacher_name, lambda: None
+    name, folder, prepare = hparams.teacher_name, hparams.teacher_folder, lambda: None
     if name is None:
         raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a .npz file")
     if name.endswith(".npz"):
+        for flag in ("teacher_folder", "teacher_digest"):
+            if getattr(hparams, flag) is not None:
+                raise ConfigError(f"--{flag}: valid only with a network as teacher; the name of a file of answers contains its digest")
         teacher, content = teacher_dataset.inspect_answers(os.path.expanduser(name))
         prepare = lambda: files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
     elif _is_model(name):
-        teacher, prepare = _default_teacher(name, hparams.teacher_seed, act_fun, job)
+        teacher, folder, prepare = _default_teacher(name, hparams, act_fun, job)
     else:
-        teacher = teacher_dataset.find(name, hparams.teacher_seed)
+        name = teacher_dataset.resolve(name)
+        derived = _derived_seed(hparams, job)
+        if derived is not None and is_finished(teacher_dataset.location_of(name, derived)):
+            folder = f"seed_{derived}"
+        teacher = teacher_dataset.find(name, hparams.teacher_seed, folder)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
         raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
     if hparams.d_in not in (None, teacher.inputs):
         raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs} inputs")
     queries, seed = _queries(hparams, teacher), hparams.teacher_seed if teacher.model_hparams else NOT_CHOSEN
-    canonical = dataclasses.replace(hparams, teacher_name=teacher.name, teacher_seed=seed, datagen=queries, samples=None, d_in=None)
+    resolved = {"teacher_name": teacher.name, "teacher_seed": seed, "teacher_folder": folder}
+    canonical = dataclasses.replace(hparams, **resolved, datagen=queries, samples=None, d_in=None)
     return CheckedDataset(canonical, (teacher.inputs, teacher.outputs), teacher, prepare)
 
 
@@ -300,22 +311,38 @@ def _is_model(name: str) -> bool:
     return True
 
 
-def _default_teacher(name: str, seed: int, act_fun: str, job: JobArgs) -> tuple[Teacher, Callable[[], None]]:
-    """The default run of a model as a teacher, and a function that trains it if it has not been trained."""
-    from datasets.teacher_dataset import Teacher
+def _derived_seed(hparams: DatasetHparams, job: JobArgs) -> int | None:
+    """The seed of a teacher that is trained for a run with a chosen seed; None if the teacher's own seed is chosen, or neither is."""
+    if hparams.teacher_seed != NOT_CHOSEN or hparams.teacher_folder is not None or job.global_seed == NOT_CHOSEN:
+        return None
+    return derive(job.global_seed, "teacher") % DRAWN
+
+
+def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[Teacher, str | None, Callable[[], None]]:
+    """The default run of a model as a teacher, the folder of its seed, and a function that trains it if it has not been trained."""
+    from datasets import teacher_dataset
 
     desc = TrainingDesc.default_for(name)
     desc.model_hparams.act_fun = act_fun
-    run = TrainingRun.create(desc, dataclasses.replace(job, global_seed=seed, display_output_location=False))
+    run = TrainingRun.create(desc, dataclasses.replace(job, global_seed=hparams.teacher_seed, display_output_location=False))
     run.epoch_lines = False
+    hashname, folder = run.desc.hashname, hparams.teacher_folder
+    derived = _derived_seed(hparams, job)
+    if derived is not None and (is_finished(teacher_dataset.location_of(hashname, derived)) or not is_finished(run.output_location)):
+        run.job.global_seed, folder = derived, f"seed_{derived}"
+    elif folder is not None:
+        return teacher_dataset.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
+    location = teacher_dataset.location_of(hashname, hparams.teacher_seed, folder)
+    if location != run.output_location and not is_finished(location):  # an unfinished run of OpenLTH
+        location, folder = run.output_location, f"seed_{hparams.teacher_seed}"
     dataset_name = run.desc.dataset_hparams.dataset_name
-    teacher = Teacher(run.desc.hashname, *run.shape, run.desc.model_hparams, run.output_location, dataset_name)
+    teacher = teacher_dataset.Teacher(hashname, *run.shape, run.desc.model_hparams, location, dataset_name)
 
     def prepare() -> None:
-        if not is_finished(run.output_location):
+        if not is_finished(location):
             get_platform().on_primary(run.run)  # so that its bits do not depend on the number of processes
 
-    return teacher, prepare
+    return teacher, folder, prepare
 
 
 def resolve_seed(location: str, global_seed: int) -> int:
@@ -337,10 +364,13 @@ def resolve_seed(location: str, global_seed: int) -> int:
 
 def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None:
     """Writes the hyperparameters, the seed and the dataset's shape of a run to its folder, unless they are there."""
+    teachers.check_unchanged(desc, location)
     if get_platform().exists(paths.hparams_dict(location)):
         return
+    digests = teachers.digests(desc)
+    more = {revisions.ENTRY: revisions.RESULTS} | ({teachers.DIGESTS: digests} if digests else {})
     get_platform().write(paths.hparams_log(location), desc.log + "\n")
-    get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape), **{revisions.ENTRY: revisions.RESULTS}))
+    get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape), **more))
 
 
 def identity(desc: Desc, seed: int, job: JobArgs) -> Identity:

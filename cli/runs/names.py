@@ -91,6 +91,7 @@ def _only(text: str, prefix: str, names: Sequence[str], pattern: re.Pattern) -> 
         return prefix
     matches = {name: pattern.fullmatch(name) for name in names}
     fits = [name for name, match in matches.items() if name.startswith(prefix) or (match and _begins(match, prefix))]
+    fits = [name for name in fits if matches[name] or not any(matches[other] and name.startswith(other) for other in fits)]  # no copies
     if len(fits) == 1:
         return fits[0]
     if not fits:

@@ -18,6 +18,7 @@ from foundations.training_hparams import TrainingHparams
 
 BUNDLES = {"dataset": DatasetHparams, "model": ModelHparams, "training": TrainingHparams, "extraction": ExtractionHparams}
 LONGEST_RECORD = 2**20  # bytes; a longer record is damaged
+PER_SEED = "teacher_folder"  # a hyperparameter that may differ between the seeds of an experiment, and is shown for none
 PIECE = 2**13  # bytes of the first read; most files are shorter, and a larger buffer takes time to allocate
 RECORD, LOG = (os.path.basename(path("")) for path in (paths.hparams_dict, paths.hparams_log))
 _DECODER = json.JSONDecoder()
@@ -143,7 +144,7 @@ def flatten(record: Mapping[str, object]) -> dict[str, object]:
             prefix, _, bundle = name.removesuffix("_hparams").rpartition("_")
             known = {**values, **_missing(defaults(bundle), values)} if bundle in BUNDLES else values
             flat.update(_prefixed(known, f"{prefix}_" if prefix else ""))
-    return flat
+    return {name: value for name, value in flat.items() if not name.endswith(PER_SEED)}
 
 
 _COMPLETE = {f"{name}_hparams": len(fields(bundle)) for name, bundle in BUNDLES.items()}

@@ -24,6 +24,7 @@ from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 from platforms.platform import get_platform
+from training import teachers
 
 NEAREST_SHOWN, FIELDS_SHOWN = 3, 12
 LIST = "list"  # the default action
@@ -301,6 +302,7 @@ def _why(runner: RunsRunner) -> None:
     if extraction:
         hparams |= records.flatten({"extraction_hparams": extraction.to_dict()})
     print(f"{name}/{part}" if part else name)
+    teachers.print_remark(desc)
     alike = query.group(run for run in runner.runs if run.kind == kind and bool(run.part) == bool(part) and run.hparams)
     same = next((row for row in alike if (row.runs[0].name, row.runs[0].part) == (name, part)), None)
     if same:

@@ -113,6 +113,17 @@ class FindTest(TestCase):
         other = self.twin(self.names[0])
         self.assertEqual(teacher_dataset.find(other, 5).name, other)
 
+    def test_a_copy_of_a_run_makes_no_hash_ambiguous(self):
+        name = self.names[0]
+        for copy in (f"{name}_old", f"{name}.bak", f"{name} (copy)"):
+            shutil.copytree(os.path.join(self.root, name), os.path.join(self.root, copy))
+        for text in (name, name.removeprefix("train_"), name[:14], name[6:14]):
+            self.assertEqual(teacher_dataset.find(text, 5).name, name)
+        self.assertEqual(teacher_dataset.find(f"{name}_old", 5).name, f"{name}_old")
+        shutil.rmtree(os.path.join(self.root, name))
+        with self.assertRaisesRegex(ConfigError, "3 runs under .* begin with it"):
+            teacher_dataset.find(name, 5)
+
     def test_an_empty_hash_is_refused(self):
         shutil.rmtree(os.path.join(self.root, self.names[1]))
         for name in ("", "train_"):

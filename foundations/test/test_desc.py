@@ -26,6 +26,7 @@ OTHER_VALUES = {
         "teacher_name": "train_0",
         "teacher_seed": 1,
         "datagen": "digits",
+        "teacher_digest": "5e1f",
         "do_not_augment": True,
         "transformation_seed": 1,
         "subsample_fraction": 0.5,
@@ -58,8 +59,11 @@ OTHER_VALUES = {
         "polish_steps": "7it",
     },
 }
-UNNAMED = {"dataset_hparams": {"samples": 5437, "d_in": 64}, "model_hparams": {}, "training_hparams": {}}
-UNNAMED["training_hparams"] = {"further_training": "50ep", "extra_training": "10ep"}
+UNNAMED = {
+    "dataset_hparams": {"samples": 5437, "d_in": 64, "teacher_folder": "replicate_1"},
+    "model_hparams": {},
+    "training_hparams": {"further_training": "50ep", "extra_training": "10ep"},
+}
 
 
 def md5(*texts: str) -> str:

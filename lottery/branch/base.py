@@ -40,7 +40,7 @@ from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from training import job as training_job
-from training import optimizers
+from training import optimizers, teachers
 from training.desc import TrainingDesc
 from training.job import JobArgs
 from training.train import standard_train
@@ -211,7 +211,8 @@ class Branch(Runner, abc.ABC):
             prepare_trunk()
             prepare_own()
 
-        branch = cls(BranchDesc(lottery_desc, cls.name, arguments), job, levels, shape, prepare)
+        desc = teachers.settle(BranchDesc(lottery_desc, cls.name, arguments), job.global_seed)
+        branch = cls(desc, job, levels, shape, prepare)
         if not job.display_output_location:
             branch._require_trunk(args.trunk_command)
             if not branch.is_finished and (obstacle := branch.obstacle):
@@ -248,6 +249,7 @@ class Branch(Runner, abc.ABC):
         location = f"{self.desc.hashname} in each level of {self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)}"
         if not self.job.quiet:
             print(self.desc.banner(title, location), flush=True)
+            teachers.print_remark(self.desc)
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):

@@ -6,13 +6,16 @@ import contextlib
 import glob
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 
+from foundations import paths
 from foundations.errors import ConfigError, reason
 from platforms.platform import get_platform
 from training.trackers import base
 
+NONCE_BYTES = 8  # of random digits in the folder of a run
 PROJECT = "expand-and-cluster"  # unless WANDB_PROJECT names another
 UNCONNECTED = ("offline", "disabled", "dryrun")  # values of WANDB_MODE that need no login
 
@@ -20,7 +23,8 @@ UNCONNECTED = ("offline", "disabled", "dryrun")  # values of WANDB_MODE that nee
 class WandB(base.Tracker):
     """A wandb run for each run folder. Its group is the experiment, its job type the level and the branch.
 
-    Its ID is a hash of the folder's path, so that a resumed run resumes the wandb run. Online, iterations that the service already has are
+    Its ID is a hash of the folder's path and of random digits in the folder. So a resumed run resumes the wandb run, and a run that is
+    removed and made again has a wandb run of its own. Online, iterations that the service already has are
     not sent again. Offline, the files of earlier starts are replaced.
     """
 
@@ -33,7 +37,7 @@ class WandB(base.Tracker):
 
         place = os.path.relpath(location, get_platform().root)
         experiment, _, rest = place.partition(os.sep)
-        number = hashlib.md5(os.path.realpath(location).encode()).hexdigest()[:16]
+        number = run_id(location)
         with _named():
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or PROJECT,
@@ -69,6 +73,17 @@ class WandB(base.Tracker):
 
     def close(self, complete: bool) -> None:
         self._run.finish(exit_code=0 if complete else 1)
+
+
+def run_id(location: str) -> str:
+    """The ID of a run. Random digits are written to its folder, unless it is a run of an older version, whose ID has none."""
+    path = paths.wandb_nonce(location)
+    if not get_platform().exists(path) and not get_platform().exists(paths.wandb(location)):
+        get_platform().write(path, secrets.token_hex(NONCE_BYTES) + "\n")
+    nonce = ""
+    with contextlib.suppress(OSError), get_platform().open(path, "rb") as file:
+        nonce = file.read(2 * NONCE_BYTES).hex()
+    return hashlib.md5(f"{os.path.realpath(location)}{nonce}".encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

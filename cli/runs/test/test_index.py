@@ -205,6 +205,13 @@ class TestNames(TestIndex):
         for text in ("abc", "train_abc", "train", name, name.removeprefix("train_")):
             self.assertEqual([run.name for run in names.find(text)], [name])
 
+    def test_a_copy_of_a_folder_makes_no_prefix_ambiguous(self):
+        name = f"train_abc{'0' * 29}"
+        names = self.names(name, f"{name}_old")
+        for text in ("abc", "train_abc", name):
+            self.assertEqual([run.name for run in names.find(text)], [name])
+        self.assertEqual([run.name for run in names.find(f"{name}_old")], [f"{name}_old"])
+
     def test_an_ambiguous_or_unknown_prefix_is_an_error_with_the_candidates(self):
         names = self.names(f"train_abc{'0' * 29}", f"extract_abd{'0' * 29}")
         with self.assertRaisesRegex(ConfigError, "'ab': the hashes of 2 runs .*extract_abd0000000, train_abc0000000"):

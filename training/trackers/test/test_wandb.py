@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from unittest import mock
 
 from training.trackers.test.following import FollowingTestCase, Table
+from training.trackers.wandb import run_id
 
 BLOCK, HEADER = 32768, 7  # of the file format, which is that of LevelDB's log
 
@@ -80,6 +83,25 @@ class TestWandB(FollowingTestCase):
             about = self.about(folder)
             self.assertEqual((about.run_group, about.job_type), (experiment, os.path.join(f"level_{level}", "main")))
         self.assertEqual(len({self.about(folder).run_id for folder in folders}), 2)
+
+    def test_a_run_that_is_removed_and_made_again_has_another_id(self):
+        folder = os.path.join(self.root, "train_0", "seed_3", "main")
+        ids = []
+        for _ in range(2):
+            ids += [run_id(folder), run_id(folder)]
+            shutil.rmtree(folder)
+        self.assertEqual((ids[0], ids[2], len(set(ids))), (ids[1], ids[3], 2))
+
+    def test_a_copy_of_a_run_has_another_id(self):
+        folder = os.path.join(self.root, "train_0")
+        number = run_id(folder)
+        self.assertNotEqual(run_id(shutil.copytree(folder, f"{folder}_old")), number)
+
+    def test_a_run_of_an_older_version_keeps_the_hash_of_its_path_as_id(self):
+        folder = os.path.join(self.root, "train_0")
+        os.makedirs(os.path.join(folder, "wandb"))
+        number = hashlib.md5(os.path.realpath(folder).encode()).hexdigest()[:16]
+        self.assertEqual((run_id(folder), os.listdir(folder)), (number, ["wandb"]))
 
     def test_the_environment_can_say_that_it_is_offline(self):
         import wandb
