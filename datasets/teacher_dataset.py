@@ -269,8 +269,10 @@ class Dataset(base.Dataset):
         with torch.no_grad():
             examples = queries.to(get_platform().torch_device).view(-1, *teacher.example_shape)
             chunk = CHUNK if model.channels is None else max(1, CHUNK_PIXELS // math.prod(examples.shape[2:]))
-            answers = [model(batch.double()) for batch in examples.split(chunk)]
-        return cls(queries, torch.cat(answers))
+            answers = torch.cat([model(batch.double()) for batch in examples.split(chunk)])
+        if not answers.isfinite().all():
+            raise ConfigError(f"--teacher_name: the answers of the network in {teacher.location} are not finite; use another teacher")
+        return cls(queries, answers)
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:
@@ -278,4 +280,14 @@ class Dataset(base.Dataset):
         return teacher.inputs, teacher.outputs
 
 
-DataLoader = base.DataLoader
+class DataLoader(base.DataLoader):
+    """Batches of queries and answers, whose numbers may be too large for the number format of training."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
+        super().__init__(dataset, batch_size, seed, dtype)
+        largest = max(dataset.examples.abs().max().item(), dataset.labels.abs().max().item())
+        if largest > torch.finfo(dtype).max:
+            valid = f"magnitudes up to {torch.finfo(dtype).max:.2g}, or --precision float64"
+            raise ConfigError(
+                f"--teacher_name: a query or an answer has the magnitude {largest:.2g}, too large for {dtype}; valid: {valid}"
+            )

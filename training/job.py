@@ -139,6 +139,7 @@ class TrainingRun:
     def _train(self) -> None:
         from datasets import registry as datasets
         from models import registry as models
+        from training import batches
         from training.plan import StandardPlan
         from training.train import standard_train
 
@@ -146,6 +147,7 @@ class TrainingRun:
         seed = resolve_seed(self.output_location, self.job.global_seed)
         model = models.get(self.desc.model_hparams, self.shape[1], seed)
         loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+        batches.check(self.desc.model_hparams, self.shape[1], self.desc.training_hparams, loaders[0])
         record(self.desc, self.output_location, seed, self.shape)
         plan = StandardPlan(
             verbose=not self.job.quiet,
@@ -162,14 +164,15 @@ def is_finished(location: str) -> bool:
 
 
 def summary(location: str) -> str:
-    """The test metrics of a finished run on one line."""
-    from training import metric_logger
+    """The test metrics of a finished run on one line, and whether it has diverged."""
+    from training import divergence, metric_logger
 
     logger = metric_logger.MetricLogger.load(location)
     shown = [f"loss {metric_logger.numbers(logger, 'test_loss', location)[-1][1]:.4g}"]
     if logger.get("test_accuracy"):
         shown.append(f"accuracy {metric_logger.numbers(logger, 'test_accuracy', location)[-1][1]:.2%}")
-    return f"Finished: test {', '.join(shown)}"
+    diverged = divergence.remark(logger)
+    return f"Diverged: test {', '.join(shown)}; {diverged}" if diverged else f"Finished: test {', '.join(shown)}"
 
 
 def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import os
 import re
 import time
@@ -112,7 +113,7 @@ class Run:
     def _outcome(self) -> tuple[str, str, Mapping[str, float | bool]]:
         """The state, the note (without the progress of an interrupted run), and the metrics."""
         try:
-            is_finished, metrics, damage = *_METRICS[self.kind](self), self.defect
+            is_finished, metrics, damage = *(_METRICS[self.kind] if self.folders else _nothing)(self), self.defect
         except records.Damaged as error:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
@@ -125,7 +126,8 @@ class Run:
         if damage:
             return DAMAGED, damage, metrics
         if is_finished:
-            return FINISHED, "", metrics
+            diverged = any(name.endswith("_loss") and not math.isfinite(value) for name, value in metrics.items())
+            return FINISHED, "diverged" if diverged else "", metrics
         failures = (_failure(folder) for folder, names in self.folders if _FAILURE in names)
         failure = next(filter(None, failures), None)
         return (FAILED, failure, metrics) if failure else (INTERRUPTED, "", metrics)
