@@ -112,7 +112,20 @@ class Trunk:
         """The mask of a level. It is computed once, and read from its file afterwards."""
         if not Mask.exists(self.location(level)):
             get_platform().on_primary(lambda: self._pruned(previous).save(self.location(level)))
-        return Mask.load(self.location(level))
+        return self.read_mask(level)
+
+    def read_mask(self, level: int) -> Mask:
+        """The mask in the file of a level.
+
+        Raises:
+            ConfigError: the file is missing or damaged, or does not fit the model.
+        """
+        mask = Mask.load(self.location(level))
+        try:
+            mask.check_fits(self.outline())
+        except ConfigError as error:
+            raise ConfigError(f"{paths.mask(self.location(level))} does not fit the model: {error}; move it away") from None
+        return mask
 
     def _pruned(self, previous: PrunedModel | None) -> Mask:
         """The mask after pruning the previous level; a mask of ones for level 0."""

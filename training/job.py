@@ -193,6 +193,7 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     optimizers.check(desc.training_hparams, classes=hparams.dataset_name != "teacher")
     if hparams.dataset_name == "teacher":
         dataset = check_teacher(hparams, desc.model_hparams.act_fun, job)
+        check_magnitude(dataset, desc.training_hparams)
     else:
         for name in ("teacher_name", "datagen", "samples", "d_in"):
             if getattr(hparams, name) is not None:
@@ -202,6 +203,16 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     check_freezing(desc)
     check_centring(desc)
     return dataset
+
+
+def check_magnitude(dataset: CheckedDataset, training_hparams: TrainingHparams) -> None:
+    """Raises a ConfigError if the numbers in a file of answers are infinite in the number format of training."""
+    import torch
+
+    from datasets import teacher_dataset
+
+    if dataset.teacher is not None:
+        teacher_dataset.check_magnitude(dataset.teacher.largest, getattr(torch, training_hparams.stored_precision))
 
 
 def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> None:

@@ -106,7 +106,7 @@ class Branch(Runner, abc.ABC):
     @property
     def mask(self) -> Mask:
         """The mask of the current level."""
-        return Mask.load(self.level_root)
+        return self.trunk.read_mask(self.level)
 
     def ticket(self) -> Model:
         """The network with the initial weights of the current level; pruned weights are 0."""
