@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import sys
 
 from foundations.step import Step
@@ -18,14 +19,16 @@ def remark(logger: MetricLogger) -> str:
 
     For a stack of students, the remark names the students whose loss is not finite.
     """
+    remarks = []
     for name in LOSSES:
         values = logger.numbers(name)
         diverged = list(itertools.takewhile(lambda record: not math.isfinite(record[1]), reversed(values)))
         if diverged:
-            finite = values[: -len(diverged)]
+            first, finite = diverged[-1][0], values[: -len(diverged)]
             before = f" (it is finite at step {finite[-1][0]}it)" if finite else ""
-            return f"the {name.replace('_', ' ')}{_students(logger, name)} is not finite from step {diverged[-1][0]}it on{before}"
-    return ""
+            text = f"the {name.replace('_', ' ')}{_students(logger, name)} is not finite from step {first}it on{before}"
+            remarks.append((first, text))
+    return min(remarks, key=operator.itemgetter(0))[1] if remarks else ""
 
 
 def _students(logger: MetricLogger, name: str) -> str:

@@ -32,6 +32,12 @@ class RemarkTest(TestCase):
         self.assertEqual(divergence.remark(log({12: -INF}, "train_loss")), "the train loss is not finite from step 12it on")
         self.assertEqual(divergence.remark(log({12: NAN}, "test_margin")), "")
 
+    def test_it_names_the_loss_that_was_the_first_not_to_be_finite(self):
+        logger = log({0: 1.0, 12: INF, 24: NAN})
+        for iteration, loss in ((0, 1.0), (24, NAN)):
+            logger.add("train_loss", Step(iteration, 12), loss)
+        self.assertEqual(divergence.remark(logger), "the test loss is not finite from step 12it on (it is finite at step 0it)")
+
     def test_it_names_the_students(self):
         logger = log({0: 1.0, 12: NAN})
         logger.add("test_individual_losses", Step(12, 12), [NAN, 0.5, INF])
