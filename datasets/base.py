@@ -165,9 +165,28 @@ class ImageDataset(Dataset):
         """Reads pixels `[n, channels, height, width]` (uint8) and labels `[n]` (int64)."""
 
     @classmethod
+    def read_checked(cls, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pixels and labels that `read` returns.
+
+        Raises:
+            ConfigError: they do not fit each other or the dataset.
+        """
+        pixels, labels = cls.read(train)
+        name = f"the {'training' if train else 'test'} set of {cls.__module__.rpartition('.')[2]}"
+        if tuple(pixels.shape[1:]) != cls.image_shape:
+            raise does_not_fit(name, f"images of {times(cls.image_shape)} values", times(pixels.shape[1:]))
+        if not len(pixels):
+            raise does_not_fit(name, "one image or more", "none")
+        if labels.shape != (len(pixels),):
+            raise does_not_fit(name, f"{len(pixels)} labels, as many as images", times(labels.shape))
+        if labels.is_floating_point() or not 0 <= int(labels.min()) <= int(labels.max()) < cls.classes:
+            raise does_not_fit(name, f"labels from 0 to {cls.classes - 1}", f"{labels.min().item()} to {labels.max().item()}")
+        return pixels, labels
+
+    @classmethod
     def load(cls, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardised, untransformed images `[n, channels, height, width]` and labels `[n]`."""
-        pixels, labels = cls.read(train)
+        pixels, labels = cls.read_checked(train)
         return standardise(pixels, *cls.moments(pixels.device)), labels
 
     @classmethod
@@ -177,7 +196,7 @@ class ImageDataset(Dataset):
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> ImageDataset:
-        pixels, labels = cls.read(train)
+        pixels, labels = cls.read_checked(train)
         kept, labels = transformations.select_examples(dataset_hparams, train, labels, cls.classes)
         device = get_platform().torch_device
         pixels, labels, moments = pixels[kept].to(device), labels.to(device), cls.moments(device)
@@ -194,6 +213,16 @@ class ImageDataset(Dataset):
     def shape(cls, dataset_hparams: DatasetHparams | None = None) -> tuple[int, int]:
         classes = cls.classes if dataset_hparams is None else transformations.output_count(dataset_hparams, cls.classes)
         return math.prod(cls.image_shape), classes
+
+
+def does_not_fit(path: str, expected: str, found: str) -> ConfigError:
+    """The error for a file whose content does not fit its dataset."""
+    return ConfigError(f"{path} does not fit the dataset: expected {expected}, found {found}")
+
+
+def times(sizes: Sequence[int]) -> str:
+    """Sizes as text, such as `3x32x32`."""
+    return "x".join(map(str, sizes))
 
 
 def channel_moments(mean: Sequence[float], std: Sequence[float], max_value: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,7 +262,7 @@ def _open_with_torchvision(name: str, train: bool) -> _TorchvisionDataset:
     root = get_platform().dataset_root
     try:
         return getattr(imports.torchvision().datasets, name)(root, train=train, download=True)
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{name} under {root} is damaged ({reason(error)}); delete its files there") from error
     except (RuntimeError, OSError) as error:
         raise ConfigError(f"{name} is not under {root} and cannot be downloaded ({reason(error)})") from error

@@ -141,5 +141,6 @@ def _read_mask(dataset_name: str) -> torch.Tensor | None:
     remedy = "delete it to compute the mask again"
     content = files.read_json(path, remedy)
     if not isinstance(content, list) or len(content) != size or not all(isinstance(value, bool) for value in content):
-        raise ConfigError(f"{path} is not a list of {size} values true or false; {remedy}")
+        found = f"a list of {len(content)} values" if isinstance(content, list) else type(content).__name__
+        raise ConfigError(f"{path} does not fit the dataset: expected a list of {size} values true or false, found {found}; {remedy}")
     return torch.tensor(content)

@@ -2,7 +2,7 @@
 
 import torch
 
-from datasets import base
+from datasets import base, idx
 
 
 class Dataset(base.ImageDataset):
@@ -13,8 +13,7 @@ class Dataset(base.ImageDataset):
 
     @staticmethod
     def read(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, labels = base.read_with_torchvision("FashionMNIST", train)
-        return pixels.unsqueeze(1), labels
+        return idx.read("FashionMNIST", train, Dataset.image_shape, Dataset.classes)
 
 
 DataLoader = base.DataLoader

@@ -44,7 +44,10 @@ TORCH_FILE = (b"PK", b"\x80\x02")  # the first bytes of files in the formats of 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network, or a file of answers. For a file, `model_hparams`, `location` and `dataset_name` are None."""
+    """A trained network, or a file of answers. For a file, `model_hparams`, `location` and `dataset_name` are None.
+
+    `pairs` is the number of pairs in a file, and `largest` the largest magnitude of its numbers.
+    """
 
     name: str
     inputs: int
@@ -53,6 +56,7 @@ class Teacher:
     location: str | None = None
     dataset_name: str | None = None
     pairs: int | None = None
+    largest: float = 0.0
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -237,7 +241,29 @@ def inspect_answers(path: str) -> tuple[Teacher, bytes]:
         ConfigError: the file is missing or damaged, or does not contain `X` `[n, inputs]` and `y` `[n, outputs]` with finite numbers.
     """
     content, queries, answers = read_answers(path)
-    return Teacher(_name_of(content), queries.shape[1], answers.shape[1], pairs=len(queries)), content
+    largest = largest_magnitude(queries, answers)
+    return Teacher(_name_of(content), queries.shape[1], answers.shape[1], pairs=len(queries), largest=largest), content
+
+
+def largest_magnitude(*values: torch.Tensor) -> float:
+    """The largest magnitude of some numbers."""
+    return max(value.abs().max().item() for value in values)
+
+
+def check_magnitude(largest: float, dtype: torch.dtype) -> None:
+    """Raises a ConfigError if the largest magnitude of queries and answers is infinite in the number format of training."""
+    limit = torch.finfo(dtype).max
+    if largest > limit:
+        valid = f"magnitudes up to {limit:.2g}, or --precision float64"
+        raise ConfigError(f"--teacher_name: a query or an answer has the magnitude {largest:.2g}, too large for {dtype}; valid: {valid}")
+
+
+def training_pairs(teacher: Teacher, datagen_text: str | None) -> int:
+    """The number of training examples of a teacher; `datagen_text` are its queries in canonical form, None for a file of answers."""
+    if teacher.pairs is not None:
+        return teacher.pairs - teacher.pairs // HELD_OUT
+    assert datagen_text is not None  # networks need queries
+    return datagen.training_queries(datagen_text)
 
 
 def _name_of(content: bytes) -> str:
@@ -330,8 +356,10 @@ class Dataset(base.Dataset):
         with torch.no_grad():
             examples = queries.to(get_platform().torch_device).view(-1, *teacher.example_shape)
             chunk = CHUNK if model.channels is None else max(1, CHUNK_PIXELS // math.prod(examples.shape[2:]))
-            answers = [model(batch.double()) for batch in examples.split(chunk)]
-        return cls(queries, torch.cat(answers))
+            answers = torch.cat([model(batch.double()) for batch in examples.split(chunk)])
+        if not answers.isfinite().all():
+            raise ConfigError(f"--teacher_name: the answers of the network in {teacher.location} are not finite; use another teacher")
+        return cls(queries, answers)
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:
@@ -339,4 +367,9 @@ class Dataset(base.Dataset):
         return teacher.inputs, teacher.outputs
 
 
-DataLoader = base.DataLoader
+class DataLoader(base.DataLoader):
+    """Batches of queries and answers, whose numbers may be too large for the number format of training."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float32):
+        super().__init__(dataset, batch_size, seed, dtype)
+        check_magnitude(largest_magnitude(dataset.examples, dataset.labels), dtype)

@@ -351,7 +351,7 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
         doubtful: the number of doubtful clusters that are added, for each cluster that counts.
 
     Raises:
-        ConfigError: there are none, or the students have diverged.
+        ConfigError: there are none, or the students have diverged or collapsed to constants.
     """
     h, students, loader = session.desc.extraction_hparams, imitation.students, imitation.loaders.train
     if sum(map(math.isfinite, imitation.losses)) < 2:
@@ -367,4 +367,6 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
             f"the students are in {session.students_location}: train them longer (--extra_training), or try another --gamma or --beta"
         )
+    if not recovered.incoming.isfinite().all():
+        raise ConfigError(f"neurons of the {students.networks} students contribute nothing to their outputs; try a smaller --lr")
     return recovered

@@ -79,6 +79,19 @@ class LotteryDesc(TrainingDesc):
         same_length = dataclasses.replace(pretraining.training_hparams, training_steps=self.training_hparams.training_steps)
         return (pretraining.dataset_hparams, same_length) == (self.dataset_hparams, self.training_hparams)
 
+    def check_start(self, examples: int | None) -> None:
+        """Checks the step of training at which levels start, as far as it is known; `examples` is the number of training examples.
+
+        Raises:
+            ConfigError: training ends at this step or earlier.
+        """
+        if examples is not None:
+            self.start_step(-(-examples // self.dataset_hparams.batch_size))
+        elif self.pretrain_training_hparams is not None:
+            start, end = (step.parse(each.training_steps) for each in (self.pretrain_training_hparams, self.training_hparams))
+            if start[0] >= end[0] and start[1] >= end[1]:  # for any number of iterations in an epoch
+                self.start_step(1)
+
     def start_step(self, iterations_per_epoch: int) -> Step:
         """The step of training at which levels start.
 

@@ -14,6 +14,7 @@ from lottery.desc import LotteryDesc
 from platforms.platform import get_platform
 from platforms.system import files
 from pruning.mask import Mask
+from training import divergence
 from training.job import is_finished
 from training.metric_logger import MetricLogger, numbers
 
@@ -32,6 +33,7 @@ class Outcome:
         final: the value of the metric after training.
         best: the best value of the metric during training.
         steps: the iterations of training until the best value.
+        divergence: when the losses ceased to be finite; empty if they are finite.
     """
 
     level: int
@@ -41,6 +43,7 @@ class Outcome:
     final: float
     best: float
     steps: int
+    divergence: str = ""
 
     @property
     def density(self) -> float:
@@ -62,16 +65,18 @@ def read(level: int, location: str) -> Outcome:
     points = numbers(logger, f"test_{metric}", location)
     best = better((value for _, value in points if not math.isnan(value)), default=math.nan)
     reached = next((iteration for iteration, value in points if value == best), points[-1][0])
-    return Outcome(level, *Mask.counts(location), metric, points[-1][1], best, reached - points[0][0])
+    steps = reached - points[0][0]
+    return Outcome(level, *Mask.counts(location), metric, points[-1][1], best, steps, divergence.remark(logger))
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A table with a line for each level."""
+    """A table with a line for each level, and a line below it for each level that has diverged."""
     rows = [["level", "weights left", "", f"test {outcomes[0].metric}", "best", "best at"]]
     for outcome in outcomes:
         values = outcome.show(outcome.final), outcome.show(outcome.best), f"{outcome.steps}it"
         rows.append([str(outcome.level), f"{outcome.unpruned:,}", f"{outcome.density:.2%}", *values])
-    return "\n".join(tables.aligned(rows, ">", (5, 13, 7, 15, 9, 8)))
+    diverged = [f"Level {outcome.level} has diverged: {outcome.divergence}" for outcome in outcomes if outcome.divergence]
+    return "\n".join([*tables.aligned(rows, ">", (5, 13, 7, 15, 9, 8)), *diverged])
 
 
 def experiments(desc: LotteryDesc, leave_out: Collection[int] = ()) -> dict[str, Experiment]:

@@ -12,6 +12,7 @@ import torch
 from datasets import registry as datasets
 from datasets.base import DataLoader
 from foundations import paths
+from foundations.errors import ConfigError
 from foundations.step import Step
 from lottery.desc import PRETRAIN, LotteryDesc
 from models import registry as models
@@ -20,6 +21,7 @@ from platforms.platform import get_platform
 from pruning import registry as pruning
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
+from training import batches
 from training import job as training_job
 from training.desc import TrainingDesc
 from training.job import JobArgs
@@ -56,11 +58,21 @@ class Trunk:
         """Chooses the seed and loads the data.
 
         Raises:
-            ConfigError: levels would start at the end of training or later.
+            ConfigError: levels would start at the end of training or later, or a batch is too small for the model.
         """
         seed = training_job.resolve_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
         loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)
-        return Trunk(desc, job, shape, pretrain_shape, seed, loaders, desc.start_step(len(loaders[0])))
+        trunk = Trunk(desc, job, shape, pretrain_shape, seed, loaders, desc.start_step(len(loaders[0])))
+        trunk._check_batches()
+        return trunk
+
+    def _check_batches(self) -> None:
+        """Raises a ConfigError if a batch of training or of pretraining is too small for the model."""
+        desc, pretraining = self.desc, self.desc.pretrain_desc
+        batches.check(desc.model_hparams, self.shape[1], desc.training_hparams, self.loaders[0], self.start)
+        if pretraining and self.pretrain_shape and not training_job.is_finished(self.location(PRETRAIN)):
+            loader, _ = self._pretrain_loaders(pretraining)
+            batches.check(desc.model_hparams, self.pretrain_shape[1], pretraining.training_hparams, loader)
 
     def location(self, level: int | str) -> str:
         """The folder of a level."""
@@ -100,7 +112,20 @@ class Trunk:
         """The mask of a level. It is computed once, and read from its file afterwards."""
         if not Mask.exists(self.location(level)):
             get_platform().on_primary(lambda: self._pruned(previous).save(self.location(level)))
-        return Mask.load(self.location(level))
+        return self.read_mask(level)
+
+    def read_mask(self, level: int) -> Mask:
+        """The mask in the file of a level.
+
+        Raises:
+            ConfigError: the file is missing or damaged, or does not fit the model.
+        """
+        mask = Mask.load(self.location(level))
+        try:
+            mask.check_fits(self.outline())
+        except ConfigError as error:
+            raise ConfigError(f"{paths.mask(self.location(level))} does not fit the model: {error}; move it away") from None
+        return mask
 
     def _pruned(self, previous: PrunedModel | None) -> Mask:
         """The mask after pruning the previous level; a mask of ones for level 0."""
@@ -128,16 +153,28 @@ class Trunk:
             self._pretrain(model, self.desc.pretrain_desc, self.pretrain_shape[1])
         return model
 
+    def _pretrain_loaders(self, desc: TrainingDesc) -> tuple[DataLoader, DataLoader]:
+        """The loaders of the training set and the test set of pretraining; those of training if the data are the same."""
+        same = desc.dataset_hparams, desc.training_hparams.stored_precision, desc.training_hparams.data_order_seed
+        own = self.desc.training_hparams
+        if same == (self.desc.dataset_hparams, own.stored_precision, own.data_order_seed):
+            return self.loaders
+        return datasets.get_both(desc.dataset_hparams, desc.training_hparams, self.seed)
+
     def _pretrain(self, model: Model, desc: TrainingDesc, outputs: int) -> None:
         """Loads the weights at the end of pretraining into a model; an output layer for other classes is not changed."""
         pretrained = models.get(desc.model_hparams, outputs, self.seed)
-        loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, self.seed)
+        loaders = self._pretrain_loaders(desc)
         end = Step.from_str(desc.training_hparams.training_steps, len(loaders[0]))
         hparams = self.desc.training_hparams if self.desc.rewinds_to_training else desc.training_hparams
         if not self.job.quiet:
             print(f"Pretraining: {desc.training_hparams.training_steps} on {desc.dataset_hparams.dataset_name}", flush=True)
         standard_train(hparams, pretrained, loaders, self.location(PRETRAIN), dataclasses.replace(self.plan, start=None, end=end))
         state = pretrained.state_dict()
+        if not all(values.isfinite().all() for values in state.values()):
+            raise ConfigError(
+                f"{self.location(PRETRAIN)}: the weights at the end of pretraining are not finite; use a smaller learning rate"
+            )
         if outputs != self.shape[1]:
             initial = model.state_dict()
             state |= {name: initial[name] for name in model.output_layer_names}

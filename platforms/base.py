@@ -75,6 +75,11 @@ class Platform(Hparams, abc.ABC):
         return forward
 
     @property
+    def devices(self) -> int:
+        """The number of devices among which `data_parallel` divides a batch."""
+        return 1
+
+    @property
     def rank(self) -> int:
         """The index of this process among the `world_size` processes of the job."""
         return 0

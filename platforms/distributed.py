@@ -98,6 +98,10 @@ class Platform(local.Platform):
         return forward
 
     @property
+    def devices(self) -> int:
+        return 1
+
+    @property
     def rank(self) -> int:
         return self.rendezvous.rank
 

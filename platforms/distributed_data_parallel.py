@@ -45,7 +45,8 @@ class BatchNorm(nn.BatchNorm2d):
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), self.momentum)
+            unbiased = variance * count / (count - 1).clamp_min(1)  # `training.batches` refuses batches with a single value
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
         return y
 
 

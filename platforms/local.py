@@ -24,9 +24,13 @@ class Platform(base.Platform):
     def data_parallel(self, forward: torch.nn.Module) -> torch.nn.Module:
         import torch
 
-        if self.torch_device.type != "cuda" or torch.cuda.device_count() == 1:
-            return forward
-        return torch.nn.DataParallel(forward)
+        return forward if self.devices == 1 else torch.nn.DataParallel(forward)
+
+    @property
+    def devices(self) -> int:
+        import torch
+
+        return torch.cuda.device_count() if self.torch_device.type == "cuda" else 1
 
     @property
     def environment(self) -> dict[str, str]:

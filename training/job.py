@@ -142,6 +142,7 @@ class TrainingRun:
     def _train(self) -> None:
         from datasets import registry as datasets
         from models import registry as models
+        from training import batches
         from training.plan import StandardPlan
         from training.train import standard_train
 
@@ -149,6 +150,7 @@ class TrainingRun:
         seed = resolve_seed(self.output_location, self.job.global_seed)
         model = models.get(self.desc.model_hparams, self.shape[1], seed)
         loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
+        batches.check(self.desc.model_hparams, self.shape[1], self.desc.training_hparams, loaders[0])
         record(self.desc, self.output_location, seed, self.shape)
         plan = StandardPlan(
             verbose=not self.job.quiet,
@@ -165,14 +167,15 @@ def is_finished(location: str) -> bool:
 
 
 def summary(location: str) -> str:
-    """The test metrics of a finished run on one line."""
-    from training import metric_logger
+    """The test metrics of a finished run on one line, and whether it has diverged."""
+    from training import divergence, metric_logger
 
     logger = metric_logger.MetricLogger.load(location)
     shown = [f"loss {metric_logger.numbers(logger, 'test_loss', location)[-1][1]:.4g}"]
     if logger.get("test_accuracy"):
         shown.append(f"accuracy {metric_logger.numbers(logger, 'test_accuracy', location)[-1][1]:.2%}")
-    return f"Finished: test {', '.join(shown)}"
+    diverged = divergence.remark(logger)
+    return f"Diverged: test {', '.join(shown)}; {diverged}" if diverged else f"Finished: test {', '.join(shown)}"
 
 
 def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
@@ -193,6 +196,7 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     optimizers.check(desc.training_hparams, classes=hparams.dataset_name != "teacher")
     if hparams.dataset_name == "teacher":
         dataset = check_teacher(hparams, desc.model_hparams.act_fun, job)
+        check_magnitude(dataset, desc.training_hparams)
     else:
         for name in ("teacher_name", "datagen", "samples", "d_in", "teacher_folder", "teacher_digest"):
             if getattr(hparams, name) is not None:
@@ -217,6 +221,16 @@ def refuse_ambiguity(desc: TrainingDesc) -> None:
         reason += f" ({desc.hashname} was trained by an earlier version, which used these values in its own way; it stays as it is)"
     if reason:
         raise ConfigError(reason)
+
+
+def check_magnitude(dataset: CheckedDataset, training_hparams: TrainingHparams) -> None:
+    """Raises a ConfigError if the numbers in a file of answers are infinite in the number format of training."""
+    import torch
+
+    from datasets import teacher_dataset
+
+    if dataset.teacher is not None:
+        teacher_dataset.check_magnitude(dataset.teacher.largest, getattr(torch, training_hparams.stored_precision))
 
 
 def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> None:

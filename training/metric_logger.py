@@ -48,6 +48,11 @@ class MetricLogger:
         """The iterations and values of a metric whose values are lists of numbers, sorted by iteration."""
         return [(iteration, value) for iteration, value in self.get(name) if isinstance(value, list)]
 
+    def number_at(self, name: str, step: Step) -> float | None:
+        """The value of a metric at a step if it is a number; otherwise None."""
+        value = self._values.get((name, step.iteration))
+        return None if isinstance(value, list) else value
+
     def latest(self, name: str) -> float | list[float] | None:
         """The value of a metric at its latest iteration; None where it has no value."""
         values = self.get(name)

@@ -16,7 +16,7 @@ from datasets.base import DataLoader
 from foundations.step import Step
 from models.base import Model
 from platforms.system import provenance
-from training import plotting
+from training import divergence, plotting
 from training.evaluation import evaluate
 from training.plan import Callback, StandardPlan
 
@@ -152,7 +152,8 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool) -> Callb
 
 
 def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tuple[DataLoader, DataLoader]) -> Sequence[Callback]:
-    """The callbacks of a standard run: save the network before and after, evaluate every epoch, show progress, and finally write the log.
+    """The callbacks of a standard run: save the network before and after, evaluate every epoch, warn of divergence, show progress, and
+    finally write the log.
 
     Students are evaluated less often, and on the training set only at both ends. A training set that is read from files is evaluated
     only at the end, because this takes about as long as an epoch.
@@ -180,6 +181,7 @@ def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tup
     else:
         callbacks += at_ends(on_train) if students or plan.evaluate_only_at_end else [run_every_epoch(on_train)]
     callbacks += at_ends(on_test) if plan.evaluate_only_at_end else [run_every(spacing, on_test)]
+    callbacks.append(divergence.create_warning_callback())
     if plan.verbose:
         callbacks.append(create_progress_callback(end, "test_loss", plain_lines=not epoch_lines))
     return [*callbacks, run_at_last_step(save_curves), run_at_last_step(save_logger)]

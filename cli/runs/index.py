@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import os
 import re
 import time
@@ -29,6 +30,7 @@ OTHER_FOLDERS = {TRASH, "slurm"}  # folders of this framework that contain no ru
 EXPERIMENT = re.compile(r"(train|extract|lottery)_([0-9a-f]{32})")
 SEED = re.compile(r"(?:seed|replicate)_(-?\d+)")
 PART = re.compile(r"(clustering|lottery_branch_\w+)_([0-9a-f]{32})")
+_FOLDER = re.compile(rf"{SEED.pattern}|level_(\d+|pretrain)|main|{PART.pattern}")  # of a seed, a level or a part
 LOG_END_BYTES = 2**14  # the number of bytes that are read at the end of a log
 STALE_LOCK_SECONDS = 120.0  # the age at which a listing ignores the lock of a process on another machine
 
@@ -102,6 +104,11 @@ class Run:
             return [self.location]
         return [folder for folder, _ in (*self.folders, *filter(None, [self.students]))]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the folders of the run contain no files, except hidden ones: a start ended before it wrote anything."""
+        return all(map(_has_no_files, [folder for folder, _ in self.folders] if self.part else [self.location]))
+
     @functools.cached_property
     def date(self) -> str:
         """The time at which the result was written, as `2025-01-31 12:00:00` in local time."""
@@ -123,7 +130,7 @@ class Run:
     def _outcome(self) -> tuple[str, str, Mapping[str, float | bool]]:
         """The state, the note (without the progress of an interrupted run), and the metrics."""
         try:
-            is_finished, metrics, damage = *_METRICS[self.kind](self), self.defect
+            is_finished, metrics, damage = *_METRICS[self.kind if self.folders else "other"](self), self.defect
         except records.Damaged as error:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
@@ -131,10 +138,13 @@ class Run:
         process = self._process(is_finished)
         if process:
             return RUNNING, process.display, metrics
+        if damage and self.is_empty:
+            return INTERRUPTED, "nothing was written", metrics
         if damage:
             return DAMAGED, damage, metrics
         if is_finished:
-            return FINISHED, "", metrics
+            diverged = any(name.endswith("_loss") and not math.isfinite(value) for name, value in metrics.items())
+            return FINISHED, "diverged" if diverged else "", metrics
         failures = (_failure(folder) for folder, names in self.folders if _FAILURE in names)
         failure = next(filter(None, failures), None)
         return (FAILED, failure, metrics) if failure else (INTERRUPTED, "", metrics)
@@ -365,6 +375,21 @@ def _failure(folder: str) -> str:
         return str(records.read_json(paths.failure(folder))["error"])
     except (records.Damaged, KeyError):
         return ""
+
+
+def _has_no_files(path: str) -> bool:
+    """Whether a folder contains only folders of seeds, levels and parts, and no files except hidden ones. False if it cannot be read."""
+
+    def raise_error(error: OSError) -> None:
+        raise error
+
+    try:
+        return all(
+            all(map(_FOLDER.fullmatch, folders)) and all(name.startswith(".") for name in names)
+            for _, folders, names in os.walk(path, onerror=raise_error)
+        )
+    except OSError:
+        return False
 
 
 def _modification_time(folder: str, name: str = "") -> float:

@@ -90,7 +90,7 @@ def unneeded(runs: Sequence[Run], checkpoints: bool) -> Iterator[Removal]:
 
 def _unneeded(run: Run, checkpoints: bool) -> Iterator[Removal]:
     lock_folders = tuple(run.lock_folders)
-    if run.state == DAMAGED:
+    if run.state == DAMAGED or run.is_empty:
         path = run.folders[0][0] if run.part and run.folders else run.location
         if _age(path) > ABANDONED_SECONDS and _has_no_results(path):
             yield Removal(path, f"no usable file: {run.note}", lock_folders)

@@ -95,7 +95,7 @@ def _state(runner: Runner, run: Run, known: Mapping[Key, Run], queue: Mapping[st
         return RUNNING, record.note
     if run.location in queue:
         return QUEUED, queue[run.location]
-    if record is None:
+    if record is None or record.is_empty:
         return NEW, ""
     if record.state == index.FAILED:
         return FAILED, record.note

@@ -25,7 +25,7 @@ class Images(FinitePolicy):
 
     def size(self) -> int:
         """The number of training images."""
-        return len(self.dataset.read(train=True)[0])
+        return len(self.dataset.read_checked(train=True)[0])
 
     def generate(
         self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None

@@ -89,6 +89,11 @@ def resolve(datagen: str, inputs: int, samples: int | None = None, dataset_name:
     return "+".join(name if count is None else f"{name}:{count}" for name, count in policies.items())
 
 
+def training_queries(datagen: str) -> int:
+    """The number of training queries of a canonical datagen string."""
+    return sum(_fixed_count(name, count) for name, count in parse(datagen).items())
+
+
 def _fixed_count(name: str, count: int | None) -> int:
     """The number of training queries of a policy: its count, or all queries of a finite policy; 0 if neither is defined."""
     policy = registered_policies[name]

@@ -239,8 +239,14 @@ class TestErrors(ExtractionTestCase):
 
     def test_the_error_says_that_students_have_diverged(self):
         status, _, err = self.run_toy("--optimizer_name=sgd", "--lr=1e30", "--training_steps=5it", "--quiet")
-        self.assertEqual((status, err.count("\n")), (2, 1), err)
+        self.assertEqual((status, err.count("\n")), (2, 2), err)
+        self.assertRegex(err, "^Warning: .* has diverged: the test loss of students 0, 1, ")
         self.assertIn("students have a finite loss; try a smaller --lr", err)
+
+    def test_the_error_says_that_students_have_collapsed_to_constants(self):
+        status, _, err = self.run_toy("--lr=1e5", "--act_fun=relu", "--training_steps=50it", "--quiet")
+        self.assertEqual((status, err.count("\n")), (2, 1), err)
+        self.assertIn("contribute nothing to their outputs; try a smaller --lr", err)
 
     def test_the_error_names_a_damaged_teacher_model(self):
         path = os.path.join(self.root, self.teacher_hash, "seed_1", "main", "model_ep1_it0.pth")

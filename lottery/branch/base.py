@@ -39,8 +39,8 @@ from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
+from training import batches, optimizers, teachers
 from training import job as training_job
-from training import optimizers, teachers
 from training.desc import TrainingDesc
 from training.job import JobArgs
 from training.train import standard_train
@@ -112,7 +112,7 @@ class Branch(Runner, abc.ABC):
     @property
     def mask(self) -> Mask:
         """The mask of the current level."""
-        return Mask.load(self.level_root)
+        return self.trunk.read_mask(self.level)
 
     def ticket(self) -> Model:
         """The network with the initial weights of the current level; pruned weights are 0."""
@@ -151,7 +151,7 @@ class Branch(Runner, abc.ABC):
             The trained network.
 
         Raises:
-            ConfigError: training would start at its end or later.
+            ConfigError: training would start at its end or later, or a batch is too small for the model.
         """
         loaders, training_hparams = loaders or self.trunk.loaders, training_hparams or self.lottery_desc.training_hparams
         location = location or self.branch_root
@@ -160,6 +160,7 @@ class Branch(Runner, abc.ABC):
             raise ConfigError(
                 f"{self.name}: levels start at {start}, but training ends at {training_hparams.training_steps}; valid: more training steps"
             )
+        batches.check(self.lottery_desc.model_hparams, self.shape[1], training_hparams, loaders[0], start)
         training_job.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
         provenance.record(self.branch_root, self.trunk.seed)
         mask.save(location)

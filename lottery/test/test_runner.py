@@ -102,6 +102,20 @@ class LotteryTestCase(TestCase):
         return [os.path.basename(os.path.dirname(call.args[3])) for call in loop.call_args_list]
 
 
+class TestMaskFiles(LotteryTestCase):
+    def test_the_mask_of_another_network_is_named(self):
+        other, folder = self.lottery(levels=0, small=("--default_hparams=digits_lenet_3_5", *self.small[1:])), self.lottery(levels=0)
+        for level, flags in (
+            (folder[0], ("lottery", "--levels=1")),
+            (folder[0], ("lottery_branch", "randomly_reinitialize", "--levels=0")),
+        ):
+            shutil.copy(paths.mask(other[0]), paths.mask(level))
+            status, _, err = self.command(flags[0], *flags[1:], *self.small, "--quiet")
+            self.assertEqual((status, err.count("\n")), (2, 1), err)
+            self.assertIn(f"{paths.mask(level)} does not fit the model: the mask has shape [3, 64] for ", err)
+            self.assertIn("its model has [6, 64]", err)
+
+
 class TestLevels(LotteryTestCase):
     def test_a_level_writes_exactly_its_files(self):
         folders = self.lottery("--rewinding_steps=2it")

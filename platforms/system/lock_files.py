@@ -8,6 +8,9 @@ again, because the lock may have changed, and replaces it. If the owner of a cla
 A process on the same machine sees directly whether the holder is alive. A process on another machine takes the holder for dead if the
 lock has not been touched for `STALE` seconds. The waiting process measures this time by its own clock, so clocks need not agree. A holder
 that was only suspended for so long detects that it has lost its lock, and stops writing.
+
+A lock makes the folders that are missing. If they are still empty when it is released, they are removed, so that a refused command leaves
+nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ LONGEST_LOCK = 2**16  # characters
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # errors of file systems without hard links
 
 _lost: dict[str, str] = {}  # the locks that this process has lost, with the new holder
+_made: dict[str, list[str]] = {}  # the folders that this process has made for each of its locks, the innermost first
 
 
 def check() -> None:
@@ -61,8 +65,7 @@ def acquire(path: str, wait: bool) -> bool:
     try:
         if _holder(path) == processes.this():
             return False
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        while not _take(path, watch):
+        while not _take_in_folder(path, watch):
             holder = _holder(path)
             if holder is not None and not wait:
                 raise Busy(f"{os.path.dirname(path)} is locked by {holder.display}; without --no-wait, this command waits")
@@ -75,6 +78,7 @@ def acquire(path: str, wait: bool) -> bool:
             pause = min(2 * pause, LONGEST_PAUSE)
         _remove_leftovers(path)
     except OSError as error:
+        _remove_empty_folders(path)
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}); a run needs this lock") from error
     return True
 
@@ -85,6 +89,27 @@ def remove_dead(path: str) -> None:
         holder = _holder(path)
         if holder is not None and holder.is_alive is False and _take(path, Watch()):
             os.unlink(path)
+
+
+def _take_in_folder(path: str, watch: Watch) -> bool:
+    """As `_take`, but makes the folder of the lock if it is missing."""
+    folder, missing = os.path.dirname(path), []
+    while not os.path.exists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _made[path] = missing or _made.get(path, [])
+    try:
+        return _take(path, watch)
+    except FileNotFoundError:  # another process has just removed the folder, because it was empty
+        return False
+
+
+def _remove_empty_folders(path: str) -> None:
+    """Removes the folders that this process has made for a lock, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for folder in _made.pop(path, []):
+            os.rmdir(folder)
 
 
 def _take(path: str, watch: Watch) -> bool:
@@ -196,6 +221,7 @@ def maintained(path: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if _holder(path) == processes.this():
                 os.unlink(path)
+        _remove_empty_folders(path)
 
 
 def _record_failure(folder: str, error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from unittest import mock
 
 from cli.runs import index, query, records
@@ -168,6 +169,18 @@ class TestAnything(TestIndex):
         found = {run.name: run.state for run in index.scan(self.root, [os.path.join(self.root, "datasets")])}
         expected = {train: "damaged", "my results": "foreign", f"lottery_{'b' * 32}": "damaged", "loop": "foreign"}
         self.assertEqual(found, expected | {f"train_{'c' * 32}": "interrupted"})
+
+    def test_the_empty_folder_of_a_start_that_wrote_nothing_is_not_damaged(self):
+        for path in ("train_{}/seed_0/main", "extract_{}/seed_-1/main", "lottery_{}/seed_2/level_0/main", "lottery_{}/seed_2", "train_{}"):
+            with self.subTest(path=path):
+                folder = os.path.join(self.root, path.format("e" * 32))
+                os.makedirs(folder)
+                self.assertEqual((self.only().state, self.only().note), ("interrupted", "nothing was written"))
+                write(os.path.join(folder, ".nfs0001"))
+                self.assertEqual(self.only().state, "interrupted")
+                write(os.path.join(folder, "notes.txt"))
+                self.assertEqual(self.only().state, "damaged")
+                shutil.rmtree(os.path.join(self.root, path.partition("/")[0].format("e" * 32)))
 
     def test_a_run_that_cannot_be_read_is_damaged(self):
         folder = run_folders.train_run(self.root, run_folders.training())

@@ -83,6 +83,31 @@ class HoldingTest(LockTestCase):
                 raise failure
             self.assertEqual(self.files(), [])
 
+    def test_folders_that_a_lock_makes_are_removed_if_they_remain_empty(self):
+        self.folder = os.path.join(self.root, "experiment", "seed_0", "main")
+        existing = os.path.join(self.root, "existing")
+        os.makedirs(existing)
+        for folder in (self.folder, existing):
+            with self.assertRaises(ConfigError), locks.held(folder):
+                raise ConfigError
+        self.assertEqual(os.listdir(self.root), ["existing"])
+        with self.assertRaises(ConfigError), locks.held(self.folder):
+            get_platform().write(os.path.join(self.root, "experiment", "file"), "content")
+            raise ConfigError
+        self.assertEqual(self.files(), ["experiment/file"])
+        self.assertFalse(os.path.exists(os.path.dirname(self.folder)))
+
+    def test_a_process_that_waits_makes_the_folder_again_if_the_holder_has_removed_it(self):
+        take, removed = lock_files._take, []
+
+        def take_after_removal(path, watch):
+            if not removed:
+                removed.append(os.rmdir(self.folder))
+            return take(path, watch)
+
+        with mock.patch.object(lock_files, "_take", take_after_removal), locks.held(self.folder):
+            self.assertEqual(self.files(), ["run/.lock"])
+
     def test_locks_may_be_nested(self):
         with locks.held(self.folder):
             with locks.held(self.folder):
