@@ -1,0 +1,1 @@
+"""What OpenLTH and the published Expand-and-Cluster compute and write, as small facts."""
