@@ -1,7 +1,7 @@
 """Run folders of OpenLTH and of the published Expand-and-Cluster code: their names, their hyperparameters and their logs, as text.
 
-Both programs name a folder after the hyperparameters of its runs, `<kind>_<hash>`, and write them to `hparams.log`. OpenLTH hashes with MD5
-(32 digits) and calls a seed `replicate_<n>`. The published code hashes with BLAKE2b (10 digits) and calls the folders of students `ec_<hash>`.
+Both programs name a folder after the hyperparameters of its runs, `<kind>_<hash>`, and write them to `hparams.log`. OpenLTH hashes with
+MD5 (32 digits) and calls a seed `replicate_<n>`. The published code hashes with BLAKE2b (10 digits), and its students are in `ec_<hash>`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from foundations.desc import parse_display_text
 
-OPENLTH, PUBLISHED = "OpenLTH", "the published Expand-and-Cluster"
+OPENLTH, PUBLISHED = "OpenLTH", "the published code"
 SEED_FOLDER = re.compile(r"(?:seed|replicate)_(-?\d+)")
 THEIR_NAME = re.compile(r"(?:train|lottery)_[0-9a-f]{10}|(?:ec|extract)_[0-9a-f]{10}")
 ROW_END = "//\n"  # between the records in a log of the published code, whose values may have several lines
@@ -23,9 +23,9 @@ OPENLTH_ROW = re.compile(r"[^,$\n]+,\d+,[^,$\n]+")
 Groups = dict[str, dict[str, str]]  # the text of each hyperparameter, by the name of its bundle, such as `dataset_hparams`
 
 _TITLES = {"Dataset": "dataset_hparams", "Model": "model_hparams", "Training": "training_hparams", "Extraction": "extraction_hparams"}
-_TEXTS = """dataset_name unsupervised_labels teacher_name teacher_seed datagen model_name model_init batchnorm_init act_fun
-others_frozen_exceptions optimizer_name training_steps milestone_steps warmup_steps further_training pruning_strategy
-pruning_layers_to_ignore finetune_traning_steps boruta""".split()
+_TEXTS = {"dataset_name", "unsupervised_labels", "teacher_name", "teacher_seed", "datagen", "model_name", "model_init", "batchnorm_init"}
+_TEXTS |= {"act_fun", "others_frozen_exceptions", "optimizer_name", "training_steps", "milestone_steps", "warmup_steps"}
+_TEXTS |= {"further_training", "pruning_strategy", "pruning_layers_to_ignore", "finetune_traning_steps", "boruta"}
 # Defaults that are in the log, because they are neither zero nor empty, but not in the hash.
 _SHOWN_DEFAULTS = {"act_fun": "relu", "pruning_fraction": "0.2", "finetune_traning_steps": "5000ep", "finetune_lr": "0.0001"}
 _SHOWN_DEFAULTS["subset_stride"] = "1"

@@ -157,7 +157,10 @@ def _restore_ancestor(content: dict, state: State) -> None:
         schedule.plateau.optimizer.param_groups[0]["lr"] = theirs["param_groups"][0]["lr"] / schedule.lr
     schedule.advance_to(Step.from_epoch(content["ep"], content["it"], schedule.iterations_per_epoch))
     if schedule.iteration:
-        groups = [old | {name: value for name, value in group.items() if name != "params"} for group, old in zip(ours, theirs["param_groups"], strict=True)]
+        groups = [
+            old | {name: value for name, value in group.items() if name != "params"}
+            for group, old in zip(ours, theirs["param_groups"], strict=True)
+        ]
         optimizer = {"state": _converted_moments(theirs["state"], list(weights), model), "param_groups": groups}
         _restore_optimizer(state.optimizer, model.shard_optimizer_state(optimizer) if isinstance(model, StackShard) else optimizer)
     state.logger = MetricLogger.from_str(content["logger"])

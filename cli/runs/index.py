@@ -260,14 +260,11 @@ def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> I
     for part, folders in parts.items():
         branch = {"branch": part.removeprefix("lottery_branch_").rpartition("_")[0]}
         own, foreign, defect = records.hparams(*folders[0], {})
-        if not own and _is_of_openlth(location):
-            own, foreign, defect = hparams, True, "its own arguments are not recorded"
+        if not own and os.path.exists(paths.imported(location)):  # OpenLTH does not record the arguments of branches
+            own, foreign, defect = hparams, False, ""
+        elif not own and foreign:
+            own, defect = hparams, "the arguments of the branch are not recorded"
         yield Run("branch", name, part, seed, location, tuple(folders), branch | own, foreign, defect)
-
-
-def _is_of_openlth(location: str) -> bool:
-    """Whether the folder of a seed was made by OpenLTH, which records no arguments of branches, or was imported from there."""
-    return ancestors.program_of(location) is not None or os.path.exists(paths.imported(location))
 
 
 # Functions that return whether a run is finished, and its metrics.
@@ -352,7 +349,7 @@ def _levels(run: Run) -> tuple[bool, dict[str, float]]:
                 metrics["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
         raise records.Damaged(f"a file in {os.path.basename(folder)} of level {level} is incomplete") from None
-    has_picture = run.part or os.path.exists(paths.levels(run.location, level))
+    has_picture = run.part or any(map(os.path.exists, (paths.levels(run.location, level), paths.imported(run.location))))
     return len(done) == len(run.folders) and bool(has_picture), metrics
 
 
@@ -440,4 +437,12 @@ def recorded_command(run: Run) -> str | None:
         with contextlib.suppress(records.Damaged):
             command = records.read_json(os.path.join(folder, _PROVENANCE)).get("command")
             return str(command) if command else None
+    return None
+
+
+def origin(run: Run) -> str | None:
+    """The folder of the other program from which a run was imported, and the program; None for other runs."""
+    with contextlib.suppress(records.Damaged):
+        content = records.read_json(paths.imported(run.location))
+        return f"{content.get('folder')} ({content.get('program')})"
     return None

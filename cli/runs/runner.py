@@ -34,6 +34,7 @@ EXAMPLES = {
     "rm": (f"runs rm {TRAINED}", f"runs rm {TRAINED} --yes"),
     "gc": ("runs gc", "runs gc --no-checkpoints --yes"),
     "restore": ("runs restore",),
+    "import": ("runs import ~/open_lth_data", "runs import ~/open_lth_data/lottery_4d4a0bf5/replicate_1"),
 }
 
 
@@ -198,6 +199,9 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)
     if action == "restore":
         parser.add_argument("batch", metavar="BATCH", nargs="?", help="The batch to move back (default: list all batches).")
+    if action == "import":
+        text = "A results folder, a folder of an experiment, or a folder of a seed, of OpenLTH or of the published Expand-and-Cluster code."
+        parser.add_argument("folders", metavar="FOLDER", nargs="+", help=text)
     if action in ("rm", "gc"):
         parser.add_argument(
             "--yes",
@@ -232,6 +236,8 @@ def _show(runner: RunsRunner) -> None:
     _show_files(runs)
     command = next(filter(None, (index.recorded_command(run) for run in runs)), None)
     print(f"\nCommand\n    {command}" if command else "\nThe command of the run is unknown.")
+    for origin in filter(None, map(index.origin, runs)):
+        print(f"Imported from {origin}")
     _show_parts(runner, runs[0])
 
 
@@ -376,6 +382,13 @@ def _restore(runner: RunsRunner) -> None:
     print("\n".join([f"{back:,} moved back", *left]))
 
 
+def _import(runner: RunsRunner) -> None:
+    """Copy runs of OpenLTH or of the published Expand-and-Cluster code, so that they can be continued."""
+    from cli.runs import importing
+
+    print("\n".join(line for folder in runner.args.folders for line in importing.lines(folder)))
+
+
 ACTIONS: dict[str, Action] = {
     LIST: _list,
     "show": _show,
@@ -384,4 +397,5 @@ ACTIONS: dict[str, Action] = {
     "rm": _rm,
     "gc": _gc,
     "restore": _restore,
+    "import": _import,
 }

@@ -12,6 +12,7 @@ import abc
 import argparse
 import dataclasses
 import inspect
+import os
 import types
 from collections.abc import Callable
 from typing import ClassVar
@@ -39,8 +40,8 @@ from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
+from training import adoption, optimizers
 from training import job as training_job
-from training import optimizers
 from training.desc import TrainingDesc
 from training.job import JobArgs
 from training.train import standard_train
@@ -212,8 +213,10 @@ class Branch(Runner, abc.ABC):
 
     def _require_trunk(self, command: str) -> None:
         """Raises a ConfigError unless the levels of the trunk are trained; `command` trains them."""
+        source = adoption.find(self.lottery_desc, self.job.global_seed)
         for level in self.levels:
-            if not training_job.is_finished(self.location(level, trunk=True)):
+            original = source and os.path.join(source, f"level_{level}", "main")
+            if not training_job.is_finished(self.location(level, trunk=True)) and not (original and training_job.is_finished(original)):
                 command = f"{command} --levels={self.levels[-1]}"
                 raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); train it first: {command}")
 
@@ -240,6 +243,7 @@ class Branch(Runner, abc.ABC):
         location = f"{self.desc.hashname} in each level of {self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)}"
         if not self.job.quiet:
             print(self.desc.banner(title, location), flush=True)
+        self._adopt_trunk()
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):
@@ -247,6 +251,12 @@ class Branch(Runner, abc.ABC):
                     self._run_level()
             locks.remove_dead(self.branch_root)
         self.report()
+
+    def _adopt_trunk(self) -> None:
+        """Copies the trunk if only another program has trained it."""
+        if not training_job.is_finished(self.location(self.levels[0], trunk=True)):
+            with locks.held(self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)):
+                training_job.adopt(self.lottery_desc, self.job, self.shape)
 
     def _run_level(self) -> None:
         """Runs the current level, unless another process has completed it while this one waited for the lock."""

@@ -77,13 +77,20 @@ class Program:
         return {name: (values.get(name, default), default) for name, default in fields.items()}
 
     def _hashed(self, bundle: str, values: Values) -> str:
-        parts = {name: value for name, (value, default) in self._complete(bundle, values).items() if default is REQUIRED or value != default}
+        parts = {
+            name: value for name, (value, default) in self._complete(bundle, values).items() if default is REQUIRED or value != default
+        }
         quoted = (f"{name}='{value}'" if isinstance(value, str) else f"{name}={value}" for name, value in sorted(parts.items()))
         return "Hparams(" + ", ".join(quoted) + ")"
 
     def log(self, bundles: Bundles) -> str:
         """The text of `hparams.log`: required values, and others that are not zero, empty or false."""
-        titles = {"dataset_hparams": "Dataset", "model_hparams": "Model", "training_hparams": "Training", "extraction_hparams": "Extraction"}
+        titles = {
+            "dataset_hparams": "Dataset",
+            "model_hparams": "Model",
+            "training_hparams": "Training",
+            "extraction_hparams": "Extraction",
+        }
         texts = []
         for bundle in sorted(bundles):
             plain = bundle.removeprefix("pretrain_")
@@ -134,7 +141,12 @@ _LAST: dict[str, object] = {"warmup_steps": None, "weight_decay": None, "apex_fp
 OPENLTH = Program(
     "replicate",
     32,
-    {"dataset_hparams": _DATASET, "model_hparams": _MODEL, "training_hparams": _TRAINING | {"gamma": None} | _LAST, "pruning_hparams": _PRUNING},
+    {
+        "dataset_hparams": _DATASET,
+        "model_hparams": _MODEL,
+        "training_hparams": _TRAINING | {"gamma": None} | _LAST,
+        "pruning_hparams": _PRUNING,
+    },
     ",",
     "\n",
     False,
@@ -241,7 +253,7 @@ def train(root: str, program: Program, seed: int, iterations: int, bundles: Bund
 
 def _training(folder: str, program: Program, iterations: int, epochs: int, finished: bool, mask: Weights | None = None) -> None:
     """The files that training leaves; pruned weights are 0."""
-    kept = {name: 1 for name in perceptron(0)} | dict(mask or {})
+    kept = dict.fromkeys(perceptron(0), 1) | dict(mask or {})
     start, end = ({name: value * kept[name] for name, value in perceptron(seed).items()} for seed in (1, 2))
     metrics = evaluations(epochs, iterations, ("train", "test") if program.pickles else ("test",))
     program.run(folder, {"ep0_it0": start} | ({f"ep{epochs}_it0": end} if finished else {}), metrics if finished else None)
@@ -251,7 +263,10 @@ def _training(folder: str, program: Program, iterations: int, epochs: int, finis
 def save_mask(folder: str, mask: Weights) -> None:
     """Writes a mask and its report."""
     write(os.path.join(folder, "mask.pth"), saved({name: kept.int() for name, kept in mask.items()}))
-    counts = {"total": float(sum(kept.numel() for kept in mask.values())), "unpruned": float(sum(int(kept.sum()) for kept in mask.values()))}
+    counts = {
+        "total": float(sum(kept.numel() for kept in mask.values())),
+        "unpruned": float(sum(int(kept.sum()) for kept in mask.values())),
+    }
     write(os.path.join(folder, "sparsity_report.json"), json.dumps(counts, indent=4))
 
 
