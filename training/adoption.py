@@ -41,9 +41,7 @@ def hyperparameters(location: str) -> Groups:
     name = os.path.basename(os.path.dirname(location))
     groups = ancestors.recognise(name, ancestors.parse_log(files.read_text(path, "it is left as it is", files.LONGEST_JSON)))
     if groups is None:
-        raise ConfigError(
-            f"the hyperparameters in {path} do not give the name {name}; they have been changed, or the hash has another origin"
-        )
+        raise ConfigError(f"the hyperparameters in {path} do not give the name {name}: this framework lacks one, or the file was changed")
     return ancestors.renamed(groups)
 
 
@@ -79,6 +77,8 @@ def find(desc: Desc, seed: int) -> str | None:
 def _fits(desc: Desc, location: str) -> bool:
     """Whether the hyperparameters in the folder of a seed are those of a descriptor."""
     bundles = desc.bundles()
+    if "pruning_hparams" in bundles and "students_" in str(bundles["model_hparams"]):
+        return False  # their masks and logs have other names
     try:
         groups = hyperparameters(location)
         return groups.keys() == bundles.keys() and all(str(bundle(type(own), groups[name])) == str(own) for name, own in bundles.items())

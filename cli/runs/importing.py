@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from foundations.extraction_hparams import ExtractionHparams
 from foundations.model_hparams import ModelHparams
+from foundations.seeds import NOT_CHOSEN
 from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from platforms.system import locks
@@ -79,13 +82,56 @@ def _import(location: str) -> str:
     from training import adoption
 
     kind, seed = os.path.basename(os.path.dirname(location)).partition("_")[0], int(location.rpartition("_")[2])
-    found = _BUILDERS[kind](adoption.hyperparameters(location), JobArgs(global_seed=seed, quiet=True))
-    target = found.desc.run_path(get_platform().root, seed)
-    if get_platform().exists(paths.hparams_dict(target)):
-        return f"{location} has not been imported: {os.path.dirname(target)} exists"
-    with locks.held(os.path.join(get_platform().root, found.desc.hashname, f"seed_{seed}")):
+    groups = adoption.hyperparameters(location)
+    if kind in ("ec", "extract"):
+        groups = _with_known_teacher(groups, os.path.dirname(os.path.dirname(location)))
+    found = _BUILDERS[kind](groups, JobArgs(global_seed=seed, quiet=True))
+    target = os.path.join(get_platform().root, found.desc.hashname, f"seed_{seed}")
+    if get_platform().exists(paths.hparams_dict(found.desc.run_path(get_platform().root, seed))):
+        return f"{location} has not been imported: {target} exists"
+    with locks.held(target):
         import_run(found.desc, seed, found.shape, location)
-    return f"{location} has been copied to {target}"
+    levels = [int(name.removeprefix("level_")) for name in get_platform().listdir(target) if re.fullmatch(r"level_\d+", name)]
+    command = shlex.join([*_command(found.desc, seed), *(f"--levels={level}" for level in levels and [max(levels)])])
+    return f"{location} has been copied to {target}\n    {command}"
+
+
+def _command(desc: TrainingDesc, seed: int) -> list[str]:
+    """The command that continues a run, without the number of levels."""
+    bundles = desc.bundles()
+    flags = {} if seed == NOT_CHOSEN else {"global_seed": seed}
+    rewinding = getattr(desc, "rewinds_to_training", False)
+    for name, bundle in bundles.items():
+        prefix = "pretrain_" if name.startswith("pretrain_") else ""
+        if prefix and rewinding:
+            flags["rewinding_steps"] = vars(bundle).get("training_steps", flags.get("rewinding_steps"))
+            continue
+        defaults = {field.name: field.default for field, _ in bundle.hyperparameters()}
+        flags |= {f"{prefix}{field}": value for field, value in vars(bundle).items() if value != defaults[field]}
+    texts = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
+    if any(name.startswith("pretrain_") for name in bundles) and not rewinding:
+        texts.append("--pretrain")
+    return ["EC.py", desc.name_prefix(), *texts]
+
+
+def _with_known_teacher(groups: Groups, root: str) -> Groups:
+    """The hyperparameters of students, with the name in this results folder of their teacher, which is beside them in `root`.
+
+    Raises:
+        ConfigError: the teacher is not in this results folder.
+    """
+    from training import adoption
+
+    dataset = dict(groups.get("dataset_hparams", {}))
+    theirs = f"train_{dataset.get('teacher_name')}"
+    name, seed = theirs, f"seed_{dataset.get('teacher_seed')}"
+    if not get_platform().exists(os.path.join(get_platform().root, name)) and get_platform().exists(os.path.join(root, name, seed)):
+        name = _training(adoption.hyperparameters(os.path.join(root, name, seed))).hashname
+    if not get_platform().exists(os.path.join(get_platform().root, name, seed)):
+        raise ConfigError(f"its teacher, {theirs}/{seed}, is not in {get_platform().root}; import or copy it first")
+    if dataset.get("dataset_name") == TEACHER:
+        dataset["dataset_name"] = "teacher"
+    return groups | {"dataset_hparams": dataset | {"teacher_name": name}}
 
 
 def _training(groups: Groups) -> TrainingDesc:
@@ -118,6 +164,8 @@ def _lottery(groups: Groups, job: JobArgs) -> Import:
         for name, kind in (("pretrain_dataset_hparams", DatasetHparams), ("pretrain_training_hparams", TrainingHparams))
         if name in groups
     ]
+    if groups["model_hparams"]["model_name"].startswith("students_"):
+        raise ConfigError("pruned stacks of students cannot be continued here, because their layers have other names; they can be drawn")
     desc, shape, _, _ = runner.check(LotteryDesc(*vars(_training(groups)).values(), own, *pretraining), job)
     return Import(desc, shape)
 
@@ -127,10 +175,7 @@ def _extract(groups: Groups, job: JobArgs) -> Import:
     from extraction import runner
     from extraction.desc import ExtractionDesc
 
-    dataset = dict(groups.get("dataset_hparams", {}))
-    if dataset.get("dataset_name") == TEACHER:
-        dataset["dataset_name"] = "teacher"
-    training = _training(groups | {"dataset_hparams": dataset})
+    training = _training(groups)
     desc, teacher, _ = runner.check(ExtractionDesc(*vars(training).values(), ExtractionHparams(gamma=1.0)), job)
     return Import(desc, (teacher.inputs, teacher.outputs))
 
