@@ -103,12 +103,12 @@ def renamed(groups: Groups) -> Groups:
 
 def is_log(text: str) -> bool:
     """Whether a text is a log in the format of one of the two programs."""
-    return ROW_END in text or OPENLTH_ROW.fullmatch(text.rpartition("\n")[2]) is not None
+    return ROW_END in text or OPENLTH_ROW.fullmatch(text.rstrip("\n").rpartition("\n")[2]) is not None
 
 
 def rows(text: str) -> list[str]:
     """The rows of such a log."""
-    return text.split(ROW_END) if ROW_END in text else text.splitlines()
+    return [row for row in (text.split(ROW_END) if ROW_END in text else text.splitlines()) if row.strip()]
 
 
 def parse_row(row: str) -> tuple[str, int, float | list[float] | None]:
