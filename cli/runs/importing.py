@@ -159,14 +159,16 @@ def _lottery(groups: Groups, job: JobArgs) -> Import:
         raise ConfigError("its log lacks the hyperparameters of pruning")
     values = groups["pruning_hparams"]
     own = adoption.bundle(pruning.get_pruning_hparams(values["pruning_strategy"]), values)
-    pretraining = [
-        adoption.bundle(kind, groups[name])
-        for name, kind in (("pretrain_dataset_hparams", DatasetHparams), ("pretrain_training_hparams", TrainingHparams))
-        if name in groups
-    ]
     if groups["model_hparams"]["model_name"].startswith("students_"):
         raise ConfigError("pruned stacks of students cannot be continued here, because their layers have other names; they can be drawn")
-    desc, shape, _, _ = runner.check(LotteryDesc(*vars(_training(groups)).values(), own, *pretraining), job)
+    training, dataset = groups.get("pretrain_training_hparams"), groups.get("pretrain_dataset_hparams")
+    pretraining = (
+        adoption.bundle(DatasetHparams, dataset) if dataset else None,
+        adoption.bundle(TrainingHparams, training) if training else None,
+    )
+    trained = _training(groups)
+    desc = LotteryDesc(trained.dataset_hparams, trained.model_hparams, trained.training_hparams, own, *pretraining)
+    desc, shape, _, _ = runner.check(desc, job)
     return Import(desc, shape)
 
 
@@ -175,8 +177,9 @@ def _extract(groups: Groups, job: JobArgs) -> Import:
     from extraction import runner
     from extraction.desc import ExtractionDesc
 
-    training = _training(groups)
-    desc, teacher, _ = runner.check(ExtractionDesc(*vars(training).values(), ExtractionHparams(gamma=1.0)), job)
+    trained, own = _training(groups), ExtractionHparams(gamma=1.0)
+    desc = ExtractionDesc(trained.dataset_hparams, trained.model_hparams, trained.training_hparams, own)
+    desc, teacher, _ = runner.check(desc, job)
     return Import(desc, (teacher.inputs, teacher.outputs))
 
 

@@ -34,7 +34,7 @@ EXAMPLES = {
     "rm": (f"runs rm {TRAINED}", f"runs rm {TRAINED} --yes"),
     "gc": ("runs gc", "runs gc --no-checkpoints --yes"),
     "restore": ("runs restore",),
-    "import": ("runs import ~/open_lth_data", "runs import ~/open_lth_data/lottery_4d4a0bf5/replicate_1"),
+    "import": ("runs import open_lth_data", "runs import open_lth_data/lottery_372aca10569432bf22f79c5d557ee3d1/replicate_1"),
 }
 
 

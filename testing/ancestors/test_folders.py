@@ -114,7 +114,7 @@ class FormatTest(TestCase):
     def test_losses_of_students_are_lists_on_several_lines(self):
         losses = torch.arange(100) / 128
         logger = MetricLogger.from_str(PUBLISHED.metrics_text({("train_loss", 0): 1.0, ("train_individual_losses", 0): losses}))
-        torch.testing.assert_close(torch.tensor(logger.latest("train_individual_losses")), losses, atol=5e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(logger.latest("train_individual_losses")), losses, atol=1e-4, rtol=0)  # four decimals
         many = PUBLISHED.metrics_text({("train_loss", 0): 1.0, ("train_individual_losses", 0): torch.zeros(2000)})
         self.assertEqual(MetricLogger.from_str(many).names(), ["train_loss"])  # torch prints six of the 2000 values
 
