@@ -112,18 +112,20 @@ def copy(source: str, target: str, record: Callable[[], None]) -> None:
     Raises:
         ConfigError: a file cannot be read or written.
     """
-    names = list(_files(source))
-    digests = {name: _copy(os.path.join(source, name), os.path.join(target, name)) for name in names if not name.endswith(_LOGGER)}
+    names = _files(source)
+    logs = {name for name in names if name.endswith(_LOGGER)}
+    digests = {name: _copy(os.path.join(source, name), None if name in logs else os.path.join(target, name)) for name in names}
     _complete_branches(target)
-    record()
-    digests |= {name: _copy(os.path.join(source, name), os.path.join(target, name)) for name in names if name.endswith(_LOGGER)}
     content = {
         "program": ancestors.program_of(source),
         "folder": os.path.abspath(source),
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "md5": {name: digests[name] for name in names},
+        "md5": digests,
     }
     get_platform().write(paths.imported(target), json.dumps(content, indent=2) + "\n")
+    record()
+    for name in sorted(logs):
+        _copy(os.path.join(source, name), os.path.join(target, name))
 
 
 def is_copy(location: str) -> bool:
@@ -142,14 +144,15 @@ def _files(source: str) -> list[str]:
     return sorted(found)
 
 
-def _copy(source: str, target: str) -> str:
-    """Copies a file; returns the MD5 of its content."""
+def _copy(source: str, target: str | None) -> str:
+    """Copies a file, or only reads it if there is no target; returns the MD5 of its content."""
     try:
         with get_platform().open(source, "rb") as file:
             content = file.read()
     except OSError as error:
         raise ConfigError(f"{source} cannot be read ({error.strerror or error})") from None
-    get_platform().write(target, content)
+    if target is not None:
+        get_platform().write(target, content)
     return hashlib.md5(content).hexdigest()
 
 

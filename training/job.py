@@ -335,16 +335,22 @@ def adopt(desc: TrainingDesc, job: JobArgs, shape: tuple[int, int]) -> None:
     Raises:
         ConfigError: a file cannot be read or written.
     """
-    from training import adoption
-
-    if get_platform().exists(paths.hparams_dict(desc.run_path(get_platform().root, job.global_seed))):
-        return
-    source = adoption.find(desc, job.global_seed)
-    if source is not None:
-        get_platform().on_primary(lambda: import_run(desc, job.global_seed, shape, source))
-    line = adoption.note(desc, job.global_seed) if source is None else f"Copied from {source}, which is left as it is."
+    line = get_platform().on_primary(lambda: _adopt(desc, job.global_seed, shape))
     if line and not job.quiet:
         print(line, flush=True)
+
+
+def _adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int]) -> str | None:
+    """Does that in the primary process; returns a line about it."""
+    from training import adoption
+
+    if get_platform().exists(paths.hparams_dict(desc.run_path(get_platform().root, seed))):
+        return None
+    source = adoption.find(desc, seed)
+    if source is None:
+        return adoption.note(desc, seed)
+    import_run(desc, seed, shape, source)
+    return f"Copied from {source}, which is left as it is."
 
 
 def import_run(desc: TrainingDesc, seed: int, shape: tuple[int, int], source: str) -> None:

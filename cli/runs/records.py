@@ -101,8 +101,9 @@ def read_log(path: str) -> dict[str, object]:
         Damaged: the file cannot be read.
     """
     groups = ancestors.renamed(ancestors.parse_log(read(path, LONGEST_RECORD).decode(errors="replace")))
-    prefixes = {bundle: "pretrain_" if bundle.startswith("pretrain_") else "" for bundle in groups}
-    return {prefixes[bundle] + name: _value(text) for bundle, values in groups.items() for name, text in values.items()}
+    values = {bundle: {name: _value(text) for name, text in texts.items()} for bundle, texts in groups.items()}
+    own = values.pop("extraction_hparams", {})  # their other defaults are different
+    return flatten(values) | own
 
 
 def is_torch_file(path: str) -> bool:

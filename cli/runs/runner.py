@@ -314,6 +314,9 @@ def _why(runner: RunsRunner) -> None:
 def _show_distance(runner: RunsRunner, hparams: dict[str, object], run: Run, apart: Sequence[str]) -> None:
     """Prints the hyperparameters in which an existing run differs from the run of a command."""
     plain = functools.partial(table.plain, names=runner.names)
+    if not apart:
+        print(f"\n{run.kind} {runner.names.short(run)} has the same hyperparameters; another program has given it its name")
+        return
     print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)} hyperparameter{'s' if len(apart) > 1 else ''}:")
     print(
         "\n".join(

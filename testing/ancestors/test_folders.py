@@ -8,18 +8,24 @@ import io
 import json
 import os
 import shutil
+from unittest import mock
 
 import torch
 
 from datasets import teacher_dataset
 from foundations import ancestors, paths
 from foundations.errors import ConfigError
+from foundations.model_hparams import ModelHparams
+from foundations.step import Step
+from foundations.training_hparams import TrainingHparams
 from models import base
+from models import registry as models
 from pruning.mask import Mask
 from testing import dataset_files
 from testing.ancestors import writers
 from testing.ancestors.writers import OPENLTH, PUBLISHED
 from testing.test_case import TestCase
+from training import checkpointing, optimizers
 from training.metric_logger import MetricLogger
 
 ITERATIONS = 3  # in an epoch of 5 examples in batches of 2
@@ -46,6 +52,10 @@ class FolderTestCase(TestCase):
     def setUp(self):
         super().setUp()
         dataset_files.write_idx(os.path.join(os.environ["EC_DATASET_ROOT"], "mnist"))  # where both programs download it
+        for picture in ("training.plotting.curves", "lottery.plotting.tickets", "lottery.plotting.comparison"):  # which take long
+            patch = mock.patch(picture)
+            patch.start()
+            self.addCleanup(patch.stop)
 
     def digests(self, root: str) -> dict[str, str]:
         """The MD5 of every file of the other programs."""
@@ -144,6 +154,35 @@ class FormatTest(TestCase):
             base.read_state(path)
 
 
+class CheckpointTest(TestCase):
+    def restored(self, content: bytes) -> checkpointing.State:
+        """The state of a training of students with Adam that has loaded a checkpoint."""
+        writers.write(paths.checkpoint(self.root), content)
+        model = models.get(ModelHparams("students_mnist_lenet(2)_5", "kaiming_normal", "uniform"))
+        training_hparams = TrainingHparams("adam", 0.001, "100ep")
+        optimizer = optimizers.get_optimizer(training_hparams, model)
+        schedule = optimizers.Schedule(training_hparams, optimizer, ITERATIONS, Step(300, ITERATIONS))
+        state = checkpointing.State(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), schedule)
+        self.assertTrue(checkpointing.restore(self.root, state))
+        return state
+
+    def test_weights_and_moments_of_students_are_converted(self):
+        theirs = writers.students(0, 2)
+        state = self.restored(PUBLISHED.checkpoint(theirs, ITERATIONS, 7, {("train_loss", 0): 1.0, ("train_loss", 21): 0.5}))
+        self.assertEqual((state.schedule.iteration, state.logger.latest("train_loss")), (21, 0.5))
+        kernel = dict(state.model.named_parameters())["fc.weight"]
+        self.assertTrue(torch.equal(kernel.data[1], theirs["fc_layers.1.fc"][..., 1]))
+        moment = 0.1 * 2 * theirs["fc_layers.1.fc"]  # after one step on the sum of squares
+        torch.testing.assert_close(state.optimizer.state[kernel]["exp_avg"][1], moment[..., 1])
+
+    def test_a_checkpoint_of_several_devices_is_the_same(self):
+        content = writers.students(0, 2)
+        parallel = torch.load(io.BytesIO(PUBLISHED.checkpoint(content, ITERATIONS, 0, {})), weights_only=False)
+        parallel["model_state_dict"] = {f"module.{name}": values for name, values in parallel["model_state_dict"].items()}
+        state = self.restored(writers.saved(parallel))
+        self.assertTrue(torch.equal(state.model.state_dict()["fc.bias"][1, 0], content["fc_layers.1.b"][:, 1]))
+
+
 class ListingTest(FolderTestCase):
     def test_every_run_is_listed_with_its_hyperparameters_and_metrics(self):
         writers.train(self.root, OPENLTH, 1, ITERATIONS)
@@ -197,6 +236,12 @@ class TrainTest(FolderTestCase):
             self.assertEqual([iteration for iteration, _ in logger.get("test_loss")], [0, 3, 6])
             self.assertEqual(logger.get("test_loss")[0][1], 2.3)  # of the other program
 
+    def test_a_run_that_a_plateau_has_ended_between_two_records_is_finished(self):
+        folder = writers.train(self.root, PUBLISHED, 4, ITERATIONS)
+        os.rename(os.path.join(folder, "model_ep2_it0.pth"), os.path.join(folder, "model_ep2_it2.pth"))
+        [out] = self.run_unchanged(("train", *FLAGS, "--global_seed=4"))
+        self.assertRegex(out, "Finished: test loss 0.7667")
+
     def test_a_run_without_a_chosen_seed_says_that_there_is_a_replicate(self):
         writers.train(self.root, OPENLTH, 1, ITERATIONS)
         [out] = self.run_unchanged(("train", *FLAGS))
@@ -246,6 +291,20 @@ class LotteryTest(FolderTestCase):
         self.run_unchanged(branch)
         status, _, err = self.command(*branch[:-3], "--levels=0-1", "--global_seed=1")
         self.assertEqual((status, "level 1 is not trained" in err), (2, True))
+
+    def test_an_interrupted_level_continues_at_the_checkpoint_of_a_pruned_network(self):
+        location = writers.lottery(self.root, PUBLISHED, 4, ITERATIONS, 1)
+        folder, mask = os.path.join(location, "level_1", "main"), writers.level_mask(1)
+        weights = {name: values * mask.get(name, 1) for name, values in writers.perceptron(2).items()}
+        metrics = writers.evaluations(1, ITERATIONS, ("train", "test"))
+        for name in ("logger", "model_ep2_it0.pth"):
+            os.remove(os.path.join(folder, name))
+        writers.write(os.path.join(folder, "checkpoint.pth"), PUBLISHED.checkpoint(weights, ITERATIONS, 1, metrics, mask))
+        self.run_unchanged(("lottery", *FLAGS, "--levels=1", "--global_seed=4", "--quiet"))
+        name = OPENLTH.name("lottery", writers.LOTTERY)
+        logger = MetricLogger.load(os.path.join(self.root, name, "seed_4", "level_1", "main"))
+        self.assertEqual([iteration for iteration, _ in logger.get("test_loss")], [0, 3, 6])
+        self.assertEqual(logger.get("test_loss")[0][1], 2.3)
 
     def test_rewound_levels_start_at_their_step(self):
         bundles = {**writers.LOTTERY, "pretrain_dataset_hparams": writers.DATASET}

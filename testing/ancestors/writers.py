@@ -113,13 +113,17 @@ class Program:
             write(os.path.join(folder, f"{prefix}hparams_dict"), content)
 
     def checkpoint(self, weights: Weights, iterations_per_epoch: int, epoch: int, metrics: Metrics, mask: Weights | None = None) -> bytes:
-        """A checkpoint of stochastic gradient descent with momentum 0 at the start of an epoch. Its step is of two numpy integers."""
+        """A checkpoint of SGD, or for students of Adam, at the start of an epoch. Its step is of two numpy integers."""
         state = dict(weights)
         if mask is not None:
             state = {f"mask_{name.replace('.', '___')}": kept.float() for name, kept in mask.items()}
             state |= {f"model.{name}": values for name, values in weights.items()}
         parameters = [torch.nn.Parameter(values.clone()) for values in weights.values()]
-        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0, weight_decay=0, nesterov=False)
+        is_stack = "fc_layers.0.fc" in weights
+        optimizer = torch.optim.Adam(parameters, lr=0.001) if is_stack else torch.optim.SGD(parameters, lr=0.1, momentum=0)
+        if is_stack:
+            sum((parameter**2).sum() for parameter in parameters).backward()
+            optimizer.step()
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda it: np.prod([1.0]))  # which adds `initial_lr` to the optimizer's state
         step = np.int64(epoch * iterations_per_epoch)
         content = {"ep": step // np.int64(iterations_per_epoch), "it": step % np.int64(iterations_per_epoch)}
