@@ -105,7 +105,7 @@ class Mask(Mapping[str, torch.Tensor]):
         """
         state = base.read_state(paths.mask(location))
         try:
-            return Mask({name: entry if isinstance(entry, torch.Tensor) else _unpack(**entry) for name, entry in state.items()})
+            return Mask({name: entry if _is_theirs(entry) else _unpack(**entry) for name, entry in state.items()})
         except (ConfigError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             remedy = "move it away and run the same command again"
             raise files.damaged(paths.mask(location), f"not a mask: {reason(error)}", remedy) from None
@@ -128,6 +128,11 @@ class Mask(Mapping[str, torch.Tensor]):
     def exists(location: str) -> bool:
         """Whether a run folder has a mask."""
         return get_platform().exists(paths.mask(location))
+
+
+def _is_theirs(entry: object) -> TypeGuard[torch.Tensor]:
+    """Whether the entry of a layer is one of OpenLTH or of the published code."""
+    return isinstance(entry, torch.Tensor) and entry.dtype == torch.int32
 
 
 def _is_count(value: object) -> TypeGuard[float]:
