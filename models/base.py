@@ -187,7 +187,7 @@ def _check_archive(file: IO[bytes]) -> None:
 
 
 def _check_values(state: object) -> None:
-    """Raises a ValueError unless all tensors of a state are dense CPU tensors that are no larger than their storage."""
+    """Raises a ValueError unless all tensors of a state are dense CPU tensors that are no larger than their storage, and without types."""
     pending, visited = [state], set()
     while pending:
         value = pending.pop()
@@ -198,6 +198,8 @@ def _check_values(state: object) -> None:
             pending += value.values()
         elif isinstance(value, (list, tuple)):
             pending += value
+        elif isinstance(value, _NumberType):
+            raise ValueError("it contains a type of numpy")
         elif isinstance(value, torch.Tensor):
             is_dense = value.layout == torch.strided and value.device.type == "cpu"
             if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():

@@ -17,7 +17,7 @@ from cli.runs import index, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import Row
-from foundations import tables
+from foundations import ancestors, tables
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
@@ -236,6 +236,8 @@ def _show(runner: RunsRunner) -> None:
     _show_files(runs)
     command = next(filter(None, (index.recorded_command(run) for run in runs)), None)
     print(f"\nCommand\n    {command}" if command else "\nThe command of the run is unknown.")
+    for location in (run.location for run in runs if ancestors.program_of(run.location) and run.seed is not None):
+        print(f"`EC.py runs import {location}` copies it, so that it can be continued")
     for origin in filter(None, map(index.origin, runs)):
         print(f"Imported from {origin}")
     _show_parts(runner, runs[0])

@@ -10,6 +10,7 @@ import os
 import shutil
 from unittest import mock
 
+import numpy as np
 import torch
 
 from datasets import teacher_dataset
@@ -149,9 +150,10 @@ class FormatTest(TestCase):
 
     def test_other_objects_of_numpy_are_refused(self):
         path = os.path.join(self.root, "array.pth")
-        writers.write(path, writers.saved({"ep": torch.zeros(1).numpy()}))
-        with self.assertRaises(ConfigError):
-            base.read_state(path)
+        for other in (np.zeros(1), np.dtype("i8"), np.str_("a"), np.datetime64(3, "s")):
+            writers.write(path, writers.saved({"ep": other}))
+            with self.assertRaises(ConfigError):
+                base.read_state(path)
 
 
 class CheckpointTest(TestCase):
@@ -209,6 +211,7 @@ class ListingTest(FolderTestCase):
         shown, *_, cleared = self.run_unchanged(("runs", "show", name[:12]), ("runs", "show", "ec_"), plot, ("runs", "gc"))
         self.assertIn("mnist_lenet_3", shown)
         self.assertIn("70.00%", shown)
+        self.assertRegex(shown, "`EC.py runs import .*/replicate_1` copies it, so that it can be continued\n$")
         self.assertTrue(os.path.exists(picture))
         self.assertEqual(cleared, "There is nothing to move.\n")
 
@@ -363,6 +366,9 @@ class ImportTest(FolderTestCase):
         unknown = {**writers.TRAIN, "model_hparams": {**writers.MODEL, "model_name": "mnist_conv_C16_M_F32"}}
         writers.train(self.theirs, PUBLISHED, 1, ITERATIONS, unknown)
         self.assertRegex(self.imported(self.theirs), "has not been imported: --model_name: 'mnist_conv_C16_M_F32' is not a model")
+        changed = writers.train(self.theirs, OPENLTH, 2, ITERATIONS)
+        writers.write(os.path.join(changed, "hparams.log"), OPENLTH.log(writers.TRAIN).replace("0.1", "0.2"))
+        self.assertRegex(self.imported(os.path.dirname(changed)), "has not been imported: the hyperparameters in .* do not give the name")
         status, _, err = self.command("runs", "import", os.environ["EC_DATASET_ROOT"])
         self.assertEqual((status, err.count("\n")), (2, 1))
 
