@@ -92,11 +92,11 @@ def replicates(desc: Desc) -> list[int]:
     return sorted(int(name.removeprefix("replicate_")) for name in names if re.fullmatch(r"replicate_\d+", name))
 
 
-def note(desc: Desc, seed: int) -> str | None:
-    """A line about replicates that a run without a chosen seed does not use; None if there are none."""
+def note(desc: Desc, seed: int) -> str:
+    """A line about replicates that a run without a chosen seed does not use; empty if there are none."""
     numbers = replicates(desc) if seed == NOT_CHOSEN else []
     if not numbers:
-        return None
+        return ""
     trained = ", ".join(f"replicate_{number}" for number in numbers)
     return f"Note: OpenLTH has trained {trained} of this experiment, which this run does not use; --global_seed {numbers[0]} does."
 

@@ -340,12 +340,12 @@ def adopt(desc: TrainingDesc, job: JobArgs, shape: tuple[int, int]) -> None:
         print(line, flush=True)
 
 
-def _adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int]) -> str | None:
-    """Does that in the primary process; returns a line about it."""
+def _adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int]) -> str:
+    """The part of `adopt` that one process does; returns a line about it, or an empty text."""
     from training import adoption
 
     if get_platform().exists(paths.hparams_dict(desc.run_path(get_platform().root, seed))):
-        return None
+        return ""
     source = adoption.find(desc, seed)
     if source is None:
         return adoption.note(desc, seed)

@@ -213,7 +213,8 @@ class Branch(Runner, abc.ABC):
 
     def _require_trunk(self, command: str) -> None:
         """Raises a ConfigError unless the levels of the trunk are trained; `command` trains them."""
-        source = adoption.find(self.lottery_desc, self.job.global_seed)
+        has_started = get_platform().exists(paths.hparams_dict(self.location(0, trunk=True)))
+        source = None if has_started else adoption.find(self.lottery_desc, self.job.global_seed)
         for level in self.levels:
             original = source and os.path.join(source, f"level_{level}", "main")
             if not training_job.is_finished(self.location(level, trunk=True)) and not (original and training_job.is_finished(original)):
