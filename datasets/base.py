@@ -7,9 +7,11 @@ can resume in the middle of an epoch.
 from __future__ import annotations
 
 import abc
+import contextlib
 import copy
 import functools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -246,6 +248,15 @@ class _TorchvisionDataset(Protocol):
     targets: torch.Tensor | list[int]
 
 
+_SUBFOLDERS = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10"}
+
+
+def folders_of(name: str) -> tuple[str, str]:
+    """The folders that may contain a dataset: the dataset folder, and its subfolder to which OpenLTH and the published code download it."""
+    root = get_platform().dataset_root
+    return root, os.path.join(root, _SUBFOLDERS[name])
+
+
 def read_with_torchvision(name: str, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The pixels and labels of a dataset of torchvision, in its layout. Missing files are downloaded to the dataset folder.
 
@@ -260,9 +271,18 @@ def read_with_torchvision(name: str, train: bool) -> tuple[torch.Tensor, torch.T
 
 def _open_with_torchvision(name: str, train: bool) -> _TorchvisionDataset:
     root = get_platform().dataset_root
+    for folder in folders_of(name):
+        with contextlib.suppress(RuntimeError):  # it is not there
+            return _open_in(folder, name, train, download=False)
     try:
-        return getattr(imports.torchvision().datasets, name)(root, train=train, download=True)
-    except (AssertionError, ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{name} under {root} is damaged ({reason(error)}); delete its files there") from error
+        return _open_in(root, name, train, download=True)
     except (RuntimeError, OSError) as error:
         raise ConfigError(f"{name} is not under {root} and cannot be downloaded ({reason(error)})") from error
+
+
+def _open_in(folder: str, name: str, train: bool, download: bool) -> _TorchvisionDataset:
+    """The dataset in a folder, in the layout of torchvision; a ConfigError if its files are damaged."""
+    try:
+        return getattr(imports.torchvision().datasets, name)(folder, train=train, download=download)
+    except (AssertionError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{name} under {folder} is damaged ({reason(error)}); delete its files there") from error

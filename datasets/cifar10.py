@@ -43,20 +43,26 @@ def _check_checksums(train: bool) -> list[str]:
         ConfigError: a file exists but has another checksum. torchvision would replace it.
     """
     torchvision = imports.torchvision().datasets.CIFAR10
-    folder = os.path.join(get_platform().dataset_root, torchvision.base_folder)
     lists = {True: torchvision.train_list, False: torchvision.test_list}
-    for name, expected in [*lists[True], *lists[False]]:
-        path = os.path.join(folder, name)
-        if not get_platform().exists(path):
-            return []
-        try:
-            with get_platform().open(path, "rb") as file:
-                found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
-        if found != expected:
-            raise base.does_not_fit(path, f"the MD5 checksum {expected}", f"{found}; delete it to download CIFAR-10 again")
-    return [os.path.join(folder, name) for name, _ in lists[train]]
+    for root in base.folders_of("CIFAR10"):
+        folder = os.path.join(root, torchvision.base_folder)
+        if all(_has_checksum(os.path.join(folder, name), expected) for name, expected in [*lists[True], *lists[False]]):
+            return [os.path.join(folder, name) for name, _ in lists[train]]
+    return []
+
+
+def _has_checksum(path: str, expected: str) -> bool:
+    """Whether a file exists; a ConfigError if it has another checksum."""
+    if not get_platform().exists(path):
+        return False
+    try:
+        with get_platform().open(path, "rb") as file:
+            found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
+    if found != expected:
+        raise base.does_not_fit(path, f"the MD5 checksum {expected}", f"{found}; delete it to download CIFAR-10 again")
+    return True
 
 
 def _check_batch(path: str) -> None:

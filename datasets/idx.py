@@ -25,10 +25,11 @@ def read(name: str, train: bool, image_shape: tuple[int, int, int], classes: int
     Raises:
         ConfigError: the files cannot be downloaded, or do not fit the dataset.
     """
-    part = os.path.join(get_platform().dataset_root, name, "raw", "train" if train else "t10k")
-    images, labels = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
-    if get_platform().exists(images) and get_platform().exists(labels):
-        check(images, labels, image_shape[1:], classes)
+    for folder in base.folders_of(name):
+        part = os.path.join(folder, name, "raw", "train" if train else "t10k")
+        images, labels = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+        if get_platform().exists(images) and get_platform().exists(labels):
+            check(images, labels, image_shape[1:], classes)
     pixels, targets = base.read_with_torchvision(name, train)
     return pixels.unsqueeze(1), targets
 

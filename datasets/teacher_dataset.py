@@ -23,7 +23,7 @@ import torch
 from datasets import base
 from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
-from foundations import paths
+from foundations import ancestors, paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_display_text
 from foundations.errors import ConfigError, did_you_mean, reason
@@ -76,7 +76,11 @@ class Teacher:
         """The trained network on the CPU, in the number format of its file; errors as in `load`."""
         assert self.location is not None and self.model_hparams is not None  # not a file of answers
         if not get_platform().exists(paths.logger(self.location)):
-            raise ConfigError(f"--teacher_name: the run in {self.location} has not finished; run its train command again")
+            program = ancestors.program_of(self.location)
+            remedy = f"`EC.py runs import {os.path.dirname(self.location)}` prints the command that finishes it"
+            raise ConfigError(
+                f"--teacher_name: the run in {self.location} has not finished; {remedy if program else 'run its train command again'}"
+            )
         path = models.latest_weights_file(self.location)
         model = models.load(path, self.model_hparams, self.outputs)
         if not all(value.isfinite().all() for value in model.state_dict().values()):

@@ -84,6 +84,11 @@ def hparams_log(location: str, kind: str = "") -> str:
     return os.path.join(location, f"{kind}hparams.log")
 
 
+def imported(location: str) -> str:
+    """The origin of a run that another program has made, as JSON, in the folder of its seed."""
+    return os.path.join(location, "imported.json")
+
+
 def provenance(location: str) -> str:
     """The command, the program version and the machine of the run, as JSON."""
     return os.path.join(location, "provenance.json")

@@ -14,7 +14,7 @@ from lottery.desc import LotteryDesc
 from platforms.platform import get_platform
 from platforms.system import files
 from pruning.mask import Mask
-from training import divergence
+from training import adoption, divergence
 from training.job import is_finished
 from training.metric_logger import MetricLogger, numbers
 
@@ -120,6 +120,8 @@ def is_uneven(experiments: Mapping[str, Experiment]) -> bool:
 def _branch_arguments(location: str) -> dict[str, object]:
     """The arguments of a branch, with bundles of hyperparameters flattened into their fields."""
     path, remedy = paths.hparams_dict(location), "delete the folder and run its command again"
+    if not get_platform().exists(path) and adoption.is_copy(location):
+        return {}  # OpenLTH does not record them
     content = files.read_json(path, remedy)
     values = content.get("branch_hparams") if isinstance(content, dict) else None
     if not isinstance(values, dict):

@@ -133,6 +133,7 @@ class LotteryRunner(Runner):
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
                 arithmetic.check(training_hparams)
             with locks.held(folder):
+                training_job.adopt(self.desc, self.job, self.shape)
                 if not self.is_finished:
                     self._train()
         locks.remove_dead(folder)

@@ -6,6 +6,7 @@ import abc
 import io
 import os
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foundations import paths
+from foundations import ancestors, paths
 from foundations.defaults import DefaultHparams
 from foundations.errors import ConfigError, reason
 from foundations.step import Step
@@ -113,7 +114,8 @@ def read_state(path: str) -> dict:
     Raises:
         ConfigError: the file does not exist, is damaged, or contains objects other than tensors and plain values.
     """
-    remedy = "move it away or delete it, and run the same command again"
+    program = ancestors.program_of(path)
+    remedy = f"{program} has written it" if program else "move it away or delete it, and run the same command again"
     try:
         file = get_platform().open(path, "rb")
     except FileNotFoundError:
@@ -125,13 +127,46 @@ def read_state(path: str) -> dict:
             _check_archive(file)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch uses deprecated functions for files in its older format
-                state = torch.load(file, map_location="cpu", weights_only=True)
+                with torch.serialization.safe_globals(_PLAIN_NUMPY):
+                    state = torch.load(file, map_location="cpu", weights_only=True)
             _check_values(state)
         except pickle.UnpicklingError:
             raise ConfigError(f"{path} is damaged or contains more than tensors and plain values, so it was not loaded; {remedy}") from None
         except Exception as error:  # torch raises exceptions of many types for bytes that it has not written
             raise ConfigError(f"{path} is damaged or truncated ({reason(error)}); {remedy}") from None
     return state
+
+
+class _NumberType:
+    """The type of a number of numpy, in place of `numpy.dtype`."""
+
+    def __init__(self, name: str, *_: object):
+        self.name = name
+
+    def __setstate__(self, state: tuple) -> None:
+        """Checks the byte order, the second item of the state; a ValueError for another one than that of files of torch."""
+        if state[1] != "<":
+            raise ValueError(f"{state[1]!r:.20} is not the byte order of a file of torch")
+
+
+def _plain_number(kind: _NumberType, content: bytes) -> float:
+    """A whole or real number of 4 or 8 bytes as a plain number. Checkpoints of OpenLTH contain such numbers.
+
+    Raises:
+        ValueError: the type or the number of bytes is another one.
+    """
+    formats = {"i4": "<i", "i8": "<q", "f4": "<f", "f8": "<d"}
+    if kind.name not in formats or len(content) != struct.calcsize(formats[kind.name]):
+        raise ValueError(f"{kind.name!r:.20} is not the type of a plain number")
+    return struct.unpack(formats[kind.name], content)[0]
+
+
+# What is loaded in place of the objects of numpy, by their names in the versions 1 and 2, so that no code of numpy runs.
+_PLAIN_NUMPY = [
+    (_NumberType, "numpy.dtype"),
+    (_plain_number, "numpy.core.multiarray.scalar"),
+    (_plain_number, "numpy._core.multiarray.scalar"),
+]
 
 
 def _check_archive(file: IO[bytes]) -> None:
@@ -152,7 +187,7 @@ def _check_archive(file: IO[bytes]) -> None:
 
 
 def _check_values(state: object) -> None:
-    """Raises a ValueError unless all tensors of a state are dense CPU tensors that are no larger than their storage."""
+    """Raises a ValueError unless all tensors of a state are dense CPU tensors that are no larger than their storage, and without types."""
     pending, visited = [state], set()
     while pending:
         value = pending.pop()
@@ -163,6 +198,8 @@ def _check_values(state: object) -> None:
             pending += value.values()
         elif isinstance(value, (list, tuple)):
             pending += value
+        elif isinstance(value, _NumberType):
+            raise ValueError("it contains a type of numpy")
         elif isinstance(value, torch.Tensor):
             is_dense = value.layout == torch.strided and value.device.type == "cpu"
             if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():

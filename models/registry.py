@@ -9,7 +9,7 @@ import types
 
 import torch
 
-from foundations import paths
+from foundations import ancestors, paths
 from foundations.defaults import DefaultHparams
 from foundations.errors import ConfigError, did_you_mean, reason, unknown
 from foundations.model_hparams import ModelHparams
@@ -246,4 +246,6 @@ def stored_outputs(path: str, model: base.Model) -> int:
 
 def _mismatch(path: str) -> ConfigError:
     """The error for a file that does not match the model."""
-    return ConfigError(f"{path} does not contain the weights of this model; move it away and run the same command again")
+    program = ancestors.program_of(path)
+    remedy = f"{program} has written it" if program else "move it away and run the same command again"
+    return ConfigError(f"{path} does not contain the weights of this model; {remedy}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -97,14 +98,14 @@ class Mask(Mapping[str, torch.Tensor]):
 
     @staticmethod
     def load(location: str) -> Mask:
-        """The mask in a run folder.
+        """The mask in a run folder. Masks of OpenLTH and of the published code are tensors of zeros and ones.
 
         Raises:
             ConfigError: the file is missing or damaged.
         """
         state = base.read_state(paths.mask(location))
         try:
-            return Mask({name: _unpack(**entry) for name, entry in state.items()})
+            return Mask({name: entry if _is_theirs(entry) else _unpack(**entry) for name, entry in state.items()})
         except (ConfigError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             remedy = "move it away and run the same command again"
             raise files.damaged(paths.mask(location), f"not a mask: {reason(error)}", remedy) from None
@@ -119,14 +120,24 @@ class Mask(Mapping[str, torch.Tensor]):
         path, remedy = paths.sparsity_report(location), "delete it and its mask, and run the same command again"
         content = files.read_json(path, remedy)
         unpruned, total = (content.get("unpruned"), content.get("total")) if isinstance(content, dict) else (None, None)
-        if type(unpruned) is int and type(total) is int and 0 <= unpruned <= total < LARGEST_COUNT and total:
-            return unpruned, total
+        if _is_count(unpruned) and _is_count(total) and 0 <= unpruned <= total < LARGEST_COUNT and total:
+            return int(unpruned), int(total)
         raise files.damaged(path, "it lacks the numbers of remaining weights and of all weights", remedy)
 
     @staticmethod
     def exists(location: str) -> bool:
         """Whether a run folder has a mask."""
         return get_platform().exists(paths.mask(location))
+
+
+def _is_theirs(entry: object) -> TypeGuard[torch.Tensor]:
+    """Whether the entry of a layer is one of OpenLTH or of the published code."""
+    return isinstance(entry, torch.Tensor) and entry.dtype == torch.int32
+
+
+def _is_count(value: object) -> TypeGuard[float]:
+    """Whether a value is a whole number. OpenLTH writes counts with a decimal point."""
+    return type(value) is int or (type(value) is float and value.is_integer())
 
 
 def _as_boolean(name: str, values: torch.Tensor | np.ndarray) -> torch.Tensor:

@@ -125,6 +125,9 @@ def _restore(path: str, state: State) -> None:
     """Loads a file of a checkpoint into the state and the random generators."""
     content, model = base.read_state(path), state.model
     try:
+        if "model_state_dict" in content:
+            _restore_ancestor(content, state)
+            return
         model.load_state_dict(content["model"])
         optimizer = content["optimizer"]
         _restore_optimizer(state.optimizer, model.shard_optimizer_state(optimizer) if isinstance(model, StackShard) else optimizer)
@@ -136,6 +139,52 @@ def _restore(path: str, state: State) -> None:
             torch.cuda.set_rng_state(random, device)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not a checkpoint of this run ({reason(error)}); move it away to start again") from error
+
+
+def _restore_ancestor(content: dict, state: State) -> None:
+    """Loads a checkpoint of OpenLTH or of the published code, and resumes as they do: it has neither random states nor a schedule.
+
+    Raises:
+        ValueError: the state of the optimizer belongs to other parameters.
+    """
+    model, schedule, theirs = state.model, state.schedule, content["optimizer_state_dict"]
+    weights = _unwrapped(content["model_state_dict"])
+    model.load_state_dict(model.convert_state_dict(weights))
+    ours = state.optimizer.param_groups
+    if [len(group["params"]) for group in ours] != [len(group["params"]) for group in theirs["param_groups"]]:
+        raise ValueError("its optimizer trains other parameters")
+    if schedule.plateau:
+        schedule.plateau.optimizer.param_groups[0]["lr"] = theirs["param_groups"][0]["lr"] / schedule.lr
+    schedule.advance_to(Step.from_epoch(content["ep"], content["it"], schedule.iterations_per_epoch))
+    if schedule.iteration:
+        groups = [
+            old | {name: value for name, value in group.items() if name != "params"}
+            for group, old in zip(ours, theirs["param_groups"], strict=True)
+        ]
+        optimizer = {"state": _converted_moments(theirs["state"], list(weights), model), "param_groups": groups}
+        _restore_optimizer(state.optimizer, model.shard_optimizer_state(optimizer) if isinstance(model, StackShard) else optimizer)
+    state.logger = MetricLogger.from_str(content["logger"])
+
+
+def _unwrapped(state: dict) -> dict:
+    """Weights without the prefixes of parallel and of pruned models, which store their masks as well."""
+    state = {name: values for name, values in state.items() if not name.removeprefix("module.").startswith("mask_")}
+    for wrapper in ("module.", "model."):
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): values for name, values in state.items()}
+    return state
+
+
+def _converted_moments(state: dict, names: list[str], model: base.Model) -> dict:
+    """The state of an optimizer by parameter, with the tensors in the layout of a model. `names` are the names of the weights."""
+    converted = {place: dict(values) for place, values in state.items()}
+    for moment in {name for values in state.values() for name, value in values.items() if isinstance(value, torch.Tensor) and value.dim()}:
+        theirs = {name: state[place][moment] for place, name in enumerate(names) if place in state}
+        ours = model.convert_state_dict(theirs)
+        if ours.keys() != theirs.keys():
+            for place, (name, _) in enumerate(model.named_parameters()):
+                converted[place][moment] = ours[name]
+    return converted
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:

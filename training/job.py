@@ -133,6 +133,7 @@ class TrainingRun:
 
             arithmetic.check(self.desc.training_hparams)
             with locks.held(self.output_location):
+                adopt(self.desc, self.job, self.shape)
                 if not self.is_finished:
                     self._train()
         locks.remove_dead(self.output_location)
@@ -385,6 +386,48 @@ def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None
     more = {revisions.ENTRY: revisions.RESULTS} | ({teachers.DIGESTS: digests} if digests else {})
     get_platform().write(paths.hparams_log(location), desc.log + "\n")
     get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape), **more))
+
+
+def adopt(desc: TrainingDesc, job: JobArgs, shape: tuple[int, int]) -> None:
+    """Copies a run that OpenLTH or the published code has trained with the same hyperparameters and seed, unless the run has started.
+
+    Raises:
+        ConfigError: a file cannot be read or written.
+    """
+    line = get_platform().on_primary(lambda: _adopt(desc, job.global_seed, shape))
+    if line and not job.quiet:
+        print(line, flush=True)
+
+
+def _adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int]) -> str:
+    """The part of `adopt` that one process does; returns a line about it, or an empty text."""
+    from training import adoption
+
+    if get_platform().exists(paths.hparams_dict(desc.run_path(get_platform().root, seed))):
+        return ""
+    source = adoption.find(desc, seed)
+    if source is None:
+        return adoption.note(desc, seed)
+    import_run(desc, seed, shape, source)
+    return f"Copied from {source}, which is left as it is."
+
+
+def import_run(desc: TrainingDesc, seed: int, shape: tuple[int, int], source: str) -> None:
+    """Copies a seed of another program to the folder of a run.
+
+    Args:
+        desc: the hyperparameters of the run.
+        seed: the number of its seed; -1 draws the seed that is recorded.
+        shape: the number of values of an example, and the number of outputs that the model needs.
+        source: the folder of the seed of the other program.
+
+    Raises:
+        ConfigError: a file cannot be read or written.
+    """
+    from training import adoption
+
+    location, folder = desc.run_path(get_platform().root, seed), os.path.join(get_platform().root, desc.hashname, f"seed_{seed}")
+    adoption.copy(source, folder, lambda: record(desc, location, draw() if seed == NOT_CHOSEN else seed, shape))
 
 
 def identity(desc: Desc, seed: int, job: JobArgs) -> Identity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
-from foundations import paths
+from foundations import ancestors, paths
 from foundations.errors import reason
 from foundations.step import Step
 from platforms.platform import get_platform
@@ -81,11 +81,13 @@ class MetricLogger:
 
     @staticmethod
     def from_str(text: str) -> MetricLogger:
-        """Parses the text of `str(logger)`.
+        """Parses the text of `str(logger)`, or a log of OpenLTH or of the published code. Records that such a log abridges are left out.
 
         Raises:
             ValueError: a line is not a record.
         """
+        if ancestors.is_log(text):
+            return MetricLogger._from_ancestor(text)
         if text and not text.endswith("\n"):
             raise ValueError("its last line is incomplete")
         logger = MetricLogger()
@@ -94,6 +96,16 @@ class MetricLogger:
             if not 0 <= int(iteration) < MAX_INTEGER:
                 raise ValueError(f"{iteration[:20]!r} is not an iteration")
             logger._values[name, int(iteration)] = _value(value)
+        return logger
+
+    @staticmethod
+    def _from_ancestor(text: str) -> MetricLogger:
+        logger = MetricLogger()
+        for name, iteration, value in map(ancestors.parse_row, ancestors.rows(text)):
+            if not 0 <= iteration < MAX_INTEGER:
+                raise ValueError(f"{iteration} is not an iteration")
+            if value is not None:
+                logger._values[name, iteration] = value
         return logger
 
     def save(self, location: str) -> None:
@@ -108,10 +120,11 @@ class MetricLogger:
             ConfigError: the file is damaged.
         """
         path = paths.logger(location)
+        remedy = f"it is left as it is; {ancestors.program_of(path)} has written it" if ancestors.program_of(path) else REMEDY
         try:
-            return MetricLogger.from_str(files.read_text(path, REMEDY))
+            return MetricLogger.from_str(files.read_text(path, remedy))
         except ValueError as error:
-            raise files.damaged(path, reason(error), REMEDY) from None
+            raise files.damaged(path, reason(error), remedy) from None
 
 
 def numbers(logger: MetricLogger, name: str, location: str) -> list[tuple[int, float]]:

@@ -16,7 +16,7 @@ from models.base import Model
 from platforms.platform import get_platform
 from platforms.system import memory
 from platforms.system.signals import Stopped
-from training import arithmetic, captured, checkpointing, sharing, standard_callbacks
+from training import adoption, arithmetic, captured, checkpointing, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
 from training.plan import STANDARD, WHOLE, Plan, StandardPlan
@@ -151,6 +151,10 @@ def standard_train(
         end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
         if registry.exists(output_location, end):
             registry.load_weights(paths.model(output_location, end), model)
+            model.to(get_platform().torch_device)
+            return
+        if adoption.is_copy(output_location):  # the published code may stop between two records of the log
+            registry.load_weights(registry.latest_weights_file(output_location), model)
             model.to(get_platform().torch_device)
             return
     planned = plan.end or Step.from_str(training_hparams.training_steps, len(train_loader))

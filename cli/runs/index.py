@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from cli.runs import records
 from extraction import report
-from foundations import paths
+from foundations import ancestors, paths
 from foundations.errors import ConfigError
 from platforms.system import processes
 
@@ -27,10 +27,11 @@ FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", 
 KINDS = ("train", "extract", "lottery", "branch", "other")
 TRASH = "trash"  # the folder in the results folder that `runs rm` moves runs to
 OTHER_FOLDERS = {TRASH, "slurm"}  # folders of this framework that contain no runs
-EXPERIMENT = re.compile(r"(train|extract|lottery)_([0-9a-f]{32})")
-SEED = re.compile(r"(?:seed|replicate)_(-?\d+)")
-PART = re.compile(r"(clustering|lottery_branch_\w+)_([0-9a-f]{32})")
+EXPERIMENT = re.compile(r"(train|extract|lottery|ec)_([0-9a-f]{32}|[0-9a-f]{10})")
+SEED = ancestors.SEED_FOLDER
+PART = re.compile(r"(clustering|lottery_branch_\w+)_([0-9a-f]{32}|[0-9a-f]{10})")
 _FOLDER = re.compile(rf"{SEED.pattern}|level_(\d+|pretrain)|main|{PART.pattern}")  # of a seed, a level or a part
+KIND_OF = {"ec": "extract"}  # the kind of runs by the prefix of a folder, where they differ
 LOG_END_BYTES = 2**14  # the number of bytes that are read at the end of a log
 STALE_LOCK_SECONDS = 120.0  # the age at which a listing ignores the lock of a process on another machine
 
@@ -134,7 +135,7 @@ class Run:
         except records.Damaged as error:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
-            return FOREIGN, self.defect, metrics
+            return FOREIGN, self._foreign_note(damage), metrics
         process = self._process(is_finished)
         if process:
             return RUNNING, process.display, metrics
@@ -148,6 +149,15 @@ class Run:
         failures = (_failure(folder) for folder, names in self.folders if _FAILURE in names)
         failure = next(filter(None, failures), None)
         return (FAILED, failure, metrics) if failure else (INTERRUPTED, "", metrics)
+
+    def _foreign_note(self, damage: str) -> str:
+        """The program that made the run, whether it has trained to the end, and what cannot be read."""
+        program = ancestors.program_of(self.location)
+        if program is None:
+            return damage
+        folders = [self.students] if self.students else self.folders
+        trained = bool(folders) and all(_is_trained(files) for _, files in folders)
+        return "; ".join(filter(None, [program, "finished" if trained else "unfinished", damage]))
 
     def _process(self, is_finished: bool) -> processes.Process | None:
         """The process that works on the run. A process that works on the students does not work on a finished clustering."""
@@ -169,7 +179,8 @@ def identify(path: str) -> tuple[str, str, str]:
     """The kind, name and part of the run in a folder, whose path is relative to the results folder."""
     name, *inner = path.split(os.sep)
     part = next(filter(PART.fullmatch, inner), "")
-    return "branch" if part.startswith("lottery_branch_") else name.partition("_")[0], name, part
+    kind = name.partition("_")[0]
+    return "branch" if part.startswith("lottery_branch_") else KIND_OF.get(kind, kind), name, part
 
 
 def scan(root: str, leave_out: Iterable[str] = ()) -> list[Run]:
@@ -228,10 +239,13 @@ def _experiment(root: str, name: str) -> Iterator[Run]:
         return
     seeds, known = [(SEED.fullmatch(folder), folder) for folder in sorted(_names(location))], {}
     if not any(seed for seed, _ in seeds):
-        yield Run(match[1], name, "", None, location, (), {}, defect=_why_empty(location))
+        theirs = ancestors.program_of(name) is not None
+        yield Run(KIND_OF.get(match[1], match[1]), name, "", None, location, (), {}, theirs, _why_empty(location))
     reader = _lottery if match[1] == "lottery" else _trained
+    imported = {folder.removeprefix("replicate_") for _, folder in seeds if folder.startswith("replicate_")}
+    imported = {seed for seed in imported if os.path.exists(paths.imported(f"{location}/seed_{seed}"))}
     for seed, folder in seeds:
-        if seed:
+        if seed and not (folder.startswith("replicate_") and seed[1] in imported):
             yield from reader(name, int(seed[1]), f"{location}/{folder}", known)
 
 
@@ -245,7 +259,7 @@ def _why_empty(location: str) -> str:
 
 def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
     """The runs of one seed of `train` or `extract`, one for each clustering. `known` are the hyperparameters of earlier seeds."""
-    kind, main = name.partition("_")[0], f"{location}/main"
+    kind, main = identify(name)[0], f"{location}/main"
     files = _names(main)
     hparams, foreign, defect = records.hparams(main, files, known)
     clusterings = [part for part in sorted(files) if part.startswith("clustering_") and PART.fullmatch(part)]
@@ -271,9 +285,13 @@ def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> I
     hparams, foreign, defect = records.hparams(*trunk[0], known) if trunk else ({}, False, "the folder has no level")
     yield Run("lottery", name, "", seed, location, tuple(trunk), hparams, foreign, defect)
     for part, folders in parts.items():
-        hparams, foreign, defect = records.hparams(*folders[0], {})
         branch = {"branch": part.removeprefix("lottery_branch_").rpartition("_")[0]}
-        yield Run("branch", name, part, seed, location, tuple(folders), branch | hparams, foreign, defect)
+        own, foreign, defect = records.hparams(*folders[0], {})
+        if not own and os.path.exists(paths.imported(location)):  # OpenLTH does not record the arguments of branches
+            own, foreign, defect = hparams, False, ""
+        elif not own and foreign:
+            own, defect = hparams, "the arguments of the branch are not recorded"
+        yield Run("branch", name, part, seed, location, tuple(folders), branch | own, foreign, defect)
 
 
 # Functions that return whether a run is finished, and its metrics.
@@ -286,14 +304,15 @@ def _logged(folder: str) -> dict[str, float]:
         records.Damaged: a line is not a record.
     """
     text = records.read(paths.logger(folder), LOG_END_BYTES, end=True).decode(errors="replace")
+    if ancestors.is_log(text):
+        return _logged_by_ancestor(text)
     if text and not text.endswith("\n"):
         raise records.Damaged("logger is cut short")
-    separator = "$" if "$" in text else ","  # OpenLTH writes commas
     metrics: dict[str, float] = {}
     seen: set[str] = set()
     for line in reversed(text.splitlines()):
-        name, _, rest = line.partition(separator)
-        value = rest.partition(separator)[2]
+        name, _, rest = line.partition("$")
+        value = rest.partition("$")[2]
         if name in seen:
             break
         seen.add(name)
@@ -302,6 +321,17 @@ def _logged(folder: str) -> dict[str, float]:
                 metrics[name] = float(value)
             except ValueError:
                 raise records.Damaged("logger has a line that is no record") from None
+    return metrics
+
+
+def _logged_by_ancestor(text: str) -> dict[str, float]:
+    """The last value of each scalar metric in the end of a log of OpenLTH or of the published code, whose first row may be incomplete."""
+    metrics: dict[str, float] = {}
+    for row in ancestors.rows(text):
+        with contextlib.suppress(ValueError):
+            name, _, value = ancestors.parse_row(row)
+            if isinstance(value, float):
+                metrics[name] = value
     return metrics
 
 
@@ -346,7 +376,7 @@ def _levels(run: Run) -> tuple[bool, dict[str, float]]:
                 metrics["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
         raise records.Damaged(f"a file in {os.path.basename(folder)} of level {level} is incomplete") from None
-    has_picture = run.part or os.path.exists(paths.levels(run.location, level))
+    has_picture = run.part or any(map(os.path.exists, (paths.levels(run.location, level), paths.imported(run.location))))
     return len(done) == len(run.folders) and bool(has_picture), metrics
 
 
@@ -452,3 +482,11 @@ def recorded_commands(run: Run) -> list[str]:
             later = [start.get("command") for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
             return [str(command) for command in dict.fromkeys([content.get("command"), *later]) if command]
     return []
+
+
+def origin(run: Run) -> str | None:
+    """The folder of the other program from which a run was imported, and the program; None for other runs."""
+    with contextlib.suppress(records.Damaged):
+        content = records.read_json(paths.imported(run.location))
+        return f"{content.get('folder')} ({content.get('program')})"
+    return None

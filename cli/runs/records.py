@@ -9,9 +9,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 
-from foundations import paths, revisions
+from foundations import ancestors, paths, revisions
 from foundations.dataset_hparams import DatasetHparams
-from foundations.desc import parse_display_text
 from foundations.extraction_hparams import ExtractionHparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
@@ -89,11 +88,23 @@ def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tup
                 return known, False, str(error)
     if LOG in files:
         try:
-            groups = parse_display_text(read(os.path.join(folder, LOG), LONGEST_RECORD).decode(errors="replace"))
+            return read_log(os.path.join(folder, LOG)), True, "" if ancestors.program_of(folder) else "no record of this framework"
         except Damaged as error:
             return {}, True, str(error)
-        return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework"
-    return known, False, "the folder has no hparams_dict" if files else "the folder is empty or cannot be read"
+    theirs = ancestors.program_of(folder) is not None
+    return known, theirs, f"the folder has no {LOG if theirs else RECORD}" if files else "the folder is empty or cannot be read"
+
+
+def read_log(path: str) -> dict[str, object]:
+    """The hyperparameters in a log of OpenLTH or of the published code, by the names of the flags.
+
+    Raises:
+        Damaged: the file cannot be read.
+    """
+    groups = ancestors.renamed(ancestors.parse_log(read(path, LONGEST_RECORD).decode(errors="replace")))
+    values = {bundle: {name: _value(text) for name, text in texts.items()} for bundle, texts in groups.items()}
+    own = values.pop("extraction_hparams", {})  # their other defaults are different
+    return flatten(values) | own
 
 
 def results(folder: str) -> int:
@@ -115,8 +126,11 @@ def is_torch_file(path: str) -> bool:
 
 def extraction(folder: str) -> tuple[dict[str, object], str]:
     """The hyperparameters of a clustering, and the defect of their record."""
+    path, log = paths.hparams_dict(folder, "extraction_"), paths.hparams_log(folder, "extraction_")
     try:
-        return flatten({"extraction_hparams": read_json(paths.hparams_dict(folder, "extraction_"))}), ""
+        if ancestors.program_of(folder) and os.path.exists(log):
+            return read_log(log), ""
+        return flatten({"extraction_hparams": read_json(path)}), ""
     except Damaged as error:
         return {}, str(error)
 

@@ -18,7 +18,7 @@ from cli.runs import index, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import Row
-from foundations import revisions, tables
+from foundations import ancestors, revisions, tables
 from foundations.arguments import ArgumentParser
 from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
@@ -37,6 +37,7 @@ EXAMPLES = {
     "rm": (f"runs rm {TRAINED}", f"runs rm {TRAINED} --yes"),
     "gc": ("runs gc", "runs gc --no-checkpoints --yes"),
     "restore": ("runs restore",),
+    "import": ("runs import open_lth_data", "runs import open_lth_data/lottery_372aca10569432bf22f79c5d557ee3d1/replicate_1"),
 }
 
 
@@ -201,6 +202,9 @@ def _add_own_args(parser: ArgumentParser, action: str) -> None:
         parser.add_argument("--checkpoints", action=argparse.BooleanOptionalAction, default=True, help=text)
     if action == "restore":
         parser.add_argument("batch", metavar="BATCH", nargs="?", help="The batch to move back (default: list all batches).")
+    if action == "import":
+        text = "A results folder, a folder of an experiment, or a folder of a seed, of OpenLTH or of the published Expand-and-Cluster code."
+        parser.add_argument("folders", metavar="FOLDER", nargs="+", help=text)
     if action in ("rm", "gc"):
         parser.add_argument(
             "--yes",
@@ -237,6 +241,10 @@ def _show(runner: RunsRunner) -> None:
     _show_files(runs)
     commands = next(filter(None, (index.recorded_commands(run) for run in runs)), None)
     print("\n    ".join(["\nCommand", *commands]) if commands else "\nThe command of the run is unknown.")
+    for location in (run.location for run in runs if ancestors.program_of(run.location) and run.seed is not None):
+        print(f"`EC.py runs import {location}` copies it, so that it can be continued")
+    for origin in filter(None, map(index.origin, runs)):
+        print(f"Imported from {origin}")
     _show_parts(runner, runs[0])
 
 
@@ -342,6 +350,9 @@ def _show_distance(
 ) -> None:
     """Prints the hyperparameters in which an existing run differs from the run of a command."""
     plain = functools.partial(table.plain, names=runner.names)
+    if not apart:
+        print(f"\n{run.kind} {runner.names.short(run)} has the same hyperparameters; another program has given it its name")
+        return
     print(f"\n{run.kind} {runner.names.short(run)} differs in {len(apart)} hyperparameter{'s' if len(apart) > 1 else ''}:")
     print(
         "\n".join(f"    {name:<23} {plain(existing.get(name))}, in the command {plain(hparams.get(name))}" for name in apart[:FIELDS_SHOWN])
@@ -408,6 +419,13 @@ def _restore(runner: RunsRunner) -> None:
     print("\n".join([f"{back:,} moved back", *left]))
 
 
+def _import(runner: RunsRunner) -> None:
+    """Copy runs of OpenLTH or of the published Expand-and-Cluster code, so that they can be continued."""
+    from cli.runs import importing
+
+    print("\n".join(line for folder in runner.args.folders for line in importing.lines(folder)))
+
+
 ACTIONS: dict[str, Action] = {
     LIST: _list,
     "show": _show,
@@ -416,4 +434,5 @@ ACTIONS: dict[str, Action] = {
     "rm": _rm,
     "gc": _gc,
     "restore": _restore,
+    "import": _import,
 }

@@ -21,6 +21,7 @@ import numpy as np
 import EC
 from cli.runs import runner as runs
 from foundations.step import Step
+from testing.ancestors import writers
 from testing.test_case import TestCase
 from training.trackers import registry as trackers
 
@@ -71,6 +72,7 @@ class Executing(TestCase):
         super().setUp()
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.root)  # where pictures go
+        writers.lottery("open_lth_data", writers.OPENLTH, 1, iterations=3, levels=1)  # what a user of OpenLTH has
         patches = contextlib.ExitStack()
         self.addCleanup(patches.close)
         patches.enter_context(mock.patch.object(Step, "from_str", staticmethod(shorter)))

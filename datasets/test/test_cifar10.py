@@ -44,6 +44,12 @@ class Cifar10Test(TestCase):
             torch.testing.assert_close(dataset.examples, torch.stack([standard(image) for image in images]), rtol=0, atol=1e-5)
             self.assertEqual(dataset.labels.tolist(), labels.tolist())
 
+    def test_files_in_the_folder_of_openlth_are_found(self):
+        root = os.environ["EC_DATASET_ROOT"]
+        os.mkdir(os.path.join(root, "cifar10"))
+        os.rename(os.path.join(root, "cifar-10-batches-py"), os.path.join(root, "cifar10", "cifar-10-batches-py"))
+        self.assertEqual(self.loader().dataset.labels.tolist(), self.content[True][1].tolist())
+
     def test_the_shape_is_the_values_of_an_image_and_the_number_of_classes(self):
         self.assertEqual(registry.shape(DatasetHparams("cifar10", 4)), (3 * 32 * 32, 10))
 

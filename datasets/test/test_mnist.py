@@ -40,6 +40,18 @@ class Images:
         for train, (_, labels) in dataset_files.write_idx(self.folder, self.folder_name).items():
             self.assertEqual(registry.get(self.hparams, train).dataset.labels.tolist(), labels.tolist())
 
+    def test_files_in_the_folder_of_openlth_are_found(self):
+        content = dataset_files.write_idx(os.path.join(self.folder, self.name), self.folder_name)
+        with mock.patch("torchvision.datasets.mnist.download_and_extract_archive") as download:
+            labels = registry.get(self.hparams).dataset.labels.tolist()
+        self.assertEqual(labels, content[True][1].tolist())
+        download.assert_not_called()
+
+    def test_files_in_the_folder_of_torchvision_come_first(self):
+        dataset_files.write_idx(os.path.join(self.folder, self.name), self.folder_name)
+        dataset_files.write_idx(self.folder, self.folder_name, train=7)
+        self.assertEqual(len(registry.get(self.hparams).dataset), 7)
+
     def test_existing_files_are_not_downloaded(self):
         dataset_files.write_idx(self.folder, self.folder_name)
         with mock.patch("torchvision.datasets.mnist.download_and_extract_archive") as download:

@@ -12,6 +12,7 @@ import abc
 import argparse
 import dataclasses
 import inspect
+import os
 import types
 from collections.abc import Callable
 from typing import ClassVar
@@ -39,7 +40,7 @@ from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
-from training import batches, optimizers, teachers
+from training import adoption, batches, optimizers, teachers
 from training import job as training_job
 from training.desc import TrainingDesc
 from training.job import JobArgs
@@ -222,8 +223,11 @@ class Branch(Runner, abc.ABC):
 
     def _require_trunk(self, command: str) -> None:
         """Raises a ConfigError unless the levels of the trunk are trained; `command` trains them."""
+        has_started = get_platform().exists(paths.hparams_dict(self.location(0, trunk=True)))
+        source = None if has_started else adoption.find(self.lottery_desc, self.job.global_seed)
         for level in self.levels:
-            if not training_job.is_finished(self.location(level, trunk=True)):
+            original = source and os.path.join(source, f"level_{level}", "main")
+            if not training_job.is_finished(self.location(level, trunk=True)) and not (original and training_job.is_finished(original)):
                 command = f"{command} --levels={self.levels[-1]}"
                 raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); train it first: {command}")
 
@@ -251,6 +255,7 @@ class Branch(Runner, abc.ABC):
         if not self.job.quiet:
             print(self.desc.banner(title, location), flush=True)
             teachers.print_remark(self.desc)
+        self._adopt_trunk()
         for level in self.levels:
             self.level = level
             if not self.is_complete(self.branch_root):
@@ -258,6 +263,12 @@ class Branch(Runner, abc.ABC):
                     self._run_level()
             locks.remove_dead(self.branch_root)
         self.report()
+
+    def _adopt_trunk(self) -> None:
+        """Copies the trunk if only another program has trained it."""
+        if not training_job.is_finished(self.location(self.levels[0], trunk=True)):
+            with locks.held(self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)):
+                training_job.adopt(self.lottery_desc, self.job, self.shape)
 
     def _run_level(self) -> None:
         """Runs the current level, unless another process has completed it while this one waited for the lock."""

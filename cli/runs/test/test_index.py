@@ -193,7 +193,8 @@ class TestAnything(TestIndex):
         write(paths.hparams_log(folder), "Training Hyperparameters\n    * lr => 0.1\n    * optimizer_name => sgd\n")
         write(paths.logger(folder), "test_loss,0,2.5\ntest_loss,9,0.5\ntest_accuracy,9,0.75\n")
         run = self.only()
-        self.assertEqual((run.state, run.seed, run.hparams), ("foreign", 1, {"lr": 0.1, "optimizer_name": "sgd"}))
+        self.assertEqual((run.state, run.seed, run.note), ("foreign", 1, "OpenLTH; unfinished"))
+        self.assertEqual([run.hparams[name] for name in ("lr", "optimizer_name", "momentum")], [0.1, "sgd", 0.0])  # the last is a default
         self.assertEqual(run.metrics, {"test_loss": 0.5, "test_accuracy": 0.75})
 
     def test_an_absent_root_has_no_runs(self):
