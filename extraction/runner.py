@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from extraction import report
 from extraction.desc import ExtractionDesc
-from foundations import paths
+from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
@@ -166,7 +165,7 @@ class ExtractionRunner(Runner):
         """Writes the extraction's hyperparameters beside its results."""
         h = self.desc.extraction_hparams
         get_platform().write(paths.hparams_log(self.output_location, "extraction_"), h.display + "\n")
-        get_platform().write(paths.hparams_dict(self.output_location, "extraction_"), json.dumps(h.to_dict(), indent=2) + "\n")
+        get_platform().write(paths.hparams_dict(self.output_location, "extraction_"), json_text.dumps(h.to_dict(), indent=2) + "\n")
 
 
 class Stopwatch:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 import EC
 from extraction import certificate, evaluation, plotting, search  # noqa: F401
+from foundations import json_text
 from platforms import base
 from pruning import base as pruning
 from pruning.mask import Mask
@@ -90,7 +91,7 @@ def contents(root: str) -> dict[str, bytes]:
         if name == "report.json":
             report = json.loads(content)
             del report["seconds"]
-            content = json.dumps(report).replace(root, "").encode()
+            content = json_text.dumps(report).replace(root, "").encode()
         found[path] = content
     return found
 

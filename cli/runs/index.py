@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import os
 import re
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from cli.runs import records
 from extraction import report
-from foundations import paths
+from foundations import json_text, paths
 from platforms.system import processes
 
 FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", "running", "interrupted", "failed", "damaged", "foreign"
@@ -272,7 +273,7 @@ def _logged(folder: str) -> dict[str, float]:
         seen.add(name)
         if not value.startswith("["):
             try:
-                metrics[name] = float(value)
+                metrics[name] = math.nan if value == "null" else float(value)
             except ValueError:
                 raise records.Damaged("logger has a line that is no record") from None
     return metrics
@@ -315,7 +316,7 @@ def _levels(run: Run) -> tuple[bool, dict[str, float]]:
             weights = records.read_json((paths.sparsity_report if _SPARSITY in files else paths.barrier)(folder))
             metrics["weights_left"] = weights["unpruned"] / weights["total"]
             if _BARRIER in files:
-                errors = weights["test"]
+                errors = [*map(json_text.number, weights["test"])]
                 metrics["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
         raise records.Damaged(f"a file in {os.path.basename(folder)} of level {level} is incomplete") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from unittest import mock
 
@@ -64,6 +65,13 @@ class TestFinished(TestIndex):
     def test_a_hyperparameter_that_an_older_record_lacks_has_its_default(self):
         self.assertEqual(records.flatten({"training_hparams": {"lr": 1.0}})["patience"], 100)
         self.assertEqual(records.flatten({"pretrain_training_hparams": {"lr": 1.0}})["pretrain_lr"], 1.0)
+
+    def test_metrics_that_are_no_numbers_are_nan(self):
+        folder = run_folders.train_run(self.root, run_folders.training(), 0)
+        for text in ("null", "NaN"):
+            write(paths.logger(folder), f"train_loss$0$1.0\ntrain_loss$480${text}\n")
+            run = self.only()
+            self.assertEqual((run.state, math.isnan(run.metrics["train_loss"])), ("finished", True))
 
     def test_only_the_end_of_a_long_log_is_read(self):
         folder = run_folders.train_run(self.root, run_folders.training(), 0, 0.75)
