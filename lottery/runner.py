@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from foundations import paths
 from foundations.arguments import ArgumentParser
@@ -18,6 +20,9 @@ from platforms.platform import get_platform
 from platforms.system import locks
 from training import job as training_job
 from training.job import JobArgs
+
+if TYPE_CHECKING:
+    from lottery.report import Outcome
 
 
 @dataclass
@@ -95,12 +100,16 @@ class LotteryRunner(Runner):
 
     def run(self) -> None:
         from lottery import report
+        from training.plotting import draw_missing_curves
 
         folder = self.desc.seed_path(get_platform().root, self.job.global_seed)
         if not self.job.quiet:
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
             print(self.desc.banner(title, folder), flush=True)
-        if not self.is_finished:
+        if self.is_finished:
+            for level in range(self.levels + 1):
+                draw_missing_curves(self.location(level))
+        else:
             from training import arithmetic
 
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
@@ -110,14 +119,19 @@ class LotteryRunner(Runner):
                     self._train()
         locks.remove_dead(folder)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
-        picture = paths.levels(folder, self.levels)
-        if not get_platform().exists(picture):
-            from lottery import plotting
-
-            plotting.tickets(outcomes, picture)
-        if not self.job.quiet:
-            print(f"{report.table(outcomes)}\nPicture: {picture}")
+        self._draw(outcomes, paths.levels(folder, self.levels))
         compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
+
+    def _draw(self, outcomes: Sequence[Outcome], picture: str) -> None:
+        """Prints the outcomes, and draws them unless the picture exists."""
+        from lottery import plotting, report
+        from training.plotting import attempt
+
+        drawn = get_platform().exists(picture) or attempt(picture, lambda: plotting.tickets(outcomes, picture))
+        if not drawn:
+            report.write(outcomes, os.path.dirname(picture))
+        if not self.job.quiet:
+            print("\n".join([report.table(outcomes), *([f"Picture: {picture}"] if drawn else [])]))
 
     def _train(self) -> None:
         from lottery.trunk import Trunk
@@ -132,14 +146,15 @@ def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
     The picture is written to the folder of the given seed only, because other processes may be running the other seeds.
     """
     from lottery import plotting, report
+    from training.plotting import attempt
 
     experiments = report.experiments(desc)
     if report.is_single_run(experiments):
         return
     path = paths.comparison(desc.seed_path(get_platform().root, seed))
-    plotting.comparison(experiments, path)
+    drawn = attempt(path, lambda: plotting.comparison(experiments, path))
     if verbose:
-        print(f"{report.comparison(experiments)}\nPicture: {path}")
+        print("\n".join([report.comparison(experiments), *([f"Picture: {path}"] if drawn else [])]))
 
 
 def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int], tuple[int, int] | None, Callable[[], None]]:

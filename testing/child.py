@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-import matplotlib.figure  # noqa: F401  imported here once, not in every process
 import scipy.optimize  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
@@ -35,6 +34,10 @@ from platforms import base
 from pruning import base as pruning
 from pruning.mask import Mask
 from training import checkpointing, train
+from training.plotting import drawing
+
+with drawing():
+    import matplotlib.figure  # noqa: F401  imported here once, not in every process
 
 SECONDS = 300.0  # a command that takes longer counts as hanging
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -320,8 +320,8 @@ def _levels(run: Run) -> tuple[bool, dict[str, float]]:
                 metrics["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
         raise records.Damaged(f"a file in {os.path.basename(folder)} of level {level} is incomplete") from None
-    has_picture = run.part or os.path.exists(paths.levels(run.location, level))
-    return len(done) == len(run.folders) and bool(has_picture), metrics
+    ends = paths.levels(run.location, level), paths.levels_report(run.location, level)
+    return len(done) == len(run.folders) and (bool(run.part) or any(map(os.path.exists, ends))), metrics
 
 
 def _nothing(run: Run) -> tuple[bool, dict[str, float]]:

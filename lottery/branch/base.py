@@ -40,7 +40,7 @@ from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
 from training import job as training_job
-from training import optimizers
+from training import optimizers, plotting
 from training.desc import TrainingDesc
 from training.job import JobArgs
 from training.train import standard_train
@@ -242,7 +242,9 @@ class Branch(Runner, abc.ABC):
             print(self.desc.banner(title, location), flush=True)
         for level in self.levels:
             self.level = level
-            if not self.is_complete(self.branch_root):
+            if self.is_complete(self.branch_root):
+                plotting.draw_missing_curves(self.branch_root)
+            else:
                 with locks.held(self.branch_root):
                     self._run_level()
             locks.remove_dead(self.branch_root)

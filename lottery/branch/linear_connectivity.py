@@ -18,6 +18,7 @@ from platforms.platform import get_platform
 from platforms.system import files
 from pruning.mask import Mask
 from training.evaluation import evaluate
+from training.plotting import attempt
 
 State = Mapping[str, torch.Tensor]
 
@@ -65,10 +66,9 @@ class Branch(base.Branch):
     def report(self) -> None:
         interpolations = {level: read(self.location(level)) for level in self.levels}
         path = self.desc.report_path(get_platform().root, self.job.global_seed)
-        plotting.barriers(interpolations, path)
+        drawn = attempt(path, lambda: plotting.barriers(interpolations, path))
         if not self.job.quiet:
-            print(table(interpolations))
-            print(f"Picture: {path}")
+            print("\n".join([table(interpolations), *([f"Picture: {path}"] if drawn else [])]))
 
 
 def read(location: str) -> Interpolation:
