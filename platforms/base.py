@@ -185,7 +185,7 @@ class Platform(Hparams, abc.ABC):
 
         Args:
             path: the path of the file. Missing folders are made.
-            content: the new content. Text is written as UTF-8.
+            content: the new content. Text is written as UTF-8; bytes of paths that are not UTF-8 stay as they are.
             keep: a path in the same folder to which the old content is moved. For an instant no file exists at `path`.
             durable: whether the content is on the disk when this function returns. If not, writing is much faster, but a power failure may
                 lose the file.
@@ -200,7 +200,7 @@ class Platform(Hparams, abc.ABC):
         try:
             os.makedirs(folder, exist_ok=True)
             with open(temporary, "wb") as file:
-                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

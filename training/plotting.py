@@ -85,7 +85,9 @@ def _attempt(path: str, draw: Callable[[], object], remedy: str) -> bool:
     except Busy:
         raise
     except Exception as error:
-        print(one_line(f"Warning: {path} is not drawn ({type(error).__name__}: {reason(error)}); {remedy}"), file=sys.stderr, flush=True)
+        warning = one_line(f"Warning: {path} is not drawn ({type(error).__name__}: {reason(error)}); {remedy}")
+        with contextlib.suppress(OSError):  # of standard error
+            print(warning, file=sys.stderr, flush=True)
         return False
     return True
 

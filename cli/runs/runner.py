@@ -153,12 +153,8 @@ class RunsRunner(CommandsRunner):
 
     def run(self) -> None:
         """Runs the action."""
-        try:
-            with index.garbage_collection_paused():
-                ACTIONS[self.action](self)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with index.garbage_collection_paused():
+            ACTIONS[self.action](self)
 
     @functools.cached_property
     def runs(self) -> list[Run]:
