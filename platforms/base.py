@@ -138,13 +138,15 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def listdir(path: str) -> list[str]:
-        """The sorted names in a folder. Empty if the folder does not exist.
+        """The sorted names in a folder, without those that begin with a dot. Empty if the folder does not exist.
+
+        Programs other than this one make files with such names: `.DS_Store`, `._name`, `.nfs...`, `.ipynb_checkpoints`.
 
         Raises:
             ConfigError: the folder cannot be read.
         """
         try:
-            return sorted(os.listdir(path)) if os.path.isdir(path) else []
+            return sorted(name for name in os.listdir(path) if not name.startswith(".")) if os.path.isdir(path) else []
         except OSError as error:
             raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from error
 

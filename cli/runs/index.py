@@ -212,7 +212,8 @@ def _experiment(root: str, name: str) -> Iterator[Run]:
 def _why_empty(location: str) -> str:
     """The reason why an experiment has no seeds."""
     try:
-        return "the folder has no folder of a seed" if os.listdir(location) else "the folder is empty"
+        names = [name for name in os.listdir(location) if not name.startswith(".")]
+        return "the folder has no folder of a seed" if names else "the folder is empty"
     except OSError as error:
         return f"the folder cannot be read ({error.strerror})"
 

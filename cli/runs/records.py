@@ -92,7 +92,13 @@ def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tup
         except Damaged as error:
             return {}, True, str(error)
         return {name: _value(text) for group in groups.values() for name, text in group.items()}, True, "no record of this framework"
-    return known, False, "the folder has no hparams_dict" if files else "the folder is empty or cannot be read"
+    return known, False, _why_missing(files)
+
+
+def _why_missing(files: frozenset[str]) -> str:
+    """Why a folder with these files has no record."""
+    visible = any(not name.startswith(".") for name in files)
+    return "the folder has no hparams_dict" if visible else "the folder is empty or cannot be read"
 
 
 def is_torch_file(path: str) -> bool:

@@ -245,7 +245,7 @@ def _show_files(runs: Sequence[Run]) -> None:
     sizes: dict[str, list[int]] = {}
     for run in runs:
         for folder, names in (*run.folders, *filter(None, [run.students])):
-            for name in (name for name in names if not name.startswith("clustering_")):
+            for name in (name for name in names if not name.startswith(("clustering_", "."))):
                 path = os.path.join(folder, name)
                 sizes.setdefault(os.path.relpath(path, run.location), []).append(index.size_of(path))
     print("\nFiles" if len(runs) == 1 else "\nFiles of all seeds")

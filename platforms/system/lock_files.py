@@ -200,7 +200,7 @@ def maintained(path: str) -> Iterator[None]:
 def _record_failure(folder: str, error: Exception) -> None:
     """Records the error that ended the work in a folder, unless the folder is empty or cannot be written to."""
     with contextlib.suppress(OSError):
-        if any(not name.startswith(os.path.basename(paths.lock(""))) for name in os.listdir(folder)):
+        if any(not name.startswith(".") for name in os.listdir(folder)):
             with open(paths.failure(folder), "w", encoding="utf-8") as file:
                 file.write(json_text.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
 

@@ -177,6 +177,25 @@ class TestAnything(TestIndex):
         expected = {train: "damaged", "my results": "foreign", f"lottery_{'b' * 32}": "damaged", "loop": "foreign"}
         self.assertEqual(found, expected | {f"train_{'c' * 32}": "interrupted"})
 
+    def test_names_that_begin_with_a_dot_are_no_runs(self):
+        folder = run_folders.train_run(self.root, run_folders.training(), 0)
+        place = run_folders.lottery_run(self.root, run_folders.lottery(), 0)
+        before = [(run.name, run.seed, run.part, run.state, dict(run.metrics)) for run in self.scan()]
+        experiment, seed = os.path.dirname(os.path.dirname(folder)), os.path.dirname(folder)
+        hidden = (self.root, experiment, seed, folder, place, os.path.join(place, "level_1"), os.path.join(place, "level_1", "main"))
+        for parent in hidden:
+            for name in (".DS_Store", "._logger", "._model_ep9_it0.pth", ".nfs0001", "._level_7", "._seed_9"):
+                write(os.path.join(parent, name), "hidden")
+            for name in (".ipynb_checkpoints", f".train_{'a' * 32}", ".seed_9", ".level_7", ".main"):
+                write(os.path.join(parent, name, "logger"), "hidden")
+        self.assertEqual([(run.name, run.seed, run.part, run.state, dict(run.metrics)) for run in self.scan()], before)
+
+    def test_a_folder_with_hidden_files_only_is_empty(self):
+        write(os.path.join(self.root, f"train_{'a' * 32}", ".DS_Store"))
+        self.assertEqual(self.only().note, "the folder is empty")
+        write(os.path.join(self.root, f"train_{'a' * 32}", "seed_0", "main", ".DS_Store"))
+        self.assertEqual(self.only().note, "the folder is empty or cannot be read")
+
     def test_a_run_that_cannot_be_read_is_damaged(self):
         folder = run_folders.train_run(self.root, run_folders.training())
         with mock.patch.object(index.os, "open", side_effect=PermissionError(13, "Permission denied")):
