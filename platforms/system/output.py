@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from foundations.tables import ASCII
 
@@ -87,15 +88,14 @@ def _open_closed_streams() -> None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
 
 
-def _wrapped(stream: io.TextIOWrapper | None, file: _Stream) -> io.TextIOWrapper:
+def _wrapped(stream: Any, file: _Stream) -> io.TextIOWrapper:
     """A text stream on a file, like the stream of the interpreter, which is None if it was closed."""
     if stream is None:
         return io.TextIOWrapper(io.BufferedWriter(file), "utf-8", ERRORS)
     stream.flush()
     unbuffered = isinstance(stream.buffer, io.RawIOBase)
     buffer = file if unbuffered else io.BufferedWriter(file)
-    options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-    return io.TextIOWrapper(buffer, stream.encoding, ERRORS, **options)  # pyright: ignore[reportArgumentType]
+    return io.TextIOWrapper(buffer, stream.encoding, ERRORS, None, stream.line_buffering, stream.write_through)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
