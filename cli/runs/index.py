@@ -107,8 +107,7 @@ class Run:
     def _outcome(self) -> tuple[str, str, Mapping[str, float | bool]]:
         """The state, the note (without the progress of an interrupted run), and the metrics."""
         try:
-            metrics_of = _METRICS[self.kind] if self.folders else _nothing
-            is_finished, metrics, damage = *metrics_of(self), self.defect
+            is_finished, metrics, damage = *_METRICS[self.kind if self.folders else "other"](self), self.defect
         except records.Damaged as error:
             is_finished, metrics, damage = False, {}, self.defect or str(error)
         if self.foreign:
