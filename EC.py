@@ -14,7 +14,7 @@ from extraction.runner import ExtractionRunner
 from foundations.errors import ConfigError, one_line
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.runner import LotteryRunner
-from platforms.system import provenance, signals, threads
+from platforms.system import output, provenance, signals, threads
 from training.runner import TrainingRunner
 
 # A new command needs one line here.
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns the exit status.
 
     The status is 0 on success, 1 when runs of a sweep failed, 2 for invalid input, 3 when another process has locked the run, 75 when a
-    signal stopped the run, and 130 after Ctrl-C. Each error prints one line on stderr.
+    signal stopped the run, and 130 after Ctrl-C. Each error prints one line on stderr. `output.run` adds the errors of the output.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(COMMANDS.welcome())
@@ -67,4 +67,4 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     threads.limit_spinning()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(output.run(main, sys.argv[1:]))

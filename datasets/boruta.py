@@ -10,7 +10,6 @@ them for every pixel.)
 
 from __future__ import annotations
 
-import json
 import os
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 
 from datasets.base import ImageDataset
 from datasets.image_registry import registered_images
+from foundations import json_text
 from foundations.errors import ConfigError, unknown
 from platforms.platform import get_platform
 from platforms.system import files
@@ -51,7 +51,7 @@ def mask(dataset_name: str) -> torch.Tensor:
     images, labels = _image_dataset(dataset_name).load(train=True)
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(SEED))[:MAX_EXAMPLES]
     informative = select_features(images[chosen].flatten(1), labels[chosen], SEED)
-    get_platform().write(_path(dataset_name), json.dumps(informative.tolist()) + "\n")
+    get_platform().write(_path(dataset_name), json_text.dumps(informative.tolist()) + "\n")
     return informative
 
 

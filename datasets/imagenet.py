@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from datasets import base, transformations
+from datasets import base, image_files, transformations
 from foundations import imports
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError, reason
@@ -42,15 +42,18 @@ class Dataset(base.Dataset):
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
-        """Lists the images.
+        """Lists the images, and checks that they can be read.
 
         Raises:
-            ConfigError: a folder is missing, a class folder is empty, or training and test sets have different classes.
+            ConfigError: a folder is missing, a class folder is empty, training and test sets have different classes, or an image cannot be
+                read.
         """
         classes = class_names("train")
         paths, labels = list_images("train" if train else "val", classes)
         kept, labels = transformations.select_examples(dataset_hparams, train, torch.tensor(labels), len(classes))
-        return cls([paths[index] for index in kept.tolist()], labels, dataset_hparams, train)
+        chosen = [paths[index] for index in kept.tolist()]
+        image_files.check(sorted(chosen), "imagenet")
+        return cls(chosen, labels, dataset_hparams, train)
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:

@@ -5,8 +5,10 @@ Axes: N students, n clustered neurons, K recovered and R teacher's neurons, D in
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from extraction.recovery import RecoveredLayer
 from extraction.search import Reconstruction
 from extraction.symmetry import Symmetry
 from training.metric_logger import MetricLogger
-from training.plotting import figure, save
+from training.plotting import attempt, drawing, figure, plottable, save
 
 SHOWN_LEAVES = 500  # of a larger dendrogram only the top merges are drawn: scipy's function recurses as deep as the tree
 SHOWN_ROWS = 2000  # of a larger matrix of distances, because a picture has fewer pixels
@@ -27,46 +29,60 @@ SHOWN_NEURONS = 64
 LEAST_ANGLE = 1e-7  # smaller angles are rounding errors, such as that of a neuron with itself, and drawn as this
 
 
-def draw(result: Reconstruction, teacher: Layers | None, students_location: str, folder: str) -> None:
-    """Draws all pictures of an extraction.
+def draw(result: Reconstruction, teacher: Layers | None, students_location: str, folder: str, remedy: str) -> None:
+    """Draws all pictures of an extraction. Each one that fails is a warning.
 
     Args:
         result: the reconstruction.
         teacher: None where its weights are unknown.
         students_location: the students' run folder, for their losses.
         folder: where the pictures go.
+        remedy: how the user gets a picture after a failure.
     """
-    network = Layers.of(result.network)
-    symmetry = network.symmetry
-    student_losses(MetricLogger.load(students_location), os.path.join(folder, "student_losses.png"))
+
+    def picture(name: str, draw_to: Callable[[str], None]) -> None:
+        path = os.path.join(folder, f"{name}.png")
+        attempt(path, lambda: draw_to(path), remedy)
+
+    symmetry = Layers.of(result.network).symmetry
+    picture("student_losses", lambda path: student_losses(MetricLogger.load(students_location), path))
     for depth, layer in enumerate(result.layers, start=1):
-        dendrogram(layer, os.path.join(folder, f"dendrogram_{depth}.png"))
-        distance_matrix(layer, os.path.join(folder, f"distance_matrix_{depth}.png"))
-        cluster_alignment(layer, symmetry, os.path.join(folder, f"cluster_alignment_{depth}.png"))
+        picture(f"dendrogram_{depth}", lambda path, layer=layer: dendrogram(layer, path))
+        picture(f"distance_matrix_{depth}", lambda path, layer=layer: distance_matrix(layer, path))
+        picture(f"cluster_alignment_{depth}", lambda path, layer=layer: cluster_alignment(layer, symmetry, path))
+    _draw_neurons(Layers.of(result.network), teacher, picture)
+
+
+def _draw_neurons(network: Layers, teacher: Layers | None, picture: Callable[[str, Callable[[str], None]], None]) -> None:
+    """Draws the recovered neurons of every hidden layer, compared with the teacher's where these are known."""
+    symmetry = network.symmetry
     ours, theirs = list(network.vectors), list(teacher.vectors) if teacher else []
     if len(theirs) == len(ours):
         ours = in_gauge_of(ours, theirs, symmetry)
         for depth, (mine, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
-            teacher_alignment(mine, true, symmetry, os.path.join(folder, f"teacher_alignment_{depth}.png"))
+            draw_to = functools.partial(teacher_alignment, mine, true, symmetry)
+            picture(f"teacher_alignment_{depth}", draw_to)
     known = theirs if len(theirs) == len(ours) else [None] * len(ours)
     for depth, (mine, true) in enumerate(zip(ours[:-1], known, strict=False), start=1):
-        shown = _neurons_shown(mine, true, symmetry)
-        weights(shown, os.path.join(folder, f"weights_{depth}.png"), images=depth == 1)
+        shown = functools.partial(_neurons_shown, mine, true, symmetry)
+        picture(f"weights_{depth}", lambda path, depth=depth, shown=shown: weights(shown(), path, images=depth == 1))
 
 
+@drawing()
 def student_losses(logger: MetricLogger, path: str) -> None:
     """The loss of every student during training, on held-out queries."""
     chart, (axis,) = figure(width=6.5)
     points = logger.vectors("test_individual_losses")
     iterations = [iteration for iteration, _ in points]
     for student, losses in enumerate(zip(*(values for _, values in points), strict=True)):
-        axis.plot(iterations, losses, linewidth=1, label=f"student {student}")
+        axis.plot(iterations, plottable(losses), linewidth=1, label=f"student {student}")
     axis.set(yscale="log", xlabel="iteration", ylabel="mean squared error", title="Loss of each student on held-out queries")
     if points and len(points[0][1]) <= 10:
         axis.legend(fontsize=7, ncols=2)
     save(chart, path)
 
 
+@drawing()
 def dendrogram(layer: RecoveredLayer, path: str) -> None:
     """The merge tree of the clustered neurons, and the height of the cut."""
     from scipy.cluster import hierarchy
@@ -88,6 +104,7 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
     save(chart, path)
 
 
+@drawing()
 def distance_matrix(layer: RecoveredLayer, path: str) -> None:
     """Distances between the clustered neurons, sorted by cluster, neurons in no cluster last; of many neurons, evenly spaced ones."""
     clusters = layer.clustering
@@ -107,6 +124,7 @@ def distance_matrix(layer: RecoveredLayer, path: str) -> None:
     save(chart, path)
 
 
+@drawing()
 def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> None:
     """The angle between each member of a cluster and the neuron that was recovered from it."""
     clusters = layer.clustering
@@ -129,6 +147,7 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
     save(chart, path)
 
 
+@drawing()
 def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmetry, path: str) -> None:
     """Cosine similarity between every recovered neuron and every neuron of the teacher, partners on the diagonal."""
     pairs = match(ours, theirs, symmetry)
@@ -141,6 +160,7 @@ def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmet
     save(chart, path)
 
 
+@drawing()
 def weights(rows: dict[str, np.ndarray], path: str, images: bool) -> None:
     """The incoming weights of a layer's neurons.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from extraction.checks import Certificate, Value
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import reason
 from foundations.tables import aligned
 from platforms.platform import get_platform
@@ -113,7 +112,7 @@ class Report:
 
     def to_json(self) -> str:
         """The report as JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json_text.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, content: object) -> Report:
@@ -145,7 +144,7 @@ def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
         "identified": content["identified"],
         "accepted": content["certificate"]["accepted"],
         "max_relative_error": content["max_relative_error"],
-        "max_abs_error": content["function"]["max_abs_error"],
+        "max_abs_error": json_text.number(content["function"]["max_abs_error"]),
         "seconds": float(sum(content["seconds"].values())),
     }
     for name, value in figures.items():
@@ -227,10 +226,10 @@ def verdict(report: Report) -> str:
     if report.identified:
         neurons = ", ".join(f"{layer.matched} of {layer.teacher_width}" for layer in report.hidden)
         return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {_cell(report.max_relative_error)} of the teacher's."
-    if report.max_relative_error is None:
+    if report.layers[0].matched is None:
         return f"NOT IDENTIFIED. {name} and the teacher have different numbers of layers."
     matched = ", ".join(f"{layer.matched} of {layer.teacher_width} neurons matched, {layer.excess} in excess" for layer in report.hidden)
-    return f"NOT IDENTIFIED. {matched}; largest weight error {report.max_relative_error:.1e}."
+    return f"NOT IDENTIFIED. {matched}; largest weight error {_cell(report.max_relative_error)}."
 
 
 def _certificate(certificate: Certificate) -> str:
@@ -240,8 +239,8 @@ def _certificate(certificate: Certificate) -> str:
     disagreement = checks["disagreement"].value
     rival = "" if disagreement is None else f", largest difference to a second network {disagreement:.1e}"
     return (
-        f"{'accepted' if certificate.accepted else 'not accepted'}: largest error {checks['residual'].value:.1e}, on held-out answers "
-        f"{checks['held_out_residual'].value:.1e}, relative to their standard deviation; "
+        f"{'accepted' if certificate.accepted else 'not accepted'}: largest error {_cell(checks['residual'].value)}, on held-out answers "
+        f"{_cell(checks['held_out_residual'].value)}, relative to their standard deviation; "
         f"{_cell(rank)} of {unknowns} unknowns determined{rival}"
     )
 
@@ -290,8 +289,8 @@ def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:
         if absent is not None:
             raise ValueError(f"{name} has no {absent}")
         return kind(**{field: _decoded(hints[field], value[field], field) for field in hints if field in value})
-    if kind is float and type(value) in (int, float):
-        return float(typing.cast(float, value))
+    if kind is float and (value is None or type(value) in (int, float)):
+        return json_text.number(value)
     if type(value) is kind:
         return value
     raise ValueError(f"{name} is {value!r:.40}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from extraction import report
 from extraction.desc import ExtractionDesc
-from foundations import paths
+from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError, unknown
 from foundations.runner import Runner
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from extraction.search import Reconstruction
     from extraction.session import Session
     from models.students import Model as Students
+
+
+PICTURES = "pictures"  # the last phase, whose time is in the report once all pictures have been drawn
 
 
 @dataclass
@@ -75,14 +77,24 @@ class ExtractionRunner(Runner):
     def is_finished(self) -> bool:
         return not self.desc.training_hparams.continues and report.is_current(self.output_location, self.students_location)
 
+    @property
+    def _is_complete(self) -> bool:
+        """Whether there is a current report, and no start was killed between the report and its pictures."""
+        current = report.is_current(self.output_location, self.students_location)
+        return current and PICTURES in report.read(self.output_location).seconds
+
     def run(self) -> None:
+        from training import plotting
+
         if not self.job.quiet:
             print(self.desc.banner(f"Running Expand-and-Cluster (Seed {self.job.global_seed})", self.output_location), flush=True)
             self._remark()
-        if not self.is_finished:
+        if not (self.is_finished and self._is_complete):
             self._extract()
-        elif not get_platform().exists(paths.page(self.output_location)):
-            self._write_page(report.read(self.output_location))
+        else:
+            plotting.draw_missing_curves(self.students_location)
+            if not get_platform().exists(paths.page(self.output_location)):
+                self._write_page(report.read(self.output_location))
         locks.remove_dead(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
@@ -96,7 +108,7 @@ class ExtractionRunner(Runner):
             print(f"Note: the teacher's activation function is {theirs.act_fun}; that of the students is {ours.act_fun} (--act_fun).")
 
     def _extract(self) -> None:
-        """Everything from the teacher to the report, which is written last; another process may have written it in the meantime."""
+        """Everything from the teacher to the report and its pictures; another process may have made them in the meantime."""
         from training import arithmetic
 
         arithmetic.check(self.desc.training_hparams)
@@ -104,7 +116,7 @@ class ExtractionRunner(Runner):
         with locks.held(self.students_location):
             students, session = self._train_students(watch)
         with locks.held(self.output_location):
-            if not report.is_current(self.output_location, self.students_location):
+            if not self._is_complete:
                 provenance.record(self.output_location, session.seed)
                 self._reconstruct(students, session, watch)
 
@@ -139,10 +151,11 @@ class ExtractionRunner(Runner):
         get_platform().on_primary(lambda: self._report(session, result, watch))
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
-        """Judges a reconstruction, and writes its report."""
+        """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
         from extraction import certificate, evaluation, plotting
         from extraction.network import Layers
         from models.mlp import FullyConnected
+        from training.plotting import attempt
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
@@ -150,25 +163,32 @@ class ExtractionRunner(Runner):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             content = evaluation.report_on(session, result, teacher, certified)
-        with watch("pictures"):
-            true = Layers.of(teacher) if teacher else None
-            plotting.draw(result, true, self.students_location, paths.plots(self.output_location))
+        report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
+        with watch(PICTURES):
+            true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)
+            remedy = f"delete {paths.report(self.output_location)} and run the same command again to draw it"
+            attempt(folder, lambda: plotting.draw(result, true, self.students_location, folder, remedy), remedy)
         content = dataclasses.replace(content, seconds=watch.seconds)
-        self._write_page(content)
         report.write(self.output_location, content)
+        self._write_page(content)
 
     def _write_page(self, content: Report) -> None:
         """Writes the page of a report, from files that exist already."""
-        from extraction import page
+        from training.plotting import attempt
 
-        with locks.held(self.output_location):
-            page.write(self.output_location, self.students_location, content)
+        def write() -> None:
+            from extraction import page
+
+            with locks.held(self.output_location):
+                page.write(self.output_location, self.students_location, content)
+
+        attempt(paths.page(self.output_location), write, "run the same command again to write it")
 
     def _record(self) -> None:
         """Writes the extraction's hyperparameters beside its results."""
         h = self.desc.extraction_hparams
         get_platform().write(paths.hparams_log(self.output_location, "extraction_"), h.display + "\n")
-        get_platform().write(paths.hparams_dict(self.output_location, "extraction_"), json.dumps(h.to_dict(), indent=2) + "\n")
+        get_platform().write(paths.hparams_dict(self.output_location, "extraction_"), json_text.dumps(h.to_dict(), indent=2) + "\n")
 
 
 class Stopwatch:

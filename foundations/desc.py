@@ -5,12 +5,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import typing
 from collections.abc import Callable, Iterable
 
+from foundations import json_text
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 
@@ -101,4 +101,4 @@ class Desc(abc.ABC):
 
     def to_json(self, **more: object) -> str:
         """All bundles that name the run, and the further entries `more`, as JSON."""
-        return json.dumps({name: bundle.to_dict() for name, bundle in self.bundles().items()} | more, indent=2) + "\n"
+        return json_text.dumps({name: bundle.to_dict() for name, bundle in self.bundles().items()} | more, indent=2) + "\n"

@@ -34,8 +34,11 @@ def reason(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with spaces in place of line breaks and of control characters for terminals."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """The text with spaces in place of line breaks and of control characters for terminals.
+
+    The bytes of paths that are not UTF-8, which Python keeps as lone surrogates, stay.
+    """
+    return "".join(character if character.isprintable() or "\udc80" <= character <= "\udcff" else " " for character in text)
 
 
 def did_you_mean(value: str, valid: Iterable[str]) -> str:

@@ -129,6 +129,11 @@ def levels(location: str, last: int) -> str:
     return os.path.join(location, f"levels_0-{last}.png")
 
 
+def levels_report(location: str, last: int) -> str:
+    """The outcomes of a lottery ticket experiment, from level 0 to `last`, as JSON. It is written if their plot fails."""
+    return os.path.join(location, f"levels_0-{last}.json")
+
+
 def comparison(location: str) -> str:
     """The plot that compares lottery tickets with their branches, over all seeds."""
     return os.path.join(location, "comparison.png")

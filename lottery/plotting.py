@@ -6,23 +6,26 @@ from collections.abc import Mapping, Sequence
 
 from lottery.interpolation import Interpolation, barrier
 from lottery.report import Experiment, Outcome
-from training.plotting import band, figure, legend_below, save
+from training.plotting import band, drawing, figure, legend_below, plottable, save
 
 TICK_RATIO = 1.15  # the smallest ratio of two shares of weights that both have a tick
 
 
+@drawing()
 def tickets(outcomes: Sequence[Outcome], path: str) -> None:
     """Draws the levels of one experiment."""
     chart, axes = figure(2)
     weights = [100 * outcome.density for outcome in outcomes]
-    axes[0].plot(weights, [_scaled(outcome, outcome.final) for outcome in outcomes], marker=".", label="after training")
-    axes[0].plot(weights, [_scaled(outcome, outcome.best) for outcome in outcomes], marker=".", linestyle="--", label="best")
+    final, best = plottable([outcome.final for outcome in outcomes]), plottable([outcome.best for outcome in outcomes])
+    axes[0].plot(weights, [_scaled(outcomes[0], value) for value in final], marker=".", label="after training")
+    axes[0].plot(weights, [_scaled(outcomes[0], value) for value in best], marker=".", linestyle="--", label="best")
     axes[0].legend()
     axes[1].plot(weights, [outcome.steps for outcome in outcomes], marker=".")
     _label(axes, outcomes[0].metric, weights)
     save(chart, path)
 
 
+@drawing()
 def comparison(experiments: Mapping[str, Experiment], path: str) -> None:
     """Draws the tickets and their branches: means over the seeds, bands of one standard deviation, and a dot for each seed."""
     first = next(outcomes[0] for levels in experiments.values() for outcomes in levels.values())
@@ -51,7 +54,7 @@ def _label(axes, metric: str, weights: Sequence[float]) -> None:
     """Labels and scales the axes of both panels."""
     axes[0].set_ylabel("test accuracy (%)" if metric == "accuracy" else "test loss")
     axes[1].set_ylabel(f"iterations to the best {metric}")
-    if metric == "loss" and all(value > 0 for line in axes[0].lines for value in line.get_ydata()):
+    if metric == "loss" and not any(value <= 0 for line in axes[0].lines for value in line.get_ydata()):
         axes[0].set_yscale("log")
     for axis in axes:
         weights_axis(axis, weights)
@@ -77,17 +80,20 @@ def _ticks(weights: Sequence[float]) -> list[float]:
     return ticks
 
 
+@drawing()
 def barriers(interpolations: Mapping[int, Interpolation], path: str) -> None:
     """Draws the test error on the line between two copies of each level, and the error barriers against the remaining weights."""
     chart, axes = figure(2)
-    weights = [100 * level.unpruned / level.total for level in interpolations.values()]
+    levels = [*interpolations.values()]
+    weights = [100 * level.unpruned / level.total for level in levels]
     colours = colormap(len(interpolations))
     for (number, level), weight, colour in zip(interpolations.items(), weights, colours, strict=True):
-        axes[0].plot(level.alpha, level.test, color=colour, linewidth=1.2, label=f"level {number}: {weight:.3g}%")
+        axes[0].plot(level.alpha, plottable(level.test), color=colour, linewidth=1.2, label=f"level {number}: {weight:.3g}%")
     axes[0].set(xlabel="position between the two copies", ylabel="test error")
     axes[0].legend(fontsize=6, ncols=1 + len(interpolations) // 12)
-    axes[1].plot(weights, [barrier(level.train) for level in interpolations.values()], marker=".", label="on the training set")
-    axes[1].plot(weights, [barrier(level.test) for level in interpolations.values()], marker=".", label="on the test set")
+    train, test = ([barrier(errors) for errors in part] for part in zip(*((level.train, level.test) for level in levels), strict=True))
+    axes[1].plot(weights, plottable(train), marker=".", label="on the training set")
+    axes[1].plot(weights, plottable(test), marker=".", label="on the test set")
     axes[1].set_ylabel("error barrier")
     weights_axis(axes[1], weights)
     axes[1].legend()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from foundations import paths, tables
+from foundations import json_text, paths, tables
 from foundations.averages import mean_and_deviation
 from lottery.desc import LotteryDesc
 from platforms.platform import get_platform
@@ -67,6 +68,12 @@ def read(level: int, location: str) -> Outcome:
     reached = next((iteration for iteration, value in points if value == best), points[-1][0])
     steps = reached - points[0][0]
     return Outcome(level, *Mask.counts(location), metric, points[-1][1], best, steps, divergence.remark(logger))
+
+
+def write(outcomes: Sequence[Outcome], folder: str) -> None:
+    """Writes the outcomes of all levels to the folder of a seed, where they mark the experiment as finished without its picture."""
+    content = json_text.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2) + "\n"
+    files.write_if_changed(paths.levels_report(folder, outcomes[-1].level), content.encode())
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from foundations import limits, paths
 from foundations.arguments import ArgumentParser
@@ -19,6 +21,9 @@ from platforms.system import locks
 from training import job as training_job
 from training import teachers
 from training.job import JobArgs
+
+if TYPE_CHECKING:
+    from lottery.report import Outcome
 
 
 @dataclass
@@ -121,13 +126,17 @@ class LotteryRunner(Runner):
 
     def run(self) -> None:
         from lottery import report
+        from training.plotting import draw_missing_curves
 
         folder = self.desc.seed_path(get_platform().root, self.job.global_seed)
         if not self.job.quiet:
             title = f"Running a Lottery Ticket Experiment (Seed {self.job.global_seed})"
             print(self.desc.banner(title, folder), flush=True)
             teachers.print_remark(self.desc)
-        if not self.is_finished:
+        if self.is_finished:
+            for level in range(self.levels + 1):
+                draw_missing_curves(self.location(level))
+        else:
             from training import arithmetic
 
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
@@ -138,14 +147,19 @@ class LotteryRunner(Runner):
                     self._train()
         locks.remove_dead(folder)
         outcomes = [report.read(level, self.location(level)) for level in range(self.levels + 1)]
-        picture = paths.levels(folder, self.levels)
-        if not get_platform().exists(picture):
-            from lottery import plotting
-
-            plotting.tickets(outcomes, picture)
-        if not self.job.quiet:
-            print(f"{report.table(outcomes)}\nPicture: {picture}")
+        self._draw(outcomes, paths.levels(folder, self.levels))
         compare(self.desc, self.job.global_seed, verbose=not self.job.quiet)
+
+    def _draw(self, outcomes: Sequence[Outcome], picture: str) -> None:
+        """Prints the outcomes, and draws them unless the picture exists."""
+        from lottery import plotting, report
+        from training.plotting import attempt
+
+        drawn = get_platform().exists(picture) or attempt(picture, lambda: plotting.tickets(outcomes, picture))
+        if not drawn:
+            report.write(outcomes, os.path.dirname(picture))
+        if not self.job.quiet:
+            print("\n".join([report.table(outcomes), *([f"Picture: {picture}"] if drawn else [])]))
 
     def _train(self) -> None:
         from lottery.trunk import Trunk
@@ -161,6 +175,7 @@ def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
     an earlier version of this program made are left out, and named, unless all seeds are such seeds.
     """
     from lottery import outdated, plotting, report
+    from training.plotting import attempt
 
     experiments = report.experiments(desc)
     left_out = outdated.seeds(desc) if report.is_uneven(experiments) else []
@@ -171,9 +186,9 @@ def compare(desc: LotteryDesc, seed: int, verbose: bool) -> None:
     if report.is_single_run(experiments):
         return
     path = paths.comparison(desc.seed_path(get_platform().root, seed))
-    plotting.comparison(experiments, path)
+    drawn = attempt(path, lambda: plotting.comparison(experiments, path))
     if verbose:
-        print(f"{report.comparison(experiments)}\nPicture: {path}")
+        print("\n".join([report.comparison(experiments), *([f"Picture: {path}"] if drawn else [])]))
 
 
 def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int], tuple[int, int] | None, Callable[[], None]]:

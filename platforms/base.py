@@ -153,13 +153,15 @@ class Platform(Hparams, abc.ABC):
 
     @staticmethod
     def listdir(path: str) -> list[str]:
-        """The sorted names in a folder. Empty if the folder does not exist.
+        """The sorted names in a folder, without those that begin with a dot. Empty if the folder does not exist.
+
+        Programs other than this one make files with such names: `.DS_Store`, `._name`, `.nfs...`, `.ipynb_checkpoints`.
 
         Raises:
             ConfigError: the folder cannot be read.
         """
         try:
-            return sorted(os.listdir(path)) if os.path.isdir(path) else []
+            return sorted(name for name in os.listdir(path) if not name.startswith(".")) if os.path.isdir(path) else []
         except OSError as error:
             raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from error
 
@@ -200,7 +202,7 @@ class Platform(Hparams, abc.ABC):
 
         Args:
             path: the path of the file. Missing folders are made.
-            content: the new content. Text is written as UTF-8.
+            content: the new content. Text is written as UTF-8; bytes of paths that are not UTF-8 stay as they are.
             keep: a path in the same folder to which the old content is moved. For an instant no file exists at `path`.
             durable: whether the content is on the disk when this function returns. If not, writing is much faster, but a power failure may
                 lose the file.
@@ -215,7 +217,7 @@ class Platform(Hparams, abc.ABC):
         try:
             os.makedirs(folder, exist_ok=True)
             with open(temporary, "wb") as file:
-                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

@@ -18,7 +18,7 @@ from foundations.errors import Busy, ConfigError
 from foundations.runner import Job
 from platforms import local
 from platforms.base import Plain
-from platforms.system import signals
+from platforms.system import output, signals
 from platforms.system.rendezvous import NUMBERS, START, Rendezvous
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ class Platform(local.Platform):
         primary = not rank.isdecimal() or int(rank) == 0
         with contextlib.ExitStack() as silence:
             if not primary:
-                null = silence.enter_context(open(os.devnull, "w"))
+                null = silence.enter_context(open(os.devnull, "w", encoding="utf-8", errors="replace"))
                 silence.enter_context(contextlib.redirect_stdout(null))
                 silence.enter_context(contextlib.redirect_stderr(null))
             try:
                 yield
-            except (Exception, signals.Stopped, KeyboardInterrupt) as error:
+            except (Exception, signals.Stopped, output.ReaderGone, KeyboardInterrupt) as error:
                 from platforms.system import collectives
 
                 status = collectives.report_failure(_status(error), primary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import TypeGuard
@@ -10,7 +9,7 @@ from typing import TypeGuard
 import numpy as np
 import torch
 
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import ConfigError, reason, unknown
 from models import base
 from platforms.platform import get_platform
@@ -91,7 +90,7 @@ class Mask(Mapping[str, torch.Tensor]):
 
     def save(self, location: str) -> None:
         """Writes the mask to a run folder, with eight weights per byte, after a report with the numbers of all and of remaining weights."""
-        report = json.dumps({"total": self.total, "unpruned": self.unpruned}, indent=4)
+        report = json_text.dumps({"total": self.total, "unpruned": self.unpruned}, indent=4)
         packed = {name: {"shape": list(values.shape), "bits": _pack(values)} for name, values in self.items()}
         get_platform().write(paths.sparsity_report(location), report + "\n")
         get_platform().write(paths.mask(location), base.to_bytes(packed))

@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from foundations import json_text
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 120.0  # seconds; machines that run tests may be busy
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe")
@@ -67,7 +69,7 @@ class Page:
         self._number += 1
         session = {"sessionId": self._session} if self._session else {}
         message = {"id": self._number, "method": method, "params": parameters} | session
-        os.write(self._pipes[0], json.dumps(message).encode() + b"\0")
+        os.write(self._pipes[0], json_text.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
             if answer.get("id") == self._number:

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-import matplotlib.figure  # noqa: F401  imported here once, not in every process
 import scipy.optimize  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
@@ -30,10 +29,15 @@ from tqdm import tqdm
 
 import EC
 from extraction import certificate, evaluation, plotting, search  # noqa: F401
+from foundations import json_text
 from platforms import base
 from pruning import base as pruning
 from pruning.mask import Mask
 from training import checkpointing, train
+from training.plotting import drawing
+
+with drawing():
+    import matplotlib.figure  # noqa: F401  imported here once, not in every process
 
 SECONDS = 300.0  # a command that takes longer counts as hanging
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -90,7 +94,7 @@ def contents(root: str) -> dict[str, bytes]:
         if name == "report.json":
             report = json.loads(content)
             del report["seconds"]
-            content = json.dumps(report).replace(root, "").encode()
+            content = json_text.dumps(report).replace(root, "").encode()
         found[path] = content
     return found
 

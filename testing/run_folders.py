@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from extraction.desc import ExtractionDesc
-from foundations import paths
+from foundations import json_text, paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.extraction_hparams import ExtractionHparams
@@ -70,10 +69,10 @@ def extract_run(root: str, desc: ExtractionDesc, seed: int = 0, identified: bool
     """A finished run of `extract`; returns the folder of its clustering."""
     train_run(root, desc, seed)
     folder = desc.clustering_path(root, seed)
-    write(paths.hparams_dict(folder, "extraction_"), json.dumps(desc.extraction_hparams.to_dict()))
+    write(paths.hparams_dict(folder, "extraction_"), json_text.dumps(desc.extraction_hparams.to_dict()))
     function = {"mse": error**2, "max_abs_error": error, "queries": 10}
     report = {"identified": identified, "max_relative_error": error, "certificate": {"accepted": identified}, "function": function}
-    write(paths.report(folder), json.dumps(report | {"seconds": {"students": 1.5, "pictures": 0.5}}))
+    write(paths.report(folder), json_text.dumps(report | {"seconds": {"students": 1.5, "pictures": 0.5}}))
     return folder
 
 
@@ -81,7 +80,7 @@ def lottery_run(root: str, desc: LotteryDesc, seed: int = 0, levels: int = 2) ->
     """A finished run of `lottery`, which keeps four fifths of the weights at each level; returns the folder of its levels."""
     for level in range(levels + 1):
         folder = finish(desc.run_path(root, seed, level), 0.9 - level / 100)
-        write(paths.sparsity_report(folder), json.dumps({"unpruned": round(1000 * 0.8**level), "total": 1000}))
+        write(paths.sparsity_report(folder), json_text.dumps({"unpruned": round(1000 * 0.8**level), "total": 1000}))
     record(desc.run_path(root, seed), desc, seed)
     write(paths.levels(desc.seed_path(root, seed), levels))
     return desc.seed_path(root, seed)

@@ -7,14 +7,13 @@ seed records where it comes from.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
 
-from foundations import ancestors, paths
+from foundations import ancestors, json_text, paths
 from foundations.ancestors import Groups
 from foundations.desc import Desc
 from foundations.errors import ConfigError
@@ -122,7 +121,7 @@ def copy(source: str, target: str, record: Callable[[], None]) -> None:
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "md5": digests,
     }
-    get_platform().write(paths.imported(target), json.dumps(content, indent=2) + "\n")
+    get_platform().write(paths.imported(target), json_text.dumps(content, indent=2) + "\n")
     record()
     for name in sorted(logs):
         _copy(os.path.join(source, name), os.path.join(target, name))

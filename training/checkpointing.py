@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass, field
 
 import torch
 
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import ConfigError, reason
 from foundations.step import Step
 from models import base
@@ -82,7 +81,7 @@ def _write_progress(location: str, schedule: Schedule) -> None:
     """Writes the progress of a run, which the listing of runs reads."""
     epoch = schedule.iteration // schedule.iterations_per_epoch
     content = {"iteration": schedule.iteration, "epoch": epoch, "planned_iterations": schedule.planned}
-    get_platform().write(paths.progress(location), json.dumps(content) + "\n", durable=False)
+    get_platform().write(paths.progress(location), json_text.dumps(content) + "\n", durable=False)
 
 
 def drop_previous(location: str) -> None:

@@ -125,10 +125,14 @@ class TrainingRun:
 
     def run(self) -> None:
         """Trains the model unless that is done, and prints the result."""
+        from training import plotting
+
         if not self.job.quiet:
             print(self.desc.banner(f"Training a Model (Seed {self.job.global_seed})", self.output_location), flush=True)
             teachers.print_remark(self.desc)
-        if not self.is_finished:
+        if self.is_finished:
+            plotting.draw_missing_curves(self.output_location)
+        else:
             from training import arithmetic
 
             arithmetic.check(self.desc.training_hparams)

@@ -1,11 +1,15 @@
-"""The log of a run: one record a line, `name$iteration$value`, where the value is JSON (a number, or a list of numbers)."""
+"""The log of a run: one record a line, `name$iteration$value`, where the value is JSON: a number, or a list of numbers.
+
+NaN and infinite values are null in the file, and NaN when it is read. `str(logger)` keeps them, as the files of earlier versions do.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
+import math
+from collections.abc import Callable
 
-from foundations import ancestors, paths
+from foundations import ancestors, json_text, paths
 from foundations.errors import reason
 from foundations.step import Step
 from platforms.platform import get_platform
@@ -77,7 +81,10 @@ class MetricLogger:
         return sorted({name for name, _ in self._values})
 
     def __str__(self):
-        return "".join(f"{name}${iteration}${json.dumps(value)}\n" for (name, iteration), value in self._values.items())
+        return self._text(json_text.dumps_exact)
+
+    def _text(self, to_json: Callable[[object], str]) -> str:
+        return "".join(f"{name}${iteration}${to_json(value)}\n" for (name, iteration), value in self._values.items())
 
     @staticmethod
     def from_str(text: str) -> MetricLogger:
@@ -109,8 +116,8 @@ class MetricLogger:
         return logger
 
     def save(self, location: str) -> None:
-        """Writes the log to a run folder."""
-        get_platform().write(paths.logger(location), str(self))
+        """Writes the log to a run folder, with null in place of NaN and of infinite values."""
+        get_platform().write(paths.logger(location), self._text(json_text.dumps))
 
     @staticmethod
     def load(location: str) -> MetricLogger:
@@ -143,14 +150,16 @@ def _value(text: str) -> float | list[float]:
     """The value of a record.
 
     Raises:
-        ValueError: the text is neither a number nor a list of numbers.
+        ValueError: the text is neither a number nor null nor a list of them.
     """
     value = files.parse_json(text)
     return [_number(item, text) for item in value] if isinstance(value, list) else _number(value, text)
 
 
 def _number(value: object, text: str) -> float:
-    """A value that has been parsed from a text, if it is a number; a ValueError otherwise."""
+    """A value that has been parsed from a text, if it is a number or null; a ValueError otherwise."""
+    if value is None:
+        return math.nan
     if type(value) is float or (type(value) is int and abs(value) < MAX_INTEGER):
         return value
     raise ValueError(f"{text[:20]!r} is not a number")

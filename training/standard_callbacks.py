@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from datasets.base import DataLoader
+from foundations import paths
 from foundations.step import Step
 from models.base import Model
 from platforms.system import provenance
@@ -70,8 +71,8 @@ def save_model(output_location, step, model, optimizer, logger):
 
 
 def save_curves(output_location, step, model, optimizer, logger):
-    """Draws the curves of all metrics."""
-    plotting.curves(logger, output_location)
+    """Draws the curves of all metrics. A failure is a warning."""
+    plotting.attempt(paths.curves(output_location), lambda: plotting.curves(logger, output_location))
 
 
 def save_logger(output_location, step, model, optimizer, logger):
@@ -153,7 +154,7 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool) -> Callb
 
 def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tuple[DataLoader, DataLoader]) -> Sequence[Callback]:
     """The callbacks of a standard run: save the network before and after, evaluate every epoch, warn of divergence, show progress, and
-    finally write the log.
+    finally write the log and draw its curves.
 
     Students are evaluated less often, and on the training set only at both ends. A training set that is read from files is evaluated
     only at the end, because this takes about as long as an epoch.
@@ -184,4 +185,4 @@ def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tup
     callbacks.append(divergence.create_warning_callback())
     if plan.verbose:
         callbacks.append(create_progress_callback(end, "test_loss", plain_lines=not epoch_lines))
-    return [*callbacks, run_at_last_step(save_curves), run_at_last_step(save_logger)]
+    return [*callbacks, run_at_last_step(save_logger), run_at_last_step(save_curves)]

@@ -16,7 +16,7 @@ from models.base import Model
 from platforms.platform import get_platform
 from platforms.system import memory
 from platforms.system.signals import Stopped
-from training import adoption, arithmetic, captured, checkpointing, sharing, standard_callbacks
+from training import adoption, arithmetic, captured, checkpointing, plotting, sharing, standard_callbacks
 from training.metric_logger import MetricLogger
 from training.optimizers import Schedule, get_optimizer
 from training.plan import STANDARD, WHOLE, Plan, StandardPlan
@@ -150,6 +150,7 @@ def standard_train(
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.continues:
         end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
         if registry.exists(output_location, end):
+            plotting.draw_missing_curves(output_location)
             registry.load_weights(paths.model(output_location, end), model)
             model.to(get_platform().torch_device)
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cli.plot.series import LOGGED, WEIGHTS, Group, Points
 from cli.runs.table import SHARES
 from foundations.errors import ConfigError
+from training.plotting import BandStyle, band, drawing, figure, legend_below
 
 MOST_COLOURS, MOST_TICKS = 10, 10
 LOGARITHMIC = ("loss", "losses", "error", "seconds")  # the ends of the names of metrics that may have a logarithmic axis
@@ -23,6 +24,7 @@ class Line:
     points: Points
 
 
+@drawing()
 def panels(groups: Sequence[Group], metrics: Sequence[str], x: str, log: str | None):
     """A figure with one panel for each metric.
 
@@ -36,7 +38,6 @@ def panels(groups: Sequence[Group], metrics: Sequence[str], x: str, log: str | N
         ConfigError: no run has values to draw.
     """
     from lottery.plotting import colormap
-    from training.plotting import figure, legend_below
 
     made, axes = figure(len(metrics), width=5.4, height=4.0)
     colours = [f"C{number}" for number in range(len(groups))] if len(groups) <= MOST_COLOURS else colormap(len(groups))
@@ -104,7 +105,6 @@ def _numbers(values: Sequence[object]) -> list[float]:
 def _draw(axis, lines: Sequence[Line], x: str, log: str) -> None:
     """Draws the panel of one metric."""
     from lottery.plotting import weights_axis
-    from training.plotting import BandStyle, band
 
     keys = list(dict.fromkeys(key for line in lines for key in line.points))
     numbers = _numbers(keys)

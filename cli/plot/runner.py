@@ -15,7 +15,7 @@ from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.runner import SelectionArgs, existing
 from foundations.arguments import ArgumentParser
-from foundations.errors import ConfigError, unknown
+from foundations.errors import ConfigError, reason, unknown
 from foundations.hparams import Hparams
 from foundations.runner import Runner
 from platforms.platform import get_platform
@@ -117,8 +117,6 @@ class PlotRunner(Runner):
         Raises:
             ConfigError: no run is selected, or none of the runs has a requested name.
         """
-        from training.plotting import save
-
         everything = existing()
         names = Names(everything)
         runs = self._selected(everything, names)
@@ -127,14 +125,25 @@ class PlotRunner(Runner):
         groups = series.groups(sources, by, names)
         metrics = self._metrics(sources, x)
         files = self.options.files(f"{'_'.join(metrics) or series.TICKETS}_over_{x}")
+        try:
+            self._draw(groups, metrics, x, files)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{files[0]} cannot be drawn ({type(error).__name__}: {reason(error)})") from error
+        _print_notes(groups, [*by, x], left_out)
+        print("\n".join(f"Picture: {path}" for path in files))
+
+    def _draw(self, groups: Sequence[Group], metrics: Sequence[str], x: str, files: Sequence[str]) -> None:
+        """Draws the metrics, or lottery tickets if there are no metrics, and writes the files."""
+        from training.plotting import save
+
         if metrics:
             made = draw.panels(groups, metrics, x, self.options.log)
             for path in files:
                 save(made, path)
         else:
             draw.tickets(groups, files)
-        _print_notes(groups, [*by, x], left_out)
-        print("\n".join(f"Picture: {path}" for path in files))
 
     def _selected(self, everything: Sequence[Run], names: Names) -> list[Run]:
         """The runs to draw, among all runs. `names` are the hashes of all runs."""

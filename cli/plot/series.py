@@ -1,12 +1,11 @@
 """The data of a plot: for each group of runs, the values of a metric at every x value.
 
 An x value is an iteration or an epoch, with the values of the log; or it is the value of a hyperparameter, or the share of weights left at
-a level of a pruning experiment, with the last value of the metric. Missing values and values that are not finite are left out.
+a level of a pruning experiment, with the last value of the metric. Missing values and values that no plot can show are left out.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from foundations import paths
 from foundations.errors import ConfigError
 from platforms.system import files
 from training.metric_logger import MetricLogger
+from training.plotting import is_plottable
 
 ITERATION, EPOCH, WEIGHTS, LEVEL = "iteration", "epoch", "weights_left", "level"
 LOGGED = (ITERATION, EPOCH)
@@ -87,7 +87,7 @@ class Group:
         points: dict[object, list[float]] = {}
         for source in self.sources:
             for position, value in _curve(source, metric, x) if x in LOGGED else _last(source, metric, x):
-                if math.isfinite(value):
+                if is_plottable(value):
                     points.setdefault(position, []).append(value)
         return dict(sorted(points.items(), key=lambda item: query.sort_key(item[0])))
 
@@ -107,6 +107,8 @@ def _last(source: Source, metric: str, x: str) -> Iterable[tuple[object, float]]
     position = source.weights_left if x == WEIGHTS else source.value(x)
     value = source.run.metrics.get(metric) if source.level is None or metric not in source.logger.names() else None
     last = source.logger.latest(metric) if value is None else value
+    if isinstance(position, (int, float)) and not is_plottable(position):
+        return
     if position is not None and last is not None:
         for entry in last if isinstance(last, list) else [last]:
             yield position, float(entry)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from cli.runs import records
 from extraction import report
-from foundations import ancestors, paths
+from foundations import ancestors, json_text, paths
 from foundations.errors import ConfigError
 from platforms.system import processes
 
@@ -252,7 +252,8 @@ def _experiment(root: str, name: str) -> Iterator[Run]:
 def _why_empty(location: str) -> str:
     """The reason why an experiment has no seeds."""
     try:
-        return "the folder has no folder of a seed" if os.listdir(location) else "the folder is empty"
+        names = [name for name in os.listdir(location) if not name.startswith(".")]
+        return "the folder has no folder of a seed" if names else "the folder is empty"
     except OSError as error:
         return f"the folder cannot be read ({error.strerror})"
 
@@ -318,7 +319,7 @@ def _logged(folder: str) -> dict[str, float]:
         seen.add(name)
         if not value.startswith("["):
             try:
-                metrics[name] = float(value)
+                metrics[name] = math.nan if value == "null" else float(value)
             except ValueError:
                 raise records.Damaged("logger has a line that is no record") from None
     return metrics
@@ -372,12 +373,12 @@ def _levels(run: Run) -> tuple[bool, dict[str, float]]:
             weights = records.read_json((paths.sparsity_report if _SPARSITY in files else paths.barrier)(folder))
             metrics["weights_left"] = weights["unpruned"] / weights["total"]
             if _BARRIER in files:
-                errors = weights["test"]
+                errors = [*map(json_text.number, weights["test"])]
                 metrics["barrier"] = max(errors) - (errors[0] + errors[-1]) / 2
     except (KeyError, TypeError, IndexError, ZeroDivisionError):
         raise records.Damaged(f"a file in {os.path.basename(folder)} of level {level} is incomplete") from None
-    has_picture = run.part or any(map(os.path.exists, (paths.levels(run.location, level), paths.imported(run.location))))
-    return len(done) == len(run.folders) and bool(has_picture), metrics
+    ends = paths.levels(run.location, level), paths.levels_report(run.location, level), paths.imported(run.location)
+    return len(done) == len(run.folders) and (bool(run.part) or any(map(os.path.exists, ends))), metrics
 
 
 def _nothing(run: Run) -> tuple[bool, dict[str, float]]:

@@ -92,7 +92,8 @@ def hparams(folder: str, files: frozenset[str], known: dict[str, object]) -> tup
         except Damaged as error:
             return {}, True, str(error)
     theirs = ancestors.program_of(folder) is not None
-    return known, theirs, f"the folder has no {LOG if theirs else RECORD}" if files else "the folder is empty or cannot be read"
+    visible = any(not name.startswith(".") for name in files)
+    return known, theirs, f"the folder has no {LOG if theirs else RECORD}" if visible else "the folder is empty or cannot be read"
 
 
 def read_log(path: str) -> dict[str, object]:

@@ -157,12 +157,8 @@ class RunsRunner(CommandsRunner):
 
     def run(self) -> None:
         """Runs the action."""
-        try:
-            with index.garbage_collection_paused():
-                ACTIONS[self.action](self)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with index.garbage_collection_paused():
+            ACTIONS[self.action](self)
 
     @functools.cached_property
     def runs(self) -> list[Run]:
@@ -264,7 +260,7 @@ def _show_files(runs: Sequence[Run]) -> None:
     sizes: dict[str, list[int]] = {}
     for run in runs:
         for folder, names in (*run.folders, *filter(None, [run.students])):
-            for name in (name for name in names if not name.startswith("clustering_")):
+            for name in (name for name in names if not name.startswith(("clustering_", "."))):
                 path = os.path.join(folder, name)
                 sizes.setdefault(os.path.relpath(path, run.location), []).append(index.size_of(path))
     print("\nFiles" if len(runs) == 1 else "\nFiles of all seeds")

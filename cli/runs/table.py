@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import METRICS, Row, differing, value
-from foundations import ranges, tables
+from foundations import json_text, ranges, tables
 
 FORMATS = ("table", "csv", "json")
 HEAD, FOOT = ["kind", "hash", "seeds", "state"], ["date", "size"]
@@ -56,7 +55,7 @@ def render(rows: Sequence[Row], shown: Sequence[str], output_format: str, names:
         return aligned(rows, shown, names, terminal_width())
     records = [_record(row, shown, names) for row in rows]
     if output_format == "json":
-        return "[\n{}\n]".format(",\n".join(map(json.dumps, records))) if records else "[]"
+        return "[\n{}\n]".format(",\n".join(map(json_text.dumps, records))) if records else "[]"
     keys = list(dict.fromkeys(key for name in shown for key in (name, f"{name}_spread") if any(key in record for record in records)))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys or list(shown), restval="", lineterminator="\n")

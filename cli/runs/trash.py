@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 
 from cli.runs import index
 from cli.runs.index import DAMAGED, FINISHED, RUNNING, Run
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import Busy, ConfigError
 from platforms.base import installed
 from platforms.platform import get_platform
@@ -150,7 +149,7 @@ def move(removals: Sequence[Removal], root: str, command: str) -> tuple[str, lis
     """
     batch = _new_batch(root)
     moved = [os.path.relpath(removal.path, root) for removal in removals]
-    get_platform().write(os.path.join(batch, LIST), json.dumps({"command": command, "moved": moved}, indent=2) + "\n")
+    get_platform().write(os.path.join(batch, LIST), json_text.dumps({"command": command, "moved": moved}, indent=2) + "\n")
     left = []
     with installed(dataclasses.replace(get_platform(), wait=False)):
         for removal, name in zip(removals, moved, strict=True):

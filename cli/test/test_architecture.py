@@ -126,6 +126,27 @@ class TestArchitecture(TestCase):
         self.assertEqual({package_of(module) for module in program()}, set(FLOORS))
 
 
+def json_writers(source: str) -> list[int]:
+    """The lines of a source text that use the module `json` to write."""
+    nodes = list(ast.walk(ast.parse(source)))
+    attributes = [
+        node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "json"
+    ]
+    imported = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "json"]
+    return [node.lineno for node in attributes if node.attr in ("dump", "dumps", "JSONEncoder")] + [node.lineno for node in imported]
+
+
+class TestJson(TestCase):
+    def test_only_one_module_writes_json(self):
+        writers = {module for module, source in program().items() if json_writers(source)}
+        self.assertEqual(writers, {"foundations.json_text"})
+
+    def test_every_form_of_writing_is_seen(self):
+        for source in ("import json\njson.dumps(1)", "import json\nmap(json.dumps, x)", "from json import dump", "json.JSONEncoder()"):
+            self.assertEqual(len(json_writers(source)), 1)
+        self.assertEqual(json_writers("import json\njson.loads('1')\njson_text.dumps(1)"), [])
+
+
 def functions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function and method that a source text defines."""
     yield from (node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import unittest
 
 from extraction.report import Report, read, summary, table, verdict, write
@@ -125,6 +126,19 @@ class TestReport(TestCase):
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
+
+    def test_figures_that_are_no_numbers_are_null_in_the_file_and_can_be_shown(self):
+        nan = math.nan
+        figures = content()["certificate"] | {"residual": nan, "held_out_residual": math.inf}
+        changes = {"identified": False, "max_relative_error": nan, "function": {"queries": 5, "mse": nan, "max_abs_error": math.inf}}
+        write(self.root, report(certificate=figures, **changes))
+        with open(paths.report(self.root)) as file:
+            self.assertNotRegex(file.read(), "NaN|Infinity")
+        again = read(self.root)
+        self.assertTrue(math.isnan(again.function.mse) and math.isnan(again.function.max_abs_error))
+        self.assertRegex(table(again), "largest error -, on held-out answers -, relative")
+        self.assertRegex(table(again), "Verdict: NOT IDENTIFIED. .* largest weight error -.")
+        self.assertTrue(math.isnan(summary(json.loads(again.to_json()))["max_abs_error"]))
 
     def test_a_report_with_plain_figures_has_the_same_checks(self):
         get_platform().write(paths.report(self.root), json.dumps(content()))

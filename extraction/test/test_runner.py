@@ -111,6 +111,17 @@ class TestExtraction(ExtractionTestCase):
             page.unlink()
             self.assertEqual(self.extract(), self.extract())
             self.assertEqual((page.read_bytes(), self.contents()), (made, before))
+        with (
+            self.subTest("a start that was killed before the pictures is completed"),
+            mock.patch.object(search, "reconstruct", side_effect=ArithmeticError("reached")),
+        ):
+            del report["seconds"]["pictures"]
+            written = Path(location, "report.json").read_bytes()
+            Path(location, "report.json").write_text(json.dumps(report))
+            with self.assertRaisesRegex(ArithmeticError, "reached"):
+                self.run_toy()
+            Path(location, "report.json").write_bytes(written)
+            Path(location, ".failure.json").unlink()
         with self.subTest("other extraction hyperparameters go to another folder, and train no student"):
             before = self.contents()
             self.extract("--gamma=0.5", "--beta=4")

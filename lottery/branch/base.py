@@ -40,7 +40,7 @@ from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
-from training import adoption, batches, optimizers, teachers
+from training import adoption, batches, optimizers, plotting, teachers
 from training import job as training_job
 from training.desc import TrainingDesc
 from training.job import JobArgs
@@ -258,7 +258,9 @@ class Branch(Runner, abc.ABC):
         self._adopt_trunk()
         for level in self.levels:
             self.level = level
-            if not self.is_complete(self.branch_root):
+            if self.is_complete(self.branch_root):
+                plotting.draw_missing_curves(self.branch_root)
+            else:
                 with locks.held(self.branch_root):
                     self._run_level()
             locks.remove_dead(self.branch_root)

@@ -3,13 +3,12 @@ Roy & Carbin 2020, arXiv:1912.05671)."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 
 import torch
 
-from foundations import limits, paths, tables
+from foundations import json_text, limits, paths, tables
 from foundations.errors import reason
 from lottery import plotting
 from lottery.branch import base
@@ -19,6 +18,7 @@ from platforms.platform import get_platform
 from platforms.system import files
 from pruning.mask import Mask
 from training.evaluation import evaluate
+from training.plotting import attempt
 
 State = Mapping[str, torch.Tensor]
 
@@ -53,7 +53,7 @@ class Branch(base.Branch):
             for values, loader in zip(errors.values(), self.trunk.loaders, strict=True):
                 values.append(error(evaluate(copies[0], loader)))
         result = {"unpruned": self.mask.unpruned, "total": self.mask.total, "alpha": alphas, **errors}
-        get_platform().write(paths.barrier(self.branch_root), json.dumps(result, indent=2) + "\n")
+        get_platform().write(paths.barrier(self.branch_root), json_text.dumps(result, indent=2) + "\n")
 
     @staticmethod
     def validate(arguments: BranchArguments) -> None:
@@ -66,10 +66,9 @@ class Branch(base.Branch):
     def report(self) -> None:
         interpolations = {level: read(self.location(level)) for level in self.levels}
         path = self.desc.report_path(get_platform().root, self.job.global_seed)
-        plotting.barriers(interpolations, path)
+        drawn = attempt(path, lambda: plotting.barriers(interpolations, path))
         if not self.job.quiet:
-            print(table(interpolations))
-            print(f"Picture: {path}")
+            print("\n".join([table(interpolations), *([f"Picture: {path}"] if drawn else [])]))
 
 
 def read(location: str) -> Interpolation:
@@ -84,8 +83,8 @@ def read(location: str) -> Interpolation:
     if not isinstance(content, dict):
         raise files.damaged(path, "it has no lists of errors", remedy)
     try:
-        alpha, train, test = ([float(value) for value in content[name]] for name in ("alpha", "train", "test"))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        alpha, train, test = ([json_text.number(value) for value in content[name]] for name in ("alpha", "train", "test"))
+    except (KeyError, TypeError, OverflowError) as error:
         raise files.damaged(path, f"its lists of errors are not valid: {reason(error)}", remedy) from None
     if not len(alpha) == len(train) == len(test) or len(alpha) < 2:
         raise files.damaged(path, "its lists of errors are not complete", remedy)

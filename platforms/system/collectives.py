@@ -18,6 +18,7 @@ import torch
 from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from foundations import json_text
 from foundations.errors import ConfigError, reason
 from platforms.system.rendezvous import Rendezvous
 
@@ -94,7 +95,7 @@ def wait_for_all() -> None:
 
 def broadcast_json(message: object = None) -> Any:
     """Returns the message of the primary process in all processes. It is sent as JSON. The messages of the others are ignored."""
-    text = bytearray(json.dumps(message).encode())
+    text = bytearray(json_text.dumps(message).encode())
     length = torch.tensor(len(text))
     distributed.broadcast(length, 0)
     content = torch.frombuffer(text, dtype=torch.uint8) if distributed.get_rank() == 0 else torch.empty(int(length), dtype=torch.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from foundations import paths
@@ -12,6 +13,7 @@ from platforms.system import locks
 
 LONGEST_TEXT = 2**30  # characters
 LONGEST_JSON = 2**24  # characters
+UNDECODED = re.compile("[\udc80-\udcff]")  # the surrogates that stand for bytes which are not UTF-8
 
 
 def read_text(path: str, remedy: str, longest: int = LONGEST_TEXT) -> str:
@@ -60,11 +62,14 @@ def parse_json(text: str) -> Any:
 
 
 def _check_text(content: object) -> None:
-    """Raises a ValueError if a text in the content has characters that are not printable, such as control codes of terminals."""
+    """Raises a ValueError if a text in the content has characters that are not printable, such as control codes of terminals.
+
+    Bytes of paths that are not UTF-8, which Python keeps as lone surrogates, are accepted.
+    """
     values = [content]
     while values:
         value = values.pop()
-        if isinstance(value, str) and not value.isprintable():
+        if isinstance(value, str) and not value.isprintable() and not UNDECODED.sub("", value).isprintable():
             raise ValueError(f"{value[:20]!r} is not plain text")
         values += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 

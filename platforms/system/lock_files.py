@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import Busy, ConfigError, reason
 from platforms.system import processes, signals
 from platforms.system.processes import Process
@@ -227,9 +226,9 @@ def maintained(path: str) -> Iterator[None]:
 def _record_failure(folder: str, error: Exception) -> None:
     """Records the error that ended the work in a folder, unless the folder is empty or cannot be written to."""
     with contextlib.suppress(OSError):
-        if any(not name.startswith(os.path.basename(paths.lock(""))) for name in os.listdir(folder)):
+        if any(not name.startswith(".") for name in os.listdir(folder)):
             with open(paths.failure(folder), "w", encoding="utf-8") as file:
-                file.write(json.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
+                file.write(json_text.dumps({"error": f"{type(error).__name__}: {reason(error)}"}) + "\n")
 
 
 def _touch_regularly(path: str, released: threading.Event) -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 
+from foundations import json_text
 from foundations.errors import one_line
 
 MAX_COMMAND = 300  # characters
@@ -66,7 +67,7 @@ class Process:
 
     def to_json(self) -> str:
         """The JSON that `from_json` reads."""
-        return json.dumps(dataclasses.asdict(self)) + "\n"
+        return json_text.dumps(dataclasses.asdict(self)) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Process:

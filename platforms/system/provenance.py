@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import json
 import os
 import platform as machine
 import shlex
@@ -18,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
 from platforms.system import files
@@ -59,7 +58,7 @@ def _record(location: str, seed: int) -> None:
     else:
         different = {name: value for name, value in facts.items() if first.get(name) != value}
         content = first | {"starts": [*first["starts"], {"time": time} | different]}
-    get_platform().write(paths.provenance(location), json.dumps(content, indent=2) + "\n")
+    get_platform().write(paths.provenance(location), json_text.dumps(content, indent=2) + "\n")
 
 
 def read(location: str) -> dict | None:

@@ -47,7 +47,8 @@ def interruptible() -> Iterator[None]:
 
     def handle(number: int, frame: object) -> None:
         signal.signal(number, signal.default_int_handler)
-        os.write(2, b"\nStopping as soon as checkpoints are written. Another Ctrl-C interrupts immediately.\n")  # print is not safe here
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nStopping as soon as checkpoints are written. Another Ctrl-C interrupts immediately.\n")  # print is not safe
         _record(number, frame)
 
     in_main_thread = threading.current_thread() is threading.main_thread()

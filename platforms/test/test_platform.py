@@ -188,6 +188,16 @@ class TestFiles(TestCase):
         self.assertEqual(get_platform().listdir(os.path.join(self.root, "x")), ["a", "b", "c"])
         self.assertEqual(get_platform().listdir(os.path.join(self.root, "y")), [])
 
+    def test_listdir_leaves_out_names_that_begin_with_a_dot(self):
+        for name in ("a", ".DS_Store", "._a", ".nfs0001", os.path.join(".ipynb_checkpoints", "a")):
+            get_platform().write(os.path.join(self.root, "x", name), name)
+        self.assertEqual(get_platform().listdir(os.path.join(self.root, "x")), ["a"])
+
+    def test_bytes_of_names_that_are_not_utf_8_are_written_as_they_are(self):
+        get_platform().write(os.path.join(self.root, "x"), "caf\udce9 \u00e9")
+        with open(os.path.join(self.root, "x"), "rb") as file:
+            self.assertEqual(file.read(), b"caf\xe9 \xc3\xa9")
+
     def test_move_replaces_an_existing_folder(self):
         get_platform().write(os.path.join(self.root, "x", "new"), "new")
         get_platform().write(os.path.join(self.root, "y", "old"), "old")

@@ -65,6 +65,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from foundations import json_text
+
 if TYPE_CHECKING:
     import torch
 
@@ -102,7 +104,7 @@ class Options:
 
 def row(what: str, value: object, unit: str = "", remark: str = "") -> None:
     """Reports a row of the section that runs in this process; one with the same name replaces the one before."""
-    print(MARK + json.dumps({"what": what, "value": value, "unit": unit, "remark": remark}), flush=True)
+    print(MARK + json_text.dumps({"what": what, "value": value, "unit": unit, "remark": remark}), flush=True)
 
 
 @contextlib.contextmanager
@@ -466,7 +468,7 @@ class Report:
         self.content["seconds"] = round(time.time() - self.started, 1)
         if self.path:
             aside = f"{self.path}.new"
-            Path(aside).write_text(json.dumps(self.content, indent=1) + "\n")
+            Path(aside).write_text(json_text.dumps(self.content, indent=1) + "\n")
             os.replace(aside, self.path)
 
     def table(self, section: str) -> str:

@@ -37,6 +37,19 @@ class MetricLoggerTest(TestCase):
         self.assertEqual(values[:2], [math.inf, -math.inf])
         self.assertTrue(math.isnan(values[2]))
 
+    def test_the_file_has_null_in_place_of_nan_and_infinity(self):
+        log(("a", 0, math.inf), ("a", 1, math.nan), ("v", 0, [1.0, -math.inf]), ("a", 2, 0.5)).save(self.root)
+        with open(paths.logger(self.root)) as file:
+            self.assertEqual(file.read(), "a$0$null\na$1$null\nv$0$[1.0, null]\na$2$0.5\n")
+        loaded = MetricLogger.load(self.root)
+        self.assertEqual([math.isnan(value) for _, value in loaded.numbers("a")], [True, True, False])
+        self.assertEqual([math.isnan(value) for value in loaded.vectors("v")[0][1]], [False, True])
+
+    def test_logs_with_nan_and_infinity_are_read(self):
+        logger = MetricLogger.from_str("a$0$NaN\na$1$Infinity\na$2$-Infinity\nv$0$[NaN, 1.0]\n")
+        self.assertEqual([value for _, value in logger.numbers("a")][1:], [math.inf, -math.inf])
+        self.assertTrue(math.isnan(logger.numbers("a")[0][1]) and math.isnan(logger.vectors("v")[0][1][0]))
+
     def test_vectors_are_read_back_as_lists(self):
         self.assertEqual(MetricLogger.from_str(str(log(("v", 7, [1.0, 2.5])))).get("v"), [(7, [1.0, 2.5])])
 
@@ -76,7 +89,7 @@ class MetricLoggerTest(TestCase):
     def test_the_error_names_a_damaged_file(self):
         wrong = ["a$0$0.5\na$1", "a$0\n", "a$x$1.0\n", "a$0$[1.0,\n", "a$b$0$1.0\n", "\n", "hello", "a$0$0.5\na$1$0.12"]
         wrong += ["a$-1$1.0\n", f"a${10**30}$1.0\n", f"a$0${10**30}\n"]
-        wrong += [f"a$0${value}\n" for value in ('"x"', "true", "null", "{}", "[[1.0]]", '["x"]', "[" * 100_000, "1" * 10_000)]
+        wrong += [f"a$0${value}\n" for value in ('"x"', "true", "{}", "[[1.0]]", '["x"]', "[" * 100_000, "1" * 10_000)]
         for content in wrong:
             get_platform().write(paths.logger(self.root), content)
             with self.assertRaisesRegex(ConfigError, f"{paths.logger(self.root)} is damaged"):

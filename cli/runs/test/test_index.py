@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from unittest import mock
@@ -65,6 +66,13 @@ class TestFinished(TestIndex):
     def test_a_hyperparameter_that_an_older_record_lacks_has_its_default(self):
         self.assertEqual(records.flatten({"training_hparams": {"lr": 1.0}})["patience"], 100)
         self.assertEqual(records.flatten({"pretrain_training_hparams": {"lr": 1.0}})["pretrain_lr"], 1.0)
+
+    def test_metrics_that_are_no_numbers_are_nan(self):
+        folder = run_folders.train_run(self.root, run_folders.training(), 0)
+        for text in ("null", "NaN"):
+            write(paths.logger(folder), f"train_loss$0$1.0\ntrain_loss$480${text}\n")
+            run = self.only()
+            self.assertEqual((run.state, math.isnan(run.metrics["train_loss"])), ("finished", True))
 
     def test_only_the_end_of_a_long_log_is_read(self):
         folder = run_folders.train_run(self.root, run_folders.training(), 0, 0.75)
@@ -181,6 +189,25 @@ class TestAnything(TestIndex):
                 write(os.path.join(folder, "notes.txt"))
                 self.assertEqual(self.only().state, "damaged")
                 shutil.rmtree(os.path.join(self.root, path.partition("/")[0].format("e" * 32)))
+
+    def test_names_that_begin_with_a_dot_are_no_runs(self):
+        folder = run_folders.train_run(self.root, run_folders.training(), 0)
+        place = run_folders.lottery_run(self.root, run_folders.lottery(), 0)
+        before = [(run.name, run.seed, run.part, run.state, dict(run.metrics)) for run in self.scan()]
+        experiment, seed = os.path.dirname(os.path.dirname(folder)), os.path.dirname(folder)
+        hidden = (self.root, experiment, seed, folder, place, os.path.join(place, "level_1"), os.path.join(place, "level_1", "main"))
+        for parent in hidden:
+            for name in (".DS_Store", "._logger", "._model_ep9_it0.pth", ".nfs0001", "._level_7", "._seed_9"):
+                write(os.path.join(parent, name), "hidden")
+            for name in (".ipynb_checkpoints", f".train_{'a' * 32}", ".seed_9", ".level_7", ".main"):
+                write(os.path.join(parent, name, "logger"), "hidden")
+        self.assertEqual([(run.name, run.seed, run.part, run.state, dict(run.metrics)) for run in self.scan()], before)
+
+    def test_a_folder_with_hidden_files_only_is_empty(self):
+        write(os.path.join(self.root, f"train_{'a' * 32}", ".DS_Store"))
+        self.assertEqual(self.only().note, "the folder is empty")
+        write(os.path.join(self.root, f"train_{'a' * 32}", "seed_0", "main", ".DS_Store"))
+        self.assertEqual(self.only().note, "the folder is empty or cannot be read")
 
     def test_a_run_that_cannot_be_read_is_damaged(self):
         folder = run_folders.train_run(self.root, run_folders.training())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -306,11 +307,18 @@ class TestLinearConnectivity(BranchTestCase):
         get_platform().write(path, json.dumps(whole))
         self.assertEqual(linear_connectivity.read(self.root), Interpolation(line, line, line, 12, 12))
         wrong = [[], None, *({name: value for name, value in whole.items() if name != left_out} for left_out in whole)]
-        wrong += [whole | {"test": each} for each in (None, 3, "x", [0, 1], [0, None, 1], [0, [1], 1], [0, 10**400, 1])]
+        wrong += [whole | {"test": each} for each in (None, 3, "x", [0, 1], [0, "x", 1], [0, [1], 1], [0, 10**400, 1])]
         for content in (*wrong, dict.fromkeys(whole, line[:1])):
             get_platform().write(path, json.dumps(content))
             with self.assertRaisesRegex(ConfigError, f"^{path} is damaged"):
                 linear_connectivity.read(self.root)
+
+    def test_errors_that_are_no_numbers_are_read_as_nan(self):
+        Mask({"fc.weight": torch.ones(3, 4)}).save(os.path.join(self.root, "copy_1"))
+        for text in ("null", "NaN"):
+            get_platform().write(paths.barrier(self.root), f'{{"alpha": [0, 1], "train": [0, 1], "test": [1, {text}]}}')
+            first, second = linear_connectivity.read(self.root).test
+            self.assertEqual((first, math.isnan(second)), (1, True))
 
     def test_integers_are_not_interpolated(self):
         first, second = ({"weight": torch.tensor([value]), "count": torch.tensor(int(value))} for value in (1.0, 3.0))

@@ -47,6 +47,11 @@ class FilesTest(TestCase):
         for content in ('"\\u001b[2J"', '[[["\\u0007"]]]', '{"a\\u0000": 1}', '{"a": {"b": "\\r"}}'):
             self.assert_refused(content, "not plain text")
 
+    def test_paths_that_are_not_utf_8_are_plain_text(self):
+        get_platform().write(self.path, '{"path": "caf\\udce9"}')
+        self.assertEqual(files.read_json(self.path, ""), {"path": "caf\udce9"})
+        self.assert_refused('"caf\\udce9\\u001b"', "not plain text")
+
     def test_a_file_is_written_only_if_its_content_differs_and_is_locked_meanwhile(self):
         locked, write = [], get_platform().write
 
