@@ -139,7 +139,7 @@ def json_writers(source: str) -> list[int]:
 class TestJson(TestCase):
     def test_only_one_module_writes_json(self):
         writers = {module for module, source in program().items() if json_writers(source)}
-        self.assertEqual(writers, {"foundations.json_text"})
+        self.assertEqual(writers, {"foundations.json_text", "testing.ancestors.writers"})  # the second writes what other programs write
 
     def test_every_form_of_writing_is_seen(self):
         for source in ("import json\njson.dumps(1)", "import json\nmap(json.dumps, x)", "from json import dump", "json.JSONEncoder()"):

@@ -205,9 +205,9 @@ class TestAnything(TestIndex):
 
     def test_a_folder_with_hidden_files_only_is_empty(self):
         write(os.path.join(self.root, f"train_{'a' * 32}", ".DS_Store"))
-        self.assertEqual(self.only().note, "the folder is empty")
+        self.assertEqual(self.only().note, "nothing was written")
         write(os.path.join(self.root, f"train_{'a' * 32}", "seed_0", "main", ".DS_Store"))
-        self.assertEqual(self.only().note, "the folder is empty or cannot be read")
+        self.assertEqual(self.only().note, "nothing was written")
 
     def test_a_run_that_cannot_be_read_is_damaged(self):
         folder = run_folders.train_run(self.root, run_folders.training())
