@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-SPIN_COUNT = 1000  # of GNU's runtime, a few microseconds; by default it spins for milliseconds
+SPIN_COUNT = 5000  # of GNU's runtime, tens of microseconds; by default it spins for milliseconds
 BLOCK_MILLISECONDS = 1  # of Intel's and LLVM's runtime; 200 by default
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
