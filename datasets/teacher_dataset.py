@@ -304,12 +304,11 @@ def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
     if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
         raise ConfigError(f"--teacher_name: {path} contains values that are not finite numbers")
     for name, values, why in (
-        ("X", queries, "its weights cannot be distinguished from the biases"),
-        ("y", answers, "it contains no information about the network"),
+        ("X", queries, "all queries are the same"),
+        ("y", answers, "they contain no information about the network"),
     ):
-        constant = np.flatnonzero(np.ptp(values, axis=0) == 0)
-        if len(constant):
-            raise ConfigError(f"--teacher_name: column {constant[0]} of {name} in {path} is constant, so {why}; remove it")
+        if not np.ptp(values, axis=0).any():
+            raise ConfigError(f"--teacher_name: all columns of {name} in {path} are constant, so {why}; valid: a column that varies")
     return content, torch.from_numpy(queries), torch.from_numpy(answers)
 
 

@@ -70,6 +70,12 @@ class Certificate:
         checks = [rule.check(figures) for rule in RULES]
         return cls(checks, all(check.met is not False for check in checks))
 
+    def with_open(self, count: int) -> Certificate:
+        """The certificate with so many more unknowns, which no answer tells."""
+        figures = {check.name: check.value for check in self.checks}
+        unknowns = next(check.limit for check in self.checks if check.name == "rank")
+        return Certificate.of(figures | {"unknowns": None if unknowns is None else unknowns + count})
+
     def __getitem__(self, name: str) -> Value:
         """The figure of a check."""
         return next(check.value for check in self.checks if check.name == name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,10 @@ from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
 from foundations.step import Step
 from foundations.training_hparams import TrainingHparams
-from models.base import Model
+from models import registry as models
+from models.base import Model, to_bytes
 from models.mlp import FullyConnected
+from platforms.platform import get_platform
 from training.desc import TrainingDesc
 from training.job import record
 from training.metric_logger import MetricLogger
@@ -99,7 +102,7 @@ def fit(session: Session, layers: Layers, location: str, equations: int = EQUATI
     """
     before = None
     while True:
-        network, model_hparams = layers.to_network(session.desc.model_hparams)
+        network, model_hparams = layers.to_network(session.students_hparams)
         answers, unknowns = session.answers.numel(), sum(parameter.numel() for parameter in network.parameters())
         if answers < unknowns:
             raise ConfigError(
@@ -119,6 +122,26 @@ def fit(session: Session, layers: Layers, location: str, equations: int = EQUATI
         layers = smaller
 
 
+def folded(session: Session, fitted: Fit) -> Fit:
+    """A fitted network as one of the user's inputs and outputs, saved in a run folder of its own; the same one without a scaling."""
+    scaling, desc = session.scaling, session.desc
+    if scaling is None:
+        return fitted
+    before, _ = scaling.fold(Layers.of(fitted.before)).to_network(desc.model_hparams)
+    network, model_hparams = scaling.fold(Layers.of(fitted.network)).to_network(desc.model_hparams)
+    location, logger = f"{fitted.location}_folded", MetricLogger.load(fitted.location)
+    run, (inputs, *_, outputs) = TrainingDesc(desc.dataset_hparams, model_hparams, _finetune_hparams(session)), network.sizes
+    weights = os.path.basename(models.latest_weights_file(fitted.location))
+
+    def write() -> None:
+        record(run, location, session.seed, (inputs, outputs))
+        get_platform().write(os.path.join(location, weights), to_bytes(network.state_dict()))
+        logger.save(location)
+
+    get_platform().on_primary(write)
+    return Fit(model_hparams, before, network, location)
+
+
 def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int) -> None:
     """Takes a network that is nearly right to the rounding floor, in place, in float64."""
     h = session.desc.extraction_hparams
@@ -135,8 +158,13 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         return bool(before) and losses[-1][1] > before[-1] / 2
 
     stop_when = [has_twins, has_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
-    hparams = TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")
-    train_network(session, network, model_hparams, Training(hparams, location, equations, stop_when))
+    train_network(session, network, model_hparams, Training(_finetune_hparams(session), location, equations, stop_when))
+
+
+def _finetune_hparams(session: Session) -> TrainingHparams:
+    """The hyperparameters of fine-tuning."""
+    h = session.desc.extraction_hparams
+    return TrainingHparams(h.finetune_optimizer, h.finetune_lr, h.finetune_training_steps, precision="float64")
 
 
 def _check_convergence(session: Session, before: FullyConnected, network: FullyConnected, smaller: Layers | None) -> None:

@@ -86,6 +86,7 @@ class Report:
         model_path: the file with its weights.
         certificate: what the answers alone prove.
         seconds: the time of each phase.
+        remarks: what the queries leave open, a sentence each.
     """
 
     identified: bool | None
@@ -99,6 +100,7 @@ class Report:
     model_path: str
     certificate: Certificate
     seconds: dict[str, float]
+    remarks: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def hidden(self) -> list[LayerScore]:
@@ -210,6 +212,7 @@ def table(report: Report) -> str:
         f"clustered   {_errors(report.before_finetuning)}",
         f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
         f"certificate {_certificate(report.certificate)}",
+        *(f"note        {remark}" for remark in report.remarks),
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
@@ -221,6 +224,8 @@ def verdict(report: Report) -> str:
     if report.identified is None:
         if report.certificate.accepted:
             return f"ACCEPTED. {name} gives every answer to rounding, and the answers determine all its weights."
+        if report.remarks and [check.name for check in report.certificate.checks if check.met is False] == ["rank"]:
+            return f"ACCEPTED BUT FOR what no query tells. {name} gives every answer to rounding, but {'; '.join(report.remarks)}."
         error = report.function.max_abs_error
         return f"NOT ACCEPTED as exact. The largest error of {name} on held-out answers is {error:.1e}; the true weights are unknown."
     if report.identified:
@@ -284,7 +289,7 @@ def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:
         return {key: _decoded(arguments[1], each, name) for key, each in value.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints, missing = typing.get_type_hints(kind), dataclasses.MISSING
-        required = [field.name for field in dataclasses.fields(kind) if field.default is missing]
+        required = [field.name for field in dataclasses.fields(kind) if field.default is missing and field.default_factory is missing]
         absent = next((field for field in required if field not in value), None)
         if absent is not None:
             raise ValueError(f"{name} has no {absent}")

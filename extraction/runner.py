@@ -125,6 +125,7 @@ class ExtractionRunner(Runner):
         from datasets import registry as datasets
         from datasets.base import Loaders
         from extraction import students
+        from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
 
@@ -133,9 +134,14 @@ class ExtractionRunner(Runner):
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
+            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
             training_job.record(self.desc, self.students_location, seed, shape)
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet)
+            own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+            loaders = scaling.apply(loaders) if scaling else loaders
+            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling, own)
+        for remark in scaling.remarks() if scaling else []:
+            session.say(f"Note: {remark}.")
         with watch("students"):
             identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
             plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
@@ -159,10 +165,14 @@ class ExtractionRunner(Runner):
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
+            if session.scaling:
+                certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            content = evaluation.report_on(session, result, teacher, certified)
+            result = result.unscaled
+            content = evaluation.report_on(session.unscaled, result, teacher, certified)
+            content = dataclasses.replace(content, remarks=session.scaling.remarks() if session.scaling else [])
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
             true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)

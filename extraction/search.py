@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets import boruta
-from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.fitting import Fit, fit, folded, is_exact, relative_loss
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.session import Session
@@ -96,15 +96,22 @@ class Reconstruction:
 
     Attributes:
         layers: the recovered hidden layers.
-        fit: the network, before and after fine-tuning, in its final folder.
+        fit: the network, before and after fine-tuning, for the queries and answers of the session.
         losses: of the students, on the queries.
         students_file: the name of the file with the students' weights.
+        own: the network of the user's inputs and outputs, in its final folder; the same one where left out.
     """
 
     layers: list[RecoveredLayer]
     fit: Fit
     losses: list[float]
     students_file: str
+    own: Fit | None = None
+
+    @property
+    def unscaled(self) -> Reconstruction:
+        """The reconstruction with the network of the user's inputs and outputs."""
+        return dataclasses.replace(self, fit=self.own or self.fit)
 
     @property
     def network(self) -> FullyConnected:
@@ -176,8 +183,11 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         raise failures[0]
     recovered, fitted = _smallest_of_the_best(session, candidates)
     final = paths.reconstructed_model(session.location)
-    get_platform().move(fitted.location, final)
-    return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file)
+    own = folded(session, fitted)
+    get_platform().move(own.location, final)
+    own = dataclasses.replace(own, location=final)
+    inside = own if session.scaling is None else fitted
+    return Reconstruction(recovered, inside, losses, students_file, own)
 
 
 def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
@@ -361,6 +371,8 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
     residual = (losses * loader.labels.shape[1]).sqrt()
     neurons = Neurons(imitation.layers.vectors[0], contribution, residual)
     informative = boruta.mask(h.boruta).to(contribution.device) if h.boruta and is_first else None
+    if informative is not None and session.scaling is not None:
+        informative = session.scaling.inputs.selected(informative)
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -10,9 +11,14 @@ import torch
 from datasets.base import DataLoader, Loaders
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
+from extraction.network import stack_name
+from extraction.scaling import Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
+from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
+from models import registry as models
+from models.students import Model as Students
 
 
 @dataclass(frozen=True)
@@ -21,15 +27,19 @@ class Session:
 
     Attributes:
         desc: the hyperparameters.
-        loaders: the queries and answers for training, and others for test, in float64 on the platform's device.
+        loaders: the queries and answers for training, and others for test, in float64 on the platform's device, after `scaling`.
         location: the clustering folder.
         verbose: whether progress is printed.
+        scaling: how inputs and outputs were transformed; None where they are as the user has them.
+        own: the loaders before `scaling`; None without one.
     """
 
     desc: ExtractionDesc
     loaders: Loaders
     location: str
     verbose: bool = True
+    scaling: Scaling | None = None
+    own: Loaders | None = None
 
     @property
     def act_fun(self) -> str:
@@ -60,6 +70,22 @@ class Session:
     def seed(self) -> int:
         """The seed of the run."""
         return self.loaders.train.seed
+
+    @property
+    def students_hparams(self) -> ModelHparams:
+        """The hyperparameters of the students, whose numbers of inputs and outputs are those after `scaling`."""
+        model_hparams = self.desc.model_hparams
+        if self.scaling is None:
+            return model_hparams
+        students = models.meta_model(model_hparams, len(self.scaling.outputs.mean))
+        assert isinstance(students, Students)
+        sizes = [self.queries.shape[1], *students.sizes[1:-1], self.answers.shape[1]]
+        return dataclasses.replace(model_hparams, model_name=stack_name(students.networks, sizes))
+
+    @property
+    def unscaled(self) -> Session:
+        """The session with the queries and answers as the user has them."""
+        return dataclasses.replace(self, loaders=self.own or self.loaders, scaling=None, own=None)
 
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""

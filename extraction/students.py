@@ -126,7 +126,7 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
         plan: of their training, see `training.train.standard_train`.
     """
     location, hparams = session.students_location, session.desc.training_hparams
-    students = new_students(session.desc.model_hparams, session.answers.shape[1], session.seed)
+    students = new_students(session.students_hparams, session.answers.shape[1], session.seed)
     standard_train(hparams, students, loaders, location, plan)
     weights = os.path.basename(models.latest_weights_file(location)).removesuffix(".pth")
     polish(session, students, loaders, hparams, paths.polish(location, weights))
@@ -193,7 +193,7 @@ def imitate_above(session: Session, layers: Layers, before: Students, location: 
     loaders, scale = standardised(session, layers, settled)
     sizes = [loaders.train.examples.shape[1], *before.sizes[2:]]
     name = stack_name(before.networks, sizes)
-    hparams = dataclasses.replace(session.desc.model_hparams, model_name=name)
+    hparams = dataclasses.replace(session.students_hparams, model_name=name)
     students = new_students(hparams, seed=derive(session.seed, "layers left", len(sizes)))
     session.say(f"Training students of the layers above the recovered ones: {name}")
     train_quickly(session, students, loaders, location, {"lr": FASTER * session.desc.training_hparams.lr})
@@ -218,7 +218,7 @@ def train_together(session: Session, layers: Layers, above: Imitation) -> tuple[
     depth = len(layers)
     expanded = (layer.expand(students.networks, -1, -1) for layer in layers.vectors)
     together = layers.replace(*expanded, above.scale.undo(first), *rest)
-    whole = together.to_students(session.desc.model_hparams, students.networks)
+    whole = together.to_students(session.students_hparams, students.networks)
     steps = math.ceil(TOGETHER_SHARE * Step.from_str(training.training_steps, len(above.loaders.train)).iteration)
     session.say(f"Training the recovered layers and the students above them: {stack_name(students.networks, together.sizes)}")
     changes = {"lr": TOGETHER_RATE * training.lr, "training_steps": f"{steps}it"}
@@ -246,7 +246,7 @@ def sharpen(session: Session, layers: Layers, above: Imitation) -> tuple[Layers,
         above: students that were trained on their activations.
     """
     first, *rest = above.layers.student(above.best).vectors
-    network, model_hparams = layers.followed_by(above.scale.undo(first), *rest).to_network(session.desc.model_hparams)
+    network, model_hparams = layers.followed_by(above.scale.undo(first), *rest).to_network(session.students_hparams)
     location = f"{above.location}_sharpened"
     hparams = float64_training("levenberg_marquardt", SHARPENING_STEPS)
     train_network(session, network, model_hparams, Training(hparams, location, POLISH_EQUATIONS))

@@ -69,6 +69,11 @@ def trained_steps(files: Iterable[str], planned: str) -> str:
     return (f"{epoch}ep" if epoch else "") + (f"{iteration}it" if iteration else "")
 
 
+def scaling(location: str) -> str:
+    """How inputs and outputs were transformed for students, if they were."""
+    return os.path.join(location, "scaling.pth")
+
+
 def logger(location: str) -> str:
     """The metrics. The file is written when training is complete."""
     return os.path.join(location, "logger")

@@ -117,12 +117,26 @@ class TestReport(TestCase):
             "NOT ACCEPTED as exact. The largest error of digits_lenet_16 on held-out answers is 2.0e-14; the true weights are unknown.",
         )
 
+    def test_the_verdict_names_what_no_query_tells(self):
+        layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in content()["layers"]]
+        unknown = {"identified": None, "max_relative_error": None, "layers": layers}
+        remarks = ["column 3 of X is constant and left out: the weights from it are 0"]
+        found = report(**unknown, remarks=remarks)
+        found = dataclasses.replace(found, certificate=found.certificate.with_open(16))
+        self.assertIs(found.certificate.accepted, False)
+        self.assertEqual(next(check.shown for check in found.certificate.checks if check.name == "rank"), "1,210 of 1,226")
+        wanted = f"ACCEPTED BUT FOR what no query tells. digits_lenet_16 gives every answer to rounding, but {remarks[0]}."
+        self.assertEqual(verdict(found), wanted)
+        self.assertIn(f"note        {remarks[0]}", table(found))
+        worse = content()["certificate"] | {"residual": 1e-3, "accepted": False}
+        self.assertTrue(verdict(report(**unknown, remarks=remarks, certificate=worse)).startswith("NOT ACCEPTED"))
+
     def test_a_written_report_is_read_back(self):
         write(self.root, report())
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content().keys())
+        self.assertEqual(written.keys(), content(remarks=[]).keys())
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
@@ -156,7 +170,9 @@ class TestReport(TestCase):
         text = json.dumps(whole)
         wrong = [text[: len(text) * tenths // 10] for tenths in range(10)]
         wrong += ["[]", "3", "[" * 100_000]
-        wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in whole]
+        wrong += [
+            json.dumps({key: value for key, value in whole.items() if key != name}) for name in content()
+        ]  # older reports have no remarks
         wrong += [json.dumps(whole | {"layers": [{}]}), json.dumps(whole | {"seconds": []}), json.dumps(whole | {"function": {"mse": "0"}})]
         wrong += [json.dumps(whole | {"seconds": {"students": 10**400}}), json.dumps(whole | {"act_fun": "\x1b[2J"})]
         wrong += [json.dumps(whole | {"students": {"count": 0, "losses": [], "weights": "model_ep1_it0.pth"}})]

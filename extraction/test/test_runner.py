@@ -171,6 +171,23 @@ class TestExtraction(ExtractionTestCase):
         self.assertEqual(report["layers"][0]["recovered_width"], 4)
         self.assertLess(report["function"]["max_abs_error"], 1e-9)
 
+    def test_answers_of_any_scale_give_a_network_of_the_users_inputs_and_outputs(self):
+        queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        answers = 1000 + 1e4 * self.teacher(queries).detach()
+        columns = 100 + 1e3 * torch.cat([queries, torch.zeros(1100, 1)], 1)
+        path = os.path.join(self.root, "pairs.npz")
+        np.savez(path, X=columns.numpy(), y=answers.numpy())
+        out = self.extract(f"--teacher_name={path}", "--default_hparams=students_mlp(4)_7_9_3")
+        self.assertEqual(out.count("Note: column 6 of X is constant and left out"), 1)
+        self.assertRegex(out, "Verdict: ACCEPTED BUT FOR what no query tells. mlp_7_4_3 gives every answer .* column 6 of X is constant")
+        (name,) = [name for name in self.files() if "reconstructed" in name and name.endswith(".pth") and "ep0_it0" not in name]
+        state = {key: value.numpy() for key, value in torch.load(os.path.join(self.root, name), weights_only=True).items()}
+        hidden = np.tanh(columns.numpy() @ state["fc_layers.0.weight"].T + state["fc_layers.0.bias"])
+        np.testing.assert_allclose(hidden @ state["fc.weight"].T + state["fc.bias"], answers.numpy(), atol=1e-7)
+        self.assertFalse(state["fc_layers.0.weight"][:, 6].any())
+        again = self.extract(f"--teacher_name={path}", "--default_hparams=students_mlp(4)_7_9_3")
+        self.assertEqual(again.splitlines()[-1], out.splitlines()[-1])
+
     def test_rounded_answers_give_the_widths_but_are_not_accepted(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
