@@ -17,6 +17,7 @@ import math
 import torch
 
 from datasets.base import DataLoader
+from extraction.answers import spreads
 from extraction.checks import FLOOR, SEPARATION, Certificate
 from extraction.clustering import distances
 from extraction.search import Reconstruction
@@ -41,22 +42,21 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         session: the extraction, with the queries and answers that the network was recovered from, and others.
         result: the reconstruction.
     """
-    network, symmetry = result.network, symmetries[result.network.act_fun]
-    answers = session.answers
-    spread = float((answers - answers.mean(0)).square().mean().sqrt()) or 1.0
-    residual, held_out = (largest_error(network, loader) / spread for loader in session.loaders)
+    symmetry, units = symmetries[result.network.act_fun], spreads(session.answers)
+    residual, held_out = (largest_error(result.network, loader, units) for loader in session.loaders)
+    network, queries = in_units(result.network, session.loaders.train, units)
     free = _free(network, symmetry)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
     rank = bound = disagreement = None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = determination(network, symmetry, session.loaders.train)
+        rank, bound = determination(network, symmetry, queries)
     if rank == unknowns and residual <= FLOOR:
-        disagreement = rivalry(network, session.loaders.train) / spread
+        disagreement = rivalry(network, queries)
     return Certificate.of(
         {
             "residual": residual,
             "held_out_residual": held_out,
-            "equations": answers.numel(),
+            "equations": session.answers.numel(),
             "unknowns": unknowns,
             "rank": rank,
             "weight_error_bound": bound,
@@ -69,9 +69,19 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
 
 
 @torch.no_grad()
-def largest_error(network: FullyConnected, loader: DataLoader) -> float:
-    """The largest deviation from an answer."""
-    return float((network(loader.examples) - loader.labels).abs().max())
+def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> float:
+    """The largest deviation from an answer, in the unit of its output, `[O]`."""
+    return float(((network(loader.examples) - loader.labels) / units).abs().max())
+
+
+@torch.no_grad()
+def in_units(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> tuple[FullyConnected, DataLoader]:
+    """A network and its answers with every output in its unit, `[O]`, so that an output of small scale counts like the others."""
+    *hidden, last = network.layer_vectors()
+    scaled = copy.deepcopy(network)
+    scaled.load_layer_vectors([*hidden, last / units[:, None]])
+    dataset = type(loader.dataset)(loader.examples, loader.labels / units)
+    return scaled, DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
 
 
 def agreement(result: Reconstruction) -> float:

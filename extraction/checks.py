@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 Value = float | int | bool | None
 
-FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of the answers
+FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of an output
 WEIGHT_ERROR = 1e-6  # how far the answers may leave a weight from the truth, as a share of the largest in its layer
 SEPARATION = 1e-6  # the angle between two neurons, in radians, below which they are one, or opposites that make a linear map
-DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of the answers
+DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of an output
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ RULES = (
         "Largest error on the training answers",
         "at most",
         FLOOR,
-        "The largest error on the queries that the network was recovered from, as a share of the standard deviation of the "
-        "answers. An exact network leaves rounding errors only.",
+        "The largest error on the queries that the network was recovered from, as a share of the standard deviation of "
+        "its output. An exact network leaves rounding errors only.",
     ),
     Rule(
         "held_out_residual",
         "Largest error on the held-out answers",
         "at most",
         FLOOR,
-        "The largest error on queries that were not used to recover the network, as a share of the standard deviation of the answers.",
+        "The largest error on queries that were not used to recover the network, as a share of the standard deviation of its output.",
     ),
     Rule(
         "equations",
@@ -158,7 +158,7 @@ RULES = (
         "at most",
         DISAGREEMENT,
         "A second network starts from disturbed weights and is fitted to half of the answers. Gradient ascent searches for the input where "
-        "the two differ most; the difference is a share of the standard deviation of the answers.",
+        "the two differ most; the difference is a share of the standard deviation of each output.",
     ),
     Rule(
         "agreement",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from extraction.answers import spreads
 from extraction.network import Layers
 from extraction.session import Session, in_float64
 from extraction.simplify import removals, simplified
@@ -29,7 +30,7 @@ from training.plan import StandardPlan, StopRule
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
-EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of the answers
+EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of each output
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
@@ -76,13 +77,19 @@ class Training:
 
 @torch.no_grad()
 def relative_loss(network: FullyConnected, loader: DataLoader) -> float:
-    """The mean squared error over the variance of the answers."""
-    return float((network(loader.examples) - loader.labels).square().mean() / loader.labels.var(0).mean())
+    """The mean squared error of each output over its variance, averaged over the outputs."""
+    return float(_relative_losses(network, loader).mean())
 
 
 def is_exact(network: FullyConnected, loader: DataLoader) -> bool:
-    """Whether a network gives the answers, to rounding."""
-    return relative_loss(network, loader) <= EXACT**2
+    """Whether a network gives the answers, to rounding, output by output."""
+    return float(_relative_losses(network, loader).max()) <= EXACT**2
+
+
+@torch.no_grad()
+def _relative_losses(network: FullyConnected, loader: DataLoader) -> torch.Tensor:
+    """The mean squared error of each output over its variance, `[outputs]`."""
+    return ((network(loader.examples) - loader.labels) / spreads(loader.labels)).square().mean(0)
 
 
 def fit(session: Session, layers: Layers, location: str, equations: int = EQUATIONS_PER_UNKNOWN) -> Fit:

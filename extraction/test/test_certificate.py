@@ -331,6 +331,49 @@ class TestRefused(CertificateTestCase):
         self.assert_refused(certificate)
 
 
+class TestScalesOfOutputs(CertificateTestCase):
+    """The first two neurons feed the first output alone, the others the second output, which may be of a much smaller scale."""
+
+    def teacher(self, scale):
+        model = network()
+        model.fc.weight.data[0, 2:], model.fc.weight.data[1, :2] = 0, 0
+        model.fc.weight.data[1] *= scale
+        model.fc.bias.data[1] *= scale
+        return model
+
+    def test_a_network_without_the_neurons_of_a_weak_output_is_refused(self):
+        for scale in (1.0, 1e-6, 1e-12, 1e12):
+            with self.subTest(scale):
+                teacher, model = self.teacher(scale), network(name="mlp_3_2_2")
+                hidden, last = teacher.layer_vectors()
+                mean = teacher(queries(300)).mean(0)[1].detach()
+                last[1] = torch.tensor([0, 0, 0, 0, mean])
+                model.load_layer_vectors([hidden[:2], last[:, [0, 1, 4]]])
+                certificate = self.certify(model, teacher)
+                self.assertGreater(certificate.residual, 0.1)
+                self.assert_refused(certificate)
+
+    def test_a_slightly_wrong_weight_of_a_weak_output_is_refused(self):
+        teacher = self.teacher(1e-12)
+        model = copy.deepcopy(teacher)
+        model.fc.weight.data[1, 2] *= 1 + 1e-5
+        certificate = self.certify(model, teacher)
+        self.assertGreater(certificate.weight_error_bound, 1e-6)
+        self.assert_refused(certificate)
+
+    def test_the_right_network_is_accepted_at_any_scale(self):
+        for scale in (1.0, 1e-6, 1e-12, 1e12):
+            with self.subTest(scale):
+                self.assertIs(self.certify(self.teacher(scale)).accepted, True)
+
+    def test_a_constant_output_does_not_refuse_the_right_network(self):
+        model = self.teacher(1.0)
+        model.fc.weight.data[1, :] = 0
+        certificate = self.certify(model)
+        self.assertEqual((certificate.residual, certificate.held_out_residual), (0, 0))
+        self.assertLess(certificate.rank, certificate.unknowns)  # the neurons of that output show in no answer
+
+
 class TestSigns(CertificateTestCase):
     def step(self, act_fun, turn=False):
         """A network whose first two neurons are `s(u) - s(v)`; with `turn`, the same function with both neurons negated."""

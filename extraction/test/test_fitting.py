@@ -23,6 +23,10 @@ class TestExcess(TestCase):
         self.loader = self.session.loaders.train
         self.hparams = self.session.desc.model_hparams
 
+    def folder(self, name: str) -> str:
+        """The path of a folder in the folder of a run."""
+        return os.path.join(self.root, "extract_toy", "seed_1", "main", name)
+
     def surrounded(self, noise: float, surplus: int) -> Layers:
         """The teacher's layers with noise and surplus neurons."""
         hidden, output = self.teacher.layer_vectors()
@@ -44,7 +48,7 @@ class TestExcess(TestCase):
                 self.subTest(optimizer),
                 self.assertRaisesRegex(ConfigError, f"--finetune_lr: fine-tuning with {optimizer} .* has diverged"),
             ):
-                fit(self.session, layers, os.path.join(self.root, optimizer))
+                fit(self.session, layers, self.folder(optimizer))
 
     def test_the_relative_loss_of_predicting_the_mean_is_one(self):
         hidden, output = self.teacher.layer_vectors()
@@ -67,13 +71,27 @@ class TestExcess(TestCase):
         torch.testing.assert_close(smaller(x), self.teacher(x))
 
     def test_a_network_of_the_right_size_keeps_its_neurons(self):
-        self.assert_is_the_teacher(fit(self.session, self.surrounded(1e-2, 0), os.path.join(self.root, "fit")))
+        self.assert_is_the_teacher(fit(self.session, self.surrounded(1e-2, 0), self.folder("fit")))
 
     def test_surplus_neurons_are_removed(self):
-        self.assert_is_the_teacher(trim(self.session, self.surrounded(1e-2, 3), os.path.join(self.root, "trim"))[-1])
+        self.assert_is_the_teacher(trim(self.session, self.surrounded(1e-2, 3), self.folder("trim"))[-1])
 
     def test_a_network_that_lacks_a_neuron_is_not_exact_and_keeps_its_neurons(self):
         hidden, output = self.surrounded(1e-2, 0).vectors
-        found = trim(self.session, Layers((hidden[1:], output[:, 1:]), "tanh"), os.path.join(self.root, "trim"))
+        found = trim(self.session, Layers((hidden[1:], output[:, 1:]), "tanh"), self.folder("trim"))
         self.assertEqual([fitted.model_hparams.model_name for fitted in found], ["mlp_4_4_3"])
         self.assertFalse(is_exact(found[0].network, self.loader))
+
+    def test_a_network_that_is_wrong_in_a_weak_output_alone_is_not_exact(self):
+        scales = torch.tensor([1.0, 1.0, 1e-12], dtype=torch.float64)
+        teacher, wrong = network("mlp_4_5_3"), network("mlp_4_5_3")
+        for model in (teacher, wrong):
+            model.fc.weight.data *= scales[:, None]
+            model.fc.bias.data *= scales
+        wrong.fc.weight.data[2] = 0
+        loader = answered(teacher, queries(400), 400).train
+        self.assertTrue(is_exact(teacher, loader))
+        self.assertFalse(is_exact(wrong, loader))
+        variance = loader.labels.var(0, correction=0)[2]
+        expected = (wrong(loader.examples) - loader.labels)[:, 2].square().mean() / variance / 3
+        self.assertAlmostEqual(relative_loss(wrong, loader), expected.item())

@@ -19,6 +19,8 @@ float32     answers in single precision
 narrow      students as wide as the teacher, or narrower
 few         up to three answers for each unknown
 noise       answers with Gaussian noise of 1e-13 to 1e-4 of their spread
+scales      two outputs or more, whose scales differ by up to 1e12 (the error of a weight is judged output by output)
+weak        likewise, and one neuron feeds only an output that is 1e-12 to 1e-6 of the others
 right       nothing is wrong: these trials show that the certificate accepts right networks
 
 Two cases are excluded, because answers do not determine the network in them. The kink or centre of every neuron lies among the queries: a
@@ -58,7 +60,7 @@ from models import registry as models
 from models.mlp import FullyConnected
 from training.job import JobArgs
 
-KINDS = ["depth", "activation", "kinks", "rounded", "float32", "narrow", "few", "noise", "right"]
+KINDS = ["depth", "activation", "kinks", "rounded", "float32", "narrow", "few", "noise", "scales", "weak", "right"]
 ACTIVATIONS = [name for name in symmetries if name != "identity"]
 SAME_CLASS = {"tanh", "sigmoid"}
 STUDENTS, QUERIES, SPREAD = 6, 1200, 2.0
@@ -85,12 +87,17 @@ def draw(number: int) -> Trial:
     generator = torch.Generator().manual_seed(derive(number, "false acceptance", "values"))
     act_fun = choice.choice(["relu", "leaky_relu"] if kind == "kinks" else ACTIVATIONS)
     hidden = [choice.randint(2, 6) for _ in range(2 if kind == "depth" else 1)]
-    sizes = [choice.randint(2, 5), *hidden, choice.randint(1, 3)]
+    sizes = [choice.randint(2, 5), *hidden, choice.randint(2 if kind in ("scales", "weak") else 1, 3)]
     queries = SPREAD * torch.randn(QUERIES, sizes[0], generator=generator, dtype=torch.float64)
     teacher = draw_teacher(sizes, act_fun, queries, generator)
     if kind == "few":
         unknowns = sum(parameter.numel() for parameter in teacher.parameters())
         queries = queries[: round(choice.uniform(1.2, 3.5) * unknowns / sizes[-1])]  # one in ten of them is held out
+    if kind in ("scales", "weak"):
+        powers = (
+            [choice.uniform(-12, 0) for _ in range(sizes[-1])] if kind == "scales" else [choice.uniform(-12, -6), *[0.0] * (sizes[-1] - 1)]
+        )
+        scale_outputs(teacher, powers, alone=kind == "weak")
     with torch.no_grad():
         answers = teacher(queries)
     width = 2 * sum(hidden)
@@ -122,6 +129,19 @@ def draw_teacher(sizes: list[int], act_fun: str, queries: torch.Tensor, generato
             return teacher
 
 
+def scale_outputs(teacher: FullyConnected, powers: Sequence[float], alone: bool) -> None:
+    """Multiplies each output by a power of ten; with `alone`, the first neuron feeds the first output only."""
+    *hidden, last = teacher.layer_vectors()
+    if alone:
+        last[1:, 0] = 0
+    teacher.load_layer_vectors([*hidden, last * 10 ** torch.tensor(powers, dtype=torch.float64)[:, None]])
+
+
+def in_units(layers: Layers, answers: torch.Tensor) -> Layers:
+    """Layers with every output as a share of its largest answer, so that the weights of a weak output count like the others."""
+    return layers.all_but_last.followed_by(layers.vectors[-1] / answers.abs().amax(0)[:, None])
+
+
 def run(number: int) -> dict[str, object]:
     """Runs a trial in one thread; returns its row."""
     torch.set_num_threads(1)
@@ -148,7 +168,7 @@ def run(number: int) -> dict[str, object]:
         row["seconds"] = round(time.monotonic() - started, 1)
         found = report.read(runner.output_location)
         network = models.load(found.model_path, dataclasses.replace(desc.model_hparams, model_name=found.model_name))
-        judged = score(Layers.of(network), Layers.of(trial.teacher))
+        judged = score(*(in_units(Layers.of(model), trial.answers) for model in (network, trial.teacher)))
     error = "-" if judged.max_relative_error is None else f"{judged.max_relative_error:.0e}"
     remark = f"{found.model_name} misses answers by {found.certificate['residual']:.0e}, weights by {error}"
     return row | {"identified": judged.identified, "accepted": found.certificate.accepted, "remark": remark}
