@@ -103,9 +103,13 @@ def gives_answers(session: Session, network: FullyConnected) -> bool:
 
 
 def information_loss(network: FullyConnected, loader: DataLoader) -> float:
-    """The Bayesian information criterion (Schwarz 1978): smaller networks win unless larger ones fit noisy answers much better."""
-    count, unknowns = loader.labels.numel(), unknowns_of(network)
-    return count * math.log(max(relative_loss(network, loader), torch.finfo(torch.float64).tiny)) + unknowns * math.log(count)
+    """The Bayesian information criterion (Schwarz 1978): smaller networks win unless larger ones fit noisy answers much better.
+
+    Each output has errors of its own size.
+    """
+    count, least = loader.labels.numel(), torch.finfo(torch.float64).tiny
+    losses = _relative_losses(network, loader).clamp_min(least)
+    return len(loader.labels) * float(losses.log().sum()) + unknowns_of(network) * math.log(count)
 
 
 def _dispensable(session: Session, network: FullyConnected) -> float:

@@ -8,7 +8,9 @@ Prints:   a line for each finished trial, and a table by kind: trials, identifie
 
 Each trial draws a teacher of 2 to 5 inputs, 2 to 6 neurons a layer and 1 to 3 outputs, writes its answers to a file, and extracts from
 that file alone, so that the verdict is the certificate's. The network is then compared with the teacher. It is falsely accepted if it is
-accepted but not identified: some weight differs by more than 1e-6, or the activation function differs. The kinds take turns:
+accepted but not identified: some weight differs by more than 1e-6, or the activation function differs. It is falsely accepted to the
+precision of the answers if a width or the activation function differs, or a weight is off by more than twice its error bar (95%). The
+kinds take turns:
 
 depth       the teacher has two hidden layers, the students have one
 activation  the students have another activation function
@@ -47,7 +49,7 @@ import torch
 
 from extraction import plotting, report
 from extraction.desc import ExtractionDesc
-from extraction.evaluation import score
+from extraction.evaluation import IDENTIFIED, score
 from extraction.network import Layers
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import symmetries
@@ -64,6 +66,7 @@ KINDS = ["depth", "activation", "kinks", "rounded", "float32", "narrow", "few", 
 ACTIVATIONS = [name for name in symmetries if name != "identity"]
 SAME_CLASS = {"tanh", "sigmoid"}
 STUDENTS, QUERIES, SPREAD = 6, 1200, 2.0
+MARGIN = 2.0  # error bars of 95% by which a weight may be off: one in twenty is off by more than one of them
 EITHER_SIDE = 0.1  # the least share of the queries on either side of a neuron's kink or centre
 TRAINING = TrainingHparams("adam", 0.02, "1500it", lr_decay="cosine", polish_optimizer="levenberg_marquardt", polish_steps="60it")
 
@@ -148,7 +151,7 @@ def run(number: int) -> dict[str, object]:
     trial = draw(number)
     teacher = f"{'_'.join(map(str, trial.teacher.sizes))} {trial.teacher.act_fun}"
     row = {"trial": number, "kind": trial.kind, "teacher": teacher, "students": f"{trial.width} {trial.act_fun}"}
-    row |= {"identified": False, "accepted": False}
+    row |= {"identified": False, "accepted": False, "to precision": False, "within": False}
     with tempfile.TemporaryDirectory() as root, mock.patch.object(plotting, "draw"):  # no pictures are needed
         os.environ.update(EC_ROOT=root, EC_DATASET_ROOT=root)
         path = os.path.join(root, "pairs.npz")
@@ -171,20 +174,26 @@ def run(number: int) -> dict[str, object]:
         judged = score(*(in_units(Layers.of(model), trial.answers) for model in (network, trial.teacher)))
     error = "-" if judged.max_relative_error is None else f"{judged.max_relative_error:.0e}"
     remark = f"{found.model_name} misses answers by {found.certificate['residual']:.0e}, weights by {error}"
-    return row | {"identified": judged.identified, "accepted": found.certificate.accepted, "remark": remark}
+    certificate, bound = found.certificate, IDENTIFIED
+    if "error_95" in certificate and isinstance(certificate["error_95"], float):
+        bound = MARGIN * certificate["error_95"]
+    same = network.sizes == trial.teacher.sizes and network.act_fun == trial.teacher.act_fun
+    within = same and judged.max_relative_error is not None and judged.max_relative_error <= bound
+    verdicts = {"accepted": certificate.accepted, "to precision": certificate.accepted_to_precision}
+    return row | {"identified": judged.identified, "within": within, "remark": remark} | verdicts
 
 
 def is_false(row: dict[str, object]) -> bool:
-    """Whether a network was accepted that is not the teacher's."""
-    return bool(row["accepted"] and not row["identified"])
+    """Whether a network was accepted, exactly or to the precision of its answers, that is not the teacher's."""
+    return bool(row["accepted"] and not row["identified"]) or bool(row["to precision"] and not row["accepted"] and not row["within"])
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
-    """The numbers of trials, and of identified, accepted and falsely accepted networks, by kind."""
-    lines = [["kind", "trials", "identified", "accepted", "falsely"]]
+    """The numbers of trials, and of identified, accepted (also to precision) and falsely accepted networks, by kind."""
+    lines = [["kind", "trials", "identified", "accepted", "to precision", "falsely"]]
     for kind in [*KINDS, "all"]:
         cell = [row for row in rows if kind in (row["kind"], "all")]
-        sums = [sum(row[name] for row in cell) for name in ("identified", "accepted")]
+        sums = [sum(row[name] for row in cell) for name in ("identified", "accepted", "to precision")]
         lines.append([kind, *map(str, (len(cell), *sums, sum(map(is_false, cell))))])
     return "\n".join(tables.aligned(lines, "<>", (12, 0)))
 
