@@ -92,11 +92,9 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
     Returns:
         The figures, and the names of the neurons and outputs that the answers leave uncertain.
     """
-    network = result.network
-    symmetry, (train, test) = symmetries[network.act_fun], (session.with_all_answers if result.validated else session).loaders
-    unknowns, units = int(exact["unknowns"] or 0), spreads(session.answers)
-    noise = noise_of(network, train, unknowns).clamp_min(torch.finfo(torch.float64).eps * units)
-    errors = standard_errors(network, symmetry, train, noise)
+    network, symmetry, test = result.network, symmetries[result.network.act_fun], session.loaders.test
+    unknowns, units, train = int(exact["unknowns"] or 0), spreads(session.answers), _fitted_to(session, result)
+    noise, errors = error_bars(session, result)
     uncertain = uncertain_neurons(network, errors, PRECISE)
     worst = largest_weight_error(network, errors)
     precise = worst if worst < math.inf else None
@@ -113,6 +111,19 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
         allowed = session.known.allowed(len(session.answers))
         figures["error_ratio"] = max(share / max(limit, FLOOR) for share, limit in zip(shares, allowed, strict=True))
     return figures, uncertain
+
+
+def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The standard deviation of the answers' errors, `[O]`, and the standard errors of the weights, see `uncertainty.standard_errors`."""
+    network, symmetry, loader = result.network, symmetries[result.network.act_fun], _fitted_to(session, result)
+    unknowns = sum(parameter.numel() for parameter in network.parameters()) - _free(network, symmetry)
+    noise = noise_of(network, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
+    return noise, standard_errors(network, symmetry, loader, noise)
+
+
+def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:
+    """The queries and answers that the network was fitted to at last."""
+    return (session.with_all_answers if result.validated else session).loaders.train
 
 
 @torch.no_grad()

@@ -155,13 +155,15 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting
+        from extraction import certificate, evaluation, plotting, uncertainty
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
+            if "error_95" in certified:
+                uncertainty.save(result.network, certificate.error_bars(session, result)[1], result.fit.location)
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers

@@ -6,19 +6,25 @@ Axes: Q queries, P parameters of the network, O outputs, K neurons of a layer, D
 from __future__ import annotations
 
 import copy
+import io
 import math
+import os
 from statistics import NormalDist
 
+import numpy as np
 import torch
 
 from datasets.base import DataLoader
+from extraction.host import to_host
 from extraction.network import Layers, with_ones
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
+from platforms.platform import get_platform
 from training.second_order import curvature
 
 CONFIDENCE = 0.95
+FILE = "standard_errors.npz"
 INVOLVED = 1e-6  # squared share of a weight in the combinations that the answers leave open
 KNOTS = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)  # quantiles of a neuron's pre-activations at which residuals may bend
 RANDOM_FEATURES = 40
@@ -74,6 +80,15 @@ def standard_errors(network: FullyConnected, symmetry: Symmetry, loader: DataLoa
     variances = ((projection @ covariance) * projection).sum(1).clamp_min(0) + (projection @ (inverse @ gradient)).square()
     involved = vectors[:, is_open].square().sum(1) > INVOLVED
     return _as_vectors(network, torch.where(involved, math.inf, variances.sqrt()))
+
+
+def save(network: FullyConnected, errors: list[torch.Tensor], folder: str) -> None:
+    """Writes standard errors as arrays with the names and shapes of the network's weights, to an `.npz` file in a folder."""
+    parts = [part for vectors in errors for part in (vectors[:, :-1], vectors[:, -1])]
+    arrays = {name: to_host(part) for (name, _), part in zip(network.named_parameters(), parts, strict=True)}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    get_platform().write(os.path.join(folder, FILE), content.getvalue())
 
 
 def largest_weight_error(network: FullyConnected, errors: list[torch.Tensor]) -> float:

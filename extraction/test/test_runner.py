@@ -179,6 +179,11 @@ class TestExtraction(ExtractionTestCase):
         self.assertIn("Verdict: IDENTIFIED to the precision of the answers. No weight of mlp_6_4_3 is off by more than", out)
         self.assertIn("(precision: decimals:4)", out)
         self.assertIn("certificate accepted to the precision of the answers", out)
+        (name,) = [name for name in self.files() if name.endswith("standard_errors.npz")]
+        with np.load(os.path.join(self.root, name)) as errors:
+            shapes = {weight: values.shape for weight, values in errors.items()}
+            self.assertTrue(all((values > 0).all() and (values < 1e-2).all() for values in errors.values()))
+        self.assertEqual(shapes, {name: tuple(value.shape) for name, value in self.teacher.state_dict().items()})
 
     def test_polishing_makes_students_exact_and_then_stops(self):
         self.extract("--polish_optimizer=levenberg_marquardt")
