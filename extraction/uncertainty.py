@@ -10,6 +10,7 @@ import io
 import math
 import os
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def standard_errors(network: FullyConnected, symmetry: Symmetry, loader: DataLoa
 def save(network: FullyConnected, errors: list[torch.Tensor], folder: str) -> None:
     """Writes standard errors as arrays with the names and shapes of the network's weights, to an `.npz` file in a folder."""
     parts = [part for vectors in errors for part in (vectors[:, :-1], vectors[:, -1])]
-    arrays = {name: to_host(part) for (name, _), part in zip(network.named_parameters(), parts, strict=True)}
+    arrays: dict[str, Any] = {name: to_host(part) for (name, _), part in zip(network.named_parameters(), parts, strict=True)}
     content = io.BytesIO()
     np.savez(content, **arrays)
     get_platform().write(os.path.join(folder, FILE), content.getvalue())
