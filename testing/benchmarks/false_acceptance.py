@@ -3,7 +3,7 @@
 Command:  python -m testing.benchmarks.false_acceptance [--trials 200] [--first 0] [--jobs 2]
 Hardware: two CPU cores.
 Result:   0 of 200 falsely accepted, 18 of 22 trials of the kind 'right' accepted, in 5 minutes (n=1), before the kinds 'scales' and
-          'weak' and acceptance to precision were added; since then 0 of the first 21 trials falsely accepted in either sense (n=1).
+          'weak' and acceptance to precision were added; since then 0 of the first 22 trials falsely accepted in either sense (n=1).
 Prints:   a line for each finished trial, and a table by kind: trials, identified, accepted, falsely accepted. The number of a trial
           determines it: `--first 17 --trials 1` repeats trial 17. The exit status is 1 if any network was falsely accepted, else 0.
 
