@@ -173,7 +173,9 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
     informative = boruta.mask(masked_by) if masked_by else None
     true = Layers.of(teacher) if teacher else None
     before, after = (score(Layers.of(network), true, informative) for network in (result.fit.before, result.network))
-    function_before, function = (function_error(network, session.loaders.test) for network in (result.fit.before, result.network))
+    function_before, function = (
+        function_error(network, session.loaders.test) for network in (result.fit.before, result.validated or result.network)
+    )
     return Report(
         identified=after.identified,
         max_relative_error=after.max_relative_error,

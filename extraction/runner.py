@@ -125,6 +125,7 @@ class ExtractionRunner(Runner):
         from datasets import registry as datasets
         from datasets.base import Loaders
         from extraction import students
+        from extraction.answers import Answers
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
 
@@ -135,7 +136,9 @@ class ExtractionRunner(Runner):
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
             training_job.record(self.desc, self.students_location, seed, shape)
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet)
+        given = self.desc.extraction_hparams.answers
+        precision = Answers.of(exact.train.labels, given) if given or self.teacher.model_hparams is None else None
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision=precision)
         with watch("students"):
             identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
             plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
@@ -152,13 +155,15 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting
+        from extraction import certificate, evaluation, plotting, uncertainty
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
+            if "error_95" in certified:
+                uncertainty.save(result.network, certificate.error_bars(session, result)[1], result.fit.location)
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
 import torch
 
 from datasets.base import DataLoader, Loaders
+from extraction.answers import Answers
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.symmetry import Symmetry, symmetries
@@ -24,12 +26,14 @@ class Session:
         loaders: the queries and answers for training, and others for test, in float64 on the platform's device.
         location: the clustering folder.
         verbose: whether progress is printed.
+        precision: of the answers; exact when left out.
     """
 
     desc: ExtractionDesc
     loaders: Loaders
     location: str
     verbose: bool = True
+    precision: Answers | None = None
 
     @property
     def act_fun(self) -> str:
@@ -57,9 +61,21 @@ class Session:
         return self.loaders.train.labels
 
     @property
+    def known(self) -> Answers:
+        """The precision of the answers."""
+        return self.precision or Answers.exact(self.answers.shape[1])
+
+    @property
     def seed(self) -> int:
         """The seed of the run."""
         return self.loaders.train.seed
+
+    @property
+    def with_all_answers(self) -> Session:
+        """The session whose queries and answers for training are all that there are, the held-out ones included."""
+        train, test = self.loaders
+        dataset = type(train.dataset)(torch.cat([train.examples, test.examples]), torch.cat([train.labels, test.labels]))
+        return dataclasses.replace(self, loaders=Loaders(DataLoader(dataset, train.batch_size, train.seed, torch.float64), test))
 
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""

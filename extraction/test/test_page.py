@@ -124,7 +124,7 @@ class TestPage(TestCase):
     def test_without_the_teacher_the_page_names_the_unknown_values(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in test_report.content()["layers"]]
         found = self.page(identified=None, max_relative_error=None, layers=layers)
-        self.assertIn("ACCEPTED", found.texts)
+        self.assertIn("IDENTIFIED exactly", found.texts)
         self.assertIn("The true weights are unknown", found.text)
         self.assertNotIn("partner", found.captions[0])
 

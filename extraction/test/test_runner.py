@@ -161,7 +161,7 @@ class TestExtraction(ExtractionTestCase):
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
         out = self.extract(f"--teacher_name={path}")
-        self.assertIn("Verdict: ACCEPTED. mlp_6_4_3 gives every answer to rounding", out)
+        self.assertIn("Verdict: IDENTIFIED exactly. mlp_6_4_3 gives every answer to rounding", out)
         (name,) = [name for name in self.files() if name.endswith("report.json")]
         with open(os.path.join(self.root, name)) as file:
             report = json.load(file)
@@ -171,12 +171,19 @@ class TestExtraction(ExtractionTestCase):
         self.assertEqual(report["layers"][0]["recovered_width"], 4)
         self.assertLess(report["function"]["max_abs_error"], 1e-9)
 
-    def test_rounded_answers_give_the_widths_but_are_not_accepted(self):
+    def test_rounded_answers_are_identified_to_their_precision(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy().round(4))
         out = self.extract(f"--teacher_name={path}")
-        self.assertIn("Verdict: NOT ACCEPTED as exact. The largest error of mlp_6_4_3 on held-out answers is", out)
+        self.assertIn("Verdict: IDENTIFIED to the precision of the answers. No weight of mlp_6_4_3 is off by more than", out)
+        self.assertIn("(precision: decimals:4)", out)
+        self.assertIn("certificate accepted to the precision of the answers", out)
+        (name,) = [name for name in self.files() if name.endswith("standard_errors.npz")]
+        with np.load(os.path.join(self.root, name)) as errors:
+            shapes = {weight: values.shape for weight, values in errors.items()}
+            self.assertTrue(all((values > 0).all() and (values < 1e-2).all() for values in errors.values()))
+        self.assertEqual(shapes, {name: tuple(value.shape) for name, value in self.teacher.state_dict().items()})
 
     def test_polishing_makes_students_exact_and_then_stops(self):
         self.extract("--polish_optimizer=levenberg_marquardt")

@@ -195,6 +195,7 @@ class TestExtractionNames(TestCase):
             "finetune_lr": 0.5,
             "finetune_training_steps": "7it",
             "finetune_batch_size": 64,
+            "answers": "decimals:4",
         }
         self.assertEqual(set(other), {field.name for field in dataclasses.fields(ExtractionHparams)})
         changed = [with_change(students(), "extraction_hparams", **{name: value}) for name, value in other.items()]
