@@ -15,6 +15,7 @@ import torch
 
 from datasets import boruta
 from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.growing import grow
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.session import Session
@@ -34,6 +35,7 @@ TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neu
 PROMISING = 1e-4  # the relative loss below which it is worth the time to take neurons from a network
 WORSE = 100.0  # a fit without a neuron counts as equally good up to this many times the loss with it
 TRIALS = 3  # neurons whose removal is tried before all neurons count as needed
+NEARLY_EXACT = 1e-12  # the relative loss below which a network lacks no neuron, and may have one in excess
 AS_GOOD = 2.0  # networks up to this many times the smallest loss count as equally good
 
 
@@ -141,7 +143,8 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     A network that lacks a neuron cannot give the answers exactly. A network with too many neurons can, and shows which neurons it does not
     need. So where the clusters that count do not lead to the rounding floor, the next attempt adds doubtful clusters and removes the
     neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. Where all
-    attempts fail, as with rounded answers, the result is the smallest of the networks that give the answers about as well as the best one.
+    attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where that fails as well, as
+    with rounded answers, the result is the smallest of the networks that give the answers about as well as the best one.
 
     Args:
         session: the extraction.
@@ -172,8 +175,10 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         if is_exact(fits[-1].network, session.loaders.train):
             candidates = candidates[-1:]
             break
-    if not candidates:
-        raise failures[0]
+    else:
+        if not candidates:
+            raise failures[0]
+        candidates += completed(session, _smallest_of_the_best(session, candidates), f"{work}_completed")
     recovered, fitted = _smallest_of_the_best(session, candidates)
     final = paths.reconstructed_model(session.location)
     get_platform().move(fitted.location, final)
@@ -185,6 +190,27 @@ def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Cand
     losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
     as_good = [pair for pair, loss in zip(candidates, losses, strict=True) if loss <= AS_GOOD * min(losses)]
     return min(as_good, key=lambda pair: pair[1].neurons)
+
+
+def completed(session: Session, best: Candidate, location: str) -> list[Candidate]:
+    """The networks that the best network becomes when it grows neurons, or loses those in excess.
+
+    A network a little above the rounding floor lacks no neuron: two of its neurons may stand for one, which makes the curvature nearly
+    singular. A network far above it lacks neurons.
+
+    Args:
+        session: the extraction.
+        best: the network.
+        location: the path that the folders of the runs begin with.
+    """
+    recovered, fitted = best
+    if relative_loss(fitted.network, session.loaders.train) <= NEARLY_EXACT:
+        session.say("The network is nearly exact: removing neurons that are not needed")
+        fits = trim(session, Layers.of(fitted.network), location)
+    else:
+        session.say("The network does not give the answers exactly: fitting new neurons to what it leaves unexplained")
+        fits = grow(session, fitted, location)[1:]
+    return [(recovered, later) for later in fits]
 
 
 def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
