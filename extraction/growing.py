@@ -1,5 +1,11 @@
 """Neurons that a fitted network lacks, from what it leaves unexplained of the answers.
 
+Measured on 18 planted networks (tanh, sigmoid, relu, leaky_relu, gelu, softplus; 8, 16 or 40 neurons in one hidden layer, or two or three
+layers) that lacked one or two neurons, the others disturbed by 1%: 17 became complete and exact, most of them with the first fit, in 2 to
+60 s on a core that was shared by four. The other one, of 16 relu neurons with one output, had a neuron in excess: least squares cannot
+resolve signs where a layer has more neurons than inputs times outputs. Extractions that ended with 39 of 40 tanh neurons (two seeds of
+three), and with 5 of 8 relu neurons (a network of scikit-learn, 398 answers), became complete and were accepted.
+
 Axes: N candidates, K neurons of a layer, D inputs of the layer with the bias last, L units of the layer behind it, Q queries, O outputs,
 F directions.
 """
@@ -7,27 +13,29 @@ F directions.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from extraction.fitting import DISPENSABLE, Fit, fit, is_exact, relative_loss
+from extraction.fitting import Fit, fit, is_exact, relative_loss
 from extraction.network import Layers, fit_outputs, some_of, with_ones
 from extraction.session import Session
 from extraction.signs import resolve_signs
-from extraction.simplify import removals
+from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Standardisation
 from foundations.errors import ConfigError
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 
 GROWTHS = 3  # growths that are fitted, before the best one counts
-MOST_GROWN = 0.5  # neurons that are grown, for each neuron that was recovered
+MOST_GROWN = 0.1  # neurons that are grown, for each neuron that was recovered
 GROWABLE = 0.1  # the relative loss below which a network may lack no more than some neurons
-LEAST_GROWN = 2  # neurons that may be grown at least
+LEAST_GROWN = 4  # neurons that may be grown in any network
 NOISE = 4.0  # a growth explains more than this many times what it explains of noise
 FOUND = 0.01  # a fit counts at once as the best that leaves this share of the loss or less
 WORTHWHILE = 0.9  # a neuron is kept where it leaves this share of the loss or less
+REPLACED = 1e-5  # the relative loss of an exact network without a neuron, before it is fitted, up to which the neuron may be in excess
 STARTS = 64  # candidates that climb together
 CLIMB_STEPS, CLIMB_RATE = 150, 0.05  # of Adam, over standardised inputs
 LENGTHS = (0.5, 3.0)  # the range of the first lengths of a candidate's weights, over standardised inputs
@@ -132,27 +140,42 @@ def grow(session: Session, start: Fit, location: str) -> list[Fit]:
 
 
 def without_excess(session: Session, exact: Fit, location: str) -> Fit:
-    """An exact network without the neurons of the last hidden layer that others replace once they change sign.
+    """An exact network without the neurons that others replace once they are merged or change sign, and all are fitted again.
 
-    Where signs are open, a neuron may grow as the opposite of another, and make good for the wrong signs of others.
+    Where signs are open, a neuron may grow as the opposite of another, or far from all queries, and make good for wrong signs of others.
 
     Args:
         session: the extraction.
         exact: the network.
         location: the path that the folders of the runs begin with.
     """
-    while session.symmetry.slope:
-        for removal in removals(exact.network, session.queries):
-            if removal.layers.sizes[-2] == exact.network.sizes[-2]:
-                continue  # the neuron is in another layer
-            smaller = with_resolved_signs(removal.layers, session)
-            network, _ = smaller.to_network(session.desc.model_hparams)
-            if relative_loss(network, session.loaders.train) <= DISPENSABLE**2:
-                exact = fit(session, smaller, location)
+    trials, is_smaller = 0, session.symmetry.slope != 0
+    while is_smaller:
+        is_smaller = False
+        candidates = sorted((_loss(session, layers), place, layers) for place, layers in enumerate(_replaced(session, exact)))
+        for _, _, layers in [candidate for candidate in candidates if candidate[0] <= REPLACED][:GROWTHS]:
+            trials += 1
+            trial = fit(session, layers, f"{location}_{trials}")
+            if is_exact(trial.network, session.loaders.train):
+                exact, is_smaller = trial, True
                 break
-        else:
-            break
     return exact
+
+
+def _replaced(session: Session, exact: Fit) -> Iterator[Layers]:
+    """The layers of a network with neurons merged that are active for the same queries, then without each neuron of the last layer."""
+    merged = merged_where_equally_active(Layers.of(exact.network), session.queries)
+    if merged is not None:
+        yield merged
+    for removal in removals(exact.network, session.queries):
+        if removal.layers.sizes[-2] < exact.network.sizes[-2]:
+            yield with_resolved_signs(removal.layers, session)
+
+
+def _loss(session: Session, layers: Layers) -> float:
+    """The relative loss of a network with these layers."""
+    network, _ = layers.to_network(session.desc.model_hparams)
+    return relative_loss(network, session.loaders.train)
 
 
 def promising(network: FullyConnected, session: Session) -> list[Growth]:
@@ -167,14 +190,10 @@ def promising(network: FullyConnected, session: Session) -> list[Growth]:
 
 def with_resolved_signs(layers: Layers, session: Session) -> Layers:
     """The layers with the signs of the last hidden layer as least squares over all queries shows them, and the output layer of these."""
-    *_, last, outputs = layers.vectors
-    below = layers.replace(*layers.vectors[:-2])
+    last, below = layers.vectors[-2], layers.replace(*layers.vectors[:-2])
     inputs = below.activations(session.queries)
-    turned, _ = resolve_signs(last, layers.act_fun, inputs, session.answers)
-    if torch.equal(turned, last):
-        return layers
-    outputs = fit_outputs(layers.replace(turned).activations(inputs), session.answers).T
-    return below.followed_by(turned, outputs)
+    last, _ = resolve_signs(last, layers.act_fun, inputs, session.answers)
+    return below.followed_by(last, fit_outputs(layers.replace(last).activations(inputs), session.answers).T)
 
 
 def growths(network: FullyConnected, queries: torch.Tensor, answers: torch.Tensor, seed: int) -> list[Growth]:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import torch
 
 from datasets import boruta
+from extraction.diagnosis import advice
+from extraction.facts import of_students
 from extraction.fitting import Fit, fit, is_exact, relative_loss
 from extraction.growing import grow
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.session import Session
 from extraction.signs import resolve_signs, settle_signs
-from extraction.simplify import removals
+from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
 from foundations import paths
 from foundations.errors import ConfigError
@@ -101,12 +103,14 @@ class Reconstruction:
         fit: the network, before and after fine-tuning, in its final folder.
         losses: of the students, on the queries.
         students_file: the name of the file with the students' weights.
+        held_out_losses: of the students, on the held-out queries.
     """
 
     layers: list[RecoveredLayer]
     fit: Fit
     losses: list[float]
     students_file: str
+    held_out_losses: list[float]
 
     @property
     def network(self) -> FullyConnected:
@@ -182,7 +186,8 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     recovered, fitted = _smallest_of_the_best(session, candidates)
     final = paths.reconstructed_model(session.location)
     get_platform().move(fitted.location, final)
-    return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file)
+    held_out = individual_losses(students, session.loaders.test)
+    return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file, held_out)
 
 
 def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
@@ -206,7 +211,8 @@ def completed(session: Session, best: Candidate, location: str) -> list[Candidat
     recovered, fitted = best
     if relative_loss(fitted.network, session.loaders.train) <= NEARLY_EXACT:
         session.say("The network is nearly exact: removing neurons that are not needed")
-        fits = trim(session, Layers.of(fitted.network), location)
+        layers = Layers.of(fitted.network)
+        fits = trim(session, merged_where_equally_active(layers, session.queries) or layers, location)
     else:
         session.say("The network does not give the answers exactly: fitting new neurons to what it leaves unexplained")
         fits = grow(session, fitted, location)[1:]
@@ -389,9 +395,10 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
     informative = boruta.mask(h.boruta).to(contribution.device) if h.boruta and is_first else None
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
+        held_out = individual_losses(students, imitation.loaders.test)
         raise ConfigError(
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
-            f"the students are in {session.students_location}: train them longer (--extra_training), or try another --gamma or --beta"
+            f"the students are in {session.students_location}. {' '.join(advice(of_students(session, imitation.losses, held_out)))}"
         )
     if not recovered.incoming.isfinite().all():
         raise ConfigError(f"neurons of the {students.networks} students contribute nothing to their outputs; try a smaller --lr")
