@@ -126,13 +126,13 @@ def _narrow_or_wrong_students(facts: Facts) -> Iterator[str]:
 
 def _units(facts: Facts) -> Iterator[str]:
     """Units whose kink no query, or too few queries, show."""
-    always = [unit for unit in facts.units if unit.active == facts.queries]
-    seldom = [unit for unit in facts.units if unit.active < facts.queries]
+    always = [unit for unit in facts.units if 2 * unit.active > facts.queries]
+    seldom = [unit for unit in facts.units if 2 * unit.active <= facts.queries]
     spread = "use queries that are spread more widely (--datagen wide, or another file)"
     if always:
         yield (
-            f"Units that never switch are a linear map, and the answers tell their sum alone: {_named(always)} "
-            f"{'is' if len(always) == 1 else 'are'} active for all {facts.queries:,} queries. To tell more, {spread}."
+            f"Units that never switch, or hardly ever, are a linear map, and the answers tell only the sum of such maps: {_named(always)}, "
+            f"active for {', '.join(f'{unit.active:,}' for unit in always[:NAMED])} of {facts.queries:,} queries. To tell more, {spread}."
         )
     if seldom:
         counts = ", ".join(f"{unit.active:,}" for unit in seldom[:NAMED])

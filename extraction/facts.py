@@ -69,7 +69,7 @@ def of_network(facts: Facts, session: Session, network: FullyConnected) -> Facts
 
 @torch.no_grad()
 def units_on_one_side(network: FullyConnected, queries: torch.Tensor) -> list[Unit]:
-    """The units of a network with a kink that are active for all queries `[Q, inputs]`, or for fewer than they have weights.
+    """The units of a network with a kink that fewer queries `[Q, inputs]` than they have weights leave on one side of it.
 
     Activation functions without a kink have none.
     """
@@ -77,5 +77,5 @@ def units_on_one_side(network: FullyConnected, queries: torch.Tensor) -> list[Un
     for depth in range(1, len(layers) if layers.symmetry.positive_scaling else 0):
         active = (layers.replace(*layers.vectors[:depth]).pre_activations(queries) > 0).sum(0).tolist()
         fewest = layers.sizes[depth - 1] + 1
-        units += [Unit(depth, place, count) for place, count in enumerate(active, 1) if count < fewest or count == len(queries)]
+        units += [Unit(depth, place, count) for place, count in enumerate(active, 1) if min(count, len(queries) - count) < fewest]
     return units

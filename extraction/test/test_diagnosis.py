@@ -54,7 +54,7 @@ class TestAdvice(unittest.TestCase):
 
     def test_units_that_never_switch_and_those_that_few_queries_show_are_named(self):
         line = changed(units=[Unit(1, 3, 1800), Unit(1, 5, 4), Unit(2, 1, 0)], weights=6)
-        self.assertIn("neuron 3 of hidden layer 1 is active for all 1,800 queries", line)
+        self.assertIn("the sum of such maps: neuron 3 of hidden layer 1, active for 1,800 of 1,800 queries", line)
         self.assertIn("neuron 5 of hidden layer 1, neuron 1 of hidden layer 2 do: active for 4, 0 of 1,800 queries", line)
 
     def test_the_students_to_try_are_students(self):
