@@ -14,6 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from datasets import boruta
 from datasets.base import DataLoader
 from extraction.checks import Certificate
+from extraction.diagnosis import advice
+from extraction.facts import of_network, of_students
 from extraction.host import from_host, to_host
 from extraction.network import Layers
 from extraction.report import Comparison, FunctionError, LayerScore, Report, StudentsSummary
@@ -176,6 +178,8 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
     function_before, function = (
         function_error(network, session.loaders.test) for network in (result.fit.before, result.validated or result.network)
     )
+    found = after.identified or certificate.accepted
+    facts = of_network(of_students(session, result.losses, result.held_out_losses), session, result.network)
     return Report(
         identified=after.identified,
         max_relative_error=after.max_relative_error,
@@ -188,4 +192,5 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
         model_path=models.latest_weights_file(result.fit.location),
         certificate=certificate,
         seconds={},
+        advice=[] if found else advice(facts),
     )

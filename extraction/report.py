@@ -89,6 +89,7 @@ class Report:
         model_path: the file with its weights.
         certificate: what the answers alone prove.
         seconds: the time of each phase.
+        advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
     """
 
     identified: bool | None
@@ -102,6 +103,7 @@ class Report:
     model_path: str
     certificate: Certificate
     seconds: dict[str, float]
+    advice: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def hidden(self) -> list[LayerScore]:
@@ -215,7 +217,7 @@ def table(report: Report) -> str:
         f"certificate {_certificate(report.certificate)}",
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
-    return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
+    return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}", *report.advice])
 
 
 def verdict(report: Report) -> str:
@@ -357,7 +359,7 @@ def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:
         return {key: _decoded(arguments[1], each, name) for key, each in value.items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints, missing = typing.get_type_hints(kind), dataclasses.MISSING
-        required = [field.name for field in dataclasses.fields(kind) if field.default is missing]
+        required = [field.name for field in dataclasses.fields(kind) if field.default is missing and field.default_factory is missing]
         absent = next((field for field in required if field not in value), None)
         if absent is not None:
             raise ValueError(f"{name} has no {absent}")

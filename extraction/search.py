@@ -15,12 +15,15 @@ import torch
 
 from datasets import boruta
 from extraction.checks import SURPRISE
+from extraction.diagnosis import advice
+from extraction.facts import of_students
 from extraction.fitting import Fit, fit, gives_answers, information_loss, is_exact, relative_loss, unknowns_of
+from extraction.growing import grow
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.session import Session
 from extraction.signs import resolve_signs, settle_signs
-from extraction.simplify import removals
+from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
 from extraction.uncertainty import held_out_excess, noise_of
 from foundations import paths
@@ -37,6 +40,7 @@ TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neu
 PROMISING = 1e-4  # the relative loss below which it is worth the time to take neurons from a network
 WORSE = 100.0  # a fit without a neuron counts as equally good up to this many times the loss with it
 TRIALS = 3  # neurons whose removal is tried before all neurons count as needed
+NEARLY_EXACT = 1e-12  # the relative loss below which a network lacks no neuron, and may have one in excess
 AS_GOOD = 2.0  # networks up to this many times the smallest loss count as equally good
 FINALISTS = 3  # networks that are fitted to all answers, where none gives the answers exactly
 
@@ -103,6 +107,7 @@ class Reconstruction:
         fit: the network, before and after fine-tuning, in its final folder.
         losses: of the students, on the queries.
         students_file: the name of the file with the students' weights.
+        held_out_losses: of the students, on the held-out queries.
         validated: the network before a last fit to all answers, the held-out ones included; None where there was no such fit.
     """
 
@@ -110,6 +115,7 @@ class Reconstruction:
     fit: Fit
     losses: list[float]
     students_file: str
+    held_out_losses: list[float]
     validated: FullyConnected | None = None
 
     @property
@@ -147,7 +153,8 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     A network that lacks a neuron cannot give the answers exactly. A network with too many neurons can, and shows which neurons it does not
     need. So where the clusters that count do not lead to the rounding floor, the next attempt adds doubtful clusters and removes the
     neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. Where all
-    attempts fail, as with noisy answers, the result is one of the networks that give the answers about as well as the best one.
+    attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where that fails as well, as
+    with noisy answers, the result is one of the networks that give the answers about as well as the best one.
 
     Args:
         session: the extraction.
@@ -178,14 +185,17 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         if gives_answers(session, fits[-1].network):
             candidates = candidates[-1:]
             break
-    if not candidates:
-        raise failures[0]
+    else:
+        if not candidates:
+            raise failures[0]
+        candidates += completed(session, _smallest_of_the_best(session, candidates), f"{work}_completed")
     recovered, fitted = _best(session, candidates, f"{work}_all_queries")
     last = fit_to_all_answers(session, fitted, f"{work}_all_answers")
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
     final = paths.reconstructed_model(session.location)
     get_platform().move(fitted.location, final)
-    return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file, validated)
+    held_out = individual_losses(students, session.loaders.test)
+    return Reconstruction(recovered, dataclasses.replace(fitted, location=final), losses, students_file, held_out, validated)
 
 
 def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | None:
@@ -211,6 +221,14 @@ def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | No
     return dataclasses.replace(last, before=fitted.before) if last.neurons == fitted.neurons else None
 
 
+def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
+    """The smallest of the networks that give the answers about as well as the best."""
+    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    as_good = [pair for pair, loss in zip(candidates, losses, strict=True) if loss <= AS_GOOD * min(losses)]
+    return min(as_good, key=lambda pair: pair[1].neurons)
+
+
 def _best(session: Session, candidates: list[Candidate], location: str) -> Candidate:
     """The network that gives the answers exactly; where none does, the best one after fits to all answers in every step.
 
@@ -228,7 +246,7 @@ def _best(session: Session, candidates: list[Candidate], location: str) -> Candi
     ranked = sorted(zip(losses, candidates, strict=True), key=lambda pair: pair[0])
     best = ranked[0][1][1].network
     if is_exact(best, session.loaders.train) or unknowns_of(best) > DENSE_PARAMETERS:
-        return min((pair for loss, pair in ranked if loss <= AS_GOOD * ranked[0][0]), key=lambda pair: pair[1].neurons)
+        return _smallest_of_the_best(session, candidates)
     by_name = {pair[1].model_hparams.model_name: pair for loss, pair in reversed(ranked) if loss <= AS_GOOD * ranked[0][0]}
     finalists = []
     for place, (recovered, fitted) in enumerate(sorted(by_name.values(), key=lambda pair: pair[1].neurons)[:FINALISTS]):
@@ -257,6 +275,28 @@ def without_uninformative_neurons(session: Session, fitted: Fit, location: str) 
         if information_loss(trial.network, loader) >= information_loss(network, loader):
             return fitted
         fitted = dataclasses.replace(trial, before=fitted.before)
+
+
+def completed(session: Session, best: Candidate, location: str) -> list[Candidate]:
+    """The networks that the best network becomes when it grows neurons, or loses those in excess.
+
+    A network a little above the rounding floor lacks no neuron: two of its neurons may stand for one, which makes the curvature nearly
+    singular. A network far above it lacks neurons.
+
+    Args:
+        session: the extraction.
+        best: the network.
+        location: the path that the folders of the runs begin with.
+    """
+    recovered, fitted = best
+    if relative_loss(fitted.network, session.loaders.train) <= NEARLY_EXACT:
+        session.say("The network is nearly exact: removing neurons that are not needed")
+        layers = Layers.of(fitted.network)
+        fits = trim(session, merged_where_equally_active(layers, session.queries) or layers, location)
+    else:
+        session.say("The network does not give the answers exactly: fitting new neurons to what it leaves unexplained")
+        fits = grow(session, fitted, location)[1:]
+    return [(recovered, later) for later in fits]
 
 
 def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
@@ -435,9 +475,10 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
     informative = boruta.mask(h.boruta).to(contribution.device) if h.boruta and is_first else None
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
+        held_out = individual_losses(students, imitation.loaders.test)
         raise ConfigError(
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
-            f"the students are in {session.students_location}: train them longer (--extra_training), or try another --gamma or --beta"
+            f"the students are in {session.students_location}. {' '.join(advice(of_students(session, imitation.losses, held_out)))}"
         )
     if not recovered.incoming.isfinite().all():
         raise ConfigError(f"neurons of the {students.networks} students contribute nothing to their outputs; try a smaller --lr")

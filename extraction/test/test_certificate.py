@@ -46,7 +46,7 @@ def as_if_recovered(model, students=4, holders=4):
         labels = np.where((labels == 0) & (student >= holders), -1, labels)
         clustering = Clustering(np.zeros(0), np.zeros((0, 4)), 1.0, labels, student)
         layers.append(RecoveredLayer(vectors, clustering, vectors.repeat(students, 1)))
-    return Reconstruction(layers, Fit(ModelHparams("mlp_3_4_2", "", ""), model, model, ""), [], "")
+    return Reconstruction(layers, Fit(ModelHparams("mlp_3_4_2", "", ""), model, model, ""), [], "", [])
 
 
 def queries(count, inputs=3, seed=0):

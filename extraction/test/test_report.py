@@ -165,12 +165,16 @@ class TestReport(TestCase):
         unknown = dataclasses.replace(report(), identified=None)
         self.assertEqual(headline(unknown)[0], "IDENTIFIED exactly")
 
+    def test_the_table_ends_in_the_advice_where_there_is_any(self):
+        self.assertEqual(table(report(advice=["Use more queries."])).splitlines()[-1], "Use more queries.")
+        self.assertIn("Verdict", table(report()).splitlines()[-1])
+
     def test_a_written_report_is_read_back(self):
         write(self.root, report())
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content().keys())
+        self.assertEqual(written.keys(), content().keys() | {"advice"})
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
@@ -204,7 +208,7 @@ class TestReport(TestCase):
         text = json.dumps(whole)
         wrong = [text[: len(text) * tenths // 10] for tenths in range(10)]
         wrong += ["[]", "3", "[" * 100_000]
-        wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in whole]
+        wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in content()]
         wrong += [json.dumps(whole | {"layers": [{}]}), json.dumps(whole | {"seconds": []}), json.dumps(whole | {"function": {"mse": "0"}})]
         wrong += [json.dumps(whole | {"seconds": {"students": 10**400}}), json.dumps(whole | {"act_fun": "\x1b[2J"})]
         wrong += [json.dumps(whole | {"students": {"count": 0, "losses": [], "weights": "model_ep1_it0.pth"}})]
