@@ -199,8 +199,12 @@ def _columns(path: str) -> tuple[np.ndarray, tuple[str, ...], str]:
 
 def _converted(queries: np.ndarray, answers: np.ndarray, names: tuple[str, str], note: str = "") -> Pairs:
     """Pairs from arrays of any number type, with the archive that a run stores."""
-    content = archive(queries, answers)
-    return Pairs(content, *(values.astype(np.float64).reshape(len(values), -1) for values in (queries, answers)), names, note)
+    return Pairs(archive(queries, answers), _matrix(queries), _matrix(answers), names, note)
+
+
+def _matrix(values: np.ndarray) -> np.ndarray:
+    """An array with one row for each pair, as `[n, values]` in float64."""
+    return values.astype(np.float64).reshape(len(values), -1)
 
 
 def archive(queries: np.ndarray, answers: np.ndarray) -> bytes:
@@ -231,8 +235,8 @@ def _archive(path: str, layout: Layout) -> Pairs:
     if len(arrays) == 1:
         return _divided(arrays[0], (), layout.outputs, path)
     if names == NAMES:
-        return Pairs(content, *(values.astype(np.float64).reshape(len(values), -1) for values in arrays))
-    return _converted(*arrays, (names[0], names[1]))
+        return Pairs(content, _matrix(arrays[0]), _matrix(arrays[1]))
+    return _converted(arrays[0], arrays[1], (names[0], names[1]))
 
 
 def _check_names(path: str, names: tuple[str, ...], layout: Layout, shapes: dict[str, str], members: list[str]) -> None:

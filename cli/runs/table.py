@@ -28,6 +28,7 @@ DROP_ORDER = (
     "accepted",
     "level",
     "date",
+    "teacher",
     "act_fun",
     "lr",
     "model_name",
@@ -50,14 +51,14 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _named_teachers(runs: Sequence[Run]) -> list[str]:
-    """The hyperparameters that differ among some runs. Files of answers with different names are shown by these names."""
+    """The hyperparameters that differ among some runs, and their teachers if these are files of answers, which are shown by their names."""
     names = differing(runs)
-    if "teacher_file" not in names:
+    if not any(run.hparams.get("teacher_file") for run in runs):
         return names
     teachers = {(run.hparams.get("teacher_name"), value(run, "teacher")) for run in runs}
     is_enough = len({name for name, _ in teachers}) == len({shown for _, shown in teachers})
     shown = {"teacher_name": "teacher" if is_enough else "teacher_name", "teacher_file": "teacher"}
-    return list(dict.fromkeys(shown.get(name, name) for name in names))
+    return list(dict.fromkeys(["teacher", *(shown.get(name, name) for name in names)]))
 
 
 def render(rows: Sequence[Row], shown: Sequence[str], output_format: str, names: Names) -> str:
