@@ -6,6 +6,7 @@ are converted, with the number type of the file. Files are read as data: nothing
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import os
@@ -16,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from datasets import text_tables
+from datasets import links, text_tables
 from foundations.errors import ConfigError, one_line, reason
 from platforms.platform import get_platform
 
@@ -30,7 +31,7 @@ FOREIGN |= dict.fromkeys((".xlsx", ".xls", ".ods", ".parquet", ".feather", ".jso
 FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "")
 VALID = "a .npz file, a table (.csv, .tsv or .npy) with --outputs, or two tables joined by +, such as inputs.npy+answers.npy"
 SHOWN = 12  # arrays or columns that an error lists
-CLASSES = "the answers must be the numbers that the network outputs, before softmax or argmax (logits), one column for each output"
+CLASSES = "the answers must be the numbers that the network outputs, (logits or probabilities), one column for each"
 FEW = 20  # distinct whole numbers in a column of class labels, if they do not count from 0 or 1
 
 
@@ -41,10 +42,12 @@ class Layout:
     Attributes:
         arrays: for an archive, the names of the arrays of queries and answers, joined by a comma; X and y by default.
         outputs: for a table, the number of columns at its end that are answers.
+        link: one of LINKS; noticed by default.
     """
 
     arrays: str | None = None
     outputs: int | None = None
+    link: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Pairs:
         answers: `[n, outputs]`, float64.
         names: the names of both in errors.
         note: what was decided in reading the file, for the user; empty if nothing.
+        link: what the answers in the file are, if they were converted to logits or if the user has said that they are raw.
     """
 
     content: bytes
@@ -64,6 +68,7 @@ class Pairs:
     answers: np.ndarray
     names: tuple[str, str] = NAMES
     note: str = ""
+    link: str | None = None
 
 
 def is_file(name: str) -> bool:
@@ -106,6 +111,24 @@ def read(name: str, layout: Layout) -> Pairs:
 def read_stored(path: str) -> Pairs:
     """The queries and answers in an archive that a run has stored; errors as in `read`."""
     return _archive(path, Layout())
+
+
+def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
+    """Pairs whose answers are logits, if those of the file are probabilities; `link` is noticed if it is None.
+
+    Raises:
+        ConfigError: no network with this link gives these answers.
+    """
+    chosen = link or links.notice(pairs.answers)
+    if chosen in (None, links.RAW):
+        return dataclasses.replace(pairs, link=chosen)
+    try:
+        queries, answers, note = links.convert(pairs.queries, pairs.answers, chosen)
+    except ValueError as error:
+        flag = "--teacher_name" if link is None else "--link"
+        raise ConfigError(f"{flag}: {path}: {reason(error)}") from None
+    notes = "; ".join(filter(None, [pairs.note, f"{os.path.basename(path)}: {note}"]))
+    return dataclasses.replace(_converted(queries, answers, pairs.names, notes), link=chosen)
 
 
 def check_outputs(pairs: Pairs, path: str) -> None:

@@ -46,8 +46,8 @@ TORCH_FILE = (b"PK", b"\x80\x02")  # the first bytes of files in the formats of 
 class Teacher:
     """A trained network, or a file of answers. For a file, `model_hparams`, `location` and `dataset_name` are None.
 
-    `pairs` is the number of pairs in a file, `largest` the largest magnitude of its numbers, and `note` what the user should know about how
-    the file was read.
+    `pairs` is the number of pairs in a file, `largest` the largest magnitude of its numbers, `note` what the user should know about how the
+    file was read, and `link` what its answers are (`links.py`).
     """
 
     name: str
@@ -59,6 +59,7 @@ class Teacher:
     pairs: int | None = None
     largest: float = 0.0
     note: str = ""
+    link: str | None = None
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -253,12 +254,16 @@ def inspect_answers(name: str, layout: Layout | None = None) -> tuple[Teacher, b
             or its answers are classes.
     """
     pairs = answer_files.read(name, layout or Layout())
-    resolved = _name_of(pairs.content)
-    if not get_platform().exists(answers_path(resolved)):  # an older version may have stored classes
+    if not get_platform().exists(answers_path(_name_of(pairs.content))):  # an older version may have stored classes
         answer_files.check_outputs(pairs, name)
+    _checked(pairs, name)
+    pairs = answer_files.linked(pairs, (layout or Layout()).link, name)
+    resolved = _name_of(pairs.content)
     queries, answers = _checked(pairs, name)
     size = queries.shape[1], answers.shape[1]
-    return Teacher(resolved, *size, pairs=len(queries), largest=largest_magnitude(queries, answers), note=pairs.note), pairs.content
+    return Teacher(
+        resolved, *size, pairs=len(queries), largest=largest_magnitude(queries, answers), note=pairs.note, link=pairs.link
+    ), pairs.content
 
 
 def largest_magnitude(*values: torch.Tensor) -> float:

@@ -25,7 +25,7 @@ REMEDIES = {
     ",": "commas; name it .csv",
     " ": "spaces; save it with commas (numpy: savetxt(delimiter=','))",
 }
-NUMBERS = "valid: numbers, which the network takes or gives; for classes its outputs before softmax, one column for each"
+NUMBERS = "valid: numbers, which the network takes or gives; for classes its logits or probabilities, one column for each"
 
 
 @dataclass(frozen=True)

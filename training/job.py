@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets.teacher_dataset import Teacher
     from training.trackers.base import Identity
 
-FILE_FLAGS = ("arrays", "outputs", "teacher_file")  # of DatasetHparams: only for a file of answers
+FILE_FLAGS = ("arrays", "outputs", "link", "teacher_file")  # of DatasetHparams: only for a file of answers
 TRACKER_MODES = ("online", "offline")
 Run = TypeVar("Run", bound="TrainingRun")
 
@@ -308,7 +308,7 @@ def _check_file(hparams: DatasetHparams, name: str, job: JobArgs) -> CheckedData
     for flag in ("teacher_folder", "teacher_digest"):
         if getattr(hparams, flag) is not None:
             raise ConfigError(f"--{flag}: valid only with a network as teacher; the name of a file of answers contains its digest")
-    teacher, content = teacher_dataset.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs))
+    teacher, content = teacher_dataset.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs, hparams.link))
 
     def prepare() -> None:
         files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)
@@ -316,7 +316,8 @@ def _check_file(hparams: DatasetHparams, name: str, job: JobArgs) -> CheckedData
             print(f"Note: {teacher.note}.")
 
     file = hparams.teacher_file or answer_files.label(name)
-    return _checked_teacher(hparams, teacher, prepare, teacher_seed=NOT_CHOSEN, teacher_file=file, arrays=None, outputs=None)
+    resolved = {"teacher_seed": NOT_CHOSEN, "teacher_file": file, "arrays": None, "outputs": None, "link": teacher.link}
+    return _checked_teacher(hparams, teacher, prepare, **resolved)
 
 
 def _checked_teacher(hparams: DatasetHparams, teacher: Teacher, prepare: Callable[[], None], **resolved: object) -> CheckedDataset:

@@ -65,6 +65,7 @@ UNNAMED = {
         "d_in": 64,
         "arrays": "inputs,targets",
         "outputs": 2,
+        "link": "softmax",
         "teacher_file": "answers.csv",
         "teacher_folder": "replicate_1",
     },
