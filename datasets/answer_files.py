@@ -120,15 +120,21 @@ def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
         ConfigError: no network with this link gives these answers.
     """
     chosen = link or links.notice(pairs.answers)
-    if chosen in (None, links.RAW):
+    if chosen == links.RAW:
         return dataclasses.replace(pairs, link=chosen)
+    if chosen is None:
+        return dataclasses.replace(pairs, note=_joined(pairs.note, path, links.hint(pairs.answers)))
     try:
         queries, answers, note = links.convert(pairs.queries, pairs.answers, chosen)
     except ValueError as error:
         flag = "--teacher_name" if link is None else "--link"
         raise ConfigError(f"{flag}: {path}: {reason(error)}") from None
-    notes = "; ".join(filter(None, [pairs.note, f"{os.path.basename(path)}: {note}"]))
-    return dataclasses.replace(_converted(queries, answers, pairs.names, notes), link=chosen)
+    return dataclasses.replace(_converted(queries, answers, pairs.names, _joined(pairs.note, path, note)), link=chosen)
+
+
+def _joined(notes: str, path: str, note: str) -> str:
+    """Notes on a file, and one more unless it is empty."""
+    return "; ".join(filter(None, [notes, note and f"{os.path.basename(path)}: {note}"]))
 
 
 def check_outputs(pairs: Pairs, path: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 RAW = "raw"
 NORMALISED = 1e-3  # the largest deviation of the sum of the probabilities of a row, which may be rounded, from one
-SATURATED = 0.05  # probabilities of a sigmoid are noticed if some are as near to zero, and others to one
+SATURATED = 0.01  # probabilities of a sigmoid are noticed if some are as near to zero, and others to one, and none is either
 ADVICE = "leave them out or give --link raw"
 SHIFT = "A number that is added to all logits affects no answer; the network is the one whose logits have mean zero."
 MEANINGS = {
@@ -22,6 +22,9 @@ MEANINGS = {
     "sigmoid": "The answers are probabilities of a sigmoid, and the recovered network gives their logits.",
 }
 LINKS = (*MEANINGS, RAW)
+
+
+HINT = "all answers are from 0 to 1 and taken as raw; if they are the probabilities of a sigmoid, give --link sigmoid"
 
 
 def notice(answers: np.ndarray) -> str | None:
@@ -40,6 +43,11 @@ def notice(answers: np.ndarray) -> str | None:
     if several and (answers <= 0).all() and (np.abs(np.exp(answers).sum(1) - 1) <= NORMALISED).all():
         return "log_softmax"
     return None
+
+
+def hint(answers: np.ndarray) -> str:
+    """A note on raw answers that may be probabilities; empty for others."""
+    return HINT if (answers >= 0).all() and (answers <= 1).all() else ""
 
 
 def _is_inside(answers: np.ndarray) -> bool:

@@ -89,6 +89,13 @@ class TestFiles(TestCase):
             self.assertEqual(teacher.link, "softmax")
             self.assertIn("it.npz: the answers are taken as softmax and converted to logits with mean zero in each row", teacher.note)
 
+    def test_answers_that_may_be_probabilities_are_kept_with_a_hint(self):
+        answers = 0.2 + 0.6 * expit(LOGITS)
+        teacher, stored = self.inspect(answers)
+        np.testing.assert_array_equal(stored, answers)
+        self.assertIsNone(teacher.link)
+        self.assertIn("it.npz: all answers are from 0 to 1 and taken as raw; if they are the probabilities of a sigmoid", teacher.note)
+
     def test_raw_keeps_probabilities_as_they_are(self):
         answers = softmax(LOGITS, 1)
         teacher, stored = self.inspect(answers, "raw")
