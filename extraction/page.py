@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import jinja2
 
+from datasets import links
 from extraction import evaluation, report
 from extraction.report import Report
 from foundations import paths
@@ -93,6 +94,7 @@ def render(location: str, students_location: str, content: Report) -> str:
         pictures=pictures,
         chosen=chosen,
         defaults=defaults,
+        links=links.MEANINGS,
         origin=_origin(location, students_location),
     )
 

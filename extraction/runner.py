@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from datasets import links
 from extraction import report
 from extraction.desc import ExtractionDesc
 from foundations import json_text, paths
@@ -98,6 +99,8 @@ class ExtractionRunner(Runner):
         locks.remove_dead(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
+            if self.desc.dataset_hparams.link in links.MEANINGS:
+                print(links.MEANINGS[self.desc.dataset_hparams.link])
             print(report.table(report.read(self.output_location)))
 
     def _remark(self) -> None:

@@ -60,7 +60,15 @@ OTHER_VALUES = {
     },
 }
 UNNAMED = {
-    "dataset_hparams": {"samples": 5437, "d_in": 64, "teacher_folder": "replicate_1"},
+    "dataset_hparams": {
+        "samples": 5437,
+        "d_in": 64,
+        "arrays": "inputs,targets",
+        "outputs": 2,
+        "link": "softmax",
+        "teacher_file": "answers.csv",
+        "teacher_folder": "replicate_1",
+    },
     "model_hparams": {},
     "training_hparams": {"further_training": "50ep", "extra_training": "10ep"},
 }
