@@ -8,7 +8,7 @@ import torch
 
 from datasets import base, image_registry, teacher_dataset, transformations
 from datasets.datagen import registry as datagen
-from foundations.dataset_hparams import UNSUPERVISED_LABELS, DatasetHparams
+from foundations.dataset_hparams import LINKS, UNSUPERVISED_LABELS, DatasetHparams
 from foundations.errors import unknown
 from foundations.training_hparams import TrainingHparams
 
@@ -24,6 +24,7 @@ def choices() -> dict[str, Sequence[str]]:
     return {
         "dataset_name": list(registered_datasets),
         "datagen": list(datagen.registered_policies),
+        "link": LINKS,
         "unsupervised_labels": UNSUPERVISED_LABELS,
     }
 

@@ -1,26 +1,26 @@
 """The dataset of queries and the answers of a teacher.
 
-The teacher is a network that `train` has trained, or a file of pairs of queries and answers. The answers of a network to the queries of
-`--datagen` are computed in float64. Every tenth pair of a file belongs to the test set. Here `dataset_hparams.teacher_name` is a resolved
-name: `train_<md5>` or `answers_<md5 of the file>`. Run folders of OpenLTH and of the published Expand-and-Cluster code are teachers, too.
+The teacher is a network that `train` has trained, or a file of pairs of queries and answers (`answer_files.py`). The answers of a network
+to the queries of `--datagen` are computed in float64. Every tenth pair of a file belongs to the test set. Here
+`dataset_hparams.teacher_name` is a resolved name: `train_<md5>` or `answers_<md5 of the stored file>`. Run folders of OpenLTH and of the
+published Expand-and-Cluster code are teachers, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import math
 import operator
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from datasets import base
+from datasets import answer_files, base
+from datasets.answer_files import Layout, Pairs
 from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
 from foundations import ancestors, paths
@@ -46,7 +46,8 @@ TORCH_FILE = (b"PK", b"\x80\x02")  # the first bytes of files in the formats of 
 class Teacher:
     """A trained network, or a file of answers. For a file, `model_hparams`, `location` and `dataset_name` are None.
 
-    `pairs` is the number of pairs in a file, and `largest` the largest magnitude of its numbers.
+    `pairs` is the number of pairs in a file, `largest` the largest magnitude of its numbers, `note` what the user should know about how the
+    file was read, and `link` what its answers are (`links.py`).
     """
 
     name: str
@@ -57,6 +58,8 @@ class Teacher:
     dataset_name: str | None = None
     pairs: int | None = None
     largest: float = 0.0
+    note: str = ""
+    link: str | None = None
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -151,7 +154,8 @@ def resolve(name: str) -> str:
     if len(runs) != 1 or prefix == "train_":
         matches = f"{len(runs)} runs under {root} begin with it: {', '.join(runs)}" if runs else f"no train run under {root} begins with it"
         hint = did_you_mean(name, [model for pair in models.default_members().items() for model in pair])
-        raise ConfigError(f"--teacher_name: {name!r} is not a teacher ({matches}){hint}; valid: a hash, the name of a model or a .npz file")
+        valid = "a hash, the name of a model or a file of answers"
+        raise ConfigError(f"--teacher_name: {name!r} is not a teacher ({matches}){hint}; valid: {valid}")
     return runs[0]
 
 
@@ -238,15 +242,28 @@ def answers_path(teacher_name: str) -> str:
     return os.path.join(get_platform().root, f"{teacher_name}.npz")
 
 
-def inspect_answers(path: str) -> tuple[Teacher, bytes]:
-    """The teacher of a `.npz` file, named after the digest of the content, and the content of the file.
+def inspect_answers(name: str, layout: Layout | None = None) -> tuple[Teacher, bytes]:
+    """The teacher in a file, named after the digest of its content, and the archive that a run stores.
+
+    Args:
+        name: the path of an archive or of a table, or the paths of two tables joined by `+`.
+        layout: which part of the file are the queries and which the answers.
 
     Raises:
-        ConfigError: the file is missing or damaged, or does not contain `X` `[n, inputs]` and `y` `[n, outputs]` with finite numbers.
+        ConfigError: the file is missing or damaged, does not contain queries `[n, inputs]` and answers `[n, outputs]` with finite numbers,
+            or its answers are classes.
     """
-    content, queries, answers = read_answers(path)
-    largest = largest_magnitude(queries, answers)
-    return Teacher(_name_of(content), queries.shape[1], answers.shape[1], pairs=len(queries), largest=largest), content
+    pairs = answer_files.read(name, layout or Layout())
+    if not get_platform().exists(answers_path(_name_of(pairs.content))):  # an older version may have stored classes
+        answer_files.check_outputs(pairs, name)
+    _checked(pairs, name)
+    pairs = answer_files.linked(pairs, (layout or Layout()).link, name)
+    resolved = _name_of(pairs.content)
+    queries, answers = _checked(pairs, name)
+    size = queries.shape[1], answers.shape[1]
+    return Teacher(
+        resolved, *size, pairs=len(queries), largest=largest_magnitude(queries, answers), note=pairs.note, link=pairs.link
+    ), pairs.content
 
 
 def largest_magnitude(*values: torch.Tensor) -> float:
@@ -276,63 +293,27 @@ def _name_of(content: bytes) -> str:
 
 def _stored_answers(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The queries and answers of a resolved name; a ConfigError if the stored file has changed."""
-    content, queries, answers = read_answers(answers_path(name))
-    if _name_of(content) != name:
+    pairs = answer_files.read_stored(answers_path(name))
+    if _name_of(pairs.content) != name:
         raise files.damaged(answers_path(name), "its content does not match the digest in its name", "use the original file again")
-    return queries, answers
+    return _checked(pairs, answers_path(name))
 
 
-def read_answers(path: str) -> tuple[bytes, torch.Tensor, torch.Tensor]:
-    """The bytes of a file, its queries `[n, inputs]` and its answers `[n, outputs]`, both float64."""
-    try:
-        with get_platform().open(path, "rb") as file:
-            if file.seek(0, os.SEEK_END) > get_platform().memory_bytes:
-                raise ValueError("it is too large for the memory")
-            file.seek(0)
-            content = file.read()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            queries, answers = (_matrix(archive, name) for name in ("X", "y"))
-    except FileNotFoundError:
-        raise ConfigError(f"--teacher_name: {path} does not exist") from None
-    except KeyError as error:
-        raise ConfigError(f"--teacher_name: {path} must contain arrays X and y; {error}") from None
-    except Exception as error:  # numpy raises exceptions of many types for bytes that it has not written
-        raise ConfigError(f"--teacher_name: {path} is not an .npz file of numbers, or is damaged ({reason(error)})") from None
+def _checked(pairs: Pairs, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The queries `[n, inputs]` and answers `[n, outputs]` of a file; a ConfigError if nothing can be recovered from them."""
+    queries, answers = pairs.queries, pairs.answers
     if len(queries) != len(answers) or len(queries) < HELD_OUT:
-        counts = f"{len(queries)} queries X and {len(answers)} answers y"
-        raise ConfigError(f"--teacher_name: {path} has {counts}; valid: equal numbers, {HELD_OUT} or more")
+        counts = f"{len(queries)} queries {pairs.names[0]} and {len(answers)} answers {pairs.names[1]}"
+        raise ConfigError(f"--teacher_name: {path} has {counts}; valid: equal numbers, {HELD_OUT} or more, one row for each pair")
     if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
         raise ConfigError(f"--teacher_name: {path} contains values that are not finite numbers")
     for name, values, why in (
-        ("X", queries, "all queries are the same"),
-        ("y", answers, "they contain no information about the network"),
+        (pairs.names[0], queries, "all queries are the same"),
+        (pairs.names[1], answers, "they contain no information about the network"),
     ):
         if not np.ptp(values, axis=0).any():
             raise ConfigError(f"--teacher_name: all columns of {name} in {path} are constant, so {why}; valid: a column that varies")
-    return content, torch.from_numpy(queries), torch.from_numpy(answers)
-
-
-def _matrix(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of real numbers in an `.npz` file, with one row for each pair: `[n, values]`. Its size is checked before it is unpacked.
-
-    Raises:
-        KeyError: the file has no array with this name.
-        ValueError: the array has another type, or its header claims a size that does not match its content or exceeds the memory.
-    """
-    entry = archive.getinfo(f"{name}.npy")
-    with archive.open(entry) as member:
-        if np.lib.format.read_magic(member) != (1, 0):  # later versions are for structured arrays, and allow headers of 4 GB
-            raise ValueError(f"{name} is not an array of numbers")
-        shape, _, kind = np.lib.format.read_array_header_1_0(member)
-        count = math.prod(shape)
-        if kind.kind not in "fiub" or not count or not shape or min(shape) < 0:
-            raise ValueError(f"{name} has shape {shape} and type {kind}")
-        if member.tell() + count * kind.itemsize != entry.file_size:
-            raise ValueError(f"{name} of shape {shape} and type {kind} does not have {entry.file_size} bytes")
-        if 2 * count * np.dtype(np.float64).itemsize > get_platform().memory_bytes:
-            raise ValueError(f"{name} of shape {shape} is too large for the memory")
-    with archive.open(entry) as member:
-        return np.lib.format.read_array(member, allow_pickle=False).astype(np.float64).reshape(shape[0], -1)
+    return torch.from_numpy(queries), torch.from_numpy(answers)
 
 
 def _teacher_name(dataset_hparams: DatasetHparams) -> str:

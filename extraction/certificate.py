@@ -13,16 +13,27 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 
 import torch
 
 from datasets.base import DataLoader
-from extraction.checks import FLOOR, SEPARATION, Certificate
+from extraction.answers import spreads
+from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
 from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.signs import has_joint_sign_flip
 from extraction.symmetry import Symmetry, symmetries
+from extraction.uncertainty import (
+    held_out_excess,
+    largest_weight_error,
+    noise_of,
+    scaling_directions,
+    standard_errors,
+    structure,
+    uncertain_neurons,
+)
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, curvature
@@ -41,37 +52,94 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         session: the extraction, with the queries and answers that the network was recovered from, and others.
         result: the reconstruction.
     """
-    network, symmetry = result.network, symmetries[result.network.act_fun]
-    answers = session.answers
-    spread = float((answers - answers.mean(0)).square().mean().sqrt()) or 1.0
-    residual, held_out = (largest_error(network, loader) / spread for loader in session.loaders)
+    symmetry, units = symmetries[result.network.act_fun], spreads(session.answers)
+    residual, held_out = (largest_error(result.network, loader, units) for loader in session.loaders)
+    network, queries = in_units(result.network, session.loaders.train, units)
     free = _free(network, symmetry)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
     rank = bound = disagreement = None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = determination(network, symmetry, session.loaders.train)
+        rank, bound = determination(network, symmetry, queries)
     if rank == unknowns and residual <= FLOOR:
-        disagreement = rivalry(network, session.loaders.train) / spread
-    return Certificate.of(
-        {
-            "residual": residual,
-            "held_out_residual": held_out,
-            "equations": answers.numel(),
-            "unknowns": unknowns,
-            "rank": rank,
-            "weight_error_bound": bound,
-            "agreement": agreement(result),
-            "separation": separation(network, symmetry),
-            "signs_settled": signs_settled(network, symmetry),
-            "disagreement": disagreement,
-        }
-    )
+        disagreement = rivalry(network, queries)
+    figures: dict[str, Value] = {
+        "residual": residual,
+        "held_out_residual": held_out,
+        "equations": session.answers.numel(),
+        "unknowns": unknowns,
+        "rank": rank,
+        "weight_error_bound": bound,
+        "agreement": agreement(result),
+        "separation": separation(network, symmetry),
+        "signs_settled": signs_settled(network, symmetry),
+        "disagreement": disagreement,
+    }
+    certificate = Certificate.of(figures, session.known.name)
+    if certificate.accepted or rank is None:
+        return certificate
+    more, uncertain = to_precision(session, result, figures)
+    return Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
+
+
+def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
+    """How exact a network is that was fitted to answers with errors.
+
+    Args:
+        session: the extraction.
+        result: the reconstruction, with a network of at most DENSE_PARAMETERS.
+        exact: the figures of an exact network.
+
+    Returns:
+        The figures, and the names of the neurons and outputs that the answers leave uncertain.
+    """
+    network, symmetry, test = result.network, symmetries[result.network.act_fun], session.loaders.test
+    unknowns, units, train = int(exact["unknowns"] or 0), spreads(session.answers), _fitted_to(session, result)
+    noise, errors = error_bars(session, result)
+    uncertain = uncertain_neurons(network, errors, PRECISE)
+    worst = largest_weight_error(network, errors)
+    precise = worst if worst < math.inf else None
+    figures: dict[str, Value] = {
+        "noise": float((noise / units).max()),
+        "held_out_excess": held_out_excess(result.validated or network, test, noise, unknowns / session.answers.numel()),
+        "structure": structure(network, train, unknowns),
+        "error_95": precise,
+        "resolution": float(exact["separation"] or 0.0) / precise if precise else None,
+        "signs_resolved": signs_settled(network, symmetry, max(SEPARATION, RESOLVED * precise)) if precise else None,
+    }
+    if session.known.is_given:
+        shares = (noise / units).tolist()
+        allowed = session.known.allowed(len(session.answers))
+        figures["error_ratio"] = max(share / max(limit, FLOOR) for share, limit in zip(shares, allowed, strict=True))
+    return figures, uncertain
+
+
+def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The standard deviation of the answers' errors, `[O]`, and the standard errors of the weights, see `uncertainty.standard_errors`."""
+    network, symmetry, loader = result.network, symmetries[result.network.act_fun], _fitted_to(session, result)
+    unknowns = sum(parameter.numel() for parameter in network.parameters()) - _free(network, symmetry)
+    noise = noise_of(network, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
+    return noise, standard_errors(network, symmetry, loader, noise)
+
+
+def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:
+    """The queries and answers that the network was fitted to at last."""
+    return (session.with_all_answers if result.validated else session).loaders.train
 
 
 @torch.no_grad()
-def largest_error(network: FullyConnected, loader: DataLoader) -> float:
-    """The largest deviation from an answer."""
-    return float((network(loader.examples) - loader.labels).abs().max())
+def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> float:
+    """The largest deviation from an answer, in the unit of its output, `[O]`."""
+    return float(((network(loader.examples) - loader.labels) / units).abs().max())
+
+
+@torch.no_grad()
+def in_units(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> tuple[FullyConnected, DataLoader]:
+    """A network and its answers with every output in its unit, `[O]`, so that an output of small scale counts like the others."""
+    *hidden, last = network.layer_vectors()
+    scaled = copy.deepcopy(network)
+    scaled.load_layer_vectors([*hidden, last / units[:, None]])
+    dataset = type(loader.dataset)(loader.examples, loader.labels / units)
+    return scaled, DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
 
 
 def agreement(result: Reconstruction) -> float:
@@ -96,11 +164,11 @@ def separation(network: FullyConnected, symmetry: Symmetry) -> float:
     return least
 
 
-def signs_settled(network: FullyConnected, symmetry: Symmetry) -> bool:
+def signs_settled(network: FullyConnected, symmetry: Symmetry, tolerance: float = SEPARATION) -> bool:
     """Whether no neurons of a layer can change sign together without a change of the function; false where in doubt."""
     vectors = network.layer_vectors()
     return symmetry.slope == 0 or not any(
-        has_joint_sign_flip(incoming, following, SEPARATION) for incoming, following in zip(vectors[:-1], vectors[1:], strict=True)
+        has_joint_sign_flip(incoming, following, tolerance) for incoming, following in zip(vectors[:-1], vectors[1:], strict=True)
     )
 
 
@@ -150,7 +218,7 @@ def _spectrum(network: FullyConnected, symmetry: Symmetry, queries: torch.Tensor
     square = curvature(network, queries, answers)
     lengths = square.diagonal().sqrt()
     lengths = torch.where(lengths > 0, lengths, 1.0)
-    scalings = _scalings(network) if symmetry.positive_scaling else square.new_zeros(0, len(square))
+    _, scalings = scaling_directions(network, symmetry)
     free = torch.nn.functional.normalize(scalings * lengths, dim=1)
     eigenvalues = torch.linalg.eigvalsh(square / lengths[:, None] / lengths + free.T @ free * len(square))
     rounding = len(square) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
@@ -166,20 +234,6 @@ def _shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) 
         layer.bias += share * inputs.std(0)
         queries = network.activation(inputs)
     return moved
-
-
-def _scalings(network: FullyConnected) -> torch.Tensor:
-    """The directions in which scaling a neuron moves the weights and nothing else, `[neurons, P]`."""
-    values, directions = network.state_dict(), []
-    names = [f"fc_layers.{depth}" for depth in range(len(network.fc_layers))] + ["fc"]
-    for layer, following in zip(names[:-1], names[1:], strict=True):
-        for neuron in range(len(values[f"{layer}.bias"])):
-            parts = {name: torch.zeros_like(value) for name, value in values.items()}
-            for part in ("weight", "bias"):
-                parts[f"{layer}.{part}"][neuron] = values[f"{layer}.{part}"][neuron]
-            parts[f"{following}.weight"][:, neuron] = -values[f"{following}.weight"][:, neuron]
-            directions.append(torch.cat([part.flatten() for part in parts.values()]))
-    return torch.stack(directions)
 
 
 def rivalry(network: FullyConnected, loader: DataLoader) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Value = float | int | bool | None
 
-FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of the answers
+FLOOR = 1e-11  # the largest error of an exact network, as a share of the spread of an output
 WEIGHT_ERROR = 1e-6  # how far the answers may leave a weight from the truth, as a share of the largest in its layer
 SEPARATION = 1e-6  # the angle between two neurons, in radians, below which they are one, or opposites that make a linear map
-DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of the answers
+PRECISE = 1e-2  # how far a weight may be from the truth at 95%, as a share of the largest in its layer, where answers have errors
+SURPRISE = 5.0  # standard deviations by which chance alone does not exceed an expectation
+RESOLVED = 10.0  # the angle between two neurons, as a multiple of the errors of weights, from which they are two
+DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of an output
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,64 @@ class Check:
 class Certificate:
     """The checks of a network that was recovered from answers, and whether the network is exact as far as answers can tell.
 
-    It is accepted where all requirements are met; a figure that was not examined meets none.
+    Attributes:
+        checks: the checks of an exact network, and of a network that is as exact as its answers where these were examined.
+        accepted: whether all requirements of an exact network are met; a figure that was not examined meets none.
+        accepted_to_precision: whether it is accepted, or is as exact as answers with errors can make it.
+        precision: of the answers, as text.
+        open: the names of the neurons and outputs whose weights the answers do not determine.
+        neurons: the number of hidden neurons.
     """
 
     checks: list[Check]
     accepted: bool
+    accepted_to_precision: bool = False
+    precision: str = ""
+    open: list[str] = dataclasses.field(default_factory=list)
+    neurons: int = 0
 
     @classmethod
-    def of(cls, figures: Mapping[str, Value]) -> Certificate:
+    def of(cls, figures: Mapping[str, Value], precision: str = "", open: Sequence[str] = (), neurons: int = 0) -> Certificate:
         """The certificate that some figures amount to; figures that are left out were not examined."""
         checks = [rule.check(figures) for rule in RULES]
-        return cls(checks, all(check.met is not False for check in checks))
+        accepted = all(check.met is not False for check in checks)
+        precise = [rule.check(figures) for rule in PRECISION_RULES if rule.name in figures]
+        needed = precise + [check for check in checks if check.name in ("equations", "rank")]
+        to_precision = accepted or (bool(precise) and all(check.met is not False for check in needed))
+        return cls(checks + precise, accepted, to_precision, precision, list(open), neurons)
+
+    @property
+    def grade(self) -> str:
+        """Whether the network is accepted, in words."""
+        if self.accepted:
+            return "accepted"
+        return "accepted to the precision of the answers" if self.accepted_to_precision else "not accepted"
+
+    @property
+    def fits(self) -> bool:
+        """Whether the network gives all answers, also the held-out ones, exactly or as well as their errors allow."""
+        met = {check.name: check.met for check in self.checks}
+        is_exact = bool(met["residual"] and met["held_out_residual"])
+        return is_exact or (met.get("structure") is True and met.get("held_out_excess") is True and met.get("error_ratio") is not False)
+
+    @property
+    def lacks_only_rank(self) -> bool:
+        """Whether an exact network, or one as exact as its answers, meets every requirement but has unknowns that are left open."""
+        failed = {check.name for check in self.checks if check.met is False}
+        exact, precise = ({rule.name for rule in rules} for rules in (RULES, PRECISION_RULES))
+        examined = any(check.name in precise for check in self.checks)
+        return failed & exact == {"rank"} or (examined and failed & (precise | {"equations", "rank"}) == {"rank"})
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a check of a name."""
+        return any(check.name == name for check in self.checks)
 
     def with_open(self, count: int) -> Certificate:
         """The certificate with so many more unknowns, which no answer tells."""
         figures = {check.name: check.value for check in self.checks}
         unknowns = next(check.limit for check in self.checks if check.name == "rank")
-        return Certificate.of(figures | {"unknowns": None if unknowns is None else unknowns + count})
+        more = None if unknowns is None else unknowns + count
+        return Certificate.of(figures | {"unknowns": more}, self.precision, self.open, self.neurons)
 
     def __getitem__(self, name: str) -> Value:
         """The figure of a check."""
@@ -112,15 +157,15 @@ RULES = (
         "Largest error on the training answers",
         "at most",
         FLOOR,
-        "The largest error on the queries that the network was recovered from, as a share of the standard deviation of the "
-        "answers. An exact network leaves rounding errors only.",
+        "The largest error on the queries that the network was recovered from, as a share of the standard deviation of "
+        "its output. An exact network leaves rounding errors only.",
     ),
     Rule(
         "held_out_residual",
         "Largest error on the held-out answers",
         "at most",
         FLOOR,
-        "The largest error on queries that were not used to recover the network, as a share of the standard deviation of the answers.",
+        "The largest error on queries that were not used to recover the network, as a share of the standard deviation of its output.",
     ),
     Rule(
         "equations",
@@ -164,7 +209,7 @@ RULES = (
         "at most",
         DISAGREEMENT,
         "A second network starts from disturbed weights and is fitted to half of the answers. Gradient ascent searches for the input where "
-        "the two differ most; the difference is a share of the standard deviation of the answers.",
+        "the two differ most; the difference is a share of the standard deviation of each output.",
     ),
     Rule(
         "agreement",
@@ -172,6 +217,62 @@ RULES = (
         "at least",
         None,
         "The share of the students that contain the neuron which the fewest students contain.",
+    ),
+)
+
+PRECISION_RULES = (
+    Rule(
+        "noise",
+        "Errors of the answers",
+        "at most",
+        None,
+        "The standard deviation of the errors that the network leaves on the training answers, less the share that the fit of its weights "
+        "takes; as a share of the standard deviation of the output where it is largest.",
+    ),
+    Rule(
+        "error_ratio",
+        "Errors over those of the stated precision",
+        "at most",
+        1.0,
+        "The errors on the training answers, over the largest errors that answers of the precision given by --answers allow.",
+    ),
+    Rule(
+        "held_out_excess",
+        "Held-out errors over training errors, in standard deviations",
+        "at most",
+        SURPRISE,
+        "By how much the errors on the held-out answers exceed those that the errors of the training answers lead to expect. A network "
+        "that was fitted to too few answers misses others.",
+    ),
+    Rule(
+        "structure",
+        "Structure in the errors, in standard deviations",
+        "at most",
+        SURPRISE,
+        "By how much functions of the queries explain the errors better than noise. A network that lacks a neuron, or that has "
+        "another activation function, leaves errors that depend on the query.",
+    ),
+    Rule(
+        "error_95",
+        "Error of a weight (95%)",
+        "at most",
+        PRECISE,
+        "No weight is further from the truth than this with a probability of 95%, as a share of the largest in its layer (of the largest "
+        "of its output in the last layer). It follows from the errors of the answers.",
+    ),
+    Rule(
+        "resolution",
+        "Smallest angle between two neurons, over the error of a weight",
+        "at least",
+        RESOLVED,
+        "Neurons that are nearer to each other than their errors may be one.",
+    ),
+    Rule(
+        "signs_resolved",
+        "Signs are unique within the errors",
+        "equal to",
+        True,
+        "Whether no group of neurons can change sign together with a change of the function below its errors.",
     ),
 )
 

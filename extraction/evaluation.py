@@ -14,6 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from datasets import boruta
 from datasets.base import DataLoader
 from extraction.checks import Certificate
+from extraction.diagnosis import advice
+from extraction.facts import of_network, of_students
 from extraction.host import from_host, to_host
 from extraction.network import Layers
 from extraction.report import Comparison, FunctionError, LayerScore, Report, StudentsSummary
@@ -173,7 +175,9 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
     informative = boruta.mask(masked_by) if masked_by else None
     true = Layers.of(teacher) if teacher else None
     before, after = (score(Layers.of(network), true, informative) for network in (result.fit.before, result.network))
-    function_before, function = (function_error(network, session.loaders.test) for network in (result.fit.before, result.network))
+    function_before, function = (
+        function_error(network, session.loaders.test) for network in (result.fit.before, result.validated or result.network)
+    )
     return Report(
         identified=after.identified,
         max_relative_error=after.max_relative_error,
@@ -187,3 +191,8 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
         certificate=certificate,
         seconds={},
     )
+
+
+def advice_on(session: Session, result: Reconstruction) -> list[str]:
+    """What may be wrong with a network that is not identified, as far as numbers show it, and what to try next."""
+    return advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network))

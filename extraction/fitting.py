@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from extraction.answers import spreads
 from extraction.network import Layers
 from extraction.session import Session, in_float64
 from extraction.simplify import removals, simplified
@@ -32,10 +34,11 @@ from training.plan import StandardPlan, StopRule
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
-EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of the answers
+EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of each output
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
 
 
 @dataclass(frozen=True)
@@ -67,35 +70,77 @@ class Training:
     Attributes:
         hparams: the hyperparameters of the training.
         location: the folder of the run.
-        equations: for each unknown in a batch, unless the extraction's hyperparameters give the size of the batch.
+        equations: for each unknown in a batch, None for all queries; the extraction's hyperparameters may give the size of the batch.
         stop_when: the rules that end training early.
     """
 
     hparams: TrainingHparams
     location: str
-    equations: int
+    equations: int | None
     stop_when: Sequence[StopRule] = ()
 
 
 @torch.no_grad()
 def relative_loss(network: FullyConnected, loader: DataLoader) -> float:
-    """The mean squared error over the variance of the answers."""
-    return float((network(loader.examples) - loader.labels).square().mean() / loader.labels.var(0).mean())
+    """The mean squared error of each output over its variance, averaged over the outputs."""
+    return float(_relative_losses(network, loader).mean())
+
+
+def unknowns_of(network: FullyConnected) -> int:
+    """The number of weights and biases."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def is_exact(network: FullyConnected, loader: DataLoader) -> bool:
-    """Whether a network gives the answers, to rounding."""
-    return relative_loss(network, loader) <= EXACT**2
+    """Whether a network gives the answers, to rounding, output by output."""
+    return float(_relative_losses(network, loader).max()) <= EXACT**2
 
 
-def fit(session: Session, layers: Layers, location: str, equations: int = EQUATIONS_PER_UNKNOWN) -> Fit:
+def gives_answers(session: Session, network: FullyConnected) -> bool:
+    """Whether a network gives the training answers as exactly as they are known, output by output."""
+    loader = session.loaders.train
+    if is_exact(network, loader):
+        return True
+    errors = _relative_losses(network, loader).sqrt().tolist()
+    return all(error <= allowed for error, allowed in zip(errors, session.known.allowed(len(loader.labels)), strict=True))
+
+
+def information_loss(network: FullyConnected, loader: DataLoader) -> float:
+    """The Bayesian information criterion (Schwarz 1978): smaller networks win unless larger ones fit noisy answers much better.
+
+    Each output has errors of its own size.
+    """
+    count, least = loader.labels.numel(), torch.finfo(torch.float64).tiny
+    losses = _relative_losses(network, loader).clamp_min(least)
+    return len(loader.labels) * float(losses.log().sum()) + unknowns_of(network) * math.log(count)
+
+
+def _dispensable(session: Session, network: FullyConnected) -> float:
+    """The loss up to which a neuron is in excess in a network that gives the answers.
+
+    A neuron in excess fits errors of the answers. Taking it away costs no more than its k weights are worth by the information criterion:
+    `s sqrt(k ln(E) / E)` for E numbers with errors s.
+    """
+    if is_exact(network, session.loaders.train):
+        return DISPENSABLE
+    equations, weights = session.answers.numel(), session.queries.shape[1] + 1 + session.answers.shape[1]
+    return max(DISPENSABLE, min(session.known.shares) * math.sqrt(weights * math.log(equations) / equations))
+
+
+@torch.no_grad()
+def _relative_losses(network: FullyConnected, loader: DataLoader) -> torch.Tensor:
+    """The mean squared error of each output over its variance, `[outputs]`."""
+    return ((network(loader.examples) - loader.labels) / spreads(loader.labels)).square().mean(0)
+
+
+def fit(session: Session, layers: Layers, location: str, equations: int | None = EQUATIONS_PER_UNKNOWN) -> Fit:
     """Fits the network with the given layers to the answers, without the neurons that turn out to be twins, dead or replaceable.
 
     Args:
         session: the extraction.
         layers: of the network, the output layer last.
         location: the path that the folder of the run begins with; the name of the model is added.
-        equations: for each unknown in a step.
+        equations: for each unknown in a step; None for all queries in every step.
 
     Raises:
         ConfigError: there are fewer answers than unknowns.
@@ -103,7 +148,7 @@ def fit(session: Session, layers: Layers, location: str, equations: int = EQUATI
     before = None
     while True:
         network, model_hparams = layers.to_network(session.students_hparams)
-        answers, unknowns = session.answers.numel(), sum(parameter.numel() for parameter in network.parameters())
+        answers, unknowns = session.answers.numel(), unknowns_of(network)
         if answers < unknowns:
             raise ConfigError(
                 f"{answers} numbers in the answers are too few for the {unknowns} unknowns of {model_hparams.model_name}, the network that "
@@ -114,9 +159,9 @@ def fit(session: Session, layers: Layers, location: str, equations: int = EQUATI
         _fine_tune(session, network, model_hparams, folder, equations)
         smaller = simplified(network, session.queries)
         _check_convergence(session, before, network, smaller)
-        if smaller is None and is_exact(network, session.loaders.train):
+        if smaller is None and gives_answers(session, network):
             first = next(iter(removals(network, session.queries)), None)
-            smaller = first.layers if first is not None and first.loss <= DISPENSABLE else None
+            smaller = first.layers if first is not None and first.loss <= _dispensable(session, network) else None
         if smaller is None:
             return Fit(model_hparams, before, network, folder)
         layers = smaller
@@ -142,7 +187,7 @@ def folded(session: Session, fitted: Fit) -> Fit:
     return Fit(model_hparams, before, network, location)
 
 
-def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int) -> None:
+def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int | None) -> None:
     """Takes a network that is nearly right to the rounding floor, in place, in float64."""
     h = session.desc.extraction_hparams
 
@@ -157,7 +202,12 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         before = [loss for iteration, loss in losses if iteration <= step.iteration - STALL]
         return bool(before) and losses[-1][1] > before[-1] / 2
 
-    stop_when = [has_twins, has_stalled] if h.finetune_optimizer == "levenberg_marquardt" else []
+    def has_settled(step: Step, model: Model, logger: MetricLogger) -> bool:
+        """Whether a fit to all answers has come to rest, at a loss that their errors keep above the rounding floor."""
+        last = [loss for _, loss in logger.numbers("test_loss")][-SETTLED_STEPS:]
+        return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
+
+    stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
     train_network(session, network, model_hparams, Training(_finetune_hparams(session), location, equations, stop_when))
 
 
@@ -196,9 +246,10 @@ def train_network(session: Session, network: FullyConnected, model_hparams: Mode
         training: how, and where.
     """
     desc = session.desc
-    unknowns = sum(parameter.numel() for parameter in network.parameters())
+    unknowns = unknowns_of(network)
     queries, outputs = session.answers.shape
-    wanted = desc.extraction_hparams.finetune_batch_size or -(-training.equations * unknowns // outputs)
+    some = queries if training.equations is None else -(-training.equations * unknowns // outputs)
+    wanted = desc.extraction_hparams.finetune_batch_size or some
     batch_size = -(-queries // max(1, queries // wanted))
     run = TrainingDesc(dataclasses.replace(desc.dataset_hparams, batch_size=batch_size), model_hparams, training.hparams)
     record(run, training.location, session.seed, (session.queries.shape[1], outputs))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import jinja2
 
+from datasets import links
 from extraction import evaluation, report
 from extraction.report import Report
 from foundations import paths
@@ -73,7 +74,7 @@ def write(location: str, students_location: str, content: Report) -> None:
 
 def render(location: str, students_location: str, content: Report) -> str:
     """The text of the page."""
-    headline, _, rest = report.verdict(content).partition(". ")
+    headline, rest = report.headline(content)
     names = [name.removesuffix(".png") for name in get_platform().listdir(paths.plots(location)) if name.endswith(".png")]
     pictures = [_figure(location, name, caption) for kind, caption in CAPTIONS.items() for name in _of_kind(kind, names)]
     compared = content.layers[0].matched is not None
@@ -93,6 +94,7 @@ def render(location: str, students_location: str, content: Report) -> str:
         pictures=pictures,
         chosen=chosen,
         defaults=defaults,
+        links=links.MEANINGS,
         origin=_origin(location, students_location),
     )
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from extraction.checks import Certificate, Value
+from extraction.checks import FLOOR, PRECISE, Certificate, Value
 from foundations import json_text, paths
 from foundations.errors import reason
+from foundations.extraction_hparams import EXACT_ANSWERS
 from foundations.tables import aligned
 from platforms.platform import get_platform
 from platforms.system import files
 
+NAMED = 5  # neurons that a verdict names
 REMEDY = "delete it and run the same command again"
 
 
@@ -87,6 +90,7 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
+        advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
     """
 
     identified: bool | None
@@ -101,6 +105,7 @@ class Report:
     certificate: Certificate
     seconds: dict[str, float]
     remarks: list[str] = dataclasses.field(default_factory=list)
+    advice: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def hidden(self) -> list[LayerScore]:
@@ -215,19 +220,17 @@ def table(report: Report) -> str:
         *(f"note        {remark}" for remark in report.remarks),
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
-    return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}"])
+    return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}", *report.advice])
 
 
 def verdict(report: Report) -> str:
-    """What was found, in a sentence."""
+    """What was found, in a sentence, and where it is not exact, why."""
     name = report.model_name
     if report.identified is None:
-        if report.certificate.accepted:
-            return f"ACCEPTED. {name} gives every answer to rounding, and the answers determine all its weights."
-        if report.remarks and [check.name for check in report.certificate.checks if check.met is False] == ["rank"]:
-            return f"ACCEPTED BUT FOR what no query tells. {name} gives every answer to rounding, but {'; '.join(report.remarks)}."
-        error = report.function.max_abs_error
-        return f"NOT ACCEPTED as exact. The largest error of {name} on held-out answers is {error:.1e}; the true weights are unknown."
+        if report.remarks and report.certificate.lacks_only_rank:
+            given = _errors_of_answers(report.certificate)
+            return f"IDENTIFIED but for what no query tells. For {name}, {given}, but {'; '.join(report.remarks)}."
+        return _verdict_of_answers(name, report.certificate)
     if report.identified:
         neurons = ", ".join(f"{layer.matched} of {layer.teacher_width}" for layer in report.hidden)
         return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {_cell(report.max_relative_error)} of the teacher's."
@@ -237,6 +240,78 @@ def verdict(report: Report) -> str:
     return f"NOT IDENTIFIED. {matched}; largest weight error {_cell(report.max_relative_error)}."
 
 
+def headline(report: Report) -> tuple[str, str]:
+    """The verdict, cut into what was found and the rest."""
+    found, *rest = re.split(r"\. |, (?=because |whose )", verdict(report), maxsplit=1)
+    return found, rest[0] if rest else ""
+
+
+def _verdict_of_answers(name: str, certificate: Certificate) -> str:
+    """The verdict where the true weights are unknown, so that the certificate decides."""
+    if certificate.accepted:
+        return f"IDENTIFIED exactly. {name} gives every answer to rounding, and the answers determine all its weights."
+    if certificate.accepted_to_precision:
+        return (
+            f"IDENTIFIED to the precision of the answers. No weight of {name} is off by more than {_cell(certificate['error_95'])} (95%), "
+            f"relative to the largest in its layer; {_errors_of_answers(certificate)}."
+        )
+    met = {check.name: check.met for check in certificate.checks}
+    neurons = [each for each in certificate.open if each.startswith("neuron")]
+    resolved = certificate["separation"] is not None and met["separation"] and met["signs_settled"]
+    if certificate.fits and certificate.open and len(neurons) < certificate.neurons and resolved and met["equations"]:
+        names = ", ".join(certificate.open[:NAMED]) + (
+            f" and {len(certificate.open) - NAMED} more" if len(certificate.open) > NAMED else ""
+        )
+        return (
+            f"IDENTIFIED but for {names}, whose weights the answers leave open by more than {PRECISE:.0%}; "
+            f"{_errors_of_answers(certificate)}. Next: use more queries, where these neurons change, or more precise answers."
+        )
+    reason_, remedy = _reason(certificate, met)
+    return f"NOT IDENTIFIED, because {reason_}. Next: {remedy}."
+
+
+def _errors_of_answers(certificate: Certificate) -> str:
+    """What the errors of the answers are, as a clause."""
+    if _met_exactly(certificate):
+        return "every answer is given to rounding"
+    stated = "" if certificate.precision in ("", EXACT_ANSWERS) else f" (precision: {certificate.precision})"
+    return f"the answers have errors of {_cell(certificate['noise'])} of their standard deviation{stated}"
+
+
+def _reason(certificate: Certificate, met: Mapping[str, bool | None]) -> tuple[str, str]:
+    """The first reason why a network is not identified, and what to try next."""
+    longer = "train the students longer (--extra_training 6000it), use wider students, or another --act_fun"
+    more = "use more queries (--datagen, --samples, or a longer file)"
+    error = _cell(certificate["residual"])
+    if not met["equations"]:
+        unknowns = next(check.limit for check in certificate.checks if check.name == "equations")
+        return f"{certificate['equations']} numbers in the answers are too few for {unknowns} unknowns", more
+    if met.get("held_out_excess") is False and certificate["held_out_excess"] is not None:
+        held_out = _cell(certificate["held_out_residual"])
+        return f"the largest error is {error} on the answers for training, but {held_out} on held-out answers", more
+    if met.get("error_ratio") is False:
+        ratio = _cell(certificate["error_ratio"])
+        return f"the errors are {ratio} times what --answers {certificate.precision} allows", f"{longer}, or leave out --answers"
+    if met.get("structure") is False and certificate["structure"] is not None:
+        return f"the errors (largest {error} of a standard deviation) depend on the query, which noise does not", longer
+    if "structure" in certificate and certificate["structure"] is None:
+        return f"the largest error is {error} of a standard deviation, and the queries are too few to tell noise from a wrong network", more
+    if certificate["rank"] is None:
+        return f"the largest error is {error} of a standard deviation, and the network is too large to examine its weights", longer
+    if not met["signs_settled"] or met.get("signs_resolved") is False and certificate["signs_resolved"] is not None:
+        return "some neurons can change sign together without a change of the answers beyond their errors", more
+    if not met["separation"] or met.get("resolution") is False and certificate["resolution"] is not None:
+        return "two neurons have the same or opposite directions, within their errors", "try another --act_fun, or more queries"
+    if certificate.open:
+        return "the answers leave the weights of most neurons open", more
+    return f"the largest error is {error} of a standard deviation, where an exact network leaves {FLOOR:.0e}", longer
+
+
+def _met_exactly(certificate: Certificate) -> bool:
+    """Whether all answers are given to rounding."""
+    return all(check.met for check in certificate.checks if check.name in ("residual", "held_out_residual"))
+
+
 def _certificate(certificate: Certificate) -> str:
     """The certificate in a line."""
     checks = {check.name: check for check in certificate.checks}
@@ -244,7 +319,7 @@ def _certificate(certificate: Certificate) -> str:
     disagreement = checks["disagreement"].value
     rival = "" if disagreement is None else f", largest difference to a second network {disagreement:.1e}"
     return (
-        f"{'accepted' if certificate.accepted else 'not accepted'}: largest error {_cell(checks['residual'].value)}, on held-out answers "
+        f"{certificate.grade}: largest error {_cell(checks['residual'].value)}, on held-out answers "
         f"{_cell(checks['held_out_residual'].value)}, relative to their standard deviation; "
         f"{_cell(rank)} of {unknowns} unknowns determined{rival}"
     )
@@ -266,7 +341,8 @@ def _cell(value: Value) -> str:
 def _with_checks(figures: Mapping[str, Value]) -> dict[str, typing.Any]:
     """A certificate that has its figures as plain values, in the form that it has now."""
     certificate = Certificate.of(figures)
-    return {**dataclasses.asdict(certificate), "accepted": figures.get("accepted", certificate.accepted)}
+    accepted = figures.get("accepted", certificate.accepted)
+    return {**dataclasses.asdict(certificate), "accepted": accepted, "accepted_to_precision": accepted}
 
 
 def _decoded(kind: typing.Any, value: object, name: str) -> typing.Any:

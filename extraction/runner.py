@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from datasets import links
 from extraction import report
 from extraction.desc import ExtractionDesc
 from foundations import json_text, paths
@@ -98,6 +99,8 @@ class ExtractionRunner(Runner):
         locks.remove_dead(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
+            if self.desc.dataset_hparams.link in links.MEANINGS:
+                print(links.MEANINGS[self.desc.dataset_hparams.link])
             print(report.table(report.read(self.output_location)))
 
     def _remark(self) -> None:
@@ -125,6 +128,7 @@ class ExtractionRunner(Runner):
         from datasets import registry as datasets
         from datasets.base import Loaders
         from extraction import students
+        from extraction.answers import Answers
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
@@ -139,7 +143,11 @@ class ExtractionRunner(Runner):
             own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
             loaders = scaling.apply(loaders) if scaling else loaders
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling, own)
+        given = self.desc.extraction_hparams.answers
+        precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
+        if precision and scaling:
+            precision = precision.mixed(scaling.outputs.inward)
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own)
         for remark in scaling.remarks() if scaling else []:
             session.say(f"Note: {remark}.")
         with watch("students"):
@@ -158,21 +166,27 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting
+        from extraction import certificate, evaluation, plotting, uncertainty
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
         with watch("certificate"):
             certified = certificate.certify(session, result)
+            if "error_95" in certified:
+                _, errors = certificate.error_bars(session.unscaled, result.unscaled)
+                uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
             if session.scaling:
                 certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
+            advice = evaluation.advice_on(session, result)
             result = result.unscaled
             content = evaluation.report_on(session.unscaled, result, teacher, certified)
-            content = dataclasses.replace(content, remarks=session.scaling.remarks() if session.scaling else [])
+            found = content.identified or certified.accepted_to_precision
+            remarks = session.scaling.remarks() if session.scaling else []
+            content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
             true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)

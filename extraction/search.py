@@ -14,13 +14,18 @@ from dataclasses import dataclass
 import torch
 
 from datasets import boruta
-from extraction.fitting import Fit, fit, folded, is_exact, relative_loss
+from extraction.checks import SURPRISE
+from extraction.diagnosis import advice
+from extraction.facts import of_students
+from extraction.fitting import Fit, fit, folded, gives_answers, information_loss, is_exact, relative_loss, unknowns_of
+from extraction.growing import grow
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.session import Session
 from extraction.signs import resolve_signs, settle_signs
-from extraction.simplify import removals
+from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
+from extraction.uncertainty import held_out_excess, noise_of
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
@@ -28,13 +33,16 @@ from models import registry as models
 from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
+from training.second_order import DENSE_PARAMETERS
 
 LACKING = 100.0  # a layer lacks a neuron where students above it have more than this many times the loss of those before
 TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neurons in excess
 PROMISING = 1e-4  # the relative loss below which it is worth the time to take neurons from a network
 WORSE = 100.0  # a fit without a neuron counts as equally good up to this many times the loss with it
 TRIALS = 3  # neurons whose removal is tried before all neurons count as needed
+NEARLY_EXACT = 1e-12  # the relative loss below which a network lacks no neuron, and may have one in excess
 AS_GOOD = 2.0  # networks up to this many times the smallest loss count as equally good
+FINALISTS = 3  # networks that are fitted to all answers, where none gives the answers exactly
 
 
 @dataclass(frozen=True)
@@ -99,19 +107,23 @@ class Reconstruction:
         fit: the network, before and after fine-tuning, for the queries and answers of the session.
         losses: of the students, on the queries.
         students_file: the name of the file with the students' weights.
-        own: the network of the user's inputs and outputs, in its final folder; the same one where left out.
+        held_out_losses: of the students, on the held-out queries.
+        validated: the network before a last fit to all answers, the held-out ones included; None where there was no such fit.
+        own: the reconstruction for the user's inputs and outputs, in its final folder; this one where left out.
     """
 
     layers: list[RecoveredLayer]
     fit: Fit
     losses: list[float]
     students_file: str
-    own: Fit | None = None
+    held_out_losses: list[float]
+    validated: FullyConnected | None = None
+    own: Reconstruction | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
         """The reconstruction with the network of the user's inputs and outputs."""
-        return dataclasses.replace(self, fit=self.own or self.fit)
+        return self.own or self
 
     @property
     def network(self) -> FullyConnected:
@@ -148,7 +160,8 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     A network that lacks a neuron cannot give the answers exactly. A network with too many neurons can, and shows which neurons it does not
     need. So where the clusters that count do not lead to the rounding floor, the next attempt adds doubtful clusters and removes the
     neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. Where all
-    attempts fail, as with rounded answers, the result is the smallest of the networks that give the answers about as well as the best one.
+    attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where that fails as well, as
+    with noisy answers, the result is one of the networks that give the answers about as well as the best one.
 
     Args:
         session: the extraction.
@@ -176,25 +189,129 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
             failures.append(error)
             continue
         candidates += [(peeled.recovered, fitted) for fitted in fits]
-        if is_exact(fits[-1].network, session.loaders.train):
+        if gives_answers(session, fits[-1].network):
             candidates = candidates[-1:]
             break
-    if not candidates:
-        raise failures[0]
-    recovered, fitted = _smallest_of_the_best(session, candidates)
+    else:
+        if not candidates:
+            raise failures[0]
+        candidates += completed(session, _smallest_of_the_best(session, candidates), f"{work}_completed")
+    recovered, fitted = _best(session, candidates, f"{work}_all_queries")
+    last = fit_to_all_answers(session, fitted, f"{work}_all_answers")
+    validated, fitted = (None, fitted) if last is None else (fitted.network, last)
     final = paths.reconstructed_model(session.location)
     own = folded(session, fitted)
     get_platform().move(own.location, final)
     own = dataclasses.replace(own, location=final)
-    inside = own if session.scaling is None else fitted
-    return Reconstruction(recovered, inside, losses, students_file, own)
+    held_out = individual_losses(students, session.loaders.test)
+    unscaled = Reconstruction(recovered, own, losses, students_file, held_out, validated)
+    if session.scaling is None:
+        return unscaled
+    if validated is not None:
+        network, _ = session.scaling.fold(Layers.of(validated)).to_network(session.desc.model_hparams)
+        unscaled = dataclasses.replace(unscaled, validated=network)
+    return Reconstruction(recovered, fitted, losses, students_file, held_out, validated, unscaled)
+
+
+def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | None:
+    """A last fit to all answers, the held-out ones included: where answers have errors, more of them make the weights more exact.
+
+    Args:
+        session: the extraction.
+        fitted: the network, fitted to the answers for training.
+        location: the path that the folder of the fit begins with.
+
+    Returns:
+        None where the network gives the answers exactly, gives the held-out answers less well than those it was fitted to, or has more
+        than DENSE_PARAMETERS.
+    """
+    network, train = fitted.network, session.loaders.train
+    unknowns = unknowns_of(network)
+    if is_exact(network, train) or unknowns > DENSE_PARAMETERS:
+        return None
+    noise = noise_of(network, train, unknowns)
+    if not held_out_excess(network, session.loaders.test, noise, unknowns / train.labels.numel()) <= SURPRISE:
+        return None
+    last = fit(session.with_all_answers, Layers.of(network), location, None)
+    return dataclasses.replace(last, before=fitted.before) if last.neurons == fitted.neurons else None
 
 
 def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
     """The smallest of the networks that give the answers about as well as the best."""
     losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
     as_good = [pair for pair, loss in zip(candidates, losses, strict=True) if loss <= AS_GOOD * min(losses)]
     return min(as_good, key=lambda pair: pair[1].neurons)
+
+
+def _best(session: Session, candidates: list[Candidate], location: str) -> Candidate:
+    """The network that gives the answers exactly; where none does, the best one after fits to all answers in every step.
+
+    A step of Levenberg-Marquardt that sees a few thousand of 20,000 noisy answers stops where these are fitted best: the weights were nine
+    times as far off as after steps that see all answers. Of the smallest networks that give the answers about as well as the best one, the
+    information criterion decides.
+
+    Args:
+        session: the extraction.
+        candidates: the networks.
+        location: the path that the folders of the fits begin with.
+    """
+    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    ranked = sorted(zip(losses, candidates, strict=True), key=lambda pair: pair[0])
+    best = ranked[0][1][1].network
+    if is_exact(best, session.loaders.train) or unknowns_of(best) > DENSE_PARAMETERS:
+        return _smallest_of_the_best(session, candidates)
+    by_name = {pair[1].model_hparams.model_name: pair for loss, pair in reversed(ranked) if loss <= AS_GOOD * ranked[0][0]}
+    finalists = []
+    for place, (recovered, fitted) in enumerate(sorted(by_name.values(), key=lambda pair: pair[1].neurons)[:FINALISTS]):
+        layers = Layers.of(fitted.network)
+        finalists.append((recovered, dataclasses.replace(fit(session, layers, f"{location}_{place}", None), before=fitted.before)))
+    recovered, fitted = min(finalists, key=lambda pair: information_loss(pair[1].network, session.loaders.train))
+    return recovered, without_uninformative_neurons(session, fitted, location)
+
+
+def without_uninformative_neurons(session: Session, fitted: Fit, location: str) -> Fit:
+    """A network without the neurons that fit errors of the answers, as the information criterion decides; the least needed is tried first.
+
+    Args:
+        session: the extraction.
+        fitted: the network, fitted to all queries in every step.
+        location: the path that the folders of the fits begin with.
+    """
+    loader, trials = session.loaders.train, 0
+    while True:
+        network = fitted.network
+        removal = next(iter(removals(network, session.queries)), None)
+        if removal is None or removal.loss > WORSE * math.sqrt(relative_loss(network, loader)):
+            return fitted
+        trials += 1
+        trial = fit(session, removal.layers, f"{location}_trial_{trials}", None)
+        if information_loss(trial.network, loader) >= information_loss(network, loader):
+            return fitted
+        fitted = dataclasses.replace(trial, before=fitted.before)
+
+
+def completed(session: Session, best: Candidate, location: str) -> list[Candidate]:
+    """The networks that the best network becomes when it grows neurons, or loses those in excess.
+
+    A network a little above the rounding floor lacks no neuron: two of its neurons may stand for one, which makes the curvature nearly
+    singular. A network far above it lacks neurons.
+
+    Args:
+        session: the extraction.
+        best: the network.
+        location: the path that the folders of the runs begin with.
+    """
+    recovered, fitted = best
+    if relative_loss(fitted.network, session.loaders.train) <= NEARLY_EXACT:
+        session.say("The network is nearly exact: removing neurons that are not needed")
+        layers = Layers.of(fitted.network)
+        fits = trim(session, merged_where_equally_active(layers, session.queries) or layers, location)
+    else:
+        session.say("The network does not give the answers exactly: fitting new neurons to what it leaves unexplained")
+        fits = grow(session, fitted, location)[1:]
+    return [(recovered, later) for later in fits]
 
 
 def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
@@ -212,7 +329,7 @@ def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
         The fits, each with fewer neurons than the fit before.
     """
     fits, trials = [fit(session, layers, location, TRIM_EQUATIONS)], 0
-    while not is_exact(fits[-1].network, session.loaders.train):
+    while not gives_answers(session, fits[-1].network):
         loss, count = relative_loss(fits[-1].network, session.loaders.train), len(fits)
         for removal in removals(fits[-1].network, session.queries)[: TRIALS if loss <= PROMISING else 0]:
             trials += 1
@@ -375,9 +492,10 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
         informative = session.scaling.inputs.selected(informative)
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
+        held_out = individual_losses(students, imitation.loaders.test)
         raise ConfigError(
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
-            f"the students are in {session.students_location}: train them longer (--extra_training), or try another --gamma or --beta"
+            f"the students are in {session.students_location}. {' '.join(advice(of_students(session, imitation.losses, held_out)))}"
         )
     if not recovered.incoming.isfinite().all():
         raise ConfigError(f"neurons of the {students.networks} students contribute nothing to their outputs; try a smaller --lr")

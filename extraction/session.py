@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from extraction.answers import Answers
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
@@ -30,6 +31,7 @@ class Session:
         loaders: the queries and answers for training, and others for test, in float64 on the platform's device, after `scaling`.
         location: the clustering folder.
         verbose: whether progress is printed.
+        precision: of the answers; exact when left out.
         scaling: how inputs and outputs were transformed; None where they are as the user has them.
         own: the loaders before `scaling`; None without one.
     """
@@ -38,6 +40,7 @@ class Session:
     loaders: Loaders
     location: str
     verbose: bool = True
+    precision: Answers | None = None
     scaling: Scaling | None = None
     own: Loaders | None = None
 
@@ -67,6 +70,11 @@ class Session:
         return self.loaders.train.labels
 
     @property
+    def known(self) -> Answers:
+        """The precision of the answers."""
+        return self.precision or Answers.exact(self.answers.shape[1])
+
+    @property
     def seed(self) -> int:
         """The seed of the run."""
         return self.loaders.train.seed
@@ -86,6 +94,13 @@ class Session:
     def unscaled(self) -> Session:
         """The session with the queries and answers as the user has them."""
         return dataclasses.replace(self, loaders=self.own or self.loaders, scaling=None, own=None)
+
+    @property
+    def with_all_answers(self) -> Session:
+        """The session whose queries and answers for training are all that there are, the held-out ones included."""
+        train, test = self.loaders
+        dataset = type(train.dataset)(torch.cat([train.examples, test.examples]), torch.cat([train.labels, test.labels]))
+        return dataclasses.replace(self, loaders=Loaders(DataLoader(dataset, train.batch_size, train.seed, torch.float64), test))
 
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""

@@ -68,6 +68,35 @@ def removals(network: FullyConnected, queries: torch.Tensor) -> list[Removal]:
     return sorted(candidates, key=lambda removal: removal.loss)
 
 
+@torch.no_grad()
+def merged_where_equally_active(layers: Layers, queries: torch.Tensor) -> Layers | None:
+    """The layers with one neuron for all neurons of a layer that are active for the same queries; None where there are no such neurons.
+
+    Where activations are linear on each side of a kink, neurons that are active for the same queries add a linear map there. A map of rank
+    one is a single neuron. Two relu neurons whose kinks no query separates gave every answer exactly, 0.8 degrees from the teacher's one.
+
+    Args:
+        layers: of a network, the output layer last.
+        queries: `[Q, inputs]`.
+    """
+    vectors, changed = list(layers.vectors), False
+    for depth in range(1, len(vectors) if layers.symmetry.positive_scaling else 0):
+        active = (layers.replace(*vectors[:depth]).pre_activations(queries) > 0).T
+        incoming, outgoing, gone = vectors[depth - 1].clone(), vectors[depth][:, :-1].T.clone(), set()
+        for first in range(len(incoming)):
+            same = [other for other in range(first + 1, len(incoming)) if other not in gone and torch.equal(active[first], active[other])]
+            if first not in gone and same and active[first].any() and not active[first].all():
+                together = [first, *same]
+                left, size, right = torch.linalg.svd(outgoing[together].T @ incoming[together])
+                sign = torch.sign(right[0] @ incoming[first])
+                incoming[first], outgoing[first] = sign * right[0], sign * size[0] * left[:, 0]
+                gone.update(same)
+        kept = [neuron for neuron in range(len(incoming)) if neuron not in gone]
+        changed = changed or bool(gone)
+        vectors[depth - 1], vectors[depth] = incoming[kept], torch.cat([outgoing[kept].T, vectors[depth][:, -1:]], 1)
+    return layers.replace(*vectors) if changed else None
+
+
 def merge(
     incoming: torch.Tensor, following: torch.Tensor, contribution: torch.Tensor, symmetry: Symmetry
 ) -> tuple[torch.Tensor, torch.Tensor] | None:

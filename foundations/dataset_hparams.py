@@ -10,6 +10,7 @@ from foundations.hparams import Hparams, unhashed
 from foundations.seeds import LARGEST, NOT_CHOSEN
 
 UNSUPERVISED_LABELS = ("rotation",)
+LINKS = ("softmax", "log_softmax", "sigmoid", "raw")  # what the answers in a file are; raw: the outputs of a plain network
 
 
 @dataclass
@@ -23,6 +24,10 @@ class DatasetHparams(Hparams):
     datagen: str | None = None
     samples: int | None = unhashed(None)
     d_in: int | None = unhashed(None)
+    arrays: str | None = unhashed(None)
+    outputs: int | None = unhashed(None)
+    link: str | None = unhashed(None)
+    teacher_file: str | None = unhashed(None)
     teacher_folder: str | None = unhashed(None)
     teacher_digest: str | None = None
     do_not_augment: bool = False
@@ -38,14 +43,23 @@ class DatasetHparams(Hparams):
     _batch_size = "Examples per batch."
     _teacher_name = (
         "The teacher of the dataset 'teacher': the hash of a train run or a unique prefix of it, the name of a model (its default run, "
-        "which is trained first if it does not exist), or a .npz file with arrays X and y."
+        "which is trained first if it does not exist), or a file of queries and answers: a .npz file with arrays X and y; a table (.csv, "
+        ".tsv or .npy) with --outputs; or two tables joined by +, such as inputs.npy+answers.npy."
     )
     _teacher_seed = "The seed of the teacher's run."
     _datagen = (
-        "The queries: policies joined by +, each with an optional count, such as digits+random:4000. A .npz file contains its own queries."
+        "The queries: policies joined by +, each with an optional count, such as digits+random:4000. A file contains its own queries."
     )
     _samples = "The number of queries in total. Policies without a count share them. Inferred by default."
     _d_in = "The number of inputs of the teacher. Inferred by default; a value that is set is checked."
+    _arrays = "The names of the arrays of queries and answers in a .npz file, such as inputs,targets. X,y by default."
+    _outputs = "The number of columns that are answers in a table of queries and answers, counted from the last column."
+    _link = (
+        "What the answers in a file are: probabilities of softmax, their logarithms, probabilities of a sigmoid, or raw outputs. "
+        "Probabilities are converted to logits. Noticed by default: softmax if every row sums to one, sigmoid if some values in (0, 1) are "
+        "near 0 and others near 1."
+    )
+    _teacher_file = "The name of the file of answers in lists of runs and on the page. Inferred by default."
     _teacher_folder = (
         "The folder of the teacher's weights inside its run, such as replicate_1. Inferred by default. It matters only where a run has the "
         "folders seed_1 and replicate_1."
@@ -66,10 +80,13 @@ class DatasetHparams(Hparams):
         self.require("batch_size", 1 <= self.batch_size <= limits.EXAMPLES, in_memory)
         self.require("samples", self.samples is None or 1 <= self.samples <= limits.EXAMPLES, in_memory)
         self.require("d_in", self.d_in is None or self.d_in >= 1, "1 or more")
+        self.require("outputs", self.outputs is None or self.outputs >= 1, "1 or more")
         self.require("teacher_seed", NOT_CHOSEN <= self.teacher_seed <= LARGEST, f"-1 (not chosen) to {LARGEST}")
         for name in ("subsample_fraction", "random_labels_fraction"):
             self.require(name, getattr(self, name) is None or 0 < getattr(self, name) <= 1, "more than 0 and at most 1")
         self.require("blur_factor", self.blur_factor is None or self.blur_factor >= 1, "1 or more")
+        if self.link not in (None, *LINKS):
+            raise unknown("--link", self.link, LINKS)
         if self.unsupervised_labels not in (None, *UNSUPERVISED_LABELS):
             raise unknown("--unsupervised_labels", self.unsupervised_labels, UNSUPERVISED_LABELS)
         if self.unsupervised_labels is not None and self.random_labels_fraction is not None:

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 
 from foundations import limits, step
-from foundations.errors import unknown
+from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams, normalised
 
 LINKAGES = ("average", "complete", "single", "weighted")
+EXACT_ANSWERS = "float64"
+PRECISIONS = "float64, float32, float16, decimals:N (N decimals, such as decimals:4), noise:S (a standard deviation, such as noise:0.001)"
+
+
+def parse_answers(text: str) -> tuple[str, float]:
+    """The kind of precision that a text like `noise:0.001` names, and its amount, which is 0 for a number format.
+
+    Raises:
+        ConfigError: the text is not valid.
+    """
+    kind, _, amount = text.partition(":")
+    if kind in (EXACT_ANSWERS, "float32", "float16") and amount == "" and ":" not in text:
+        return kind, 0.0
+    if kind == "decimals" and re.fullmatch(r"\d{1,2}", amount):
+        return kind, float(amount)
+    if kind == "noise" and re.fullmatch(r"[\d.]+(e[+-]?\d+)?", amount, re.ASCII | re.IGNORECASE):
+        with contextlib.suppress(ValueError):
+            if 0 < float(amount) < math.inf:
+                return kind, float(amount)
+    raise ConfigError(f"--answers: {text!r} is not a precision; valid: {PRECISIONS}")
+
+
+def canonical_answers(text: str) -> str:
+    """The canonical text of a precision: `noise:0.001` for `noise:1e-3`."""
+    kind, amount = parse_answers(text)
+    return {"decimals": f"decimals:{amount:.0f}", "noise": f"noise:{amount!r}"}.get(kind, kind)
 
 
 @dataclass
@@ -26,6 +54,7 @@ class ExtractionHparams(Hparams):
     finetune_lr: float = 1.0
     finetune_training_steps: str = normalised(step.canonical, "60it")
     finetune_batch_size: int | None = None
+    answers: str | None = normalised(canonical_answers, None)
 
     _name = "Extraction Hyperparameters"
     _description = "Clustering of the students' neurons, and fine-tuning of the reconstructed network."
@@ -42,8 +71,14 @@ class ExtractionHparams(Hparams):
     _finetune_batch_size = (
         "Queries per step of fine-tuning (by default as many as give twenty equations per unknown, or all queries if there are fewer)."
     )
+    _answers = (
+        f"The precision of the answers: {PRECISIONS}. By default, number format and decimals are noticed in the answers, and the noise is "
+        "estimated from the errors of the recovered network."
+    )
 
     def __post_init__(self):
+        if self.answers is not None:
+            parse_answers(self.answers)
         self.require("gamma", 0 < self.gamma <= 1, "more than 0 and at most 1")
         self.require("beta", 1 <= self.beta < math.inf, "a finite number, 1 or more")
         if self.linkage not in LINKAGES:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets.teacher_dataset import Teacher
     from training.trackers.base import Identity
 
+FILE_FLAGS = ("arrays", "outputs", "link", "teacher_file")  # of DatasetHparams: only for a file of answers
 TRACKER_MODES = ("online", "offline")
 Run = TypeVar("Run", bound="TrainingRun")
 
@@ -203,7 +204,7 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
         dataset = check_teacher(hparams, desc.model_hparams.act_fun, job)
         check_magnitude(dataset, desc.training_hparams)
     else:
-        for name in ("teacher_name", "datagen", "samples", "d_in", "teacher_folder", "teacher_digest"):
+        for name in ("teacher_name", "datagen", "samples", "d_in", "teacher_folder", "teacher_digest", *FILE_FLAGS):
             if getattr(hparams, name) is not None:
                 raise ConfigError(f"--{name}: valid only with --dataset_name teacher, not with {hparams.dataset_name}")
         dataset = CheckedDataset(hparams, datasets.shape(hparams), None, lambda: None)
@@ -276,19 +277,18 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     Raises:
         ConfigError: the teacher does not exist, or its queries are invalid.
     """
-    from datasets import teacher_dataset
+    from datasets import answer_files, teacher_dataset
     from models import registry as models
 
     name, folder, prepare = hparams.teacher_name, hparams.teacher_folder, lambda: None
     if name is None:
-        raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a .npz file")
-    if name.endswith(".npz"):
-        for flag in ("teacher_folder", "teacher_digest"):
-            if getattr(hparams, flag) is not None:
-                raise ConfigError(f"--{flag}: valid only with a network as teacher; the name of a file of answers contains its digest")
-        teacher, content = teacher_dataset.inspect_answers(os.path.expanduser(name))
-        prepare = lambda: files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)  # noqa: E731
-    elif _is_model(name):
+        raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a file of answers")
+    if answer_files.is_file(name):
+        return _check_file(hparams, name, job)
+    for flag in FILE_FLAGS:
+        if getattr(hparams, flag) is not None:
+            raise ConfigError(f"--{flag}: valid only with a file of answers as teacher, not with {name}")
+    if _is_model(name):
         teacher, folder, prepare = _default_teacher(name, hparams, act_fun, job)
     else:
         name = teacher_dataset.resolve(name)
@@ -298,12 +298,34 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
         teacher = teacher_dataset.find(name, hparams.teacher_seed, folder)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
         raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
+    return _checked_teacher(hparams, teacher, prepare, teacher_seed=hparams.teacher_seed, teacher_folder=folder)
+
+
+def _check_file(hparams: DatasetHparams, name: str, job: JobArgs) -> CheckedDataset:
+    """The part of `check_teacher` for a file of answers."""
+    from datasets import answer_files, teacher_dataset
+
+    for flag in ("teacher_folder", "teacher_digest"):
+        if getattr(hparams, flag) is not None:
+            raise ConfigError(f"--{flag}: valid only with a network as teacher; the name of a file of answers contains its digest")
+    teacher, content = teacher_dataset.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs, hparams.link))
+
+    def prepare() -> None:
+        files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)
+        if teacher.note and not job.quiet:
+            print(f"Note: {teacher.note}.")
+
+    file = hparams.teacher_file or answer_files.label(name)
+    resolved = {"teacher_seed": NOT_CHOSEN, "teacher_file": file, "arrays": None, "outputs": None, "link": teacher.link}
+    return _checked_teacher(hparams, teacher, prepare, **resolved)
+
+
+def _checked_teacher(hparams: DatasetHparams, teacher: Teacher, prepare: Callable[[], None], **resolved: object) -> CheckedDataset:
+    """The dataset of a teacher; `resolved` are further hyperparameters in canonical form."""
     if hparams.d_in not in (None, teacher.inputs):
         raise ConfigError(f"--d_in: {hparams.d_in} is wrong; {teacher.name} takes {teacher.inputs} inputs")
-    queries, seed = _queries(hparams, teacher), hparams.teacher_seed if teacher.model_hparams else NOT_CHOSEN
-    resolved = {"teacher_name": teacher.name, "teacher_seed": seed, "teacher_folder": folder}
-    canonical = dataclasses.replace(hparams, **resolved, datagen=queries, samples=None, d_in=None)
-    return CheckedDataset(canonical, (teacher.inputs, teacher.outputs), teacher, prepare)
+    resolved |= {"teacher_name": teacher.name, "datagen": _queries(hparams, teacher), "samples": None, "d_in": None}
+    return CheckedDataset(dataclasses.replace(hparams, **resolved), (teacher.inputs, teacher.outputs), teacher, prepare)
 
 
 def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:

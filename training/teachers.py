@@ -84,7 +84,8 @@ def check_unchanged(desc: Desc, location: str) -> None:
     datasets = _datasets(desc)
     if not datasets:
         return
-    earlier = _earlier(desc, os.path.relpath(location, get_platform().root).split(os.sep)[1])
+    _, seed_folder, *_ = [*os.path.relpath(location, get_platform().root).split(os.sep), ""]
+    earlier = _earlier(desc, seed_folder)
     for field, hparams in datasets.items():
         digest = _digest(hparams, hparams.teacher_folder)
         if not _is_same(field, hparams, hparams.teacher_folder or f"seed_{hparams.teacher_seed}", digest, earlier):

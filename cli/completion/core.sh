@@ -54,7 +54,7 @@ _ec_answers() { # files of answers, and folders that may contain such files
     local path
     for path in "$1"*; do
         case $path in
-        *.npz) printf '%s\n' "$path" ;;
+        *.npz | *.csv | *.tsv | *.npy) printf '%s\n' "$path" ;;
         *) [ ! -d "$path" ] || printf '%s\n' "$path/" ;;
         esac
     done

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import math
 import os
 import re
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cli.runs import records
+from cli.runs import listing, records
 from extraction import report
 from foundations import ancestors, json_text, paths
 from foundations.errors import ConfigError
@@ -114,18 +113,18 @@ class Run:
     def date(self) -> str:
         """The time at which the result was written, as `2025-01-31 12:00:00` in local time."""
         folder, names = self.folders[-1] if self.folders else (self.location, frozenset())
-        newest = _modification_time(folder, next((name for name in _RESULTS if name in names), ""))
+        newest = listing.modification_time(folder, next((name for name in _RESULTS if name in names), ""))
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(newest))
 
     @functools.cached_property
     def size(self) -> int:
         """The number of bytes of the run's files, including a clustering's students and a lottery experiment's branches."""
         if self.kind in ("lottery", "other") or not self.folders:
-            return size_of(self.location)
-        own = sum(size_of(folder) for folder, _ in self.folders)
+            return listing.size_of(self.location)
+        own = sum(listing.size_of(folder) for folder, _ in self.folders)
         if self.students is None:
             return own
-        return own + sum(size_of(f"{self.students[0]}/{name}") for name in self.students[1] if not name.startswith("clustering_"))
+        return own + sum(listing.size_of(f"{self.students[0]}/{name}") for name in self.students[1] if not name.startswith("clustering_"))
 
     @functools.cached_property
     def _outcome(self) -> tuple[str, str, Mapping[str, float | bool]]:
@@ -193,42 +192,11 @@ def scan(root: str, leave_out: Iterable[str] = ()) -> list[Run]:
     left_out = {os.path.abspath(path) for path in leave_out}
     runs: list[Run] = []
     absolute = os.path.abspath(root)
-    with garbage_collection_paused():
-        for name in sorted(_folders(root)):
+    with listing.garbage_collection_paused():
+        for name in sorted(listing.folders_in(root)):
             if name not in OTHER_FOLDERS and not name.startswith(".") and f"{absolute}/{name}" not in left_out:
                 runs += _experiment(root, name)
     return runs
-
-
-@contextlib.contextmanager
-def garbage_collection_paused() -> Iterator[None]:
-    """Pauses garbage collection, which would take as long as reading the records."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _folders(path: str) -> list[str]:
-    """The names of the folders in a folder."""
-    names = []
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):  # a link to itself
-                if entry.is_dir():
-                    names.append(entry.name)
-    return names
-
-
-def _names(path: str) -> frozenset[str]:
-    """The names of the files and folders in a folder; empty if the folder cannot be read."""
-    try:
-        return frozenset(os.listdir(path))
-    except OSError:
-        return frozenset()
 
 
 def _experiment(root: str, name: str) -> Iterator[Run]:
@@ -237,7 +205,7 @@ def _experiment(root: str, name: str) -> Iterator[Run]:
     if match is None:
         yield Run("other", name, "", None, location, (), {}, foreign=True, defect="the folder is not named like a run")
         return
-    seeds, known = [(SEED.fullmatch(folder), folder) for folder in sorted(_names(location))], {}
+    seeds, known = [(SEED.fullmatch(folder), folder) for folder in sorted(listing.names_in(location))], {}
     if not any(seed for seed, _ in seeds):
         theirs = ancestors.program_of(name) is not None
         yield Run(KIND_OF.get(match[1], match[1]), name, "", None, location, (), {}, theirs, _why_empty(location))
@@ -261,7 +229,7 @@ def _why_empty(location: str) -> str:
 def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
     """The runs of one seed of `train` or `extract`, one for each clustering. `known` are the hyperparameters of earlier seeds."""
     kind, main = identify(name)[0], f"{location}/main"
-    files = _names(main)
+    files = listing.names_in(main)
     hparams, foreign, defect = records.hparams(main, files, known)
     clusterings = [part for part in sorted(files) if part.startswith("clustering_") and PART.fullmatch(part)]
     if kind == "train" or not clusterings:
@@ -270,18 +238,20 @@ def _trained(name: str, seed: int, location: str, known: dict[str, object]) -> I
     for part in clusterings:
         folder = os.path.join(main, part)
         own, damage = records.extraction(folder)
-        yield Run(kind, name, part, seed, location, ((folder, _names(folder)),), hparams | own, foreign, defect or damage, (main, files))
+        yield Run(
+            kind, name, part, seed, location, ((folder, listing.names_in(folder)),), hparams | own, foreign, defect or damage, (main, files)
+        )
 
 
 def _lottery(name: str, seed: int, location: str, known: dict[str, object]) -> Iterator[Run]:
     """The run of one seed of `lottery`, and the runs of its branches."""
-    levels = sorted((int(level[6:]), level) for level in _names(location) if re.fullmatch(r"level_\d+", level))
+    levels = sorted((int(level[6:]), level) for level in listing.names_in(location) if re.fullmatch(r"level_\d+", level))
     parts: dict[str, list[Folder]] = {}
     for _, level in levels:
-        for part in sorted(_names(os.path.join(location, level))):
+        for part in sorted(listing.names_in(os.path.join(location, level))):
             if part == "main" or PART.fullmatch(part):
                 folder = os.path.join(location, level, part)
-                parts.setdefault(part, []).append((folder, _names(folder)))
+                parts.setdefault(part, []).append((folder, listing.names_in(folder)))
     trunk = parts.pop("main", [])
     hparams, foreign, defect = records.hparams(*trunk[0], known) if trunk else ({}, False, "the folder has no level")
     yield Run("lottery", name, "", seed, location, tuple(trunk), hparams, foreign, defect)
@@ -396,7 +366,7 @@ def lock_holder(folder: str) -> processes.Process | None:
         return None
     alive = process.is_alive
     if alive is None:
-        alive = time.time() - _modification_time(folder, os.path.basename(paths.lock(folder))) < STALE_LOCK_SECONDS
+        alive = time.time() - listing.modification_time(folder, os.path.basename(paths.lock(folder))) < STALE_LOCK_SECONDS
     return process if alive else None
 
 
@@ -421,32 +391,6 @@ def _has_no_files(path: str) -> bool:
         )
     except OSError:
         return False
-
-
-def _modification_time(folder: str, name: str = "") -> float:
-    """The time at which a file was last written, in seconds since 1970; 0 without such a file."""
-    try:
-        return os.stat(f"{folder}/{name}" if name else folder).st_mtime
-    except OSError:
-        return 0.0
-
-
-def size_of(path: str) -> int:
-    """The number of bytes of a file, or of all files in a folder and its subfolders. Links are not followed."""
-    try:
-        with os.scandir(path) as entries:
-            return sum(size_of(entry.path) if entry.is_dir(follow_symlinks=False) else _bytes(entry) for entry in entries)
-    except NotADirectoryError:
-        return os.lstat(path).st_size
-    except OSError:
-        return 0
-
-
-def _bytes(entry: os.DirEntry) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except OSError:
-        return 0
 
 
 def _progress(run: Run) -> str:

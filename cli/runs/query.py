@@ -1,8 +1,9 @@
 """The query language of `--where`, such as `lr<0.1 and (act_fun=tanh or not state=finished)`. Queries are parsed, not evaluated as code.
 
-A name is the name of a flag, the name of a metric, or a key of ATTRIBUTES. `=` and `!=` compare numbers as numbers and other values as
-text; `<`, `<=`, `>` and `>=` compare numbers and dates; `~` searches for a text. A hash or a date equals each of its prefixes. Values with
-spaces or operators stand in quotes. A missing value satisfies only `!=` and `=none`.
+A name is the name of a flag, the name of a metric, or a key of ATTRIBUTES. `=` and `!=` compare numbers as numbers, true and false also as
+yes and no, and other values as text; `<`, `<=`, `>` and `>=` compare numbers and dates; `~` searches for a text. A hash or a date equals
+each of its prefixes. A teacher equals the name of its file of answers, its name, and each prefix of its hash. Values with spaces or
+operators stand in quotes. A missing value satisfies only `!=` and `=none`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "state": lambda run: run.state,
     "note": lambda run: run.note,
     "trained_steps": lambda run: run.trained_steps,
+    "teacher": lambda run: run.hparams.get("teacher_file") or run.hparams.get("teacher_name"),
     "date": lambda run: run.date,
     "size": lambda run: run.size,
     "folder": lambda run: run.location,
@@ -37,7 +39,8 @@ METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identi
 METRICS += ("level", "weights_left", "barrier", "seconds")
 VALID_VALUES = {"kind": index.KINDS, "state": index.STATES}
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-WORDS = {"true": True, "false": False, "none": None}
+TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+NONE = "none"
 OPERATOR = re.compile(r"\s*(<=|>=|!=|==?|<|>|~)")
 NAME = re.compile(r"\s*([\w.]+)")
 VALUE = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|((?:[^\s()"'=<>~!]|(?<=\w)\([^\s()]*\))+))""")
@@ -185,16 +188,28 @@ def comparison(name: str, sign: str, text: str, quoted: bool = False) -> Predica
         raise unknown(f"--where: {name}", text, VALID_VALUES[name])
     if name in ("hash", "date"):
         equals = lambda run: str(ATTRIBUTES[name](run)).startswith(text)  # noqa: E731
+    elif name == "teacher" and (quoted or text.lower() != NONE):
+        equals = lambda run: _is_teacher(run, text)  # noqa: E731
     else:
-        wanted = WORDS.get(text.lower(), text) if not quoted else text
-        equals = lambda run: _same(value(run, name), wanted, number)  # noqa: E731
+        equals = lambda run: _same(value(run, name), text, number, quoted)  # noqa: E731
     return equals if sign in ("=", "==") else lambda run: not equals(run)
 
 
-def _same(have: object, wanted: object, number: float | None) -> bool:
-    if isinstance(have, bool) or have is None or number is None:
-        return have is wanted if isinstance(wanted, bool) or wanted is None else str(have) == wanted
-    return have == number if isinstance(have, (int, float)) else str(have) == wanted
+def _same(have: object, text: str, number: float | None, quoted: bool) -> bool:
+    """Whether a value equals that of a text, or the text itself."""
+    word = NONE if quoted else text.lower()
+    if have is None:
+        return not quoted and word == NONE
+    if isinstance(have, bool):
+        return have is TRUTHS.get(word) if word in TRUTHS else str(have) == text
+    return have == number if number is not None and isinstance(have, (int, float)) else str(have) == text
+
+
+def _is_teacher(run: Run, text: str) -> bool:
+    """Whether a text names the teacher of a run: the name of a file of answers, or the name of a run or file, its hash or a prefix."""
+    name, file = run.hparams.get("teacher_name"), run.hparams.get("teacher_file")
+    names = [name, name.partition("_")[2]] if isinstance(name, str) and text else []
+    return text == file or any(each.startswith(text) for each in names)
 
 
 def to_number(have: object) -> float | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.commands import CommandsRunner
-from cli.runs import index, query, records, table, trash
+from cli.runs import index, listing, query, records, table, trash
 from cli.runs.index import Run
 from cli.runs.names import Names
 from cli.runs.query import Row
@@ -157,7 +157,7 @@ class RunsRunner(CommandsRunner):
 
     def run(self) -> None:
         """Runs the action."""
-        with index.garbage_collection_paused():
+        with listing.garbage_collection_paused():
             ACTIONS[self.action](self)
 
     @functools.cached_property
@@ -262,7 +262,7 @@ def _show_files(runs: Sequence[Run]) -> None:
         for folder, names in (*run.folders, *filter(None, [run.students])):
             for name in (name for name in names if not name.startswith(("clustering_", "."))):
                 path = os.path.join(folder, name)
-                sizes.setdefault(os.path.relpath(path, run.location), []).append(index.size_of(path))
+                sizes.setdefault(os.path.relpath(path, run.location), []).append(listing.size_of(path))
     print("\nFiles" if len(runs) == 1 else "\nFiles of all seeds")
     for path in sorted(sizes):
         print(f"    {table.size(sum(sizes[path])):>8}  {path}")

@@ -28,6 +28,7 @@ DROP_ORDER = (
     "accepted",
     "level",
     "date",
+    "teacher",
     "act_fun",
     "lr",
     "model_name",
@@ -46,7 +47,18 @@ def columns(rows: Sequence[Row]) -> list[str]:
     branch = ["branch"] if any(run.kind == "branch" for run in runs) else []
     foot = FOOT if len(rows) <= MOST_ROWS_WITH_SIZES else FOOT[:1]
     trained = ["trained_steps"] if any(run.deviates for run in runs) else []
-    return list(dict.fromkeys([*HEAD, *branch, *differing(runs), *trained, *metrics, *foot]))
+    return list(dict.fromkeys([*HEAD, *branch, *_named_teachers(runs), *trained, *metrics, *foot]))
+
+
+def _named_teachers(runs: Sequence[Run]) -> list[str]:
+    """The hyperparameters that differ among some runs, and their teachers if these are files of answers, which are shown by their names."""
+    names = differing(runs)
+    if not any(run.hparams.get("teacher_file") for run in runs):
+        return names
+    teachers = {(run.hparams.get("teacher_name"), value(run, "teacher")) for run in runs}
+    is_enough = len({name for name, _ in teachers}) == len({shown for _, shown in teachers})
+    shown = {"teacher_name": "teacher" if is_enough else "teacher_name", "teacher_file": "teacher"}
+    return list(dict.fromkeys(["teacher", *(shown.get(name, name) for name in names)]))
 
 
 def render(rows: Sequence[Row], shown: Sequence[str], output_format: str, names: Names) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from cli.runs import index
+from cli.runs import index, listing
 from cli.runs.index import DAMAGED, FINISHED, RUNNING, Run
 from foundations import json_text, paths
 from foundations.errors import Busy, ConfigError
@@ -45,7 +45,7 @@ class Removal:
     @property
     def size(self) -> int:
         """The number of bytes."""
-        return index.size_of(self.path)
+        return listing.size_of(self.path)
 
 
 def of_runs(runs: Sequence[Run], whole: Container[str]) -> list[Removal]:

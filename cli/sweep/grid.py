@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from foundations import ranges
 from foundations.errors import ConfigError
 
-LISTS = ("milestone_steps", "others_frozen_exceptions", "pruning_layers_to_ignore", "levels")  # the ends of the names of such flags
+LISTS = ("milestone_steps", "others_frozen_exceptions", "pruning_layers_to_ignore", "levels", "arrays")  # the ends of their names
 MOST_RUNS = 10_000  # a larger sweep is probably a typing error
 BRANCH = "branch"  # the name under which the positional argument of `lottery_branch` is stored
 

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from datasets import digits, registry, teacher_dataset
+from datasets import answer_files, digits, registry, teacher_dataset
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
@@ -131,7 +131,7 @@ class FindTest(TestCase):
                 teacher_dataset.find(name, 5)
 
     def test_an_unknown_hash_is_refused_with_the_valid_forms(self):
-        with self.assertRaisesRegex(ConfigError, "'xyz' is not a teacher .*; valid: a hash, the name of a model or a .npz file"):
+        with self.assertRaisesRegex(ConfigError, "'xyz' is not a teacher .*; valid: a hash, the name of a model or a file of answers"):
             teacher_dataset.find("xyz", 5)
 
     def test_a_wrong_seed_is_refused_with_the_existing_seeds(self):
@@ -276,8 +276,10 @@ class FileTest(TestCase):
 
     def test_arrays_larger_than_the_memory_are_refused_before_they_are_unpacked(self):
         path = self.file(save=np.savez_compressed, X=np.zeros((1000, 1000)), y=self.answers)
-        memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
-        with mock.patch("os.sysconf", memory.get), mock.patch("numpy.lib.format.read_array", side_effect=AssertionError):
+        with (
+            mock.patch("platforms.base.Platform.memory_bytes", 4096 * 1000),
+            mock.patch("numpy.lib.format.read_array", side_effect=AssertionError),
+        ):
             self.assert_refused(path, "X of shape (1000, 1000) is too large for the memory")
             os.truncate(path, 4096 * 1000 + 1)
             self.assert_refused(path, "it is too large for the memory")
@@ -287,7 +289,7 @@ class FileTest(TestCase):
         path = self.file(X=self.queries, y=self.answers)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("X", b"\x93NUMPY")
-        _, queries, _ = teacher_dataset.read_answers(path)
+        queries = answer_files.read_stored(path).queries
         self.assertEqual(queries.tolist(), self.queries.tolist())
 
     def test_invalid_headers_are_refused(self):

@@ -13,6 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
+from extraction.answers import Answers
 from extraction.certificate import certify, determination
 from extraction.checks import RULES, SEPARATION, WEIGHT_ERROR, Certificate
 from extraction.clustering import Clustering
@@ -26,6 +27,8 @@ from foundations.model_hparams import ModelHparams
 from models import registry
 from models.activation_functions import LEAKY_SLOPE
 from testing.test_case import TestCase
+from training.second_order import LevenbergMarquardt
+from training.train import Objective
 
 SCALABLE = [name for name, symmetry in symmetries.items() if symmetry.positive_scaling]
 NONLINEAR = [name for name in symmetries if name != "identity"]
@@ -43,7 +46,7 @@ def as_if_recovered(model, students=4, holders=4):
         labels = np.where((labels == 0) & (student >= holders), -1, labels)
         clustering = Clustering(np.zeros(0), np.zeros((0, 4)), 1.0, labels, student)
         layers.append(RecoveredLayer(vectors, clustering, vectors.repeat(students, 1)))
-    return Reconstruction(layers, Fit(ModelHparams("mlp_3_4_2", "", ""), model, model, ""), [], "")
+    return Reconstruction(layers, Fit(ModelHparams("mlp_3_4_2", "", ""), model, model, ""), [], "", [])
 
 
 def queries(count, inputs=3, seed=0):
@@ -329,6 +332,114 @@ class TestRefused(CertificateTestCase):
         self.assertEqual((certificate.rank, certificate.residual), (certificate.unknowns, 0))
         self.assertGreater(certificate.disagreement, 1e-3)
         self.assert_refused(certificate)
+
+
+class TestScalesOfOutputs(CertificateTestCase):
+    """The first two neurons feed the first output alone, the others the second output, which may be of a much smaller scale."""
+
+    def teacher(self, scale):
+        model = network()
+        model.fc.weight.data[0, 2:], model.fc.weight.data[1, :2] = 0, 0
+        model.fc.weight.data[1] *= scale
+        model.fc.bias.data[1] *= scale
+        return model
+
+    def test_a_network_without_the_neurons_of_a_weak_output_is_refused(self):
+        for scale in (1.0, 1e-6, 1e-12, 1e12):
+            with self.subTest(scale):
+                teacher, model = self.teacher(scale), network(name="mlp_3_2_2")
+                hidden, last = teacher.layer_vectors()
+                mean = teacher(queries(300)).mean(0)[1].detach()
+                last[1] = torch.tensor([0, 0, 0, 0, mean])
+                model.load_layer_vectors([hidden[:2], last[:, [0, 1, 4]]])
+                certificate = self.certify(model, teacher)
+                self.assertGreater(certificate.residual, 0.1)
+                self.assert_refused(certificate)
+
+    def test_a_slightly_wrong_weight_of_a_weak_output_is_refused(self):
+        teacher = self.teacher(1e-12)
+        model = copy.deepcopy(teacher)
+        model.fc.weight.data[1, 2] *= 1 + 1e-5
+        certificate = self.certify(model, teacher)
+        self.assertGreater(certificate.weight_error_bound, 1e-6)
+        self.assert_refused(certificate)
+
+    def test_the_right_network_is_accepted_at_any_scale(self):
+        for scale in (1.0, 1e-6, 1e-12, 1e12):
+            with self.subTest(scale):
+                self.assertIs(self.certify(self.teacher(scale)).accepted, True)
+
+    def test_a_constant_output_does_not_refuse_the_right_network(self):
+        model = self.teacher(1.0)
+        model.fc.weight.data[1, :] = 0
+        certificate = self.certify(model)
+        self.assertEqual((certificate.residual, certificate.held_out_residual), (0, 0))
+        self.assertLess(certificate.rank, certificate.unknowns)  # the neurons of that output show in no answer
+
+
+class TestPrecision(CertificateTestCase):
+    """Networks that are fitted by least squares to answers with errors."""
+
+    def certify_fit(self, teacher, change_answers, start=None, given=None, count=1000):
+        """The certificate of a network that starts from another one, by default the teacher, and is fitted to a teacher's answers."""
+        loaders = []
+        for seed, size in ((0, count), (1, 200)):
+            examples = queries(size, teacher.sizes[0], seed)
+            loaders.append(DataLoader(Dataset(examples, change_answers(teacher(examples).detach())), size, seed=5, dtype=torch.float64))
+        model = copy.deepcopy(start or teacher)
+        optimizer, objective = LevenbergMarquardt(model), Objective(model, loaders[0].examples, loaders[0].labels)
+        for _ in range(20):
+            optimizer.step(objective)
+        session = session_of("students_mlp(2)_3_4_2", Loaders(*loaders), self.root)
+        session = dataclasses.replace(session, precision=Answers.of(session.answers, given))
+        certificate = certify(session, as_if_recovered(model))
+        pairs = zip(model.layer_vectors(), teacher.layer_vectors(), strict=True)
+        deviation = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs) if start is None else math.inf
+        return certificate, deviation
+
+    def noisy(self, size, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return lambda answers: answers + size * torch.randn(answers.shape, generator=generator, dtype=torch.float64)
+
+    def test_right_networks_are_accepted_to_the_precision_of_their_answers(self):
+        changes = {
+            "noise": self.noisy(1e-3),
+            "float32": lambda answers: answers.float().double(),
+            "decimals": lambda answers: answers.round(decimals=4),
+        }
+        for name, change in changes.items():
+            for act_fun in ("tanh", "g"):
+                with self.subTest(name, act_fun=act_fun):
+                    certificate, deviation = self.certify_fit(network(act_fun), change)
+                    self.assertEqual((certificate.accepted, certificate.accepted_to_precision), (False, True))
+                    self.assertLess(deviation, certificate["error_95"])
+                    self.assertGreater(deviation, certificate["error_95"] / 100)
+
+    def test_wrong_networks_are_not_accepted_to_any_precision(self):
+        teacher = network("tanh")
+        wrong = {"a neuron less": network("tanh", "mlp_3_3_2"), "another activation function": network("softplus", "mlp_3_6_2", seed=2)}
+        for name, start in wrong.items():
+            for change in (self.noisy(1e-3), lambda answers: answers.float().double()):
+                with self.subTest(name):
+                    certificate, _ = self.certify_fit(teacher, change, start)
+                    self.assertEqual((certificate.accepted, certificate.accepted_to_precision), (False, False))
+
+    def test_errors_above_a_stated_precision_are_refused(self):
+        for given, accepted in ((None, True), ("noise:0.001", True), ("noise:1e-5", False), ("decimals:4", False), ("float64", False)):
+            with self.subTest(given):
+                certificate, _ = self.certify_fit(network(), self.noisy(1e-3), given=given)
+                self.assertIs(certificate.accepted_to_precision, accepted)
+
+    def test_neurons_that_no_answer_tells_are_named(self):
+        teacher = network("tanh")
+        teacher.fc.weight.data[:, 2] = 0
+        certificate, _ = self.certify_fit(teacher, self.noisy(1e-3))
+        self.assertEqual((certificate.accepted_to_precision, certificate.fits), (False, True))
+        self.assertIn("neuron 2", certificate.open)
+
+    def test_too_few_answers_are_refused(self):
+        certificate, _ = self.certify_fit(network(), self.noisy(1e-3), count=30)
+        self.assertIs(certificate.accepted_to_precision, False)
 
 
 class TestSigns(CertificateTestCase):

@@ -1,12 +1,16 @@
 """Fits of recovered layers to exact networks, on known networks."""
 
+import dataclasses
 import os
 
 import torch
 
-from extraction.fitting import fit, is_exact, relative_loss
+from datasets.base import DataLoader, Loaders
+from datasets.teacher_dataset import Dataset
+from extraction.answers import Answers
+from extraction.fitting import fit, gives_answers, is_exact, relative_loss
 from extraction.network import Layers
-from extraction.search import trim
+from extraction.search import fit_to_all_answers, trim, without_uninformative_neurons
 from extraction.simplify import removals
 from extraction.test.known_networks import answered, network, queries, session_of
 from foundations.errors import ConfigError
@@ -22,6 +26,10 @@ class TestExcess(TestCase):
         self.session = session_of("students_mlp(3)_4_9_3", answered(self.teacher, queries(400), 400), self.root)
         self.loader = self.session.loaders.train
         self.hparams = self.session.desc.model_hparams
+
+    def folder(self, name: str) -> str:
+        """The path of a folder in the folder of a run."""
+        return os.path.join(self.root, "extract_toy", "seed_1", "main", name)
 
     def surrounded(self, noise: float, surplus: int) -> Layers:
         """The teacher's layers with noise and surplus neurons."""
@@ -44,7 +52,7 @@ class TestExcess(TestCase):
                 self.subTest(optimizer),
                 self.assertRaisesRegex(ConfigError, f"--finetune_lr: fine-tuning with {optimizer} .* has diverged"),
             ):
-                fit(self.session, layers, os.path.join(self.root, optimizer))
+                fit(self.session, layers, self.folder(optimizer))
 
     def test_the_relative_loss_of_predicting_the_mean_is_one(self):
         hidden, output = self.teacher.layer_vectors()
@@ -67,13 +75,75 @@ class TestExcess(TestCase):
         torch.testing.assert_close(smaller(x), self.teacher(x))
 
     def test_a_network_of_the_right_size_keeps_its_neurons(self):
-        self.assert_is_the_teacher(fit(self.session, self.surrounded(1e-2, 0), os.path.join(self.root, "fit")))
+        self.assert_is_the_teacher(fit(self.session, self.surrounded(1e-2, 0), self.folder("fit")))
 
     def test_surplus_neurons_are_removed(self):
-        self.assert_is_the_teacher(trim(self.session, self.surrounded(1e-2, 3), os.path.join(self.root, "trim"))[-1])
+        self.assert_is_the_teacher(trim(self.session, self.surrounded(1e-2, 3), self.folder("trim"))[-1])
 
     def test_a_network_that_lacks_a_neuron_is_not_exact_and_keeps_its_neurons(self):
         hidden, output = self.surrounded(1e-2, 0).vectors
-        found = trim(self.session, Layers((hidden[1:], output[:, 1:]), "tanh"), os.path.join(self.root, "trim"))
+        found = trim(self.session, Layers((hidden[1:], output[:, 1:]), "tanh"), self.folder("trim"))
         self.assertEqual([fitted.model_hparams.model_name for fitted in found], ["mlp_4_4_3"])
         self.assertFalse(is_exact(found[0].network, self.loader))
+
+    def test_a_network_that_is_wrong_in_a_weak_output_alone_is_not_exact(self):
+        scales = torch.tensor([1.0, 1.0, 1e-12], dtype=torch.float64)
+        teacher, wrong = network("mlp_4_5_3"), network("mlp_4_5_3")
+        for model in (teacher, wrong):
+            model.fc.weight.data *= scales[:, None]
+            model.fc.bias.data *= scales
+        wrong.fc.weight.data[2] = 0
+        loader = answered(teacher, queries(400), 400).train
+        self.assertTrue(is_exact(teacher, loader))
+        self.assertFalse(is_exact(wrong, loader))
+        variance = loader.labels.var(0, correction=0)[2]
+        expected = (wrong(loader.examples) - loader.labels)[:, 2].square().mean() / variance / 3
+        self.assertAlmostEqual(relative_loss(wrong, loader), expected.item())
+
+
+class TestAnswersWithErrors(TestCase):
+    """Errors of answers are not fitted by neurons in excess, and all answers count in every step."""
+
+    def setUp(self):
+        super().setUp()
+        self.teacher = network("mlp_4_5_3")
+        x = torch.randn(900, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        y = self.teacher(x).detach()
+        y += 1e-3 * torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        parts = [DataLoader(Dataset(x[chosen], y[chosen]), 100, 1, torch.float64) for chosen in (slice(0, 800), slice(800, 900))]
+        self.session = session_of("students_mlp(3)_4_9_3", Loaders(*parts), self.root)
+        self.location = os.path.join(self.root, "extract_toy", "seed_1", "main", "fit")
+
+    def slope(self, fitted, loader):
+        """The largest derivative of the squared errors, which is zero at the least-squares solution."""
+        errors = (fitted.network(loader.examples) - loader.labels).square().mean()
+        return max(float(part.abs().max()) for part in torch.autograd.grad(errors, list(fitted.network.parameters())))
+
+    def test_the_last_fits_reach_least_squares_over_all_answers(self):
+        fitted = fit(self.session, Layers.of(self.teacher), self.location, None)
+        self.assertLess(self.slope(fitted, self.session.loaders.train), 1e-9)
+        last = fit_to_all_answers(self.session, fitted, f"{self.location}_all")
+        everything = self.session.with_all_answers.loaders.train
+        self.assertEqual(len(everything.labels), 900)
+        self.assertLess(self.slope(last, everything), 1e-9)
+        self.assertGreater(self.slope(fitted, everything), 1e-7)
+
+    def test_held_out_answers_that_are_missed_join_no_fit(self):
+        self.session.loaders.test.labels += 0.1
+        fitted = fit(self.session, Layers.of(self.teacher), self.location, None)
+        self.assertIsNone(fit_to_all_answers(self.session, fitted, f"{self.location}_all"))
+
+    def test_a_neuron_that_fits_errors_is_removed_and_the_others_stay(self):
+        hidden, output = self.teacher.layer_vectors()
+        more = torch.cat([output[:, :-1], 1e-4 * queries(3, 1), output[:, -1:]], 1)
+        layers = Layers((torch.cat([hidden, queries(1, 5)]), more), "tanh")
+        fitted = fit(self.session, layers, self.location, None)
+        self.assertEqual(fitted.neurons, 6)
+        smaller = without_uninformative_neurons(self.session, fitted, self.location)
+        self.assertEqual(smaller.model_hparams.model_name, "mlp_4_5_3")
+        self.assertLess(relative_loss(smaller.network, self.session.loaders.train), 1e-5)
+
+    def test_a_stated_precision_says_when_a_network_gives_the_answers(self):
+        for given, expected in (("noise:0.001", True), ("noise:1e-5", False), ("float64", False)):
+            session = dataclasses.replace(self.session, precision=Answers.of(self.session.answers, given))
+            self.assertIs(gives_answers(session, self.teacher), expected)

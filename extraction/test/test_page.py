@@ -72,6 +72,13 @@ class TestPage(TestCase):
         for cell in (cell for row in reports.rows(report()) for cell in row):
             self.assertIn(cell, found.texts)
 
+    def test_the_page_names_the_file_of_answers(self):
+        self.assertNotIn("answers", self.page().texts)
+        desc = ExtractionDesc.default_for("students_digits_lenet")
+        desc.dataset_hparams.teacher_file = HOSTILE
+        get_platform().write(paths.hparams_dict(self.students), desc.to_json(seed=3))
+        self.assertEqual(self.page().text.count(HOSTILE), 2)  # at the top, and among the hyperparameters
+
     def test_the_page_says_how_long_the_students_were_trained_in_the_end(self):
         for names, expected in ((["ep21_it9"], False), (["ep21_it9", "ep40_it0"], True)):
             for name in names:
@@ -124,7 +131,7 @@ class TestPage(TestCase):
     def test_without_the_teacher_the_page_names_the_unknown_values(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in test_report.content()["layers"]]
         found = self.page(identified=None, max_relative_error=None, layers=layers)
-        self.assertIn("ACCEPTED", found.texts)
+        self.assertIn("IDENTIFIED exactly", found.texts)
         self.assertIn("The true weights are unknown", found.text)
         self.assertNotIn("partner", found.captions[0])
 

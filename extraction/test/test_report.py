@@ -5,7 +5,8 @@ import json
 import math
 import unittest
 
-from extraction.report import Report, read, summary, table, verdict, write
+from extraction.checks import Certificate
+from extraction.report import Report, headline, read, summary, table, verdict, write
 from foundations import paths
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
@@ -108,14 +109,65 @@ class TestReport(TestCase):
         text = table(report(**unknown))
         self.assertEqual(
             text.splitlines()[-1],
-            "Verdict: ACCEPTED. digits_lenet_16 gives every answer to rounding, and the answers determine all its weights.",
+            "Verdict: IDENTIFIED exactly. digits_lenet_16 gives every answer to rounding, and the answers determine all its weights.",
         )
         self.assertEqual([line.split()[-1] for line in text.splitlines()[1:4]], ["recovered", "16", "10"])
         refused = content()["certificate"] | {"accepted": False}
+        self.assertTrue(verdict(report(**unknown, certificate=refused)).startswith("NOT IDENTIFIED, because"))
+
+    def graded(self, *open_neurons, **figures):
+        """The verdict without the teacher's weights, for a network with errors of 1e-3, and other figures."""
+        exact = content()["certificate"] | {"residual": 4e-3, "held_out_residual": 4e-3, "disagreement": None}
+        precise = {"noise": 1e-3, "held_out_excess": 0.5, "structure": -1.0, "error_95": 2e-4, "resolution": 1e3, "signs_resolved": True}
+        certificate = Certificate.of(exact | precise | figures, "decimals:3", open_neurons, 16)
+        layers = [dataclasses.replace(layer, matched=None) for layer in report().layers]
+        return verdict(dataclasses.replace(report(), identified=None, layers=layers, certificate=certificate))
+
+    def test_the_verdict_states_the_precision_of_the_answers(self):
         self.assertEqual(
-            verdict(report(**unknown, certificate=refused)),
-            "NOT ACCEPTED as exact. The largest error of digits_lenet_16 on held-out answers is 2.0e-14; the true weights are unknown.",
+            self.graded(),
+            "IDENTIFIED to the precision of the answers. No weight of digits_lenet_16 is off by more than 2.0e-04 (95%), relative to the "
+            "largest in its layer; the answers have errors of 1.0e-03 of their standard deviation (precision: decimals:3).",
         )
+
+    def test_the_verdict_names_what_no_answer_tells(self):
+        said = self.graded("neuron 3", "neuron 5", error_95=None, resolution=None, signs_resolved=None, rank=1200)
+        self.assertTrue(
+            said.startswith("IDENTIFIED but for neuron 3, neuron 5, whose weights the answers leave open by more than 1%;"), said
+        )
+        self.assertIn("Next: use more queries", said)
+        many = self.graded(*(f"neuron {place}" for place in range(8)), error_95=0.1)
+        self.assertIn("neuron 4 and 3 more, whose weights", many)
+
+    def test_the_verdict_says_why_a_network_is_not_identified_and_what_to_try(self):
+        cases = {
+            "depend on the query, which noise does not. Next: train the students longer": {"structure": 40.0},
+            "but 2.0e-01 on held-out answers. Next: use more queries": {"held_out_excess": 50.0, "held_out_residual": 0.2},
+            "100 numbers in the answers are too few for 1210 unknowns. Next: use more queries": {"equations": 100},
+            "the errors are 3.0e+01 times what --answers decimals:3 allows": {"error_ratio": 30.0},
+            "too few to tell noise from a wrong network": {"structure": None},
+            "two neurons have the same or opposite directions": {"resolution": 2.0},
+            "some neurons can change sign together": {"signs_resolved": False},
+            "too large to examine its weights": {"rank": None},
+        }
+        for expected, figures in cases.items():
+            with self.subTest(expected):
+                said = self.graded(**figures)
+                self.assertTrue(said.startswith("NOT IDENTIFIED, because "), said)
+                self.assertIn(expected, said)
+
+    def test_a_verdict_is_not_softened_where_all_neurons_are_open(self):
+        said = self.graded(*(f"neuron {place}" for place in range(16)), error_95=0.5)
+        self.assertTrue(said.startswith("NOT IDENTIFIED, because the answers leave the weights of most neurons open"), said)
+
+    def test_the_headline_is_what_was_found(self):
+        self.assertEqual(headline(report())[0], "IDENTIFIED")
+        unknown = dataclasses.replace(report(), identified=None)
+        self.assertEqual(headline(unknown)[0], "IDENTIFIED exactly")
+
+    def test_the_table_ends_in_the_advice_where_there_is_any(self):
+        self.assertEqual(table(report(advice=["Use more queries."])).splitlines()[-1], "Use more queries.")
+        self.assertIn("Verdict", table(report()).splitlines()[-1])
 
     def test_the_verdict_names_what_no_query_tells(self):
         layers = [{**layer, "teacher_width": None, "matched": None, "max_weight_error": None} for layer in content()["layers"]]
@@ -125,18 +177,18 @@ class TestReport(TestCase):
         found = dataclasses.replace(found, certificate=found.certificate.with_open(16))
         self.assertIs(found.certificate.accepted, False)
         self.assertEqual(next(check.shown for check in found.certificate.checks if check.name == "rank"), "1,210 of 1,226")
-        wanted = f"ACCEPTED BUT FOR what no query tells. digits_lenet_16 gives every answer to rounding, but {remarks[0]}."
+        wanted = f"IDENTIFIED but for what no query tells. For digits_lenet_16, every answer is given to rounding, but {remarks[0]}."
         self.assertEqual(verdict(found), wanted)
         self.assertIn(f"note        {remarks[0]}", table(found))
         worse = content()["certificate"] | {"residual": 1e-3, "accepted": False}
-        self.assertTrue(verdict(report(**unknown, remarks=remarks, certificate=worse)).startswith("NOT ACCEPTED"))
+        self.assertTrue(verdict(report(**unknown, remarks=remarks, certificate=worse)).startswith("NOT IDENTIFIED"))
 
     def test_a_written_report_is_read_back(self):
         write(self.root, report())
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content(remarks=[]).keys())
+        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks"})
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
@@ -170,9 +222,7 @@ class TestReport(TestCase):
         text = json.dumps(whole)
         wrong = [text[: len(text) * tenths // 10] for tenths in range(10)]
         wrong += ["[]", "3", "[" * 100_000]
-        wrong += [
-            json.dumps({key: value for key, value in whole.items() if key != name}) for name in content()
-        ]  # older reports have no remarks
+        wrong += [json.dumps({key: value for key, value in whole.items() if key != name}) for name in content()]
         wrong += [json.dumps(whole | {"layers": [{}]}), json.dumps(whole | {"seconds": []}), json.dumps(whole | {"function": {"mse": "0"}})]
         wrong += [json.dumps(whole | {"seconds": {"students": 10**400}}), json.dumps(whole | {"act_fun": "\x1b[2J"})]
         wrong += [json.dumps(whole | {"students": {"count": 0, "losses": [], "weights": "model_ep1_it0.pth"}})]

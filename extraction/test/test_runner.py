@@ -161,7 +161,7 @@ class TestExtraction(ExtractionTestCase):
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy())
         out = self.extract(f"--teacher_name={path}")
-        self.assertIn("Verdict: ACCEPTED. mlp_6_4_3 gives every answer to rounding", out)
+        self.assertIn("Verdict: IDENTIFIED exactly. mlp_6_4_3 gives every answer to rounding", out)
         (name,) = [name for name in self.files() if name.endswith("report.json")]
         with open(os.path.join(self.root, name)) as file:
             report = json.load(file)
@@ -179,7 +179,9 @@ class TestExtraction(ExtractionTestCase):
         np.savez(path, X=columns.numpy(), y=answers.numpy())
         out = self.extract(f"--teacher_name={path}", "--default_hparams=students_mlp(4)_7_9_3")
         self.assertEqual(out.count("Note: column 6 of X is constant and left out"), 1)
-        self.assertRegex(out, "Verdict: ACCEPTED BUT FOR what no query tells. mlp_7_4_3 gives every answer .* column 6 of X is constant")
+        self.assertRegex(
+            out, "Verdict: IDENTIFIED but for what no query tells. For mlp_7_4_3, every answer is .* column 6 of X is constant"
+        )
         (name,) = [name for name in self.files() if "reconstructed" in name and name.endswith(".pth") and "ep0_it0" not in name]
         state = {key: value.numpy() for key, value in torch.load(os.path.join(self.root, name), weights_only=True).items()}
         hidden = np.tanh(columns.numpy() @ state["fc_layers.0.weight"].T + state["fc_layers.0.bias"])
@@ -188,12 +190,19 @@ class TestExtraction(ExtractionTestCase):
         again = self.extract(f"--teacher_name={path}", "--default_hparams=students_mlp(4)_7_9_3")
         self.assertEqual(again.splitlines()[-1], out.splitlines()[-1])
 
-    def test_rounded_answers_give_the_widths_but_are_not_accepted(self):
+    def test_rounded_answers_are_identified_to_their_precision(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
         np.savez(path, X=queries.numpy(), y=self.teacher(queries).detach().numpy().round(4))
         out = self.extract(f"--teacher_name={path}")
-        self.assertIn("Verdict: NOT ACCEPTED as exact. The largest error of mlp_6_4_3 on held-out answers is", out)
+        self.assertIn("Verdict: IDENTIFIED to the precision of the answers. No weight of mlp_6_4_3 is off by more than", out)
+        self.assertIn("(precision: decimals:4)", out)
+        self.assertIn("certificate accepted to the precision of the answers", out)
+        (name,) = [name for name in self.files() if name.endswith("standard_errors.npz")]
+        with np.load(os.path.join(self.root, name)) as errors:
+            shapes = {weight: values.shape for weight, values in errors.items()}
+            self.assertTrue(all((values > 0).all() and (values < 1e-2).all() for values in errors.values()))
+        self.assertEqual(shapes, {name: tuple(value.shape) for name, value in self.teacher.state_dict().items()})
 
     def test_polishing_makes_students_exact_and_then_stops(self):
         self.extract("--polish_optimizer=levenberg_marquardt")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from extraction.network import Layers, with_ones
-from extraction.simplify import merge, refit_without_neuron, simplified
+from extraction.simplify import merge, merged_where_equally_active, refit_without_neuron, simplified
 from extraction.symmetry import symmetries
 from extraction.test.known_networks import network, queries
 from extraction.test.test_recovery import random
@@ -47,6 +47,18 @@ class TestMerge(unittest.TestCase):
                 self.assertTrue(torch.equal(kept, base))
                 before = with_ones(s(with_ones(inputs) @ vectors.T)) @ following.T
                 torch.testing.assert_close(with_ones(s(with_ones(inputs) @ kept.T)) @ taken.T, before)
+
+    def test_neurons_that_are_active_for_the_same_queries_are_one_if_their_map_has_rank_one(self):
+        inputs, (base, following) = random(40, 3), (random(3, 4), random(2, 4, seed=1))
+        nudge = 1e-9 * random(1, 4, seed=2)
+        split = torch.cat([base, 0.3 * base[:1] + nudge]), torch.cat([following[:, :-1], following[:, :1], following[:, -1:]], 1)
+        layers = Layers(split, "relu")
+        merged = merged_where_equally_active(layers, inputs)
+        assert merged is not None
+        self.assertEqual(merged.sizes, [3, 3, 2])
+        torch.testing.assert_close(merged.pre_activations(inputs), layers.pre_activations(inputs), rtol=1e-12, atol=1e-12)
+        self.assertIsNone(merged_where_equally_active(merged, inputs))
+        self.assertIsNone(merged_where_equally_active(Layers(split, "tanh"), inputs))
 
     def test_opposites_are_not_duplicates_without_a_sign_symmetry(self):
         base, contribution = random(2, 4), torch.ones(3, dtype=torch.float64)

@@ -60,7 +60,15 @@ OTHER_VALUES = {
     },
 }
 UNNAMED = {
-    "dataset_hparams": {"samples": 5437, "d_in": 64, "teacher_folder": "replicate_1"},
+    "dataset_hparams": {
+        "samples": 5437,
+        "d_in": 64,
+        "arrays": "inputs,targets",
+        "outputs": 2,
+        "link": "softmax",
+        "teacher_file": "answers.csv",
+        "teacher_folder": "replicate_1",
+    },
     "model_hparams": {},
     "training_hparams": {"further_training": "50ep", "extra_training": "10ep"},
 }
@@ -195,6 +203,7 @@ class TestExtractionNames(TestCase):
             "finetune_lr": 0.5,
             "finetune_training_steps": "7it",
             "finetune_batch_size": 64,
+            "answers": "decimals:4",
         }
         self.assertEqual(set(other), {field.name for field in dataclasses.fields(ExtractionHparams)})
         changed = [with_change(students(), "extraction_hparams", **{name: value}) for name, value in other.items()]

@@ -257,6 +257,7 @@ OUT_OF_RANGE = [
     (ExtractionHparams, "beta", (0.99, NAN, INFINITY)),
     (ExtractionHparams, "finetune_lr", (0.0, -1.0, INFINITY, NAN)),
     (ExtractionHparams, "finetune_batch_size", (0,)),
+    (ExtractionHparams, "answers", ("", "float", "decimals", "noise:0", "noise:nan")),
     (ExtractionHparams, "finetune_training_steps", ("0ep", "0it", "0ep0it", *STEPS)),
 ]
 AT_THE_LIMIT = [

@@ -123,6 +123,9 @@ class Completing:
         self.assertEqual(self.candidates("python EC.py runs rm --yes 1f"), [TRAINED.partition("_")[2]])
         self.assertEqual(self.candidates("python EC.py extract --teacher_name 1f"), [TRAINED.partition("_")[2]])
         self.assertEqual(self.candidates("python EC.py extract --teacher_name=ans"), ["answers.npz"])
+        for name in ("table.csv", "table.tsv", "table.npy", "table.txt"):
+            open(os.path.join(self.root, name), "w").close()
+        self.assertEqual(sorted(self.candidates("python EC.py extract --teacher_name tab")), ["table.csv", "table.npy", "table.tsv"])
         self.assertEqual(self.candidates("python EC.py extract --teacher_name 01"), [])
         os.makedirs(os.path.join(self.root, "trash", "2026-01-02_03-04-05"))
         self.assertEqual(self.candidates("python EC.py runs restore 20"), ["2026-01-02_03-04-05"])

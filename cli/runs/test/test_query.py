@@ -33,6 +33,14 @@ class TestQuery(TestCase):
             "kind != train": [4],
             "identified=true": [4],
             "identified!=true": [0, 1, 2, 3],
+            "identified=yes": [4],
+            "identified=no": [],
+            "accepted!=no": [0, 1, 2, 3, 4],
+            "do_not_augment=no": [0, 1, 2, 3, 4],
+            "do_not_augment=No and act_fun=no": [],
+            "do_not_augment='no'": [],
+            "teacher=none": [0, 1, 2, 3],
+            "teacher=train_": [4],
             "teacher_name=none": [0, 1, 2, 3],
             "model_name~STUDENTS": [4],
             "model_name=students_digits_lenet(10)_64": [4],
@@ -55,6 +63,22 @@ class TestQuery(TestCase):
         digits = next(run for run in self.runs if run.seed == 2).name.removeprefix("train_")
         self.assertEqual(self.seeds(f"hash={digits[:8]}"), [2])
         self.assertEqual(self.seeds(f"hash!={digits}"), [0, 1, 3, 4])
+
+    def test_no_finds_the_runs_whose_value_is_false(self):
+        run_folders.extract_run(self.root, run_folders.extraction("train_0", gamma=0.5), 5, identified=False)
+        self.runs = index.scan(self.root)
+        for word in ("no", "false", "NO"):
+            self.assertEqual(self.seeds(f"accepted={word}"), [5])
+            self.assertEqual(self.seeds(f"identified!={word} and kind=extract"), [4])
+
+    def test_a_teacher_is_found_by_its_file_its_name_and_its_hash(self):
+        desc = run_folders.extraction("answers_12ab")
+        desc.dataset_hparams.teacher_file = "my answers.csv"
+        run_folders.extract_run(self.root, desc, 5)
+        self.runs = index.scan(self.root)
+        for where in ("teacher='my answers.csv'", "teacher=answers_12ab", "teacher=12a", "teacher~answers.csv"):
+            self.assertEqual(self.seeds(where), [5], where)
+        self.assertEqual(self.seeds("teacher='my'"), [])
 
     def test_errors_are_one_line_with_the_reason(self):
         errors = {

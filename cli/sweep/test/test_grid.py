@@ -38,6 +38,7 @@ class TestGrid(TestCase):
             "--milestone_steps=80ep,120ep",
             "--pretrain_milestone_steps=1ep,2ep",
             "--levels=0-2,5",
+            "--arrays=inputs,targets",
             "--others_frozen_exceptions=a,b",
         ):
             with self.subTest(flag):

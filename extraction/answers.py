@@ -1,0 +1,112 @@
+"""What the answers tell of the outputs of the network behind them: the spread of each output, and the precision of its answers.
+
+Axes: Q queries, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from foundations.extraction_hparams import EXACT_ANSWERS, parse_answers
+
+UNITS = {"float32": 2.0**-24, "float16": 2.0**-11}  # the largest relative error of rounding to a number format
+MOST_DECIMALS = 12
+GRID = 4.0  # units of float64 rounding within which a number counts as one with so many decimals
+ARITHMETIC = 10.0  # a network that computes in a number format is off by up to this many times the rounding of its answers
+TOLERANCE = 1.1  # the same for rounding alone and for noise, whose size is known
+SAMPLING = 4.0  # standard deviations by which the root mean square of errors may exceed their standard deviation by chance
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How precise answers are, output by output.
+
+    Shares of an output's spread do not change when outputs are shifted or scaled.
+
+    Attributes:
+        precision: 'float64' (exact), 'float32', 'float16', 'decimals:N' or 'noise:S', one for each output.
+        shares: the standard deviation of the error of an answer, as a share of the spread of its output; 0 where answers are exact.
+        is_given: whether the user said so; what is noticed in the numbers themselves is a lower bound, because noise can be larger.
+    """
+
+    precision: tuple[str, ...]
+    shares: tuple[float, ...]
+    is_given: bool = False
+
+    @classmethod
+    def exact(cls, outputs: int) -> Answers:
+        """Answers that are exact to float64."""
+        return cls((EXACT_ANSWERS,) * outputs, (0.0,) * outputs)
+
+    @classmethod
+    def of(cls, answers: torch.Tensor, given: str | None = None) -> Answers:
+        """The precision of answers `[Q, O]` in the user's own units: as given by `--answers`, or as their numbers show."""
+        columns = [noticed(column) if given is None else given for column in answers.T]
+        pairs = zip(columns, answers.T, spreads(answers).tolist(), strict=True)
+        return cls(tuple(columns), tuple(deviation(name, column) / spread for name, column, spread in pairs), given is not None)
+
+    @property
+    def name(self) -> str:
+        """The precision as text."""
+        return ", ".join(sorted(set(self.precision)))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all answers are exact to float64, as far as their numbers tell."""
+        return not any(self.shares)
+
+    def allowed(self, count: int) -> list[float]:
+        """The largest root mean square error of the right network over `count` answers, as a share of each output's spread, `[O]`."""
+        chance = 1 + SAMPLING / math.sqrt(2 * count)
+        factors = (ARITHMETIC if name in UNITS else TOLERANCE for name in self.precision)
+        return [share * factor * chance for share, factor in zip(self.shares, factors, strict=True)]
+
+    def mixed(self, weights: torch.Tensor) -> Answers:
+        """The precision of mixtures of the standardised outputs.
+
+        Args:
+            weights: of the outputs in each mixture, `[O, C]`.
+        """
+        parts = weights * torch.tensor(self.shares).to(weights)[:, None]
+        largest = parts.abs().argmax(0).tolist()
+        return Answers(tuple(self.precision[output] for output in largest), tuple(parts.norm(dim=0).tolist()), self.is_given)
+
+
+def spreads(answers: torch.Tensor) -> torch.Tensor:
+    """The standard deviation of each output, `[O]`, which is the unit of errors of that output.
+
+    Errors in a common unit say nothing about an output of a smaller scale: with outputs of scale 1 and 1e-12, a network without the four
+    neurons that feed the second output alone had an error of 1e-12 in the unit of the first.
+
+    Args:
+        answers: `[Q, O]`. An output that is constant gets the root mean square of all outputs' standard deviations, or 1 where all are
+            constant.
+    """
+    variances = (answers - answers.mean(0)).square().mean(0)
+    pooled = float(variances.mean()) or 1.0
+    return torch.where(variances > 0, variances, pooled).sqrt()
+
+
+def noticed(column: torch.Tensor) -> str:
+    """The precision that the numbers of an output show, `[Q]`: a number format with fewer digits than float64, or a number of decimals."""
+    formats = [name for name, dtype in (("float16", torch.float16), ("float32", torch.float32)) if bool((column.to(dtype) == column).all())]
+    unit = UNITS[formats[0]] if formats else torch.finfo(torch.float64).eps * GRID
+    size = float(column.abs().max())
+    for decimals in range(MOST_DECIMALS + 1):
+        step = 10.0**-decimals
+        if step < 100 * unit * size:
+            break  # too fine to be told from the number format
+        if bool(((column / step).round() * step - column).abs().le(unit * column.abs()).all()):
+            return f"decimals:{decimals}"
+    return formats[0] if formats else EXACT_ANSWERS
+
+
+def deviation(precision: str, column: torch.Tensor) -> float:
+    """The standard deviation of the error of the answers of an output, `[Q]`, with a precision."""
+    kind, amount = parse_answers(precision)
+    if kind in UNITS:
+        return UNITS[kind] * float(column.square().mean().sqrt())
+    return {"noise": amount, "decimals": 10.0**-amount / math.sqrt(12)}.get(kind, 0.0)

@@ -1,0 +1,81 @@
+"""The precision of answers, as it is stated and as their numbers show it."""
+
+import unittest
+
+import torch
+
+from extraction.answers import Answers, deviation, noticed, spreads
+from foundations.errors import ConfigError
+from foundations.extraction_hparams import ExtractionHparams
+
+VALUES = 3 * torch.randn(5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class TestNoticed(unittest.TestCase):
+    def test_number_formats_and_decimals_show_in_the_numbers(self):
+        cases = {
+            "float64": VALUES,
+            "float32": VALUES.float().double(),
+            "float16": VALUES.half().double(),
+            "decimals:0": VALUES.round(),
+            "decimals:3": VALUES.round(decimals=3),
+            "decimals:9": VALUES.round(decimals=9),
+            "decimals:2": (1000 + VALUES).round(decimals=2).float().double(),
+        }
+        for expected, column in cases.items():
+            with self.subTest(expected):
+                self.assertEqual(noticed(column), expected)
+
+    def test_outputs_may_differ_in_precision(self):
+        answers = Answers.of(torch.stack([VALUES, VALUES.round(decimals=2)], 1))
+        self.assertEqual((answers.precision, answers.name), (("float64", "decimals:2"), "decimals:2, float64"))
+        self.assertEqual(answers.shares[0], 0)
+
+    def test_the_deviation_is_that_of_the_errors(self):
+        for precision, column in (("decimals:3", VALUES.round(decimals=3)), ("float32", VALUES.float()), ("float16", VALUES.half())):
+            with self.subTest(precision):
+                errors = float((column.double() - VALUES).square().mean().sqrt())
+                self.assertLess(errors, deviation(precision, VALUES) * 1.05)
+                self.assertGreater(errors, deviation(precision, VALUES) / 3)
+
+    def test_shares_do_not_depend_on_shifts_and_scales_of_noise(self):
+        noise = Answers.of(VALUES[:, None], "noise:0.03")
+        self.assertAlmostEqual(noise.shares[0], 0.03 / float(VALUES.std(correction=0)))
+        self.assertTrue(noise.is_given)
+
+    def test_exact_answers_allow_no_error(self):
+        self.assertEqual(Answers.exact(2).allowed(100), [0, 0])
+
+    def test_an_output_that_is_constant_has_the_spread_of_the_others(self):
+        answers = torch.stack([VALUES, torch.ones_like(VALUES)], 1)
+        self.assertAlmostEqual(float(spreads(answers)[0]), float(VALUES.std(correction=0)))
+        self.assertAlmostEqual(float(spreads(answers)[1]), float(VALUES.std(correction=0)) / 2**0.5)
+        self.assertEqual(spreads(torch.ones(5, 1)).tolist(), [1.0])
+
+
+class TestStated(unittest.TestCase):
+    def test_the_default_leaves_the_name_of_the_run_as_it_is(self):
+        self.assertEqual(str(ExtractionHparams()), "Hparams()")
+        self.assertEqual(str(ExtractionHparams(answers="noise:1e-3")), str(ExtractionHparams(answers="noise:0.001")))
+        self.assertEqual(str(ExtractionHparams(answers="decimals:04")), "Hparams(answers='decimals:4')")
+
+    def test_other_texts_are_refused_with_what_is_valid(self):
+        for text in (
+            "",
+            "float",
+            "float32:1",
+            "decimals",
+            "decimals:-1",
+            "decimals:1.5",
+            "noise:0",
+            "noise:-1",
+            "noise:nan",
+            "noise:1e999",
+            "4",
+        ):
+            with self.subTest(text), self.assertRaisesRegex(ConfigError, "^--answers: .* is not a precision; valid: float64, float32"):
+                ExtractionHparams(answers=text)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,90 @@
+"""A diagnosis names the cause that the numbers show, with a command."""
+
+import dataclasses
+import unittest
+
+import torch
+
+from extraction.diagnosis import Facts, Unit, advice, deeper, wider
+from extraction.facts import of_network, of_students, units_on_one_side
+from extraction.test.known_networks import answered, network, queries, session_of
+from models.students import Model as Students
+
+GOOD = Facts("students_mlp(10)_5_32_2", "tanh", 1e-8, 1e-8, [8], 1e-8, 1e-8, 200, 1800, 2, 66)
+
+
+def changed(**facts) -> str:
+    """The advice for facts that differ from good ones."""
+    return "\n".join(advice(dataclasses.replace(GOOD, **facts)))
+
+
+class TestAdvice(unittest.TestCase):
+    def test_nothing_is_advised_where_answers_are_given_to_their_precision(self):
+        self.assertEqual(advice(GOOD), [])
+
+    def test_too_few_queries_are_said_with_their_numbers(self):
+        line = changed(best_loss=1e-12, best_held_out_loss=4e-2, found=[2], error=0.2, held_out_error=0.3, held_out=6, queries=54)
+        self.assertIn("54 distinct queries give 108 numbers for 66 unknowns", line)
+        self.assertIn("agrees with the answers to 1.0e-06 of their standard deviation, and misses the 6 held-out answers by 2.0e-01", line)
+        self.assertIn("use 165 queries or more", line)
+        self.assertNotIn("\n", line)
+
+    def test_a_network_that_misses_held_out_answers_wants_queries_as_well(self):
+        self.assertIn("The network agrees with the answers to 1.0e-08", changed(held_out_error=1e-3))
+
+    def test_narrow_students_are_told_by_their_neurons_or_by_their_loss(self):
+        narrow = {"students": "students_mlp(10)_10_32_3", "error": 0.1, "held_out_error": 0.1}
+        line = changed(found=[30], best_loss=2e-3, best_held_out_loss=2e-3, **narrow)
+        self.assertIn("too narrow for so many neurons: 30 were found in hidden layer 1, of students of 32", line)
+        self.assertIn("--default_hparams='students_mlp(10)_10_64_3'", line)
+        line = changed(found=[18], best_loss=2e-3, best_held_out_loss=2e-3, **narrow)
+        self.assertIn("may be too narrow: the loss of the best student is 2.0e-03", line)
+
+    def test_students_that_never_imitate_have_the_wrong_activation_function_or_depth(self):
+        line = changed(found=[5], best_loss=0.02, best_held_out_loss=0.02, error=0.2, held_out_error=0.2)
+        self.assertIn("No student imitates the teacher: the loss of the best student is 2.0e-02", line)
+        self.assertIn("another --act_fun (relu, leaky_relu, sigmoid,", line)
+        self.assertIn("a hidden layer more (--default_hparams='students_mlp(10)_5_32_32_2')", line)
+        self.assertNotIn("longer", line)
+
+    def test_longer_training_is_advised_only_where_students_imitate(self):
+        line = changed(best_loss=1e-5, best_held_out_loss=1e-5, error=1e-2, held_out_error=1e-2)
+        self.assertIn("train them longer (--extra_training 6000it)", line)
+        self.assertIn("train them longer", changed(best_loss=1e-5, best_held_out_loss=1e-5, found=(), error=None, held_out_error=None))
+
+    def test_units_that_never_switch_and_those_that_few_queries_show_are_named(self):
+        line = changed(units=[Unit(1, 3, 1800), Unit(1, 5, 4), Unit(2, 1, 0)], weights=6)
+        self.assertIn("the sum of such maps: neuron 3 of hidden layer 1, active for 1,800 of 1,800 queries", line)
+        self.assertIn("neuron 5 of hidden layer 1, neuron 1 of hidden layer 2 do: active for 4, 0 of 1,800 queries", line)
+
+    def test_the_students_to_try_are_students(self):
+        for name in ("students_mlp(10)_5_32_9_2", "students_digits_lenet(4)_36_36", "students_mnist_lenet_20"):
+            for other in (wider(name), deeper(name)):
+                self.assertIsNotNone(Students.parse(other), other)
+        self.assertEqual(wider("students_digits_lenet(4)_36_36"), "students_digits_lenet(4)_72_72")
+        self.assertEqual(deeper("students_mlp(10)_5_32_9_2"), "students_mlp(10)_5_32_9_9_2")
+
+
+class TestFacts(unittest.TestCase):
+    def test_units_on_one_side_are_those_that_are_always_or_seldom_active(self):
+        model, x = network("mlp_4_5_3", "relu"), queries(300)
+        hidden, outputs = model.layer_vectors()
+        hidden[:, -1] = torch.tensor([0.0, 1e3, -1e3, 0.1, 0.0], dtype=torch.float64)
+        model.load_layer_vectors([hidden, outputs])
+        self.assertEqual(units_on_one_side(model, x), [Unit(1, 2, 300), Unit(1, 3, 0)])
+        self.assertEqual(units_on_one_side(network("mlp_4_5_3", "tanh"), x), [])
+
+    def test_facts_are_those_of_the_best_student_and_of_the_network(self):
+        teacher, x = network("mlp_4_5_3"), torch.cat([queries(100), queries(100)])
+        session = session_of("students_mlp(2)_4_20_3", answered(teacher, x, 50), "")
+        variance = teacher(x).detach().var(0).mean().item()
+        facts = of_students(session, [float("nan"), 2.0, 1.0], [0.0, 5.0, 3.0])
+        self.assertAlmostEqual(facts.best_loss * variance, 1.0)
+        self.assertAlmostEqual(facts.best_held_out_loss * variance, 3.0)
+        self.assertEqual((facts.queries, facts.held_out, facts.outputs, facts.unknowns), (100, 200, 3, 5 * 5 + 6 * 3))
+        facts = of_network(facts, session, teacher)
+        self.assertEqual((facts.found, facts.error, facts.held_out_error, facts.unknowns), ([5], 0.0, 0.0, 43))
+
+
+if __name__ == "__main__":
+    unittest.main()
