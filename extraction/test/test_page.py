@@ -73,7 +73,7 @@ class TestPage(TestCase):
             self.assertIn(cell, found.texts)
 
     def test_the_page_names_the_file_of_answers(self):
-        self.assertNotIn("answers", self.page().texts)
+        self.assertNotIn("file of answers", self.page().texts)
         desc = ExtractionDesc.default_for("students_digits_lenet")
         desc.dataset_hparams.teacher_file = HOSTILE
         get_platform().write(paths.hparams_dict(self.students), desc.to_json(seed=3))
