@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from datasets import links
 from extraction import report
 from extraction.desc import ExtractionDesc
 from foundations import json_text, paths
@@ -99,9 +98,15 @@ class ExtractionRunner(Runner):
         locks.remove_dead(self.output_location)
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
-            if self.desc.dataset_hparams.link in links.MEANINGS:
-                print(links.MEANINGS[self.desc.dataset_hparams.link])
+            self._print_link()
             print(report.table(report.read(self.output_location)))
+
+    def _print_link(self) -> None:
+        """Prints what the recovered network gives, if the answers are not its outputs."""
+        from datasets import links
+
+        if self.desc.dataset_hparams.link in links.MEANINGS:
+            print(links.MEANINGS[self.desc.dataset_hparams.link])
 
     def _remark(self) -> None:
         """Prints a note on settings that are allowed but probably a mistake."""
