@@ -143,7 +143,7 @@ class RefusalTest(AnswerFileTestCase):
         self.assert_refused(f"{self.path('q.npy')}+{self.path('none.npy')}", "none.npy does not exist")
         self.assert_refused(f"{self.npz(X=QUERIES)}+{self.path('a.npy')}", "it.npz cannot be one of two files")
         self.assert_refused(f"{self.path('q.npy')}+{self.npy('a.npy', ANSWERS[:-1])}", "20 queries q.npy and 19 answers a.npy")
-        self.assert_refused(f"{self.path('q.npy')}+{self.npy('a.npy', ANSWERS * [1, 0])}", "column 1 of a.npy in")
+        self.assert_refused(f"{self.path('q.npy')}+{self.npy('a.npy', ANSWERS * 0)}", "all columns of a.npy in")
 
     def test_other_formats_are_refused_with_those_that_can_be_read(self):
         for name in ("a.txt", "a.xlsx", "a.parquet", "a.pkl", "a.pt", "a.mat"):
