@@ -15,7 +15,6 @@ import time
 import uuid
 
 from foundations import json_text
-from foundations.errors import one_line
 
 MAX_COMMAND = 300  # characters
 MAX_PID = 2**31 - 1
@@ -100,10 +99,15 @@ def _identity(pid: int) -> Process:
         pid=pid,
         started=_start_of(pid) or "",
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
-        command=one_line(shlex.join(sys.argv))[:MAX_COMMAND],
+        command=_printable(shlex.join(sys.argv))[:MAX_COMMAND],
         job=job,
         restarts=int(restarts) if restarts.isdecimal() else 0,
     )
+
+
+def _printable(text: str) -> str:
+    """The text with spaces in place of all characters that cannot be printed."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _machine() -> str:

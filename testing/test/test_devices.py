@@ -90,7 +90,7 @@ class DeviceTestCase(TestCase):
                         status, out, err = self.command(*command)
                     self.assertEqual((status, err), (0, ""), out)
         files = [path for path in sorted(Path(root).rglob("*")) if "checkpoint" not in path.name]
-        results = {str(path.relative_to(root)): base.read_state(path) for path in files if path.suffix == ".pth"}
+        results = {str(path.relative_to(root)): base.read_state(str(path)) for path in files if path.suffix == ".pth"}
         results |= {str(path.relative_to(root)): evaluations(path) for path in files if path.name == "logger"}
         return results | {str(path.relative_to(root)): report(path) for path in files if path.name == "report.json"}
 
