@@ -210,7 +210,7 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     if validated is not None:
         network, _ = session.scaling.fold(Layers.of(validated)).to_network(session.desc.model_hparams)
         unscaled = dataclasses.replace(unscaled, validated=network)
-    return Reconstruction(recovered, fitted, losses, students_file, held_out, validated, unscaled)
+    return dataclasses.replace(unscaled, fit=fitted, validated=validated, own=unscaled)
 
 
 def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | None:
@@ -238,10 +238,14 @@ def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | No
 
 def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
     """The smallest of the networks that give the answers about as well as the best."""
+    return min((pair for _, pair in _as_good(session, candidates)), key=lambda pair: pair[1].neurons)
+
+
+def _as_good(session: Session, candidates: list[Candidate]) -> list[tuple[float, Candidate]]:
+    """The networks that give the answers about as well as the best, with their losses."""
     losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
     losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
-    as_good = [pair for pair, loss in zip(candidates, losses, strict=True) if loss <= AS_GOOD * min(losses)]
-    return min(as_good, key=lambda pair: pair[1].neurons)
+    return [(loss, pair) for loss, pair in zip(losses, candidates, strict=True) if loss <= AS_GOOD * min(losses)]
 
 
 def _best(session: Session, candidates: list[Candidate], location: str) -> Candidate:
@@ -256,13 +260,11 @@ def _best(session: Session, candidates: list[Candidate], location: str) -> Candi
         candidates: the networks.
         location: the path that the folders of the fits begin with.
     """
-    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
-    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
-    ranked = sorted(zip(losses, candidates, strict=True), key=lambda pair: pair[0])
-    best = ranked[0][1][1].network
+    ranked = [pair for _, pair in sorted(_as_good(session, candidates), key=lambda pair: pair[0])]
+    best = ranked[0][1].network
     if is_exact(best, session.loaders.train) or unknowns_of(best) > DENSE_PARAMETERS:
         return _smallest_of_the_best(session, candidates)
-    by_name = {pair[1].model_hparams.model_name: pair for loss, pair in reversed(ranked) if loss <= AS_GOOD * ranked[0][0]}
+    by_name = {pair[1].model_hparams.model_name: pair for pair in reversed(ranked)}
     finalists = []
     for place, (recovered, fitted) in enumerate(sorted(by_name.values(), key=lambda pair: pair[1].neurons)[:FINALISTS]):
         layers = Layers.of(fitted.network)
