@@ -22,6 +22,7 @@ from foundations.errors import ConfigError, one_line, reason
 from platforms.platform import get_platform
 
 NAMES = ("X", "y")  # the arrays of a stored archive
+ROWS = "file_rows"  # the array with the numbers of the rows in the user's file, in a stored archive where some are left out
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*SEPARATORS, ".npy")
 # The ends of the names of files that people may try, with the way to a format that can be read.
@@ -61,6 +62,7 @@ class Pairs:
         names: the names of both in errors.
         note: what was decided in reading the file, for the user; empty if nothing.
         link: what the answers in the file are, if they were converted to logits or if the user has said that they are raw.
+        rows: the numbers of the pairs in the user's file, `[n]`, counted from 0; None where no row was left out.
     """
 
     content: bytes
@@ -69,6 +71,7 @@ class Pairs:
     names: tuple[str, str] = NAMES
     note: str = ""
     link: str | None = None
+    rows: np.ndarray | None = None
 
 
 def is_file(name: str) -> bool:
@@ -110,7 +113,13 @@ def read(name: str, layout: Layout) -> Pairs:
 
 def read_stored(path: str) -> Pairs:
     """The queries and answers in an archive that a run has stored; errors as in `read`."""
-    return _archive(path, Layout())
+    pairs = _archive(path, Layout())
+    try:
+        with zipfile.ZipFile(io.BytesIO(pairs.content)) as file:
+            rows = _member(file, ROWS).astype(np.int64) if f"{ROWS}.npy" in file.namelist() else None
+    except Exception as error:  # as in `_archive`
+        raise ConfigError(f"--teacher_name: {path} is damaged ({reason(error)})") from None
+    return dataclasses.replace(pairs, rows=rows if rows is not None and rows.shape == (len(pairs.queries),) else None)
 
 
 def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
@@ -125,11 +134,13 @@ def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
     if chosen is None:
         return dataclasses.replace(pairs, note=_joined(pairs.note, path, links.hint(pairs.answers)))
     try:
-        queries, answers, note = links.convert(pairs.queries, pairs.answers, chosen)
+        kept, answers, note = links.convert(pairs.answers, chosen)
     except ValueError as error:
         flag = "--teacher_name" if link is None else "--link"
         raise ConfigError(f"{flag}: {path}: {reason(error)}") from None
-    return dataclasses.replace(_converted(queries, answers, pairs.names, _joined(pairs.note, path, note)), link=chosen)
+    rows = None if kept.all() else np.flatnonzero(kept)
+    content, note = archive(pairs.queries[kept], answers, rows), _joined(pairs.note, path, note)
+    return Pairs(content, pairs.queries[kept], answers, pairs.names, note, chosen, rows)
 
 
 def _joined(notes: str, path: str, note: str) -> str:
@@ -236,11 +247,15 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64).reshape(len(values), -1)
 
 
-def archive(queries: np.ndarray, answers: np.ndarray) -> bytes:
-    """An `.npz` file with two arrays. The same numbers of the same type give the same bytes."""
+def archive(queries: np.ndarray, answers: np.ndarray, rows: np.ndarray | None = None) -> bytes:
+    """An `.npz` file with two arrays, and a third with the numbers of their rows in the user's file if some are left out.
+
+    The same numbers of the same type give the same bytes.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for name, values in zip(NAMES, (queries, answers), strict=True):
+        arrays = (queries, answers) if rows is None else (queries, answers, rows)
+        for name, values in zip((*NAMES, ROWS), arrays, strict=False):
             member = io.BytesIO()
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
             np.lib.format.write_array(member, values, version=(1, 0), allow_pickle=False)

@@ -85,8 +85,8 @@ def _centred(logarithms: np.ndarray) -> np.ndarray:
         return logarithms - logarithms.mean(1, keepdims=True)
 
 
-def convert(queries: np.ndarray, answers: np.ndarray, link: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """The queries, the logits of their answers, and a note.
+def convert(answers: np.ndarray, link: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Which rows have logits, `[n]`, the logits of these rows, and a note.
 
     Rows with a probability of zero or one, whose logits are infinite, are left out.
 
@@ -102,7 +102,7 @@ def convert(queries: np.ndarray, answers: np.ndarray, link: str) -> tuple[np.nda
     if lost:
         first = ", ".join(map(str, np.flatnonzero(~kept)[:5])) + (", ..." if lost > 5 else "")
         note += f"; {lost} rows have a probability of exactly 0 or 1 and are left out, by number from 0: {first}"
-    return queries[kept], converted[kept], note
+    return kept, converted[kept], note
 
 
 _GAUGES: Mapping[str, str] = {"softmax": " with mean zero in each row", "log_softmax": " with mean zero in each row"}

@@ -65,7 +65,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     figures: dict[str, Value] = {
         "residual": residual,
         "held_out_residual": held_out,
-        "equations": session.answers.numel(),
+        "equations": session.distinct_queries * session.answers.shape[1],
         "unknowns": unknowns,
         "rank": rank,
         "weight_error_bound": bound,
@@ -106,7 +106,7 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
         "resolution": float(exact["separation"] or 0.0) / precise if precise else None,
         "signs_resolved": signs_settled(network, symmetry, max(SEPARATION, RESOLVED * precise)) if precise else None,
     }
-    if session.known.is_given:
+    if session.known.is_stated:
         shares = (noise / units).tolist()
         allowed = session.known.allowed(len(session.answers))
         figures["error_ratio"] = max(share / max(limit, FLOOR) for share, limit in zip(shares, allowed, strict=True))

@@ -38,6 +38,7 @@ EXACT = 1e-10  # the residual of a network that has found the solution, as a sha
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+OVERSTATED = 5.0  # times smaller than stated are errors that contradict the statement
 SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
 
 
@@ -103,6 +104,18 @@ def gives_answers(session: Session, network: FullyConnected) -> bool:
         return True
     errors = _relative_losses(network, loader).sqrt().tolist()
     return all(error <= allowed for error, allowed in zip(errors, session.known.allowed(len(loader.labels)), strict=True))
+
+
+def overstated(session: Session, network: FullyConnected) -> list[str]:
+    """A remark where the errors of a network are far smaller than `--answers` states; else nothing."""
+    known = session.known
+    if not known.is_given or known.is_exact:
+        return []
+    errors = _relative_losses(network, session.loaders.train).sqrt().tolist()
+    ratio = min(share / max(error, EXACT) for share, error in zip(known.shares, errors, strict=True))
+    if ratio < OVERSTATED:
+        return []
+    return [f"the network leaves errors that are {ratio:.1g} times smaller than --answers {known.name} states, which contradicts it"]
 
 
 def information_loss(network: FullyConnected, loader: DataLoader) -> float:

@@ -90,6 +90,8 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
+        notes: what is to be said of rows and of the precision of the answers, a sentence each.
+        left_out: the numbers of the rows of the user's file, counted from 0, that contradict all others and are left out.
         advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
     """
 
@@ -106,6 +108,8 @@ class Report:
     seconds: dict[str, float]
     remarks: list[str] = dataclasses.field(default_factory=list)
     advice: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def hidden(self) -> list[LayerScore]:
@@ -217,7 +221,7 @@ def table(report: Report) -> str:
         f"clustered   {_errors(report.before_finetuning)}",
         f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
         f"certificate {_certificate(report.certificate)}",
-        *(f"note        {remark}" for remark in report.remarks),
+        *(f"note        {remark}" for remark in [*report.remarks, *report.notes]),
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}", *report.advice])
@@ -230,7 +234,7 @@ def verdict(report: Report) -> str:
         if report.remarks and report.certificate.lacks_only_rank:
             given = _errors_of_answers(report.certificate)
             return f"IDENTIFIED but for what no query tells. For {name}, {given}, but {'; '.join(report.remarks)}."
-        return _verdict_of_answers(name, report.certificate)
+        return _verdict_of_answers(name, report.certificate) + _rows_left_out(report)
     if report.identified:
         neurons = ", ".join(f"{layer.matched} of {layer.teacher_width}" for layer in report.hidden)
         return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {_cell(report.max_relative_error)} of the teacher's."
@@ -238,6 +242,14 @@ def verdict(report: Report) -> str:
         return f"NOT IDENTIFIED. {name} and the teacher have different numbers of layers."
     matched = ", ".join(f"{layer.matched} of {layer.teacher_width} neurons matched, {layer.excess} in excess" for layer in report.hidden)
     return f"NOT IDENTIFIED. {matched}; largest weight error {_cell(report.max_relative_error)}."
+
+
+def _rows_left_out(report: Report) -> str:
+    """The rows that are left out, as a sentence after others; empty without any."""
+    if not report.left_out:
+        return ""
+    shown = ", ".join(map(str, report.left_out[:NAMED])) + (", ..." if len(report.left_out) > NAMED else "")
+    return f" Without {len(report.left_out)} row{'s' if len(report.left_out) > 1 else ''} that contradict the others (from 0: {shown})."
 
 
 def headline(report: Report) -> tuple[str, str]:
@@ -291,7 +303,10 @@ def _reason(certificate: Certificate, met: Mapping[str, bool | None]) -> tuple[s
         return f"the largest error is {error} on the answers for training, but {held_out} on held-out answers", more
     if met.get("error_ratio") is False:
         ratio = _cell(certificate["error_ratio"])
-        return f"the errors are {ratio} times what --answers {certificate.precision} allows", f"{longer}, or leave out --answers"
+        return (
+            f"the errors are {ratio} times what the precision of the answers ({certificate.precision}) allows",
+            f"{longer}, or another --answers",
+        )
     if met.get("structure") is False and certificate["structure"] is not None:
         return f"the errors (largest {error} of a standard deviation) depend on the query, which noise does not", longer
     if "structure" in certificate and certificate["structure"] is None:

@@ -132,8 +132,8 @@ class ExtractionRunner(Runner):
         """The trained students, and the session of the steps after them."""
         from datasets import registry as datasets
         from datasets.base import Loaders
-        from extraction import students
-        from extraction.answers import Answers
+        from extraction import students, suspects
+        from extraction.rows import Rows
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
@@ -143,17 +143,17 @@ class ExtractionRunner(Runner):
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
+            own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
+            scaling = Scaling.settled(own_rows.kept.train, self.students_location) if own_rows else None
             training_job.record(self.desc, self.students_location, seed, shape)
-            own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-            loaders = scaling.apply(loaders) if scaling else loaders
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
-        given = self.desc.extraction_hparams.answers
-        precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
-        if precision and scaling:
-            precision = precision.mixed(scaling.outputs.inward)
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own)
-        for remark in scaling.remarks() if scaling else []:
+            rows = own_rows.scaled(scaling) if own_rows else None
+            loaders = rows.kept if rows else loaders
+            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling)
+        if own_rows and rows:
+            session = session.of_file(own_rows, rows)
+        session = session.with_precision()
+        for remark in session.remarks:
             session.say(f"Note: {remark}.")
         with watch("students"):
             identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
@@ -171,11 +171,13 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting, uncertainty
+        from extraction import certificate, evaluation, fitting, plotting, uncertainty
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
+        judgement = result.judgement
+        session = judgement.session if judgement else session
         with watch("certificate"):
             certified = certificate.certify(session, result)
             if "error_95" in certified:
@@ -187,11 +189,13 @@ class ExtractionRunner(Runner):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             advice = evaluation.advice_on(session, result)
-            result = result.unscaled
+            scaled, result = result, result.unscaled
             content = evaluation.report_on(session.unscaled, result, teacher, certified)
             found = content.identified or certified.accepted_to_precision
             remarks = session.scaling.remarks() if session.scaling else []
-            content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
+            notes = [*session.notes, *fitting.overstated(session, scaled.network), *(judgement.remarks if judgement else [])]
+            left_out = sorted(judgement.left_out) if judgement else []
+            content = dataclasses.replace(content, remarks=remarks, notes=notes, left_out=left_out, advice=[] if found else advice)
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
             true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)

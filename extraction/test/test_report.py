@@ -144,7 +144,7 @@ class TestReport(TestCase):
             "depend on the query, which noise does not. Next: train the students longer": {"structure": 40.0},
             "but 2.0e-01 on held-out answers. Next: use more queries": {"held_out_excess": 50.0, "held_out_residual": 0.2},
             "100 numbers in the answers are too few for 1210 unknowns. Next: use more queries": {"equations": 100},
-            "the errors are 3.0e+01 times what --answers decimals:3 allows": {"error_ratio": 30.0},
+            "the errors are 3.0e+01 times what the precision of the answers (decimals:3) allows": {"error_ratio": 30.0},
             "too few to tell noise from a wrong network": {"structure": None},
             "two neurons have the same or opposite directions": {"resolution": 2.0},
             "some neurons can change sign together": {"signs_resolved": False},
@@ -188,7 +188,7 @@ class TestReport(TestCase):
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks"})
+        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks", "notes", "left_out"})
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
