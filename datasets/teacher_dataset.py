@@ -23,6 +23,7 @@ from datasets import answer_files, base, repeats
 from datasets.answer_files import Layout, Pairs
 from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
+from datasets.links import Errors
 from foundations import ancestors, paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_display_text
@@ -180,7 +181,7 @@ def find(name: str, seed: int, folder: str | None = None) -> Teacher:
 def read(name: str, seed: int, folder: str | None = None) -> Teacher:
     """The teacher with a resolved name, from its run folder or from the stored file of answers."""
     if name.startswith("answers_"):
-        queries, answers, _ = _stored_answers(name)
+        queries, answers = _checked(_stored_answers(name), answers_path(name))
         return Teacher(name, queries.shape[1], answers.shape[1], pairs=len(queries))
     location = location_of(name, seed, folder)
     return _read_record(name, location) if _has_record(location) else _read_log(name, location)
@@ -291,17 +292,12 @@ def _name_of(content: bytes) -> str:
     return f"answers_{hashlib.md5(content).hexdigest()}"
 
 
-def _stored_answers(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The queries and answers of a resolved name, and the numbers `[n]` of their rows in the user's file, counted from 0.
-
-    Raises:
-        ConfigError: the stored file has changed.
-    """
+def _stored_answers(name: str) -> Pairs:
+    """The queries and answers of a resolved name; a ConfigError if the stored file has changed."""
     pairs = answer_files.read_stored(answers_path(name))
     if _name_of(pairs.content) != name:
         raise files.damaged(answers_path(name), "its content does not match the digest in its name", "use the original file again")
-    rows = np.arange(len(pairs.queries)) if pairs.rows is None else pairs.rows
-    return *_checked(pairs, answers_path(name)), torch.from_numpy(rows)
+    return pairs
 
 
 def _checked(pairs: Pairs, path: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,19 +324,25 @@ def _teacher_name(dataset_hparams: DatasetHparams) -> str:
 
 
 class Dataset(base.Dataset):
-    """Queries `[n, inputs]` and answers `[n, outputs]`; `rows` `[n]` are the numbers of the pairs of a file, counted from 0."""
+    """Queries `[n, inputs]` and answers `[n, outputs]`; `rows` `[n]` are the numbers of the pairs of a file, counted from 0.
+
+    `errors` are those of logits that were converted from probabilities with few digits.
+    """
 
     rows: torch.Tensor | None = None
+    errors: Errors | None = None
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
         name, datagen_text = _teacher_name(dataset_hparams), dataset_hparams.datagen
         if name.startswith("answers_"):
-            queries, answers, numbers = _stored_answers(name)
+            pairs = _stored_answers(name)
+            queries, answers = _checked(pairs, answers_path(name))
+            numbers = torch.arange(len(queries)) if pairs.rows is None else torch.from_numpy(pairs.rows)
             held_out = repeats.held_out(queries, HELD_OUT)
             chosen = torch.nonzero(~held_out if train else held_out)[:, 0]
             dataset = cls(queries[chosen], answers[chosen])
-            dataset.rows = numbers[chosen]
+            dataset.rows, dataset.errors = numbers[chosen], pairs.errors
             return dataset
         assert datagen_text is not None  # networks need queries
         teacher = read(name, dataset_hparams.teacher_seed, dataset_hparams.teacher_folder)

@@ -67,6 +67,11 @@ class Answers:
         shares = tuple(noise / spread for noise, spread in zip(deviations, spreads(answers).tolist(), strict=True))
         return cls(tuple(columns), shares, given is not None, count)
 
+    @classmethod
+    def of_logits(cls, answers: torch.Tensor, precision: str, error: float) -> Answers:
+        """The precision of logits `[Q, O]` whose errors have a standard deviation, from probabilities of a precision."""
+        return cls((precision,) * answers.shape[1], tuple(error / spread for spread in spreads(answers).tolist()))
+
     @property
     def name(self) -> str:
         """The precision as text."""

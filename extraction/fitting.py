@@ -187,17 +187,22 @@ def folded(session: Session, fitted: Fit) -> Fit:
         return fitted
     before, _ = scaling.fold(Layers.of(fitted.before)).to_network(desc.model_hparams)
     network, model_hparams = scaling.fold(Layers.of(fitted.network)).to_network(desc.model_hparams)
-    location, logger = f"{fitted.location}_folded", MetricLogger.load(fitted.location)
-    run, (inputs, *_, outputs) = TrainingDesc(desc.dataset_hparams, model_hparams, _finetune_hparams(session)), network.sizes
+    return stored(session, Fit(model_hparams, before, network, fitted.location), f"{fitted.location}_folded")
+
+
+def stored(session: Session, fitted: Fit, location: str) -> Fit:
+    """A fit whose network is saved in a run folder of its own, with the metrics of the folder before."""
+    desc, logger = session.desc, MetricLogger.load(fitted.location)
+    run, (inputs, *_, outputs) = TrainingDesc(desc.dataset_hparams, fitted.model_hparams, _finetune_hparams(session)), fitted.network.sizes
     weights = os.path.basename(models.latest_weights_file(fitted.location))
 
     def write() -> None:
         record(run, location, session.seed, (inputs, outputs))
-        get_platform().write(os.path.join(location, weights), to_bytes(network.state_dict()))
+        get_platform().write(os.path.join(location, weights), to_bytes(fitted.network.state_dict()))
         logger.save(location)
 
     get_platform().on_primary(write)
-    return Fit(model_hparams, before, network, location)
+    return dataclasses.replace(fitted, location=location)
 
 
 def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int | None) -> None:

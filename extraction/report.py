@@ -249,7 +249,8 @@ def _rows_left_out(report: Report) -> str:
     if not report.left_out:
         return ""
     shown = ", ".join(map(str, report.left_out[:NAMED])) + (", ..." if len(report.left_out) > NAMED else "")
-    return f" Without {len(report.left_out)} row{'s' if len(report.left_out) > 1 else ''} that contradict the others (from 0: {shown})."
+    rows = "1 row that contradicts" if len(report.left_out) == 1 else f"{len(report.left_out)} rows that contradict"
+    return f" Without {rows} the others (from 0: {shown})."
 
 
 def headline(report: Report) -> tuple[str, str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from datasets.links import Errors
+from datasets.teacher_dataset import Dataset
 from extraction.scaling import Scaling
 
 SHOWN = 10  # rows in a message
@@ -22,17 +24,20 @@ class Rows:
         loaders: all rows, for training and for test.
         numbers: the numbers of these rows in the user's file, counted from 0, for training and for test.
         left_out: the numbers of the rows that are left out.
+        errors: of logits that were converted from probabilities with few digits.
     """
 
     loaders: Loaders
     numbers: tuple[torch.Tensor, torch.Tensor]
     left_out: frozenset[int] = frozenset()
+    errors: Errors | None = None
 
     @classmethod
     def of(cls, loaders: Loaders) -> Rows:
         """The rows of a dataset that was read from a file."""
-        train, test = (loader.dataset.rows for loader in loaders)
-        return cls(loaders, (train, test))
+        train, test = (loader.dataset for loader in loaders)
+        assert isinstance(train, Dataset) and isinstance(test, Dataset) and train.rows is not None and test.rows is not None
+        return cls(loaders, (train.rows, test.rows), errors=train.errors)
 
     def __len__(self) -> int:
         """The number of rows, those that are left out included."""

@@ -19,6 +19,7 @@ from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers, information_loss, is_exact, relative_loss, unknowns_of
 from extraction.growing import grow
+from extraction.linked import fit_probabilities, is_linked
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.outliers import Judgement, judge, trimmed
 from extraction.recovery import Neurons, RecoveredLayer, recover
@@ -208,6 +209,9 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     judgement, (recovered, fitted) = _judged(session, _best(session, candidates, f"{work}_all_queries"), work)
     session = judgement.session
     last = None if judgement.doubtful else fit_to_all_answers(session, fitted, f"{work}_all_answers")
+    if is_linked(session):
+        fitted = fit_probabilities(session, fitted, f"{work}_probabilities")
+        last = last and fit_probabilities(session.with_all_answers, last, f"{work}_all_probabilities")
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
     held_out = individual_losses(students, session.loaders.test)
     return _placed(session, Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement))

@@ -81,6 +81,11 @@ class Session:
         return len(torch.unique(self.queries, dim=0))
 
     @property
+    def probability_errors(self) -> float:
+        """The standard deviation of the errors of probabilities that answers were converted from; 0 where fits see the logits alone."""
+        return self.rows.errors.probabilities if self.rows and self.rows.errors else 0.0
+
+    @property
     def known(self) -> Answers:
         """The precision of the answers."""
         return self.precision or Answers.exact(self.answers.shape[1])
@@ -117,7 +122,11 @@ class Session:
         given, own = self.desc.extraction_hparams.answers, (self.own or self.loaders).train
         if given is None and self.rows is None:
             return self
-        precision = Answers.of(own.labels, given, own.examples)
+        errors = self.rows.errors if self.rows else None
+        if given is None and errors is not None:
+            precision = Answers.of_logits(own.labels, errors.name, errors.logits)
+        else:
+            precision = Answers.of(own.labels, given, own.examples)
         return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
 
     @property
