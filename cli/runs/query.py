@@ -35,8 +35,8 @@ ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "size": lambda run: run.size,
     "folder": lambda run: run.location,
 }
-METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "max_relative_error", "max_abs_error")
-METRICS += ("level", "weights_left", "barrier", "seconds")
+METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "accepted_to_precision")
+METRICS += ("max_relative_error", "weight_error_95", "max_abs_error", "level", "weights_left", "barrier", "seconds")
 VALID_VALUES = {"kind": index.KINDS, "state": index.STATES}
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
