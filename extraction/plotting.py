@@ -79,10 +79,9 @@ def _neurons_of(
 ) -> Iterator[Callable[[], weight_plots.Neurons]]:
     """What is drawn of every layer; the alignment with the teacher's neurons is drawn on the way where these are known."""
     symmetry, ours = network.symmetry, list(network.vectors)
-    theirs = list(shown.teacher.vectors) if shown.teacher and len(shown.teacher) == len(ours) else [None] * len(ours)
-    if theirs[0] is not None:
-        ours = in_gauge_of(ours, theirs, symmetry)
-    for depth, (mine, true) in enumerate(zip(ours, theirs, strict=True), start=1):
+    known = list(shown.teacher.vectors) if shown.teacher and len(shown.teacher) == len(ours) else []
+    ours = in_gauge_of(ours, known, symmetry) if known else ours
+    for depth, (mine, true) in enumerate(zip(ours, known or [None] * len(ours), strict=True), start=1):
         is_last = depth == len(ours)
         if true is not None and not is_last:
             picture(f"teacher_alignment_{depth}", functools.partial(teacher_alignment, mine, true, symmetry))

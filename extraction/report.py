@@ -195,12 +195,14 @@ def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
         KeyError, TypeError, AttributeError, OverflowError: a figure is missing, or is not of its type.
     """
     certificate = content["certificate"]
+    to_precision = certificate.get("accepted_to_precision", certificate["accepted"])
+    checks = certificate.get("checks", []) if to_precision else []  # the errors of a wrong network mean nothing
     figures = {
         "identified": content["identified"],
         "accepted": certificate["accepted"],
-        "accepted_to_precision": certificate.get("accepted_to_precision", certificate["accepted"]),
+        "accepted_to_precision": to_precision,
         "max_relative_error": content["max_relative_error"],
-        "weight_error_95": next((check["value"] for check in certificate.get("checks", []) if check["name"] == "error_95"), None),
+        "weight_error_95": next((check["value"] for check in checks if check["name"] == "error_95"), None),
         "max_abs_error": json_text.number(content["function"]["max_abs_error"]),
         "seconds": float(sum(content["seconds"].values())),
     }

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN_NEURONS = 64
+SHOWN_NEURONS = 64  # images
+MOST_PANELS = 16  # neurons with a panel of their own; more are a matrix
 LARGEST_PANEL = 24  # inputs, the bias included, whose weights fit into a panel for each neuron; more are a matrix
 LEAST_IMAGE = 36  # inputs that are drawn as an image if their number is a square
 UNEVEN = 100.0  # the ratio between the largest weights of two columns from which the scale is logarithmic
@@ -104,7 +105,7 @@ def weights(neurons: Neurons, path: str) -> None:
     side = math.isqrt(inputs)
     if neurons.names.is_input and not neurons.names.inputs and side * side == inputs >= LEAST_IMAGE:
         chart = _images(neurons, side)
-    elif inputs < LARGEST_PANEL and len(neurons.vectors) <= SHOWN_NEURONS:
+    elif inputs < LARGEST_PANEL and len(neurons.vectors) <= MOST_PANELS:
         chart = _bars(neurons)
     else:
         chart = _matrices(neurons)
@@ -116,25 +117,30 @@ def _bars(neurons: Neurons) -> Figure:
     count, inputs = len(neurons.vectors), neurons.vectors.shape[1] - 1
     columns = min(count, 4 if inputs < 12 else 2)
     lines = math.ceil(count / columns)
-    chart, _ = figure(width=max(5.2, 2.6 * columns * (1 if inputs < 12 else 2)), height=1.55 * lines + 1.0)
+    ticks = neurons.names.ticks(inputs)
+    long = max(map(len, ticks)) > 4 or inputs > 12
+    has_legend = len(_entries(neurons)) > 1
+    room = 0.45 + (0.065 * max(map(len, ticks)) if long else 0.1) + (0.25 if has_legend else 0)  # inches below the panels
+    width, height = max(5.2, (2.6 if inputs < 12 else 5.2) * columns), 1.5 * lines + 0.5 + room
+    chart, _ = figure(width=width, height=height)
     chart.clear()
-    grid = chart.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    chart.set_layout_engine("none")  # places are known, and constrained layout would take longer than all else
+    edges = {"left": 0.7 / width, "right": 1 - 0.12 / width, "top": 1 - 0.58 / height, "bottom": room / height}
+    grid = chart.subplots(lines, columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=edges | {"wspace": 0.06, "hspace": 0.28})
     for place, axis in enumerate(grid.flat):
         axis.set_visible(place < count)
         if place < count:
             _panel(axis, neurons, place)
             axis.label_outer()
-    ticks = neurons.names.ticks(inputs)
-    for axis in [*grid[-1], *(grid[-2, count - columns * (lines - 1) :] if lines > 1 else [])]:
-        axis.tick_params(labelbottom=True)
-    long = max(map(len, ticks)) > 4 or inputs > 12
+            axis.tick_params(labelbottom=place + columns >= count)
     grid[0, 0].set_xticks(range(inputs + 1), ticks, rotation=90 if long else 0, fontsize=8)
     _set_scale(grid[0, 0], neurons)
-    for axis in grid[-1]:
-        axis.set_xlabel(neurons.names.axis, fontsize=8)
-    chart.supylabel("incoming weight", fontsize=9)
-    chart.suptitle(f"{neurons.names.layer}{neurons.error_shown}", fontsize=11)
-    _add_legend(chart, neurons)
+    below = 0.25 / height if has_legend else 0.0
+    chart.text(0.5, below + 0.08 / height, neurons.names.axis, ha="center", fontsize=8)
+    chart.text(0.1 / width, 0.5, "incoming weight", va="center", rotation=90, fontsize=9)
+    chart.suptitle(f"{neurons.names.layer}{neurons.error_shown}", fontsize=10, y=1 - 0.08 / height, va="top")
+    if has_legend:
+        chart.legend(handles=_entries(neurons), loc="lower center", ncols=3, fontsize=8, frameon=False, borderpad=0.1)
     return chart
 
 
@@ -168,8 +174,8 @@ def _set_scale(axis: Axes, neurons: Neurons) -> None:
     axis.set_ylim(-bound, bound)
 
 
-def _add_legend(chart: Figure, neurons: Neurons) -> None:
-    """What bars, hatches and circles are, where there are any but plain bars."""
+def _entries(neurons: Neurons) -> list:
+    """The legend: what bars, hatches and circles are."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -178,8 +184,7 @@ def _add_legend(chart: Figure, neurons: Neurons) -> None:
         entries.append(Patch(facecolor="none", edgecolor="0.7", hatch="///", label="no answer tells this weight, or not in full"))
     if neurons.partners is not None:
         entries.append(Line2D([], [], linestyle="", marker="o", markerfacecolor="none", color="black", label="teacher"))
-    if len(entries) > 1:
-        chart.legend(handles=entries, loc="outside lower center", ncols=len(entries), fontsize=8, frameon=False)
+    return entries
 
 
 def _parts(neurons: Neurons) -> dict[str, np.ndarray]:
@@ -200,35 +205,27 @@ def _look(label: str, part: np.ndarray, neurons: Neurons) -> dict:
 
 
 def _images(neurons: Neurons, side: int) -> Figure:
-    """The weights of each neuron as an image of the network's inputs."""
+    """The weights of each neuron as an image of the network's inputs, with its number; images of one kind stand in one picture."""
     parts = {label: part[:SHOWN_NEURONS, :-1] for label, part in _parts(neurons).items()}
-    count = max(map(len, parts.values()))
-    columns = min(count, 10)
-    lines = len(parts) * math.ceil(count / columns)
-    chart, _ = figure(width=0.95 * columns + 1.9, height=1.12 * lines + 0.8)
+    columns = min(max(map(len, parts.values())), 10)
+    lines = math.ceil(max(map(len, parts.values())) / columns)
+    chart, _ = figure(width=max(0.9 * columns + 1.8, 5.2), height=len(parts) * (0.9 * lines + 0.5) + 0.5)
     chart.clear()
-    grid = chart.subplots(lines, columns, squeeze=False)
-    for axis in grid.flat:
-        axis.set_axis_off()
-    for number, (label, part) in enumerate(parts.items()):
-        image = None
+    for axis, (label, part) in zip(chart.subplots(len(parts), 1, squeeze=False).flat, parts.items(), strict=True):
+        tile = side + 1
+        mosaic = np.full((lines * tile - 1, columns * tile - 1), np.nan)
         for neuron, vector in enumerate(part):
-            line = len(parts) * (neuron // columns) + number
-            axis = grid[line, neuron % columns]
-            axis.set_axis_on()
-            axis.set_facecolor("0.85")
-            image = axis.imshow(vector.reshape(side, side), **_look(label, part, neurons))
-            axis.set(xticks=[0, side - 1], yticks=[0, side - 1])
-            axis.tick_params(labelsize=7, labelleft=neuron % columns == 0, labelbottom=line == lines - 1, length=2)
-            if number == 0:
-                axis.set_title(str(neuron), fontsize=8, pad=3)
-            if neuron % columns == 0:
-                axis.set_ylabel(label if len(parts) > 1 else "", fontsize=8)
-        if image is not None:
-            name = "weight" if label == "recovered" else label
-            if label != "teacher":
-                chart.colorbar(image, ax=grid.ravel().tolist(), label=name, fraction=0.03, pad=0.01)
-    chart.suptitle(f"{neurons.names.layer}: incoming weights of each neuron, by pixel", fontsize=11)
+            top, left = tile * (neuron // columns), tile * (neuron % columns)
+            mosaic[top : top + side, left : left + side] = vector.reshape(side, side)
+            axis.text(left, top, str(neuron), fontsize=7, va="top", ha="left")
+        axis.set_facecolor("0.85")
+        image = axis.imshow(mosaic, interpolation="nearest", **_look(label, part, neurons))
+        chart.colorbar(image, ax=axis, label="weight" if label == "recovered" else label, fraction=0.03, pad=0.01)
+        axis.set(xticks=[0, side - 1], yticks=[0, side - 1])
+        axis.tick_params(labelsize=7, length=2)
+        axis.set_title(label if len(parts) > 1 else "", fontsize=9)
+    more = f", the first {SHOWN_NEURONS} of {len(neurons.vectors)}" if len(neurons.vectors) > SHOWN_NEURONS else ""
+    chart.suptitle(f"{neurons.names.layer}: incoming weights of each neuron, {side} x {side} inputs{more}", fontsize=11)
     return chart
 
 

@@ -108,11 +108,12 @@ class TestReport(TestCase):
         self.assertEqual(summary(content()), figures)
         self.assertEqual(summary(dataclasses.asdict(report())), figures)
 
-    def test_the_summary_has_the_error_of_a_weight_where_the_certificate_has_it(self):
-        exact = content()["certificate"] | {"residual": 1e-3}
-        certificate = Certificate.of(exact | {"noise": 1e-3, "error_95": 2e-4, "structure": 9.0}, "decimals:3")
-        figures = summary(dataclasses.asdict(dataclasses.replace(report(), certificate=certificate)))
-        self.assertEqual((figures["accepted"], figures["accepted_to_precision"], figures["weight_error_95"]), (False, False, 2e-4))
+    def test_the_summary_has_the_error_of_a_weight_where_the_network_is_accepted_to_the_precision(self):
+        figures = content()["certificate"] | {"residual": 1e-3, "noise": 1e-3, "error_95": 2e-4, "resolution": 1e3, "signs_resolved": True}
+        for structure, accepted, error in ((-1.0, True, 2e-4), (9.0, False, None)):
+            certificate = Certificate.of(figures | {"structure": structure, "held_out_excess": 0.0}, "decimals:3")
+            found = summary(dataclasses.asdict(dataclasses.replace(report(), certificate=certificate)))
+            self.assertEqual((found["accepted"], found["accepted_to_precision"], found["weight_error_95"]), (False, accepted, error))
 
     def test_the_error_names_a_damaged_report(self):
         whole = dataclasses.asdict(report())

@@ -182,7 +182,7 @@ class TestExtraction(ExtractionTestCase):
         self.assertEqual(out.count("Note: column 6 of X is constant and left out"), 1)
         self.assertRegex(
             out,
-            "Verdict: IDENTIFIED but for the weights from column 6 of X, which no query tells in full. mlp_7_4_3 .* Column 6 of X is constant",
+            "Verdict: IDENTIFIED but for the weights from column 6 of X, which no query tells in full. .* Column 6 of X is constant",
         )
         (name,) = [name for name in self.files() if "reconstructed" in name and name.endswith(".pth") and "ep0_it0" not in name]
         state = {key: value.numpy() for key, value in torch.load(os.path.join(self.root, name), weights_only=True).items()}
