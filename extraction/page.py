@@ -47,7 +47,7 @@ CAPTIONS = {
     "teacher_alignment": "Cosine similarity between the recovered neurons and the teacher's neurons. Partners are on the diagonal.",
 }
 WEIGHTS_CAPTION = "The incoming weights of each neuron, on one scale for the layer."
-PARTNERS_CAPTION = "The teacher's weights are shown after undoing the order, signs and scales that do not affect the outputs."
+PARTNERS_CAPTION = "The teacher's weights and the recovered ones are shown in one order, with the same signs and scales."
 RESIDUALS_CAPTION = "The errors of the network against the answers. Errors that are noise have the same spread everywhere, and no shape."
 
 

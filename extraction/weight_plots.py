@@ -132,8 +132,8 @@ def _bars(neurons: Neurons) -> Figure:
         if place < count:
             _panel(axis, neurons, place)
             axis.label_outer()
-            axis.tick_params(labelbottom=place + columns >= count)
-    grid[0, 0].set_xticks(range(inputs + 1), ticks, rotation=90 if long else 0, fontsize=8)
+            axis.tick_params(axis="x", labelbottom=place + columns >= count, labelsize=8, labelrotation=90 if long else 0)
+    grid[0, 0].set_xticks(range(inputs + 1), ticks)
     _set_scale(grid[0, 0], neurons)
     below = 0.25 / height if has_legend else 0.0
     chart.text(0.5, below + 0.08 / height, neurons.names.axis, ha="center", fontsize=8)

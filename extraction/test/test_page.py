@@ -91,7 +91,7 @@ class TestPage(TestCase):
         order = ["weights_1", "student_losses", "dendrogram_1", "dendrogram_2", "dendrogram_10", "teacher_alignment_1"]
         self.assertEqual(names, order)
         self.assertTrue(found.captions[4].startswith("Hidden layer 10. "))
-        self.assertIn("teacher's weights are shown", found.captions[0])
+        self.assertIn("teacher's weights and the recovered ones", found.captions[0])
 
     def test_unmet_requirements_of_the_certificate_are_marked(self):
         figures = test_report.content()["certificate"] | {"rank": 1209, "disagreement": None, "accepted": False}
