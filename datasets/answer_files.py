@@ -31,7 +31,8 @@ FOREIGN |= dict.fromkeys((".xlsx", ".xls", ".ods", ".parquet", ".feather", ".jso
 FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "")
 VALID = "a .npz file, a table (.csv, .tsv or .npy) with --outputs, or two tables joined by +, such as inputs.npy+answers.npy"
 SHOWN = 12  # arrays or columns that an error lists
-CLASSES = "the answers must be the numbers that the network outputs, (logits or probabilities), one column for each"
+CLASSES = "the answers must be the numbers that the network gives (logits or probabilities), one column for each output"
+KINDS = {"U": "texts", "S": "texts", "O": "objects", "c": "complex numbers", "M": "dates", "m": "times"}  # by the kind of a numpy type
 FEW = 20  # distinct whole numbers in a column of class labels, if they do not count from 0 or 1
 
 
@@ -336,8 +337,8 @@ def _array(opened: Callable[[], IO[bytes]], size: int, name: str) -> np.ndarray:
         shape, _, kind = np.lib.format.read_array_header_1_0(member)
         count = math.prod(shape)
         if kind.kind not in "fiub" or not count or not shape or min(shape) < 0:
-            advice = f"; {CLASSES}" if kind.kind in "USO" else ""
-            raise ValueError(f"{name} has shape {shape} and type {kind}{advice}")
+            what = f"contains {KINDS[kind.kind]} (type {kind})" if kind.kind in KINDS else f"has shape {shape} and type {kind}"
+            raise ValueError(f"{name} {what}; valid: real numbers{f'; {CLASSES}' if kind.kind in 'USO' else ''}")
         if member.tell() + count * kind.itemsize != size:
             raise ValueError(f"{name} of shape {shape} and type {kind} does not have {size} bytes")
         if 2 * count * np.dtype(np.float64).itemsize > get_platform().memory_bytes:
