@@ -167,8 +167,14 @@ class RefusalTest(AnswerFileTestCase):
             (places % 2 == 0, "whole numbers 0, 1: classes"),
             (np.eye(4)[places % 4], "the answers in {} are classes in one-hot form"),
             (np.c_[ANSWERS, places % 3], "column 2 of the answers in {} contains only"),
-            (np.array(["a", "b"] * 10), "contains texts (type <U1); valid: real numbers; the answers must be the numbers that the network gives"),
-            (np.array(["a", "b"] * 10, dtype=object), "type object; the answers must be the numbers"),
+            (
+                np.array(["a", "b"] * 10),
+                "contains texts (type <U1); valid: real numbers; the answers must be the numbers that the network gives",
+            ),
+            (
+                np.array(["a", "b"] * 10, dtype=object),
+                "contains objects (type object); valid: real numbers; the answers must be the numbers",
+            ),
         ]
         for answers, said in cases:
             path = self.npz(X=QUERIES, y=answers)
