@@ -71,5 +71,5 @@ class TestFile(TestCase):
         self.assertEqual((status, err), (0, ""))
         self.assertIn("Note: row 41, counted from 0, may have gross errors: students do not learn from such rows.", out)
         self.assertIn("note        row 41 of 300, counted from 0, contradicts all others and is left out", out)
-        self.assertIn("Verdict: IDENTIFIED exactly.", out)
-        self.assertIn("Without 1 row that contradicts the others (from 0: 41).", out)
+        self.assertIn("Verdict: IDENTIFIED exactly. ", out)
+        self.assertIn("all its weights. Row 41 of 300, counted from 0, contradicts all others and is left out.", out)
