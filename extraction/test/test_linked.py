@@ -23,7 +23,7 @@ from testing.test_case import TestCase
 class TestProbabilities(TestCase):
     def recovered(self, link, decimals, is_scaled=False):
         """A session, the true layers with logits of mean zero, and the reconstruction from a start near them."""
-        x, teacher = queries(900, 3), network("mlp_3_4_3", seed=1)
+        x, teacher = queries(600, 3), network("mlp_3_4_3", seed=1)
         first, last = teacher.layer_vectors()
         last = 3 * (last - last.mean(0)) if link == "softmax" else 3 * last
         teacher.load_layer_vectors([first, last])
