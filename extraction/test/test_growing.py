@@ -10,7 +10,7 @@ from extraction import growing
 from extraction.fitting import Fit, fit, is_exact
 from extraction.growing import grow, growths, promising, with_resolved_signs, without_excess
 from extraction.network import Layers, contributions, fit_outputs
-from extraction.search import completed
+from extraction.selection import completed
 from extraction.session import Session
 from extraction.test.known_networks import answered, network, queries, session_of
 from models.mlp import FullyConnected
