@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.linear import settled
 from extraction.network import Layers, fit_outputs, some_of, with_ones
 from extraction.session import Session
-from extraction.signs import resolve_signs
 from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Standardisation
 from foundations.errors import ConfigError
@@ -192,7 +192,7 @@ def with_resolved_signs(layers: Layers, session: Session) -> Layers:
     """The layers with the signs of the last hidden layer as least squares over all queries shows them, and the output layer of these."""
     last, below = layers.vectors[-2], layers.replace(*layers.vectors[:-2])
     inputs = below.activations(session.queries)
-    last, _ = resolve_signs(last, layers.act_fun, inputs, session.answers)
+    last = settled(last, layers.act_fun, inputs, session.answers, session.seed)
     return below.followed_by(last, fit_outputs(layers.replace(last).activations(inputs), session.answers).T)
 
 

@@ -171,7 +171,7 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting, uncertainty
+        from extraction import certificate, evaluation, linear, plotting, uncertainty
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
@@ -191,6 +191,8 @@ class ExtractionRunner(Runner):
             content = evaluation.report_on(session.unscaled, result, teacher, certified)
             found = content.identified or certified.accepted_to_precision
             remarks = session.scaling.remarks() if session.scaling else []
+            settled = bool(certified["signs_settled"]) or not certified.lacks_only_rank
+            remarks += linear.remarks(Layers.of(result.network), session.unscaled.queries, settled)
             content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):

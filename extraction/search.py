@@ -5,6 +5,7 @@ Axes: K neurons of a layer, D inputs with the bias last, Q queries.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -17,11 +18,13 @@ from datasets import boruta
 from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
+from extraction.linear import settled as settled_last
+from extraction.linear import with_linear_map
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.selection import Candidate, best_of, completed, fit_to_all_answers, smallest_of_the_best, trim
 from extraction.session import Session
-from extraction.signs import resolve_signs, settle_signs
+from extraction.signs import settle_signs
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
 from foundations import paths
 from foundations.errors import ConfigError
@@ -160,28 +163,7 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     losses = individual_losses(students.to(session.queries), session.loaders.train)
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
-    candidates: list[Candidate] = []
-    failures = []
-    for attempt in ATTEMPTS:
-        if not attempt.suits(students, session):
-            continue
-        if attempt.message:
-            session.say(attempt.message)
-        try:
-            peeled = peel(session, start, attempt)
-            location = f"{work}_{attempt.name}" if attempt.name else work
-            fits = trim(session, peeled.layers, location) if peeled.may_have_excess else [fit(session, peeled.layers, location)]
-        except ConfigError as error:
-            failures.append(error)
-            continue
-        candidates += [(peeled.recovered, fitted) for fitted in fits]
-        if gives_answers(session, fits[-1].network):
-            candidates = candidates[-1:]
-            break
-    else:
-        if not candidates:
-            raise failures[0]
-        candidates += completed(session, smallest_of_the_best(session, candidates), f"{work}_completed")
+    candidates = _attempted(session, start, work)
     recovered, fitted = best_of(session, candidates, f"{work}_all_queries")
     last = fit_to_all_answers(session, fitted, f"{work}_all_answers")
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
@@ -197,6 +179,49 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         network, _ = session.scaling.fold(Layers.of(validated)).to_network(session.desc.model_hparams)
         unscaled = dataclasses.replace(unscaled, validated=network)
     return dataclasses.replace(unscaled, fit=fitted, validated=validated, own=unscaled)
+
+
+def _attempted(session: Session, start: Imitation, work: str) -> list[Candidate]:
+    """The network that gives the answers exactly, or else all networks that the attempts led to.
+
+    Args:
+        session: the extraction.
+        start: the students of the whole network.
+        work: the path that the folders of the runs begin with.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
+    candidates: list[Candidate] = []
+    failures = []
+    for attempt in ATTEMPTS:
+        if not attempt.suits(start.students, session):
+            continue
+        if attempt.message:
+            session.say(attempt.message)
+        try:
+            peeled = peel(session, start, attempt)
+            location = f"{work}_{attempt.name}" if attempt.name else work
+            fits = _fitted(session, peeled, location)
+        except ConfigError as error:
+            failures.append(error)
+            continue
+        candidates += [(peeled.recovered, fitted) for fitted in fits]
+        if gives_answers(session, candidates[-1][1].network):
+            return candidates[-1:]
+    if not candidates:
+        raise failures[0]
+    return candidates + completed(session, smallest_of_the_best(session, candidates), f"{work}_completed")
+
+
+def _fitted(session: Session, peeled: Peeled, location: str) -> list[Fit]:
+    """The fits of the layers that were recovered: without neurons in excess, and with a linear map where it pays."""
+    fits = trim(session, peeled.layers, location) if peeled.may_have_excess else [fit(session, peeled.layers, location)]
+    if not gives_answers(session, fits[-1].network):
+        layers = with_linear_map(Layers.of(fits[-1].network), session.queries, session.answers, session.seed)
+        with contextlib.suppress(ConfigError):  # more unknowns than answers, or a divergence
+            fits += [fit(session, layers, f"{location}_linear")] if layers else []
+    return fits
 
 
 def peel(session: Session, start: Imitation, attempt: Attempt) -> Peeled:
@@ -238,7 +263,7 @@ def peel(session: Session, start: Imitation, attempt: Attempt) -> Peeled:
     recovered.append(recover_layer(session, here, len(below) == 0, attempt.doubtful[0]))
     layers = stacked(below, recovered[-1].incoming, here.scale)
     inputs = layers.all_but_last.activations(session.queries)
-    last, _ = resolve_signs(layers.vectors[-1], session.act_fun, inputs, session.answers)
+    last = settled_last(layers.vectors[-1], session.act_fun, inputs, session.answers, session.seed)
     layers = layers.all_but_last.followed_by(last)
     outputs = fit_outputs(layers.replace(last).activations(inputs), session.answers)
     return Peeled(recovered, layers.followed_by(outputs.T), may_have_excess)
