@@ -47,6 +47,7 @@ class Attempt:
         doubtful: the numbers of doubtful clusters, for each cluster that counts, to try in turn while a layer lacks a neuron.
         settles_signs: whether signs that matter are settled, and the layer is trained further, before the next layer is recovered.
         sharpens: whether recovered layers are fitted to the answers before the next layer is recovered.
+        grows: whether a network that is nearly complete grows the neurons that it lacks before the next attempt.
     """
 
     name: str = ""
@@ -54,6 +55,7 @@ class Attempt:
     doubtful: tuple[float, ...] = (0.0, 0.5, 1.0)
     settles_signs: bool = False
     sharpens: bool = False
+    grows: bool = False
 
     @property
     def is_generous(self) -> bool:
@@ -73,7 +75,7 @@ class Attempt:
 
 
 ATTEMPTS = (
-    Attempt(),
+    Attempt(grows=True),
     Attempt(
         "generous",
         "The network does not give the answers exactly: adding doubtful clusters, then removing neurons that are not needed",
@@ -148,9 +150,9 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
 
     A network that lacks a neuron cannot give the answers exactly. A network with too many neurons can, and shows which neurons it does not
     need. So where the clusters that count do not lead to the rounding floor, the next attempt adds doubtful clusters and removes the
-    neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. Where all
-    attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where that fails as well, as
-    with noisy answers, the result is one of the networks that give the answers about as well as the best one.
+    neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. After the first
+    attempt, and where all attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where
+    that fails as well, as with noisy answers, the result is one of the networks that give the answers about as well as the best one.
 
     Args:
         session: the extraction.
@@ -193,7 +195,7 @@ def _attempted(session: Session, start: Imitation, work: str) -> list[Candidate]
         ConfigError: the students share too little.
     """
     candidates: list[Candidate] = []
-    failures = []
+    grown, failures = None, []
     for attempt in ATTEMPTS:
         if not attempt.suits(start.students, session):
             continue
@@ -207,11 +209,15 @@ def _attempted(session: Session, start: Imitation, work: str) -> list[Candidate]
             failures.append(error)
             continue
         candidates += [(peeled.recovered, fitted) for fitted in fits]
+        if attempt.grows and not gives_answers(session, fits[-1].network):
+            candidates += completed(session, candidates[-1], f"{location}_grown")
+            grown = candidates[-1]
         if gives_answers(session, candidates[-1][1].network):
             return candidates[-1:]
     if not candidates:
         raise failures[0]
-    return candidates + completed(session, smallest_of_the_best(session, candidates), f"{work}_completed")
+    best = smallest_of_the_best(session, candidates)
+    return candidates + (completed(session, best, f"{work}_completed") if best is not grown else [])
 
 
 def _fitted(session: Session, peeled: Peeled, location: str) -> list[Fit]:
