@@ -156,7 +156,7 @@ def without_excess(session: Session, exact: Fit, location: str) -> Fit:
         for _, _, layers in [candidate for candidate in candidates if candidate[0] <= REPLACED][:GROWTHS]:
             trials += 1
             trial = fit(session, layers, f"{location}_{trials}")
-            if is_exact(trial.network, session.loaders.train):
+            if trial.neurons < exact.neurons and is_exact(trial.network, session.loaders.train):
                 exact, is_smaller = trial, True
                 break
     return exact
@@ -169,7 +169,9 @@ def _replaced(session: Session, exact: Fit) -> Iterator[Layers]:
         yield merged
     for removal in removals(exact.network, session.queries):
         if removal.layers.sizes[-2] < exact.network.sizes[-2]:
-            yield with_resolved_signs(removal.layers, session)
+            layers = with_resolved_signs(removal.layers, session)
+            if layers.sizes[-2] < exact.network.sizes[-2]:  # no unit was added that never switches
+                yield layers
 
 
 def _loss(session: Session, layers: Layers) -> float:

@@ -113,6 +113,14 @@ class TestGrowing(TestCase):
         self.assertTrue(is_exact(found.network, session.loaders.train))
         self.assertEqual(found.network.sizes, teacher.sizes)
 
+    def test_units_that_never_switch_are_not_in_excess(self):
+        teacher = network("mlp_4_5_1", "relu")
+        hidden, outputs = teacher.layer_vectors()
+        hidden[0, -1] += 50
+        teacher.load_layer_vectors([hidden, outputs])
+        start = self.built(self.session(teacher), Layers.of(teacher))
+        self.assertIs(without_excess(self.session(teacher), start, self.folder("linear")), start)
+
     def test_two_neurons_that_stand_for_one_are_merged(self):
         teacher = network("mlp_4_5_3")
         session, (hidden, outputs) = self.session(teacher), teacher.layer_vectors()
