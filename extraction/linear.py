@@ -121,7 +121,7 @@ def remarks(layers: Layers, queries: torch.Tensor, signs_settled: bool) -> list[
     """
     found = []
     for depth, slopes in enumerate(linear_slopes(layers, queries), 1):
-        units = [str(place + 1) for place in torch.nonzero(slopes)[:, 0].tolist()]
+        units = [str(place) for place in torch.nonzero(slopes)[:, 0].tolist()]
         if units:
             carriers = f"neuron {units[0]} carries" if len(units) == 1 else f"neurons {', '.join(units[:-1])} and {units[-1]} carry"
             found.append(
