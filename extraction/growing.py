@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.linear import settled
 from extraction.network import Layers, fit_outputs, some_of, with_ones
 from extraction.session import Session
-from extraction.signs import resolve_signs
 from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Standardisation
 from foundations.errors import ConfigError
@@ -156,7 +156,7 @@ def without_excess(session: Session, exact: Fit, location: str) -> Fit:
         for _, _, layers in [candidate for candidate in candidates if candidate[0] <= REPLACED][:GROWTHS]:
             trials += 1
             trial = fit(session, layers, f"{location}_{trials}")
-            if is_exact(trial.network, session.loaders.train):
+            if trial.neurons < exact.neurons and is_exact(trial.network, session.loaders.train):
                 exact, is_smaller = trial, True
                 break
     return exact
@@ -169,7 +169,9 @@ def _replaced(session: Session, exact: Fit) -> Iterator[Layers]:
         yield merged
     for removal in removals(exact.network, session.queries):
         if removal.layers.sizes[-2] < exact.network.sizes[-2]:
-            yield with_resolved_signs(removal.layers, session)
+            layers = with_resolved_signs(removal.layers, session)
+            if layers.sizes[-2] < exact.network.sizes[-2]:  # no unit was added that never switches
+                yield layers
 
 
 def _loss(session: Session, layers: Layers) -> float:
@@ -192,7 +194,7 @@ def with_resolved_signs(layers: Layers, session: Session) -> Layers:
     """The layers with the signs of the last hidden layer as least squares over all queries shows them, and the output layer of these."""
     last, below = layers.vectors[-2], layers.replace(*layers.vectors[:-2])
     inputs = below.activations(session.queries)
-    last, _ = resolve_signs(last, layers.act_fun, inputs, session.answers)
+    last = settled(last, layers.act_fun, inputs, session.answers, session.seed)
     return below.followed_by(last, fit_outputs(layers.replace(last).activations(inputs), session.answers).T)
 
 

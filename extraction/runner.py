@@ -198,7 +198,7 @@ class ExtractionRunner(Runner):
             open_inputs = session.scaling.inputs.open_columns if session.scaling else []
             content = dataclasses.replace(
                 content,
-                remarks=session.scaling.remarks() if session.scaling else [],
+                remarks=evaluation.remarks_on(session, result, certified),
                 notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
                 left_out=sorted(judgement.left_out) if judgement else [],
                 residuals=points.summary,
