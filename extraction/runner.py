@@ -134,6 +134,7 @@ class ExtractionRunner(Runner):
         from datasets.base import Loaders
         from extraction import students
         from extraction.answers import Answers
+        from extraction.diagnosis import hidden_widths
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
@@ -143,8 +144,10 @@ class ExtractionRunner(Runner):
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
+            widths = hidden_widths(self.desc.model_hparams.model_name)
+            scaling = Scaling.settled(loaders.train, self.students_location, widths) if self.teacher.model_hparams is None else None
             training_job.record(self.desc, self.students_location, seed, shape)
+            loaders = scaling.without_rare_rows(loaders) if scaling else loaders
             own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
             loaders = scaling.apply(loaders) if scaling else loaders
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
@@ -171,13 +174,13 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting, uncertainty
+        from extraction import certificate, evaluation, plotting, uncertainty, undetermined
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
         with watch("certificate"):
-            certified = certificate.certify(session, result)
+            session, result, certified = undetermined.certified(session, result)
             if "error_95" in certified:
                 _, errors = certificate.error_bars(session.unscaled, result.unscaled)
                 uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
