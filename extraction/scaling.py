@@ -178,6 +178,11 @@ class Coordinates:
         """Which rows of values `[Q, D]` differ from the others in a column that varies in too few rows, `[Q]`."""
         return ((values - self.mean).abs() > _rounding(torch.maximum(values.abs(), self.mean.abs())))[:, self.rare > 0].any(1)
 
+    @property
+    def open_columns(self) -> list[int]:
+        """The numbers of the columns that lie, wholly or in part, along directions that are left out."""
+        return (1 - (self.inward @ self.outward).diagonal() > UNDETERMINED).nonzero().flatten().tolist()
+
     def selected(self, columns: torch.Tensor) -> torch.Tensor:
         """A choice of columns, `[D]`, as one of the coordinates, `[C]`.
 
