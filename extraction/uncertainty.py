@@ -110,14 +110,17 @@ def largest_weight_error(network: FullyConnected, errors: list[torch.Tensor]) ->
     return float(torch.cat([shares.flatten() for shares in relative_errors(network, errors)]).max())
 
 
+def quantile_of(errors: list[torch.Tensor]) -> float:
+    """The number of standard errors that none of so many weights exceeds with a probability of CONFIDENCE (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / sum(each.numel() for each in errors))
+
+
 @torch.no_grad()
 def relative_errors(network: FullyConnected, errors: list[torch.Tensor]) -> list[torch.Tensor]:
     """The bounds of `largest_weight_error` for each weight; weights of an output are compared with the largest weight of that output."""
-    count = sum(each.numel() for each in errors)
-    quantile = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / count)
     vectors = network.layer_vectors()
     sizes = [each.abs().max() for each in vectors[:-1]] + [vectors[-1].abs().amax(1, keepdim=True)]
-    return [quantile * each / size for each, size in zip(errors, sizes, strict=True)]
+    return [quantile_of(errors) * each / size for each, size in zip(errors, sizes, strict=True)]
 
 
 def uncertain_neurons(network: FullyConnected, errors: list[torch.Tensor], limit: float) -> list[str]:
