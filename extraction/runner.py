@@ -175,7 +175,7 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, fitting, linked, next_step, plotting, residuals, uncertainty, undetermined
+        from extraction import certificate, evaluation, export, fitting, linked, next_step, plotting, residuals, uncertainty, undetermined
         from extraction.network import Layers
         from extraction.report import Columns
         from models.mlp import FullyConnected
@@ -209,6 +209,8 @@ class ExtractionRunner(Runner):
             )
             content = next_step.added(content, advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
+        with watch("export"):
+            get_platform().write(paths.exported_program(self.output_location), export.program(result.unscaled.network))
         with watch(PICTURES):
             shown = plotting.Shown(
                 result.unscaled, Layers.of(teacher) if teacher else None, content.columns, points, errors if certified.fits else None
