@@ -118,7 +118,8 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     network, symmetry, loader = result.network, symmetries[result.network.act_fun], _fitted_to(session, result)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - _free(network, symmetry)
     noise = noise_of(network, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    return noise, standard_errors(network, symmetry, loader, noise)
+    formats = [getattr(torch, name) for name in ("float16", "float32") if name in session.known.precision]
+    return noise, standard_errors(network, symmetry, loader, noise, next(iter(formats), None))
 
 
 def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:
