@@ -47,7 +47,7 @@ class Teacher:
     """A trained network, or a file of answers. For a file, `model_hparams`, `location` and `dataset_name` are None.
 
     `pairs` is the number of pairs in a file, `largest` the largest magnitude of its numbers, `note` what the user should know about how the
-    file was read, and `link` what its answers are (`links.py`).
+    file was read, `link` what its answers are (`links.py`), and `columns` the names of the queries' and of the answers' columns.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Teacher:
     largest: float = 0.0
     note: str = ""
     link: str | None = None
+    columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -261,9 +262,8 @@ def inspect_answers(name: str, layout: Layout | None = None) -> tuple[Teacher, b
     resolved = _name_of(pairs.content)
     queries, answers = _checked(pairs, name)
     size = queries.shape[1], answers.shape[1]
-    return Teacher(
-        resolved, *size, pairs=len(queries), largest=largest_magnitude(queries, answers), note=pairs.note, link=pairs.link
-    ), pairs.content
+    facts = {"pairs": len(queries), "largest": largest_magnitude(queries, answers), "note": pairs.note, "link": pairs.link}
+    return Teacher(resolved, *size, **facts, columns=pairs.columns), pairs.content
 
 
 def largest_magnitude(*values: torch.Tensor) -> float:
