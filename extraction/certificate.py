@@ -101,7 +101,7 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
     figures: dict[str, Value] = {
         "noise": float((noise / units).max()),
         "held_out_excess": held_out_excess(result.validated or network, test, noise, unknowns / session.answers.numel()),
-        "structure": structure(network, train, unknowns),
+        "structure": structure(network, train, unknowns, _number_format(session)),
         "error_95": precise,
         "resolution": float(exact["separation"] or 0.0) / precise if precise else None,
         "signs_resolved": signs_settled(network, symmetry, max(SEPARATION, RESOLVED * precise)) if precise else None,
@@ -118,8 +118,12 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     network, symmetry, loader = result.network, symmetries[result.network.act_fun], _fitted_to(session, result)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - _free(network, symmetry)
     noise = noise_of(network, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    formats = [getattr(torch, name) for name in ("float16", "float32") if name in session.known.precision]
-    return noise, standard_errors(network, symmetry, loader, noise, next(iter(formats), None))
+    return noise, standard_errors(network, symmetry, loader, noise, _number_format(session))
+
+
+def _number_format(session: Session) -> torch.dtype | None:
+    """The number format of the answers, that with the fewest digits where they differ; None for float64."""
+    return next((getattr(torch, name) for name in ("float16", "float32") if name in session.known.precision), None)
 
 
 def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:

@@ -174,17 +174,19 @@ def held_out_excess(network: FullyConnected, loader: DataLoader, noise: torch.Te
 
 
 @torch.no_grad()
-def structure(network: FullyConnected, loader: DataLoader, unknowns: int) -> float | None:
+def structure(network: FullyConnected, loader: DataLoader, unknowns: int, computed_in: torch.dtype | None = None) -> float | None:
     """By how many standard deviations the residuals follow functions of the queries more closely than noise would.
 
     A network that lacks a neuron, or has another activation function, leaves residuals that are a function of the query. Functions that
     bend where the network's neurons have certain pre-activations, and along random directions, are fitted to the residuals by least
-    squares. Of pure noise with the variance v they take `v` each. This is a lack-of-fit test; it needs no repeated queries.
+    squares. Of pure noise with the variance v they take `v` each. This is a lack-of-fit test; it needs no repeated queries. Errors of
+    arithmetic depend on the query, and do not average out over more than AVERAGED queries, so that functions take more of them.
 
     Args:
         network: fitted to the answers.
         loader: the queries and answers that it was fitted to.
         unknowns: the number of unknowns.
+        computed_in: the number format of the answers, if it has fewer digits than float64.
 
     Returns:
         None where there are too few queries to tell.
@@ -199,7 +201,8 @@ def structure(network: FullyConnected, loader: DataLoader, unknowns: int) -> flo
     orthogonal = orthogonal[:, pivots > 1e-8 * pivots.max()]
     taken = float((orthogonal.T @ (residuals / noise)).square().sum())
     degrees = orthogonal.shape[1] * residuals.shape[1]
-    return (taken - degrees) / math.sqrt(2 * degrees)
+    each = 1 + len(residuals) / AVERAGED if computed_in is not None else 1.0
+    return (taken / each - degrees) / math.sqrt(2 * degrees)
 
 
 def _functions(network: FullyConnected, loader: DataLoader) -> torch.Tensor | None:

@@ -132,6 +132,15 @@ class TestNoise(unittest.TestCase):
         _, narrow, loader = fitted("mlp_3_3_2", "tanh", 2, start=network("mlp_3_2_2"))
         self.assertGreater(structure(narrow, loader, parameters(narrow)), 10)
 
+    def test_errors_of_arithmetic_have_structure_up_to_a_size(self):
+        teacher, model, loader = fitted("mlp_3_3_2", "relu", 2)
+        wave = NOISE * torch.sign(model(loader.examples).detach())  # as large as the noise, and a function of the query
+        loader = DataLoader(Dataset(loader.examples, loader.labels + 0.5 * wave), 600, 0, torch.float64)
+        self.assertGreater(structure(model, loader, parameters(model)), 5)
+        self.assertLess(structure(model, loader, parameters(model), torch.float32), 5)
+        loader = DataLoader(Dataset(loader.examples, loader.labels + 5 * wave), 600, 0, torch.float64)
+        self.assertGreater(structure(model, loader, parameters(model), torch.float32), 5)
+
     def test_too_few_queries_show_no_structure(self):
         _, model, loader = fitted("mlp_3_3_2", "tanh", 2, count=40)
         self.assertIsNone(structure(model, loader, parameters(model)))
