@@ -21,6 +21,7 @@ from datasets.base import DataLoader
 from extraction.answers import spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
+from extraction.linked import as_probabilities, is_linked
 from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.signs import has_joint_sign_flip
@@ -65,7 +66,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     figures: dict[str, Value] = {
         "residual": residual,
         "held_out_residual": held_out,
-        "equations": session.answers.numel(),
+        "equations": session.distinct_queries * session.answers.shape[1],
         "unknowns": unknowns,
         "rank": rank,
         "weight_error_bound": bound,
@@ -92,21 +93,25 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
     Returns:
         The figures, and the names of the neurons and outputs that the answers leave uncertain.
     """
-    network, symmetry, test = result.network, symmetries[result.network.act_fun], session.loaders.test
-    unknowns, units, train = int(exact["unknowns"] or 0), spreads(session.answers), _fitted_to(session, result)
+    symmetry, unknowns = symmetries[result.network.act_fun], int(exact["unknowns"] or 0)
     noise, errors = error_bars(session, result)
+    network, model, validated = result.network, result.network, result.validated or result.network
+    if is_linked(session):
+        session, (model, validated) = as_probabilities(session, [network, validated])
+        unknowns -= model.open_shifts
+    units, train, test = spreads(session.answers), _fitted_to(session, result), session.loaders.test
     uncertain = uncertain_neurons(network, errors, PRECISE)
     worst = largest_weight_error(network, errors)
     precise = worst if worst < math.inf else None
     figures: dict[str, Value] = {
         "noise": float((noise / units).max()),
-        "held_out_excess": held_out_excess(result.validated or network, test, noise, unknowns / session.answers.numel()),
-        "structure": structure(network, train, unknowns, _number_format(session)),
+        "held_out_excess": held_out_excess(validated, test, noise, unknowns / session.answers.numel()),
+        "structure": structure(model, train, unknowns, _number_format(session)),
         "error_95": precise,
         "resolution": float(exact["separation"] or 0.0) / precise if precise else None,
         "signs_resolved": signs_settled(network, symmetry, max(SEPARATION, RESOLVED * precise)) if precise else None,
     }
-    if session.known.is_given:
+    if session.known.is_stated:
         shares = (noise / units).tolist()
         allowed = session.known.allowed(len(session.answers))
         figures["error_ratio"] = max(share / max(limit, FLOOR) for share, limit in zip(shares, allowed, strict=True))
@@ -115,10 +120,14 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
 
 def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The standard deviation of the answers' errors, `[O]`, and the standard errors of the weights, see `uncertainty.standard_errors`."""
-    network, symmetry, loader = result.network, symmetries[result.network.act_fun], _fitted_to(session, result)
+    network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - _free(network, symmetry)
-    noise = noise_of(network, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    return noise, standard_errors(network, symmetry, loader, noise, _number_format(session))
+    if is_linked(session):
+        session, (model,) = as_probabilities(session, [network])
+        unknowns -= model.open_shifts
+    loader = _fitted_to(session, result)
+    noise = noise_of(model, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
+    return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
 
 
 def _number_format(session: Session) -> torch.dtype | None:

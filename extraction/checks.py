@@ -239,7 +239,7 @@ PRECISION_RULES = (
         "Errors over those of the stated precision",
         "at most",
         1.0,
-        "The errors on the training answers, over the largest errors that answers of the precision given by --answers allow.",
+        "The errors on the training answers, over the largest errors that answers of the stated precision allow.",
     ),
     Rule(
         "held_out_excess",

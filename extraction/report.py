@@ -129,6 +129,8 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
+        notes: what is to be said of rows and of the precision of the answers, a sentence each.
+        left_out: the numbers of the rows of the user's file, counted from 0, that contradict all others and are left out.
         advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
         command: what to run next; empty where there is nothing to try.
         residuals: the errors of each output; None in reports from before they were recorded.
@@ -149,6 +151,8 @@ class Report:
     remarks: list[str] = dataclasses.field(default_factory=list)
     advice: list[str] = dataclasses.field(default_factory=list)
     command: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[int] = dataclasses.field(default_factory=list)
     residuals: Residuals | None = None
     columns: Columns = dataclasses.field(default_factory=Columns)
 

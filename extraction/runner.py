@@ -133,8 +133,8 @@ class ExtractionRunner(Runner):
         """The trained students, and the session of the steps after them."""
         from datasets import registry as datasets
         from datasets.base import Loaders
-        from extraction import students
-        from extraction.answers import Answers
+        from extraction import students, suspects
+        from extraction.rows import Rows
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
@@ -144,17 +144,17 @@ class ExtractionRunner(Runner):
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
+            own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
+            scaling = Scaling.settled(own_rows.kept.train, self.students_location) if own_rows else None
             training_job.record(self.desc, self.students_location, seed, shape)
-            own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-            loaders = scaling.apply(loaders) if scaling else loaders
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
-        given = self.desc.extraction_hparams.answers
-        precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
-        if precision and scaling:
-            precision = precision.mixed(scaling.outputs.inward)
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own)
-        for remark in scaling.remarks() if scaling else []:
+            rows = own_rows.scaled(scaling) if own_rows else None
+            loaders = rows.kept if rows else loaders
+            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling)
+        if own_rows and rows:
+            session = session.of_file(own_rows, rows)
+        session = session.with_precision()
+        for remark in session.remarks:
             session.say(f"Note: {remark}.")
         with watch("students"):
             identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
@@ -172,12 +172,14 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, next_step, plotting, residuals, uncertainty
+        from extraction import certificate, evaluation, fitting, linked, next_step, plotting, residuals, uncertainty
         from extraction.network import Layers
         from extraction.report import Columns
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
+        judgement = result.judgement
+        session = judgement.session if judgement else session
         noise = errors = None
         with watch("certificate"):
             certified = certificate.certify(session, result)
@@ -190,12 +192,15 @@ class ExtractionRunner(Runner):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             advice = evaluation.advice_on(session, result, certified.fits)
-            points = residuals.points(session.unscaled, result.unscaled, certified, noise)
+            of_logits = None if linked.is_linked(session) else noise
+            points = residuals.points(session.unscaled, result.unscaled, certified, of_logits)
             content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)
             open_inputs = session.scaling.inputs.open_columns if session.scaling else []
             content = dataclasses.replace(
                 content,
                 remarks=session.scaling.remarks() if session.scaling else [],
+                notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
+                left_out=sorted(judgement.left_out) if judgement else [],
                 residuals=points.summary,
                 columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),
             )

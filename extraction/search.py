@@ -19,7 +19,9 @@ from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers, information_loss, is_exact, relative_loss, unknowns_of
 from extraction.growing import grow
+from extraction.linked import fit_probabilities, is_linked
 from extraction.network import Layers, contributions, fit_outputs
+from extraction.outliers import Judgement, judge, trimmed
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.session import Session
 from extraction.signs import resolve_signs, settle_signs
@@ -110,6 +112,7 @@ class Reconstruction:
         held_out_losses: of the students, on the held-out queries.
         validated: the network before a last fit to all answers, the held-out ones included; None where there was no such fit.
         own: the reconstruction for the user's inputs and outputs, in its final folder; this one where left out.
+        judgement: what became of rows of a file that the network does not give; None for the answers of a network.
     """
 
     layers: list[RecoveredLayer]
@@ -119,6 +122,7 @@ class Reconstruction:
     held_out_losses: list[float]
     validated: FullyConnected | None = None
     own: Reconstruction | None = None
+    judgement: Judgement | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
@@ -192,25 +196,56 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         if gives_answers(session, fits[-1].network):
             candidates = candidates[-1:]
             break
+        without = trimmed(session, fits[-1], f"{location}_rows")
+        if without is not None:
+            session, fitted = without
+            candidates, start = [(peeled.recovered, fitted)], dataclasses.replace(start, loaders=session.loaders)
+            if gives_answers(session, fitted.network):
+                break
     else:
         if not candidates:
             raise failures[0]
         candidates += completed(session, _smallest_of_the_best(session, candidates), f"{work}_completed")
-    recovered, fitted = _best(session, candidates, f"{work}_all_queries")
-    last = fit_to_all_answers(session, fitted, f"{work}_all_answers")
+    judgement, (recovered, fitted) = _judged(session, _best(session, candidates, f"{work}_all_queries"), work)
+    session = judgement.session
+    last = None if judgement.doubtful else fit_to_all_answers(session, fitted, f"{work}_all_answers")
+    if is_linked(session):
+        fitted = fit_probabilities(session, fitted, f"{work}_probabilities")
+        last = last and fit_probabilities(session.with_all_answers, last, f"{work}_all_probabilities")
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
-    final = paths.reconstructed_model(session.location)
-    own = folded(session, fitted)
-    get_platform().move(own.location, final)
-    own = dataclasses.replace(own, location=final)
     held_out = individual_losses(students, session.loaders.test)
-    unscaled = Reconstruction(recovered, own, losses, students_file, held_out, validated)
+    return _placed(session, Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement))
+
+
+def _placed(session: Session, result: Reconstruction) -> Reconstruction:
+    """A reconstruction whose network for the user's inputs and outputs is in its final folder."""
+    final, own = paths.reconstructed_model(session.location), folded(session, result.fit)
+    get_platform().move(own.location, final)
+    unscaled = dataclasses.replace(result, fit=dataclasses.replace(own, location=final))
     if session.scaling is None:
         return unscaled
-    if validated is not None:
-        network, _ = session.scaling.fold(Layers.of(validated)).to_network(session.desc.model_hparams)
+    if result.validated is not None:
+        network, _ = session.scaling.fold(Layers.of(result.validated)).to_network(session.desc.model_hparams)
         unscaled = dataclasses.replace(unscaled, validated=network)
-    return dataclasses.replace(unscaled, fit=fitted, validated=validated, own=unscaled)
+    return dataclasses.replace(result, own=unscaled)
+
+
+def _judged(session: Session, best: Candidate, location: str) -> tuple[Judgement, Candidate]:
+    """What becomes of the rows that the best network does not give, and the network.
+
+    A neuron that few rows show may have looked like errors in them: the network grows it, if it can.
+
+    Args:
+        session: the extraction without rows that were set aside.
+        best: the network, fitted to the others.
+        location: the path that the folders of the fits begin with.
+    """
+    judgement = judge(session, best[1].network)
+    if judgement.doubtful:
+        grown = completed(judgement.session, best, f"{location}_doubtful")
+        if grown and gives_answers(judgement.session, grown[-1][1].network):
+            return Judgement(judgement.session), grown[-1]
+    return judgement, best
 
 
 def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | None:

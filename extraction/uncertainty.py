@@ -18,6 +18,7 @@ import torch
 from datasets.base import DataLoader
 from extraction.host import to_host
 from extraction.network import Layers, with_ones
+from extraction.probabilities import Probabilities
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
@@ -36,7 +37,7 @@ MOST_FEATURES, QUERIES_PER_FEATURE = 600, 8
 
 
 @torch.no_grad()
-def noise_of(network: FullyConnected, loader: DataLoader, unknowns: int) -> torch.Tensor:
+def noise_of(network: FullyConnected | Probabilities, loader: DataLoader, unknowns: int) -> torch.Tensor:
     """The standard deviation of the answers' errors that the residuals of a least-squares fit show, `[O]`.
 
     Every unknown that was fitted takes its share of the residuals, so that the squares are divided by the degrees of freedom that are left.
@@ -59,7 +60,7 @@ def noise_of(network: FullyConnected, loader: DataLoader, unknowns: int) -> torc
     return torch.stack(noise)
 
 
-def _alike(network: FullyConnected, loader: DataLoader, noise: torch.Tensor) -> list[torch.Tensor]:
+def _alike(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> list[torch.Tensor]:
     """Which queries have errors in common: for each output a number of the group of every query, `[Q]`.
 
     Errors of rounding are a function of the output. Where all relu neurons are inactive the output is the same for all queries, and so is
@@ -71,7 +72,11 @@ def _alike(network: FullyConnected, loader: DataLoader, noise: torch.Tensor) -> 
 
 
 def standard_errors(
-    network: FullyConnected, symmetry: Symmetry, loader: DataLoader, noise: torch.Tensor, computed_in: torch.dtype | None = None
+    network: FullyConnected | Probabilities,
+    symmetry: Symmetry,
+    loader: DataLoader,
+    noise: torch.Tensor,
+    computed_in: torch.dtype | None = None,
 ) -> list[torch.Tensor]:
     """The standard error of every weight and bias, for a network that least squares have fitted to the answers.
 
@@ -101,7 +106,7 @@ def standard_errors(
     square = curvature(network, loader.examples, loader.labels)
     lengths = square.diagonal().sqrt()
     lengths = torch.where(lengths > 0, lengths, 1.0)
-    lengthwise, scalings = scaling_directions(network, symmetry)
+    lengthwise, scalings = (torch.cat(pair) for pair in zip(scaling_directions(network, symmetry), shift_directions(network), strict=True))
     free = torch.nn.functional.normalize(scalings * lengths, dim=1)
     unit = square / lengths[:, None] / lengths + free.T @ free * len(square)
     values, vectors = torch.linalg.eigh(unit)
@@ -160,7 +165,7 @@ def uncertain_neurons(network: FullyConnected, errors: list[torch.Tensor], limit
 
 
 @torch.no_grad()
-def held_out_excess(network: FullyConnected, loader: DataLoader, noise: torch.Tensor, share: float) -> float:
+def held_out_excess(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor, share: float) -> float:
     """By how many standard deviations the squared errors on held-out answers exceed those of the noise and of the weights.
 
     Args:
@@ -174,7 +179,9 @@ def held_out_excess(network: FullyConnected, loader: DataLoader, noise: torch.Te
 
 
 @torch.no_grad()
-def structure(network: FullyConnected, loader: DataLoader, unknowns: int, computed_in: torch.dtype | None = None) -> float | None:
+def structure(
+    network: FullyConnected | Probabilities, loader: DataLoader, unknowns: int, computed_in: torch.dtype | None = None
+) -> float | None:
     """By how many standard deviations the residuals follow functions of the queries more closely than noise would.
 
     A network that lacks a neuron, or has another activation function, leaves residuals that are a function of the query. Functions that
@@ -205,14 +212,14 @@ def structure(network: FullyConnected, loader: DataLoader, unknowns: int, comput
     return (taken / each - degrees) / math.sqrt(2 * degrees)
 
 
-def _functions(network: FullyConnected, loader: DataLoader) -> torch.Tensor | None:
+def _functions(network: FullyConnected | Probabilities, loader: DataLoader) -> torch.Tensor | None:
     """Functions of the queries that residuals may follow, `[Q, F]`; None where there are too few queries."""
     generator = torch.Generator().manual_seed(derive(loader.seed, "structure"))
     examples, most = loader.examples, min(MOST_FEATURES, len(loader.examples) // QUERIES_PER_FEATURE)
     spread = examples.std(0)
     directions = torch.randn(examples.shape[1], RANDOM_FEATURES, generator=generator, dtype=torch.float64).to(examples)
     along = [((examples - examples.mean(0)) / torch.where(spread > 0, spread, 1.0)) @ directions]
-    layers = Layers.of(network).all_but_last
+    layers = Layers(tuple(network.layer_vectors()), network.act_fun).all_but_last
     along += [layers.replace(*layers.vectors[: depth + 1]).pre_activations(examples) for depth in range(len(layers))]
     bends = [(torch.relu(along[0]))]
     for sums in along[1:]:
@@ -224,19 +231,20 @@ def _functions(network: FullyConnected, loader: DataLoader) -> torch.Tensor | No
     return with_ones(functions) if most >= RANDOM_FEATURES // 2 else None
 
 
-def _pulled(network: FullyConnected, examples: torch.Tensor, pulls: torch.Tensor) -> torch.Tensor:
+def _pulled(network: FullyConnected | Probabilities, examples: torch.Tensor, pulls: torch.Tensor) -> torch.Tensor:
     """The derivatives by the weights of each query's outputs, weighted by `pulls` `[Q, O]` and summed over outputs: `[Q, P]`."""
-    layers = Layers.of(network)
+    layers = Layers(tuple(network.layer_vectors()), network.act_fun)
     inputs, sums = [examples], []
     for vectors in layers.vectors:
         sums.append((with_ones(inputs[-1]) @ vectors.T).requires_grad_())
         inputs.append(layers.activation(sums[-1]))
-    derivatives = torch.autograd.grad((sums[-1] * pulls).sum(), sums)
+    outputs = network.linked(sums[-1]) if isinstance(network, Probabilities) else sums[-1]
+    derivatives = torch.autograd.grad((outputs * pulls).sum(), sums)
     rows = [each[:, :, None] * with_ones(below)[:, None] for each, below in zip(derivatives, inputs, strict=False)]
     return torch.cat([part.flatten(1) for each in rows for part in (each[:, :, :-1], each[:, :, -1])], 1).detach()
 
 
-def _gradients(network: FullyConnected, loader: DataLoader, unknowns: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _gradients(network: FullyConnected | Probabilities, loader: DataLoader, unknowns: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`J'SJ` `[P, P]` for the squares and products S of each query's residuals, and the gradient `J'r` of half their squares, `[P]`.
 
     The fit of the unknowns has taken a share of the residuals, which S gets back.
@@ -253,7 +261,7 @@ def _gradients(network: FullyConnected, loader: DataLoader, unknowns: int) -> tu
     return products * (queries / max(1.0, queries - unknowns / outputs)), gradient
 
 
-def _in_common(network: FullyConnected, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
+def _in_common(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
     """What `J'SJ` `[P, P]` has more because some queries have errors in common (see `_alike`)."""
     count = sum(parameter.numel() for parameter in network.parameters())
     more = loader.labels.new_zeros(count, count)
@@ -272,20 +280,23 @@ def _in_common(network: FullyConnected, loader: DataLoader, noise: torch.Tensor)
     return more
 
 
-def _pulls_of_rounding(network: FullyConnected, loader: DataLoader, noise: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _pulls_of_rounding(
+    network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
     """`J'e` for errors e that networks like this one make when they compute in a number format, `[ROUNDINGS, P]`.
 
     Their weights differ by some units of rounding, so that their errors are alike only in what does not depend on chance. The errors are
     at least as large as those of the answers.
     """
     generator = torch.Generator().manual_seed(derive(loader.seed, "rounding"))
-    layers, pulled = Layers.of(network), []
+    layers, pulled = Layers(tuple(network.layer_vectors()), network.act_fun), []
     for _ in range(ROUNDINGS):
         changes = [torch.randn(vectors.shape, generator=generator, dtype=torch.float64).to(vectors) for vectors in layers.vectors]
         pairs = zip(layers.vectors, changes, strict=True)
         low = layers.replace(*((vectors * (1 + UNITS * torch.finfo(dtype).eps * change)).to(dtype) for vectors, change in pairs))
         exact = layers.replace(*(vectors.to(noise) for vectors in low.vectors))
-        errors = low.pre_activations(loader.examples.to(dtype)).to(noise) - exact.pre_activations(loader.examples)
+        rounded, outputs = low.pre_activations(loader.examples.to(dtype)).to(noise), exact.pre_activations(loader.examples)
+        errors = network.linked(rounded) - network.linked(outputs) if isinstance(network, Probabilities) else rounded - outputs
         errors = torch.nan_to_num(errors, nan=0.0, posinf=0.0, neginf=0.0)
         errors = errors * (noise / errors.square().mean(0).sqrt().clamp_min(torch.finfo(noise.dtype).tiny)).clamp_min(1.0)
         pulls = torch.autograd.grad((network(loader.examples) * errors).sum(), list(network.parameters()))
@@ -293,8 +304,10 @@ def _pulls_of_rounding(network: FullyConnected, loader: DataLoader, noise: torch
     return torch.stack(pulled)
 
 
-def _weighted_curvature(network: FullyConnected, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
+def _weighted_curvature(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
     """`J'SJ` `[P, P]` for variances S of the answers: the curvature of a network whose outputs are multiplied by their noise."""
+    if isinstance(network, Probabilities):
+        return curvature(network.times(noise), loader.examples, loader.labels * noise)
     *hidden, last = network.layer_vectors()
     scaled = copy.deepcopy(network)
     scaled.load_layer_vectors([*hidden, last * noise[:, None]])
@@ -303,7 +316,7 @@ def _weighted_curvature(network: FullyConnected, loader: DataLoader, noise: torc
     return weights[:, None] * curvature(scaled, loader.examples, loader.labels * noise) * weights
 
 
-def scaling_directions(network: FullyConnected, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
+def scaling_directions(network: FullyConnected | Probabilities, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
     """How scaling a neuron moves its length and the weights: two tensors `[neurons, P]`, without rows where neurons cannot be scaled.
 
     The first holds the derivatives of each neuron's log length by the weights, the second those of the weights by the scale, which leave
@@ -324,12 +337,25 @@ def scaling_directions(network: FullyConnected, symmetry: Symmetry) -> tuple[tor
     return (torch.stack(lengthwise), torch.stack(scalings)) if scalings else (empty, empty)
 
 
+def shift_directions(network: FullyConnected | Probabilities) -> tuple[torch.Tensor, torch.Tensor]:
+    """How a common shift of all logits moves their mean and the weights, as in `scaling_directions`: `[K + 1, P]` for softmax."""
+    vectors = network.layer_vectors()
+    shift, functionals, directions = network.shift() if isinstance(network, Probabilities) else None, [], []
+    for column in range(vectors[-1].shape[1] if shift else 0):
+        for rows, values in zip((directions, functionals), shift or (), strict=True):
+            changes = [torch.zeros_like(each) for each in vectors]
+            changes[-1][:, column] = values
+            rows.append(_as_parameters(changes))
+    empty = vectors[0].new_zeros(0, sum(each.numel() for each in vectors))
+    return (torch.stack(functionals), torch.stack(directions)) if shift else (empty, empty)
+
+
 def _as_parameters(vectors: list[torch.Tensor]) -> torch.Tensor:
     """Values for incoming vectors, `[K, D]` for each layer, in the order of the parameters, `[P]`."""
     return torch.cat([part.flatten() for each in vectors for part in (each[:, :-1], each[:, -1])])
 
 
-def _as_vectors(network: FullyConnected, values: torch.Tensor) -> list[torch.Tensor]:
+def _as_vectors(network: FullyConnected | Probabilities, values: torch.Tensor) -> list[torch.Tensor]:
     """Values `[P]` in the order of the parameters in the shape of the incoming vectors: the inverse of `_as_parameters`."""
     parts, result = list(values.split([parameter.numel() for parameter in network.parameters()])), []
     for vectors in network.layer_vectors():
