@@ -26,7 +26,7 @@ from models.mlp import FullyConnected
 
 EITHER_SIDE = 0.1  # the least share of the queries on either side of the kink or centre of a neuron
 FLAT = 1e-9  # a direction of standardised queries counts as one that no query varies in below this share of the largest
-SAME = 1e-4  # the largest distance between the directions of two neurons that count as one
+SAME = 1e-2  # the largest distance between the directions of two neurons that count as one
 
 
 def draw(sizes: Sequence[int], act_fun: str, queries: torch.Tensor, generator: torch.Generator, length: float | None = None) -> Layers:

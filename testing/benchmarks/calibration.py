@@ -7,8 +7,8 @@ Prints:   for each precision of the answers, activation function and size: how m
           many networks all weights are within the bound of 95% that a verdict states. The exit status is 1 if a precision has fewer than
           66% or 93.5% of its weights within one and two standard errors, or fewer than 90% of its networks within their bound, else 0.
 Result:   error bars hold. Of 14,562 weights each, within one and two standard errors: float32 77.4% and 97.4% (tanh 68% and 95%; those of
-          relu and gelu are wider than they need be), four decimals 68.9% and 95.9%, noise 68.5% and 95.6%. The largest deviation is 4.8,
-          and all networks are within their bound. 900 fits in 4.7 minutes on one busy core (n=1).
+          relu and gelu are wider than they need be), four decimals 68.9% and 95.8%, noise 68.5% and 95.5%. The largest deviation is 4.8,
+          and all networks are within their bound. 900 fits in 5.4 minutes on one busy core (n=1).
 
 Each network answers Gaussian queries, with QUERIES numbers for each of its unknowns, in one of three precisions: it computes in float32; or
 its answers are rounded to four decimals; or they have Gaussian noise of 1e-3. Levenberg-Marquardt fits all weights to the answers, as the
