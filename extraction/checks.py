@@ -109,8 +109,8 @@ class Certificate:
 
     @property
     def lacks_only_rank(self) -> bool:
-        """Whether an exact network, or one as exact as its answers, meets every requirement but has unknowns that are left open."""
-        failed = {check.name for check in self.checks if check.met is False}
+        """Whether an exact network, or one as exact as its answers, meets all requirements but leaves unknowns, and perhaps signs, open."""
+        failed = {check.name for check in self.checks if check.met is False} - {"signs_settled", "signs_resolved"}
         exact, precise = ({rule.name for rule in rules} for rules in (RULES, PRECISION_RULES))
         examined = any(check.name in precise for check in self.checks)
         return failed & exact == {"rank"} or (examined and failed & (precise | {"equations", "rank"}) == {"rank"})

@@ -51,6 +51,15 @@ class Rows:
         """The same rows in changed loaders."""
         return dataclasses.replace(self, loaders=Loaders(*map(change, self.loaders)))
 
+    def without_rare(self, scaling: Scaling | None) -> Rows:
+        """The rows without those that differ from the others in a column that varies in too few rows."""
+        if scaling is None:
+            return self
+        usual = [~scaling.inputs.is_rare(loader.dataset.examples) for loader in self.loaders]
+        loaders = Loaders(*(select(loader, rows) for loader, rows in zip(self.loaders, usual, strict=True)))
+        train, test = (numbers[rows] for numbers, rows in zip(self.numbers, usual, strict=True))
+        return dataclasses.replace(self, loaders=loaders, numbers=(train, test))
+
     def scaled(self, scaling: Scaling | None) -> Rows:
         """The rows after a scaling; rows for test that it leaves out are no longer among them."""
         if scaling is None:

@@ -134,6 +134,7 @@ class ExtractionRunner(Runner):
         from datasets import registry as datasets
         from datasets.base import Loaders
         from extraction import students, suspects
+        from extraction.diagnosis import hidden_widths
         from extraction.rows import Rows
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
@@ -145,8 +146,10 @@ class ExtractionRunner(Runner):
             seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
             own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
-            scaling = Scaling.settled(own_rows.kept.train, self.students_location) if own_rows else None
+            widths = hidden_widths(self.desc.model_hparams.model_name)
+            scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
             training_job.record(self.desc, self.students_location, seed, shape)
+            own_rows = own_rows.without_rare(scaling) if own_rows else None
             rows = own_rows.scaled(scaling) if own_rows else None
             loaders = rows.kept if rows else loaders
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
@@ -172,7 +175,7 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, fitting, linked, next_step, plotting, residuals, uncertainty
+        from extraction import certificate, evaluation, fitting, linked, next_step, plotting, residuals, uncertainty, undetermined
         from extraction.network import Layers
         from extraction.report import Columns
         from models.mlp import FullyConnected
@@ -182,7 +185,7 @@ class ExtractionRunner(Runner):
         session = judgement.session if judgement else session
         noise = errors = None
         with watch("certificate"):
-            certified = certificate.certify(session, result)
+            session, result, certified = undetermined.certified(session, result)
             if "error_95" in certified:
                 noise, errors = certificate.error_bars(session.unscaled, result.unscaled)
                 uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
@@ -198,7 +201,7 @@ class ExtractionRunner(Runner):
             open_inputs = session.scaling.inputs.open_columns if session.scaling else []
             content = dataclasses.replace(
                 content,
-                remarks=session.scaling.remarks() if session.scaling else [],
+                remarks=evaluation.remarks_on(session, result, certified),
                 notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
                 left_out=sorted(judgement.left_out) if judgement else [],
                 residuals=points.summary,

@@ -103,7 +103,8 @@ class Session:
             return model_hparams
         students = models.meta_model(model_hparams, len(self.scaling.outputs.mean))
         assert isinstance(students, Students)
-        sizes = [self.queries.shape[1], *students.sizes[1:-1], self.answers.shape[1]]
+        hidden = [self.scaling.width] if self.scaling.width else students.sizes[1:-1]
+        sizes = [self.queries.shape[1], *hidden, self.answers.shape[1]]
         return dataclasses.replace(model_hparams, model_name=stack_name(students.networks, sizes))
 
     @property

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from datasets.base import DataLoader
+from extraction.gauges import as_parameters, free_directions
 from extraction.host import to_host
+from extraction.linear import linear_slopes
 from extraction.network import Layers, with_ones
 from extraction.probabilities import Probabilities
 from extraction.symmetry import Symmetry
@@ -106,7 +108,10 @@ def standard_errors(
     square = curvature(network, loader.examples, loader.labels)
     lengths = square.diagonal().sqrt()
     lengths = torch.where(lengths > 0, lengths, 1.0)
-    lengthwise, scalings = (torch.cat(pair) for pair in zip(scaling_directions(network, symmetry), shift_directions(network), strict=True))
+    plain = network.network if isinstance(network, Probabilities) else network
+    slopes = linear_slopes(Layers.of(plain), loader.examples)
+    open_directions = free_directions(plain, symmetry, slopes), shift_directions(network)
+    lengthwise, scalings = (torch.cat(pair) for pair in zip(*open_directions, strict=True))
     free = torch.nn.functional.normalize(scalings * lengths, dim=1)
     unit = square / lengths[:, None] / lengths + free.T @ free * len(square)
     values, vectors = torch.linalg.eigh(unit)
@@ -144,14 +149,17 @@ def largest_weight_error(network: FullyConnected, errors: list[torch.Tensor]) ->
     return float(torch.cat([shares.flatten() for shares in relative_errors(network, errors)]).max())
 
 
+def quantile_of(errors: list[torch.Tensor]) -> float:
+    """The number of standard errors that none of so many weights exceeds with a probability of CONFIDENCE (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / sum(each.numel() for each in errors))
+
+
 @torch.no_grad()
 def relative_errors(network: FullyConnected, errors: list[torch.Tensor]) -> list[torch.Tensor]:
     """The bounds of `largest_weight_error` for each weight; weights of an output are compared with the largest weight of that output."""
-    count = sum(each.numel() for each in errors)
-    quantile = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / count)
     vectors = network.layer_vectors()
     sizes = [each.abs().max() for each in vectors[:-1]] + [vectors[-1].abs().amax(1, keepdim=True)]
-    return [quantile * each / size for each, size in zip(errors, sizes, strict=True)]
+    return [quantile_of(errors) * each / size for each, size in zip(errors, sizes, strict=True)]
 
 
 def uncertain_neurons(network: FullyConnected, errors: list[torch.Tensor], limit: float) -> list[str]:
@@ -312,51 +320,25 @@ def _weighted_curvature(network: FullyConnected | Probabilities, loader: DataLoa
     scaled = copy.deepcopy(network)
     scaled.load_layer_vectors([*hidden, last * noise[:, None]])
     factors = [torch.ones_like(vectors) for vectors in hidden] + [noise[:, None].expand_as(last)]
-    weights = _as_parameters(factors)  # the derivatives by the weights of the last layer do not depend on their scale
+    weights = as_parameters(factors)  # the derivatives by the weights of the last layer do not depend on their scale
     return weights[:, None] * curvature(scaled, loader.examples, loader.labels * noise) * weights
 
 
-def scaling_directions(network: FullyConnected | Probabilities, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
-    """How scaling a neuron moves its length and the weights: two tensors `[neurons, P]`, without rows where neurons cannot be scaled.
-
-    The first holds the derivatives of each neuron's log length by the weights, the second those of the weights by the scale, which leave
-    the function as it is.
-    """
-    vectors = network.layer_vectors()
-    lengthwise: list[torch.Tensor] = []
-    scalings: list[torch.Tensor] = []
-    for depth, layer in enumerate(vectors[:-1] if symmetry.positive_scaling else []):
-        for neuron, incoming in enumerate(layer):
-            changes = [torch.zeros_like(each) for each in vectors]
-            changes[depth][neuron] = incoming / incoming.square().sum()
-            lengthwise.append(_as_parameters(changes))
-            changes[depth][neuron] = incoming
-            changes[depth + 1][:, neuron] = -vectors[depth + 1][:, neuron]
-            scalings.append(_as_parameters(changes))
-    empty = vectors[0].new_zeros(0, sum(each.numel() for each in vectors))
-    return (torch.stack(lengthwise), torch.stack(scalings)) if scalings else (empty, empty)
-
-
 def shift_directions(network: FullyConnected | Probabilities) -> tuple[torch.Tensor, torch.Tensor]:
-    """How a common shift of all logits moves their mean and the weights, as in `scaling_directions`: `[K + 1, P]` for softmax."""
+    """How a common shift of all logits moves their mean and the weights, as in `gauges.free_directions`: `[K + 1, P]` for softmax."""
     vectors = network.layer_vectors()
     shift, functionals, directions = network.shift() if isinstance(network, Probabilities) else None, [], []
     for column in range(vectors[-1].shape[1] if shift else 0):
         for rows, values in zip((directions, functionals), shift or (), strict=True):
             changes = [torch.zeros_like(each) for each in vectors]
             changes[-1][:, column] = values
-            rows.append(_as_parameters(changes))
+            rows.append(as_parameters(changes))
     empty = vectors[0].new_zeros(0, sum(each.numel() for each in vectors))
     return (torch.stack(functionals), torch.stack(directions)) if shift else (empty, empty)
 
 
-def _as_parameters(vectors: list[torch.Tensor]) -> torch.Tensor:
-    """Values for incoming vectors, `[K, D]` for each layer, in the order of the parameters, `[P]`."""
-    return torch.cat([part.flatten() for each in vectors for part in (each[:, :-1], each[:, -1])])
-
-
 def _as_vectors(network: FullyConnected | Probabilities, values: torch.Tensor) -> list[torch.Tensor]:
-    """Values `[P]` in the order of the parameters in the shape of the incoming vectors: the inverse of `_as_parameters`."""
+    """Values `[P]` in the order of the parameters in the shape of the incoming vectors: the inverse of `as_parameters`."""
     parts, result = list(values.split([parameter.numel() for parameter in network.parameters()])), []
     for vectors in network.layer_vectors():
         weights, bias = parts.pop(0), parts.pop(0)
