@@ -23,7 +23,7 @@ from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
-    from datasets.teacher_dataset import Teacher
+    from datasets.teachers.base import Teacher
     from extraction.report import Report
     from extraction.search import Reconstruction
     from extraction.session import Session
@@ -103,7 +103,7 @@ class ExtractionRunner(Runner):
 
     def _print_link(self) -> None:
         """Prints what the recovered network gives, if the answers are not its outputs."""
-        from datasets import links
+        from datasets.teachers import links
 
         if self.desc.dataset_hparams.link in links.MEANINGS:
             print(links.MEANINGS[self.desc.dataset_hparams.link])
@@ -184,7 +184,7 @@ class ExtractionRunner(Runner):
             if session.scaling:
                 certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
         with watch("comparison"):
-            teacher = self.teacher.load() if self.teacher.model_hparams else None
+            teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             advice = evaluation.advice_on(session, result)
             result = result.unscaled
@@ -242,8 +242,9 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     Raises:
         ConfigError: something cannot be run.
     """
-    from datasets import boruta, teacher_dataset
+    from datasets import boruta
     from datasets import registry as datasets
+    from datasets.teachers import run_folders
     from models import registry as models
     from models.students import Model as Students
     from training import optimizers
@@ -274,4 +275,4 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     if h.boruta is not None:
         boruta.check(h.boruta, dataset.shape[0])
     desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)
-    return desc, teacher_dataset.located(teacher, desc.dataset_hparams), dataset.prepare
+    return desc, run_folders.located(teacher, desc.dataset_hparams), dataset.prepare

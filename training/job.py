@@ -22,7 +22,7 @@ from training import teachers
 from training.desc import TrainingDesc
 
 if TYPE_CHECKING:
-    from datasets.teacher_dataset import Teacher
+    from datasets.teachers.base import Teacher
     from training.trackers.base import Identity
 
 FILE_FLAGS = ("arrays", "outputs", "link", "teacher_file")  # of DatasetHparams: only for a file of answers
@@ -277,13 +277,15 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     Raises:
         ConfigError: the teacher does not exist, or its queries are invalid.
     """
-    from datasets import answer_files, teacher_dataset
+    from datasets.teachers import registry as registered
+    from datasets.teachers import run_folders
+    from datasets.teachers.stored_answers import AnswerFile
     from models import registry as models
 
     name, folder, prepare = hparams.teacher_name, hparams.teacher_folder, lambda: None
     if name is None:
         raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a file of answers")
-    if answer_files.is_file(name):
+    if registered.recognised(name) is AnswerFile:
         return _check_file(hparams, name, job)
     for flag in FILE_FLAGS:
         if getattr(hparams, flag) is not None:
@@ -291,11 +293,11 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     if _is_model(name):
         teacher, folder, prepare = _default_teacher(name, hparams, act_fun, job)
     else:
-        name = teacher_dataset.resolve(name)
+        name = run_folders.resolve(name)
         derived = _derived_seed(hparams, job)
-        if derived is not None and is_finished(teacher_dataset.location_of(name, derived)):
+        if derived is not None and is_finished(run_folders.location_of(name, derived)):
             folder = f"seed_{derived}"
-        teacher = teacher_dataset.find(name, hparams.teacher_seed, folder)
+        teacher = run_folders.find(name, hparams.teacher_seed, folder)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
         raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
     return _checked_teacher(hparams, teacher, prepare, teacher_seed=hparams.teacher_seed, teacher_folder=folder)
@@ -303,15 +305,15 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
 
 def _check_file(hparams: DatasetHparams, name: str, job: JobArgs) -> CheckedDataset:
     """The part of `check_teacher` for a file of answers."""
-    from datasets import answer_files, teacher_dataset
+    from datasets.teachers import answer_files, stored_answers
 
     for flag in ("teacher_folder", "teacher_digest"):
         if getattr(hparams, flag) is not None:
             raise ConfigError(f"--{flag}: valid only with a network as teacher; the name of a file of answers contains its digest")
-    teacher, content = teacher_dataset.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs, hparams.link))
+    teacher, content = stored_answers.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs, hparams.link))
 
     def prepare() -> None:
-        files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)
+        files.write_if_changed(stored_answers.answers_path(teacher.name), content)
         if teacher.note and not job.quiet:
             print(f"Note: {teacher.note}.")
 
@@ -331,10 +333,11 @@ def _checked_teacher(hparams: DatasetHparams, teacher: Teacher, prepare: Callabl
 def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:
     """The canonical form of the queries to a teacher; None for a file of answers, which contains its queries."""
     from datasets.datagen import registry as datagen
+    from datasets.teachers.stored_answers import AnswerFile
 
-    if teacher.model_hparams is None:
-        if hparams.samples not in (None, teacher.pairs):
-            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} contains {teacher.pairs} pairs")
+    if isinstance(teacher, AnswerFile):
+        if hparams.samples not in (None, teacher.count):
+            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} contains {teacher.count} pairs")
         return None
     if hparams.datagen is None:
         raise ConfigError(f"--datagen is required with a network as teacher; valid: {', '.join(datagen.registered_policies)}, joined by +")
@@ -361,7 +364,7 @@ def _derived_seed(hparams: DatasetHparams, job: JobArgs) -> int | None:
 
 def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[Teacher, str | None, Callable[[], None]]:
     """The default run of a model as a teacher, the folder of its seed, and a function that trains it if it has not been trained."""
-    from datasets import teacher_dataset
+    from datasets.teachers import run_folders
 
     desc = TrainingDesc.default_for(name)
     desc.model_hparams.act_fun = act_fun
@@ -369,15 +372,15 @@ def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobA
     run.epoch_lines = False
     hashname, folder = run.desc.hashname, hparams.teacher_folder
     derived = _derived_seed(hparams, job)
-    if derived is not None and (is_finished(teacher_dataset.location_of(hashname, derived)) or not is_finished(run.output_location)):
+    if derived is not None and (is_finished(run_folders.location_of(hashname, derived)) or not is_finished(run.output_location)):
         run.job.global_seed, folder = derived, f"seed_{derived}"
     elif folder is not None:
-        return teacher_dataset.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
-    location = teacher_dataset.location_of(hashname, hparams.teacher_seed, folder)
+        return run_folders.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
+    location = run_folders.location_of(hashname, hparams.teacher_seed, folder)
     if location != run.output_location and not is_finished(location):  # an unfinished run of OpenLTH
         location, folder = run.output_location, f"seed_{hparams.teacher_seed}"
     dataset_name = run.desc.dataset_hparams.dataset_name
-    teacher = teacher_dataset.Teacher(hashname, *run.shape, run.desc.model_hparams, location, dataset_name)
+    teacher = run_folders.TrainedNetwork(hashname, *run.shape, run.desc.model_hparams, dataset_name, location)
 
     def prepare() -> None:
         if not is_finished(location):

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from datasets import links, text_tables
+from datasets.teachers import links, text_tables
 from foundations.errors import ConfigError, one_line, reason
 from platforms.platform import get_platform
 
