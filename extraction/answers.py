@@ -6,6 +6,7 @@ Axes: Q queries, O outputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,17 @@ class Answers:
         columns = [noticed(column) if given is None else given for column in answers.T]
         pairs = zip(columns, answers.T, spreads(answers).tolist(), strict=True)
         return cls(tuple(columns), tuple(deviation(name, column) / spread for name, column, spread in pairs), given is not None)
+
+    def with_noise(self, noise: Sequence[float], answers: torch.Tensor) -> Answers:
+        """The precision with noise of a standard deviation that was measured for each output, where there is any.
+
+        Args:
+            noise: of each output, `[O]`; 0 where there is none.
+            answers: `[Q, O]`, for the spread of each output.
+        """
+        shares = [max(share, each / spread) for share, each, spread in zip(self.shares, noise, spreads(answers).tolist(), strict=True)]
+        names = [f"noise:{each:.2g}" if each else name for name, each in zip(self.precision, noise, strict=True)]
+        return Answers(tuple(names), tuple(shares), self.is_given)
 
     @property
     def name(self) -> str:

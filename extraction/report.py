@@ -90,6 +90,8 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
+        queries: how many queries a black box was asked, by phase; empty for other teachers.
+        shortage: what the budget of queries has left out, as a sentence; empty if nothing.
         advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
     """
 
@@ -106,11 +108,18 @@ class Report:
     seconds: dict[str, float]
     remarks: list[str] = dataclasses.field(default_factory=list)
     advice: list[str] = dataclasses.field(default_factory=list)
+    queries: dict[str, int] = dataclasses.field(default_factory=dict)
+    shortage: str = ""
 
     @property
     def hidden(self) -> list[LayerScore]:
         """The scores of the hidden layers."""
         return self.layers[:-1]
+
+    @property
+    def queries_shown(self) -> str:
+        """How many queries were asked, in total and by phase, as text."""
+        return f"{sum(self.queries.values()):,}: " + ", ".join(f"{phase} {count:,}" for phase, count in self.queries.items())
 
     @property
     def losses_shown(self) -> str:
@@ -154,6 +163,8 @@ def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
         "max_abs_error": json_text.number(content["function"]["max_abs_error"]),
         "seconds": float(sum(content["seconds"].values())),
     }
+    if content.get("queries"):
+        figures["queries"] = sum(content["queries"].values())
     for name, value in figures.items():
         kinds = (bool, types.NoneType) if name in ("identified", "accepted") else (int, float, types.NoneType)
         if type(value) not in kinds:
@@ -217,6 +228,7 @@ def table(report: Report) -> str:
         f"clustered   {_errors(report.before_finetuning)}",
         f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
         f"certificate {_certificate(report.certificate)}",
+        *([f"queries     {report.queries_shown}"] if report.queries else []),
         *(f"note        {remark}" for remark in report.remarks),
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
@@ -225,6 +237,12 @@ def table(report: Report) -> str:
 
 def verdict(report: Report) -> str:
     """What was found, in a sentence, and where it is not exact, why."""
+    found = _verdict(report)
+    return f"{found} {report.shortage}." if report.shortage and not found.startswith(("IDENTIFIED exactly", "IDENTIFIED.")) else found
+
+
+def _verdict(report: Report) -> str:
+    """The verdict, without what a budget has left out."""
     name = report.model_name
     if report.identified is None:
         if report.remarks and report.certificate.lacks_only_rank:

@@ -132,6 +132,7 @@ class ExtractionRunner(Runner):
         """The trained students, and the session of the steps after them."""
         from datasets import registry as datasets
         from datasets.base import Loaders
+        from datasets.teachers.live import LiveTeacher
         from extraction import students
         from extraction.answers import Answers
         from extraction.scaling import Scaling
@@ -148,11 +149,14 @@ class ExtractionRunner(Runner):
             own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
             loaders = scaling.apply(loaders) if scaling else loaders
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
+        live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
         given = self.desc.extraction_hparams.answers
         precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
+        if precision and live and live.noise and not given:
+            precision = precision.with_noise(live.noise, own.train.labels)
         if precision and scaling:
             precision = precision.mixed(scaling.outputs.inward)
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own)
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own, live)
         for remark in scaling.remarks() if scaling else []:
             session.say(f"Note: {remark}.")
         with watch("students"):
@@ -171,12 +175,14 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting, uncertainty
+        from datasets.teachers.live import LiveTeacher
+        from extraction import certificate, evaluation, fresh, plotting, uncertainty
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
         with watch("certificate"):
+            session = fresh.with_checked_queries(session) if session.teacher else session
             certified = certificate.certify(session, result)
             if "error_95" in certified:
                 _, errors = certificate.error_bars(session.unscaled, result.unscaled)
@@ -192,6 +198,9 @@ class ExtractionRunner(Runner):
             found = content.identified or certified.accepted_to_precision
             remarks = session.scaling.remarks() if session.scaling else []
             content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
+            if isinstance(self.teacher, LiveTeacher):
+                shortage = self.teacher.shortage(str(self.desc.dataset_hparams.datagen))
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=shortage)
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
             true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)

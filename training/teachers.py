@@ -131,8 +131,8 @@ def _datasets(desc: Desc) -> dict[str, DatasetHparams]:
 
 
 def _has_network(hparams: DatasetHparams) -> bool:
-    """Whether the teacher of a dataset is a network, not a file of answers."""
-    return hparams.dataset_name == "teacher" and hparams.teacher_name is not None and not hparams.teacher_name.startswith("answers_")
+    """Whether the teacher of a dataset is a network in a run folder, whose weights may change, under its resolved name."""
+    return hparams.dataset_name == "teacher" and hparams.teacher_name is not None and hparams.teacher_name.startswith("train_")
 
 
 def _earlier(desc: Desc, seed_folder: str) -> list[Earlier]:

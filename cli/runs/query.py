@@ -36,7 +36,7 @@ ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "folder": lambda run: run.location,
 }
 METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "max_relative_error", "max_abs_error")
-METRICS += ("level", "weights_left", "barrier", "seconds")
+METRICS += ("level", "weights_left", "barrier", "seconds", "queries")
 VALID_VALUES = {"kind": index.KINDS, "state": index.STATES}
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 TRUTHS = {"true": True, "yes": True, "false": False, "no": False}

@@ -188,7 +188,7 @@ class TestReport(TestCase):
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks"})
+        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks", "queries", "shortage"})
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
@@ -216,6 +216,14 @@ class TestReport(TestCase):
         figures = {"identified": True, "accepted": True, "max_relative_error": 3e-15, "max_abs_error": 2e-14, "seconds": 8.25}
         self.assertEqual(summary(content()), figures)
         self.assertEqual(summary(dataclasses.asdict(report())), figures)
+        self.assertEqual(summary(content(queries={"start": 16, "training": 84})), figures | {"queries": 100})
+
+    def test_queries_are_shown_by_phase_and_a_budget_that_ended_too_soon_in_the_verdict(self):
+        asked = {"queries": {"start": 16, "training": 1984}, "shortage": "--query_budget 2000 allows 1,992 of the 5,000 queries"}
+        self.assertIn("queries     2,000: start 16, training 1,984", table(report(**asked)))
+        self.assertNotIn("--query_budget", verdict(report(**asked)))
+        worse = report(**asked, identified=None, certificate=content()["certificate"] | {"residual": 1e-3, "accepted": False})
+        self.assertTrue(verdict(worse).endswith(". --query_budget 2000 allows 1,992 of the 5,000 queries."))
 
     def test_the_error_names_a_damaged_report(self):
         whole = dataclasses.asdict(report())

@@ -222,7 +222,7 @@ class TrainedOnTheSpotTest(TestCase):
     def teacher(self, teacher_seed: int = -1, **arguments: int) -> tuple[str, str | None]:
         """The folder of the seed of the teacher of students, and the record of it in their hyperparameters."""
         hparams = DatasetHparams("teacher", 10, "digits_lenet_4", teacher_seed, "digits")
-        dataset = job.check_teacher(hparams, "relu", JobArgs(**arguments))
+        dataset = job.check_teacher(hparams, MODEL, JobArgs(**arguments))
         self.assertEqual(dataset.dataset_hparams.teacher_seed, teacher_seed)
         return os.path.basename(os.path.dirname(dataset.teacher.location)), dataset.dataset_hparams.teacher_folder
 
@@ -250,10 +250,10 @@ class TrainedOnTheSpotTest(TestCase):
     def test_its_hash_means_the_same_folder_as_the_name_of_its_model(self):
         folder, _ = self.teacher(global_seed=3)
         name = self.train(int(folder.removeprefix("seed_")))
-        dataset = job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), "relu", JobArgs(global_seed=3))
+        dataset = job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), MODEL, JobArgs(global_seed=3))
         self.assertEqual(dataset.dataset_hparams.teacher_folder, folder)
         with self.assertRaisesRegex(ConfigError, "--teacher_seed: .* has no seed -1; valid: "):
-            job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), "relu", JobArgs(global_seed=4))
+            job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), MODEL, JobArgs(global_seed=4))
 
     def test_a_default_run_without_a_seed_is_used_if_it_is_finished(self):
         name = self.train(-1)
@@ -273,7 +273,7 @@ class TrainedOnTheSpotTest(TestCase):
         names = set()
         for seed in (3, 4):
             hparams = DatasetHparams("teacher", 10, "digits_lenet_4", -1, "digits")
-            dataset = job.check_teacher(hparams, "relu", JobArgs(global_seed=seed))
+            dataset = job.check_teacher(hparams, MODEL, JobArgs(global_seed=seed))
             self.train(int(str(dataset.dataset_hparams.teacher_folder).removeprefix("seed_")))
             desc = TrainingDesc(dataset.dataset_hparams, dataclasses.replace(MODEL, model_name="mlp_64_5_10"), TRAINING)
             desc = teachers.settle(desc, seed)
