@@ -60,7 +60,10 @@ class OnnxNetwork(LiveTeacher):
 
         def answer(queries: np.ndarray) -> object:
             shaped = queries.reshape(len(queries), *sizes) if known else queries
-            return session.run([outputs[0].name], {name: shaped})[0]
+            returned = session.run([outputs[0].name], {name: shaped})[0]
+            if returned.ndim == 2 and returned.shape[1] == 1 and len(returned) % len(queries) == 0:
+                return returned.reshape(len(queries), -1)  # skl2onnx writes the outputs of a regressor one below the other
+            return returned
 
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         return Connection(in_batches(answer, fixed), math.prod(sizes) if known else None, TYPES[inputs[0].type])
