@@ -170,7 +170,12 @@ class ExtractionRunner(Runner):
 
         with watch("reconstruction"):
             self._record()
-            result = search.reconstruct(session, students)
+            try:
+                result = search.reconstruct(session, students)
+            except ConfigError as error:
+                if not self._shortage:
+                    raise
+                raise ConfigError(f"{error} {self._shortage}.") from error
         get_platform().on_primary(lambda: self._report(session, result, watch))
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
@@ -199,8 +204,7 @@ class ExtractionRunner(Runner):
             remarks = session.scaling.remarks() if session.scaling else []
             content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
             if isinstance(self.teacher, LiveTeacher):
-                shortage = self.teacher.shortage(str(self.desc.dataset_hparams.datagen))
-                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=shortage)
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
             true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)
@@ -209,6 +213,13 @@ class ExtractionRunner(Runner):
         content = dataclasses.replace(content, seconds=watch.seconds)
         report.write(self.output_location, content)
         self._write_page(content)
+
+    @property
+    def _shortage(self) -> str:
+        """What the budget of queries has left out, as a sentence; empty if nothing."""
+        from datasets.teachers.live import LiveTeacher
+
+        return self.teacher.shortage(str(self.desc.dataset_hparams.datagen)) if isinstance(self.teacher, LiveTeacher) else ""
 
     def _write_page(self, content: Report) -> None:
         """Writes the page of a report, from files that exist already."""

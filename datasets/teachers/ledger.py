@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -56,10 +56,9 @@ class Ledger:
         """How many questions have an answer."""
         return len(self._answers)
 
-    @property
-    def lost(self) -> int:
-        """How many questions were asked whose answers a killed process did not keep."""
-        return self.asked - len(self._answers)
+    def lost(self, keys: Iterable[bytes]) -> int:
+        """How often some questions were asked without an answer that was kept, because the process was killed or the teacher failed."""
+        return sum(self._times.get(key, 0) - (key in self._answers) for key in keys if key in self._times)
 
     def answers(self, keys: list[bytes]) -> np.ndarray:
         """The answers to questions that are all known, `[n, outputs]`."""

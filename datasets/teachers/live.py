@@ -197,7 +197,7 @@ class LiveTeacher(Teacher):
         places = self._planned(datagen_text)
         rounded = self._rounded(queries[places])
         try:
-            get_platform().on_primary(lambda: self.questions.fetch(rounded))
+            self.questions.fetch(rounded)
         except ConfigError as error:
             known = self.questions.ledger.known
             hint = f"; --query_budget {known} goes on with them" if known >= START + LEAST else ""
@@ -223,8 +223,10 @@ class LiveTeacher(Teacher):
         order, budget = order_of_asking(len(train), len(test)), self.questions.budget
         if budget is None:
             return order
-        lost, planned = self.questions.ledger.lost, order[: budget - START]
-        if not lost or self.questions.ledger.knows(keys_of(self._rounded(torch.cat([train, test])[planned]))):
+        keys, planned = keys_of(self._rounded(torch.cat([train, test]))), order[: budget - START]
+        self.questions.related.update(keys)
+        lost = self.questions.lost
+        if not lost or self.questions.ledger.knows([keys[place] for place in planned.tolist()]):
             return planned
         if budget - START - lost < LEAST:
             valid = f"{START + LEAST + lost} or more"

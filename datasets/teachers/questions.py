@@ -23,6 +23,7 @@ class Questions:
         budget: the largest number of questions; None if there is no limit.
         batch_size: the number of queries in a call of the teacher.
         used: the questions of the run by phase; each is in one phase only.
+        related: further questions whose lost answers count as those of the run: all queries of `--datagen`.
     """
 
     ledger_path: str
@@ -30,6 +31,7 @@ class Questions:
     budget: int | None = None
     batch_size: int = BATCH_SIZE
     used: dict[str, set[bytes]] = field(default_factory=dict)
+    related: set[bytes] = field(default_factory=set)
     _ledger: Ledger | None = None
 
     @property
@@ -40,9 +42,13 @@ class Questions:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many questions the run took in each phase, and how many answers killed processes have lost, if any."""
-        lost = {"lost": self.ledger.lost} if self.ledger.lost else {}
-        return {phase: len(keys) for phase, keys in self.used.items()} | lost
+        """How many questions the run took in each phase, and how many were asked without an answer, if any."""
+        return {phase: len(keys) for phase, keys in self.used.items()} | ({"lost": self.lost} if self.lost else {})
+
+    @property
+    def lost(self) -> int:
+        """How many questions of the run were asked without an answer that was kept."""
+        return self.ledger.lost(self.related.union(*self.used.values()))
 
     @property
     def left(self) -> int | None:
@@ -79,17 +85,18 @@ class Questions:
         """Asks queries `[n, inputs]` that a phase will use, in this order, as far as the budget allows; errors as in `ask`."""
         keys = keys_of(queries)
         allowed = self._affordable(keys)
-        self.ledger.ask(queries[:allowed], keys[:allowed], "dataset", self.batch_size, self.respond)
+        ledger = self.ledger
+        get_platform().on_primary(lambda: ledger.ask(queries[:allowed], keys[:allowed], "dataset", self.batch_size, self.respond))
+        ledger.refresh()  # another process of the job may have asked
 
     def _affordable(self, keys: list[bytes]) -> int:
         """How many of some questions, from the first, the budget allows. Lost answers are an expense only where the teacher is asked."""
         if self.budget is None:
             return len(keys)
-        seen = set().union(*self.used.values())
+        seen, lost = set().union(*self.used.values()), self.lost
         for place, key in enumerate(keys):
             if key not in seen:
-                lost = 0 if self.ledger.knows([key]) else self.ledger.lost
-                if len(seen) + lost >= self.budget:
+                if len(seen) + (0 if self.ledger.knows([key]) else lost) >= self.budget:
                     return place
                 seen.add(key)
         return len(keys)
