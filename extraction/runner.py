@@ -84,6 +84,7 @@ class ExtractionRunner(Runner):
         return current and PICTURES in report.read(self.output_location).seconds
 
     def run(self) -> None:
+        from extraction import verdict
         from training import plotting
 
         if not self.job.quiet:
@@ -99,7 +100,7 @@ class ExtractionRunner(Runner):
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             self._print_link()
-            print(report.table(report.read(self.output_location)))
+            print(verdict.table(report.read(self.output_location)))
 
     def _print_link(self) -> None:
         """Prints what the recovered network gives, if the answers are not its outputs."""
@@ -181,35 +182,45 @@ class ExtractionRunner(Runner):
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
         from datasets.teachers.live import LiveTeacher
-        from extraction import certificate, evaluation, fresh, plotting, uncertainty
+        from extraction import certificate, evaluation, fresh, next_step, plotting, residuals, uncertainty
         from extraction.network import Layers
+        from extraction.report import Columns
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
+        noise = errors = None
         with watch("certificate"):
             session = fresh.with_checked_queries(session) if session.teacher else session
             certified = certificate.certify(session, result)
             if "error_95" in certified:
-                _, errors = certificate.error_bars(session.unscaled, result.unscaled)
+                noise, errors = certificate.error_bars(session.unscaled, result.unscaled)
                 uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
             if session.scaling:
                 certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
         with watch("comparison"):
             teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            advice = evaluation.advice_on(session, result)
-            result = result.unscaled
-            content = evaluation.report_on(session.unscaled, result, teacher, certified)
-            found = content.identified or certified.accepted_to_precision
-            remarks = session.scaling.remarks() if session.scaling else []
-            content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
+            advice = evaluation.advice_on(session, result, certified.fits)
+            points = residuals.points(session.unscaled, result.unscaled, certified, noise)
+            content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)
+            open_inputs = session.scaling.inputs.open_columns if session.scaling else []
+            content = dataclasses.replace(
+                content,
+                remarks=session.scaling.remarks() if session.scaling else [],
+                residuals=points.summary,
+                columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),
+            )
             if isinstance(self.teacher, LiveTeacher):
                 content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
+            content = next_step.added(content, advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
-            true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)
+            shown = plotting.Shown(
+                result.unscaled, Layers.of(teacher) if teacher else None, content.columns, points, errors if certified.fits else None
+            )
+            folder = paths.plots(self.output_location)
             remedy = f"delete {paths.report(self.output_location)} and run the same command again to draw it"
-            attempt(folder, lambda: plotting.draw(result, true, self.students_location, folder, remedy), remedy)
+            attempt(folder, lambda: plotting.draw(shown, self.students_location, folder, remedy), remedy)
         content = dataclasses.replace(content, seconds=watch.seconds)
         report.write(self.output_location, content)
         self._write_page(content)

@@ -115,6 +115,11 @@ class Coordinates:
         """The numbers of the constant columns."""
         return (self.outward == 0).all(0).nonzero().flatten().tolist()
 
+    @property
+    def open_columns(self) -> list[int]:
+        """The numbers of the columns that lie, wholly or in part, along directions that are left out."""
+        return (1 - (self.inward @ self.outward).diagonal() > UNDETERMINED).nonzero().flatten().tolist()
+
     def selected(self, columns: torch.Tensor) -> torch.Tensor:
         """A choice of columns, `[D]`, as one of the coordinates, `[C]`.
 

@@ -494,10 +494,10 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
         informative = session.scaling.inputs.selected(informative)
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
-        held_out = individual_losses(students, imitation.loaders.test)
+        facts = of_students(session, imitation.losses, individual_losses(students, imitation.loaders.test))
         raise ConfigError(
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
-            f"the students are in {session.students_location}. {' '.join(advice(of_students(session, imitation.losses, held_out)))}"
+            f"the students are in {session.students_location}. {' '.join(map(str, advice(facts)))}"
         )
     if not recovered.incoming.isfinite().all():
         raise ConfigError(f"neurons of the {students.networks} students contribute nothing to their outputs; try a smaller --lr")

@@ -430,7 +430,7 @@ def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobA
     if location != run.output_location and not is_finished(location):  # an unfinished run of OpenLTH
         location, folder = run.output_location, f"seed_{hparams.teacher_seed}"
     dataset_name = run.desc.dataset_hparams.dataset_name
-    teacher = run_folders.TrainedNetwork(hashname, *run.shape, run.desc.model_hparams, dataset_name, location)
+    teacher = run_folders.TrainedNetwork(hashname, *run.shape, run.desc.model_hparams, dataset_name, location=location)
 
     def prepare() -> None:
         if not is_finished(location):

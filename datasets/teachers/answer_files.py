@@ -32,7 +32,8 @@ FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt"), "")
 FOREIGN[".pth"] = "a network as a program (torch.jit.save, .pt), "
 VALID = "a .npz file, a table (.csv, .tsv or .npy) with --outputs, or two tables joined by +, such as inputs.npy+answers.npy"
 SHOWN = 12  # arrays or columns that an error lists
-CLASSES = "the answers must be the numbers that the network outputs, (logits or probabilities), one column for each"
+CLASSES = "the answers must be the numbers that the network gives (logits or probabilities), one column for each output"
+KINDS = {"U": "texts", "S": "texts", "O": "objects", "c": "complex numbers", "M": "dates", "m": "times"}  # by the kind of a numpy type
 FEW = 20  # distinct whole numbers in a column of class labels, if they do not count from 0 or 1
 
 
@@ -62,6 +63,7 @@ class Pairs:
         names: the names of both in errors.
         note: what was decided in reading the file, for the user; empty if nothing.
         link: what the answers in the file are, if they were converted to logits or if the user has said that they are raw.
+        columns: the names of the queries' and of the answers' columns; empty where the file has none.
     """
 
     content: bytes
@@ -70,6 +72,7 @@ class Pairs:
     names: tuple[str, str] = NAMES
     note: str = ""
     link: str | None = None
+    columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 def is_file(name: str) -> bool:
@@ -130,7 +133,8 @@ def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
     except ValueError as error:
         flag = "--teacher_name" if link is None else "--link"
         raise ConfigError(f"{flag}: {path}: {reason(error)}") from None
-    return dataclasses.replace(_converted(queries, answers, pairs.names, _joined(pairs.note, path, note)), link=chosen)
+    converted = _converted(queries, answers, pairs.names, _joined(pairs.note, path, note))
+    return dataclasses.replace(converted, link=chosen, columns=pairs.columns)
 
 
 def _joined(notes: str, path: str, note: str) -> str:
@@ -184,10 +188,10 @@ def _pair(paths: list[str], layout: Layout) -> Pairs:
     for flag, value in (("arrays", layout.arrays), ("outputs", layout.outputs)):
         if value is not None:
             raise ConfigError(f"--{flag}: valid only with one file; of two files the first contains the queries and the second the answers")
-    (queries, _, first), (answers, _, second) = (_columns(path) for path in paths)
+    (queries, inputs, first), (answers, outputs, second) = (_columns(path) for path in paths)
     notes = [f"{os.path.basename(path)}: {note}" for path, note in zip(paths, (first, second), strict=True) if note]
     names = os.path.basename(paths[0]), os.path.basename(paths[1])
-    return _converted(queries, answers, names, "; ".join(notes))
+    return dataclasses.replace(_converted(queries, answers, names, "; ".join(notes)), columns=(_named(inputs), _named(outputs)))
 
 
 def _table(path: str, layout: Layout) -> Pairs:
@@ -209,7 +213,13 @@ def _divided(values: np.ndarray, names: tuple[str, ...], outputs: int | None, pa
     if not 1 <= outputs < width:
         raise ConfigError(f"--outputs: {outputs} is out of range; valid: 1 to {width - 1}, because {path} has {listed}")
     values = values.reshape(len(values), -1)
-    return _converted(values[:, :-outputs], values[:, -outputs:], ("the queries", "the answers"), note)
+    pairs = _converted(values[:, :-outputs], values[:, -outputs:], ("the queries", "the answers"), note)
+    return dataclasses.replace(pairs, columns=(_named(names)[:-outputs], _named(names)[-outputs:]))
+
+
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of columns, none if all are numbers, which programs write where there are no names."""
+    return () if all(map(str.isdigit, names)) else names
 
 
 def _columns(path: str) -> tuple[np.ndarray, tuple[str, ...], str]:
@@ -328,8 +338,8 @@ def _array(opened: Callable[[], IO[bytes]], size: int, name: str) -> np.ndarray:
         shape, _, kind = np.lib.format.read_array_header_1_0(member)
         count = math.prod(shape)
         if kind.kind not in "fiub" or not count or not shape or min(shape) < 0:
-            advice = f"; {CLASSES}" if kind.kind in "USO" else ""
-            raise ValueError(f"{name} has shape {shape} and type {kind}{advice}")
+            what = f"contains {KINDS[kind.kind]} (type {kind})" if kind.kind in KINDS else f"has shape {shape} and type {kind}"
+            raise ValueError(f"{name} {what}; valid: real numbers{f'; {CLASSES}' if kind.kind in 'USO' else ''}")
         if member.tell() + count * kind.itemsize != size:
             raise ValueError(f"{name} of shape {shape} and type {kind} does not have {size} bytes")
         if 2 * count * np.dtype(np.float64).itemsize > get_platform().memory_bytes:

@@ -22,6 +22,7 @@ class Teacher(abc.ABC):
         outputs: the number of values of an answer.
         model_hparams: of a network whose weights are known; None for all others.
         dataset_name: the dataset that it was trained on; None if unknown.
+        columns: the names of the inputs and of the outputs; empty where they have none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Teacher(abc.ABC):
     outputs: int
     model_hparams: ModelHparams | None = None
     dataset_name: str | None = None
+    columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @classmethod
     @abc.abstractmethod

@@ -218,7 +218,7 @@ def _read_record(name: str, location: str) -> TrainedNetwork:
         models.check_fits(model_hparams, inputs, outputs, image_shape(dataset_name))
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise files.damaged(path, reason(error), remedy) from None
-    return TrainedNetwork(name, inputs, outputs, model_hparams, dataset_name, location)
+    return TrainedNetwork(name, inputs, outputs, model_hparams, dataset_name, location=location)
 
 
 def _read_log(name: str, location: str) -> TrainedNetwork:
@@ -244,4 +244,4 @@ def _read_log(name: str, location: str) -> TrainedNetwork:
             valid = ", ".join(registered_images | streamed_images)
             raise ConfigError(f"--teacher_name: {path}: the size of the images of {dataset_name} is unknown; valid: {valid}")
         inputs = math.prod(shape)
-    return TrainedNetwork(name, inputs, outputs, model_hparams, dataset_name, location)
+    return TrainedNetwork(name, inputs, outputs, model_hparams, dataset_name, location=location)

@@ -99,7 +99,8 @@ def inspect_answers(name: str, layout: Layout | None = None) -> tuple[AnswerFile
     queries, answers = _checked(pairs, name)
     size = queries.shape[1], answers.shape[1]
     largest = max(float(values.abs().max()) for values in (queries, answers))
-    return AnswerFile(resolved, *size, count=len(queries), magnitude=largest, note=pairs.note, link=pairs.link), pairs.content
+    facts = {"magnitude": largest, "note": pairs.note, "link": pairs.link}
+    return AnswerFile(resolved, *size, columns=pairs.columns, count=len(queries), **facts), pairs.content
 
 
 def _name_of(content: bytes) -> str:
