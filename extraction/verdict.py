@@ -23,7 +23,7 @@ COLUMNS = {
     "max_cosine_distance": "cosine distance",
     "max_weight_error": "weight error",
 }
-MORE = Advice("Use more queries: a longer file, then the same command.")
+MORE = Advice("Use more queries: a longer file, then the same command; or a larger count in --datagen.")
 LONGER = Advice(
     f"Train the students longer (--extra_training {diagnosis.LONGER}), or use wider students or another --act_fun.",
     {"extra_training": diagnosis.LONGER},

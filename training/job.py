@@ -354,7 +354,7 @@ def _check_live(hparams: DatasetHparams, kind: type[LiveTeacher], model_hparams:
     teacher = named.started(queries, hparams.link)
 
     def prepare() -> None:
-        teacher.begin()
+        teacher.begin(job.quiet)
         for note in filter(None, [teacher.note, teacher.shortage(queries)]):
             if not job.quiet:
                 print(f"Note: {note}.")

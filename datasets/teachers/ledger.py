@@ -6,12 +6,13 @@ questions of `--datagen` are the same for every seed, like the pairs in a file.
 
 A batch is two records: the queries before they are asked, and the answers after. A process that is killed in between leaves queries without
 answers. They were asked and count as such, and they are asked again. Every record has a length and a checksum. An incomplete record at the
-end, which a killed process leaves, is removed by the next process that asks.
+end, which a killed process leaves, is removed by the next process that asks. Of the processes of a job only the primary one asks; all read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -36,10 +37,14 @@ Respond = Callable[[np.ndarray, int], tuple[np.ndarray, ConfigError | None]]
 
 
 class Ledger:
-    """The questions and answers in a file, which need not exist."""
+    """The questions and answers in a file, which need not exist.
+
+    `on_batch` is called after each batch with the number of questions that were asked since, and of those to ask.
+    """
 
     def __init__(self, path: str):
         self.path = path
+        self.on_batch: Callable[[int, int], None] = lambda asked, total: None
         self._answers: dict[bytes, np.ndarray] = {}
         self._times: dict[bytes, int] = {}
         self._pending: list[bytes] = []  # the queries of the last record, if their answers are still to come
@@ -89,11 +94,12 @@ class Ledger:
             first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in self._answers}
             places = sorted(first.values())
             try:
-                with get_platform().open(self.path, "r+b" if get_platform().exists(self.path) else "x+b") as file:
+                with get_platform().open(self.path, "r+b" if os.path.exists(self.path) else "x+b") as file:
                     file.truncate(self._end)
                     for start in range(0, len(places), batch_size):
                         chosen = places[start : start + batch_size]
                         self._ask_batch(file, queries[chosen], [keys[place] for place in chosen], phase, respond)
+                        self.on_batch(start + len(chosen), len(places))
             except OSError as error:
                 raise ConfigError(f"{self.path} cannot be written ({error.strerror or error})") from error
 
@@ -128,7 +134,7 @@ class Ledger:
         Raises:
             ConfigError: the file is damaged.
         """
-        if not get_platform().exists(self.path):
+        if not os.path.exists(self.path):
             return
         try:
             with get_platform().open(self.path, "rb") as file:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from platforms.platform import get_platform
 
 START = 8  # queries that are asked twice at the start
 LEAST = 12  # different queries that a run needs: ten for training, two held out
+PAUSE = 5.0  # seconds between lines of progress
 QUERIES_SEED = 0  # of the queries of --datagen, which are the same for every seed of a run
 ROUNDING = {8: 1e-13, 4: 1e-6, 2: 1e-2}  # differences that are not noise, as a share of the largest answer, by the bytes of the number type
 
@@ -134,8 +136,10 @@ class LiveTeacher(Teacher):
         note = "; ".join(filter(None, [note, "" if chosen else links.hint(first)]))
         return dataclasses.replace(self, name=name, outputs=first.shape[1], link=chosen, noise=noise, note=note)
 
-    def begin(self) -> None:
-        """Starts to count the questions of a run, to which this teacher belongs from now on."""
+    def begin(self, quiet: bool = True) -> None:
+        """Starts to count the questions of a run, to which this teacher belongs from now on; prints progress unless it is quiet."""
+        if not quiet:
+            self.questions.ledger.on_batch = Progress()
         self.questions.used = {"start": self.questions.used.get("start", set())}
         _current[self.name] = self
 
@@ -152,7 +156,7 @@ class LiveTeacher(Teacher):
 
     @property
     def is_askable(self) -> bool:
-        return self.questions.left != 0
+        return self.questions.left is None or self.questions.left > 0
 
     def ask(self, queries: torch.Tensor) -> torch.Tensor:
         return self.ask_for("other", queries)[1]
@@ -266,6 +270,18 @@ class LiveTeacher(Teacher):
         shown = f"{differences.max():.2g}"
         note = f"{self.label} answers the same query differently the second time, by up to {shown}; this is taken as noise of its answers"
         return tuple(scatter.tolist()), note
+
+
+class Progress:
+    """Prints how many questions were asked, every PAUSE seconds."""
+
+    def __init__(self):
+        self.last = time.monotonic()
+
+    def __call__(self, asked: int, total: int) -> None:
+        if time.monotonic() > self.last + PAUSE:
+            print(f"Asked {asked:,} of {total:,} queries", flush=True)
+            self.last = time.monotonic()
 
 
 _current: dict[str, LiveTeacher] = {}  # by name: the teachers of the run that this process works on

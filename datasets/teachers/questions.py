@@ -75,7 +75,8 @@ class Questions:
         allowed = self._affordable(keys)
         queries, keys = queries[:allowed], keys[:allowed]
         known = set().union(*self.used.values())
-        self.used.setdefault(phase, set()).update(key for key in keys if key not in known)
+        if new := {key for key in keys if key not in known}:
+            self.used.setdefault(phase, set()).update(new)
         get_platform().on_primary(lambda: self.ledger.ask(queries, keys, phase, self.batch_size, self.respond))
         if not self.ledger.knows(keys):  # another process of the job has asked
             self.ledger.refresh()
