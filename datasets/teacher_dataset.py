@@ -9,6 +9,7 @@ import torch
 
 from datasets import base
 from datasets.teachers import registry as teachers
+from datasets.teachers.links import Errors
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 
@@ -27,11 +28,20 @@ def check_magnitude(largest: float, dtype: torch.dtype) -> None:
 
 
 class Dataset(base.Dataset):
-    """Queries `[n, inputs]` and answers `[n, outputs]`."""
+    """Queries `[n, inputs]` and answers `[n, outputs]`; `rows` `[n]` are the numbers of the pairs of a file, counted from 0.
+
+    `errors` are those of logits that were converted from probabilities with few digits.
+    """
+
+    rows: torch.Tensor | None = None
+    errors: Errors | None = None
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
-        return cls(*teachers.read(dataset_hparams).pairs(dataset_hparams, train, seed))
+        examples = teachers.read(dataset_hparams).pairs(dataset_hparams, train, seed)
+        dataset = cls(examples.queries, examples.answers)
+        dataset.rows, dataset.errors = examples.rows, examples.errors
+        return dataset
 
     @classmethod
     def shape(cls, dataset_hparams: DatasetHparams) -> tuple[int, int]:

@@ -109,8 +109,8 @@ class Certificate:
 
     @property
     def lacks_only_rank(self) -> bool:
-        """Whether an exact network, or one as exact as its answers, meets every requirement but has unknowns that are left open."""
-        failed = {check.name for check in self.checks if check.met is False}
+        """Whether an exact network, or one as exact as its answers, meets all requirements but leaves unknowns, and perhaps signs, open."""
+        failed = {check.name for check in self.checks if check.met is False} - {"signs_settled", "signs_resolved"}
         exact, precise = ({rule.name for rule in rules} for rules in (RULES, PRECISION_RULES))
         examined = any(check.name in precise for check in self.checks)
         return failed & exact == {"rank"} or (examined and failed & (precise | {"equations", "rank"}) == {"rank"})
@@ -239,7 +239,7 @@ PRECISION_RULES = (
         "Errors over those of the stated precision",
         "at most",
         1.0,
-        "The errors on the training answers, over the largest errors that answers of the precision given by --answers allow.",
+        "The errors on the training answers, over the largest errors that answers of the stated precision allow.",
     ),
     Rule(
         "held_out_excess",

@@ -14,11 +14,10 @@ import torch
 from extraction.diagnosis import Facts, Unit
 from extraction.fitting import relative_loss
 from extraction.network import Layers
+from extraction.scaling import USUAL_FACTOR
 from extraction.session import Session
 from models.mlp import FullyConnected
 from models.students import Model as Students
-
-USUAL_FACTOR = 4  # how many times wider than the teacher students are by default
 
 
 def of_students(session: Session, losses: Sequence[float], held_out_losses: Sequence[float]) -> Facts:

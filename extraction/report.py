@@ -131,6 +131,8 @@ class Report:
         remarks: what the queries leave open, a sentence each.
         queries: how many queries a black box was asked, by phase; empty for other teachers.
         shortage: what the budget of queries has left out, as a sentence; empty if nothing.
+        notes: what is to be said of rows and of the precision of the answers, a sentence each.
+        left_out: the numbers of the rows of the user's file, counted from 0, that contradict all others and are left out.
         advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
         command: what to run next; empty where there is nothing to try.
         residuals: the errors of each output; None in reports from before they were recorded.
@@ -153,6 +155,8 @@ class Report:
     queries: dict[str, int] = dataclasses.field(default_factory=dict)
     shortage: str = ""
     command: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[int] = dataclasses.field(default_factory=list)
     residuals: Residuals | None = None
     columns: Columns = dataclasses.field(default_factory=Columns)
 

@@ -134,8 +134,9 @@ class ExtractionRunner(Runner):
         from datasets import registry as datasets
         from datasets.base import Loaders
         from datasets.teachers.live import LiveTeacher
-        from extraction import students
-        from extraction.answers import Answers
+        from extraction import students, suspects
+        from extraction.diagnosis import hidden_widths
+        from extraction.rows import Rows
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
         from training.plan import StandardPlan
@@ -145,20 +146,20 @@ class ExtractionRunner(Runner):
             shape = self.teacher.inputs, self.teacher.outputs
             seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
             loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
+            own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
+            widths = hidden_widths(self.desc.model_hparams.model_name)
+            scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
             training_job.record(self.desc, self.students_location, seed, shape)
-            own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-            loaders = scaling.apply(loaders) if scaling else loaders
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
+            own_rows = own_rows.without_rare(scaling) if own_rows else None
+            rows = own_rows.scaled(scaling) if own_rows else None
+            loaders = rows.kept if rows else loaders
+            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
         live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
-        given = self.desc.extraction_hparams.answers
-        precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
-        if precision and live and live.noise and not given:
-            precision = precision.with_noise(live.noise, own.train.labels)
-        if precision and scaling:
-            precision = precision.mixed(scaling.outputs.inward)
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own, live)
-        for remark in scaling.remarks() if scaling else []:
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=live)
+        if own_rows and rows:
+            session = session.of_file(own_rows, rows)
+        session = session.with_precision()
+        for remark in session.remarks:
             session.say(f"Note: {remark}.")
         with watch("students"):
             identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
@@ -182,16 +183,18 @@ class ExtractionRunner(Runner):
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
         from datasets.teachers.live import LiveTeacher
-        from extraction import certificate, evaluation, fresh, next_step, plotting, residuals, uncertainty
+        from extraction import certificate, evaluation, fitting, fresh, linked, next_step, plotting, residuals, uncertainty, undetermined
         from extraction.network import Layers
         from extraction.report import Columns
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
+        judgement = result.judgement
+        session = judgement.session if judgement else session
         noise = errors = None
         with watch("certificate"):
             session = fresh.with_checked_queries(session) if session.teacher else session
-            certified = certificate.certify(session, result)
+            session, result, certified = undetermined.certified(session, result)
             if "error_95" in certified:
                 noise, errors = certificate.error_bars(session.unscaled, result.unscaled)
                 uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
@@ -201,12 +204,15 @@ class ExtractionRunner(Runner):
             teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
             advice = evaluation.advice_on(session, result, certified.fits)
-            points = residuals.points(session.unscaled, result.unscaled, certified, noise)
+            of_logits = None if linked.is_linked(session) else noise
+            points = residuals.points(session.unscaled, result.unscaled, certified, of_logits)
             content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)
             open_inputs = session.scaling.inputs.open_columns if session.scaling else []
             content = dataclasses.replace(
                 content,
-                remarks=session.scaling.remarks() if session.scaling else [],
+                remarks=evaluation.remarks_on(session, result, certified),
+                notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
+                left_out=sorted(judgement.left_out) if judgement else [],
                 residuals=points.summary,
                 columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),
             )

@@ -82,7 +82,13 @@ def fallback(report: Report) -> Advice:
 
 
 def _of_answers(report: Report) -> Verdict:
-    """The verdict where the true weights are unknown, so that the certificate decides."""
+    """The verdict where the true weights are unknown, so that the certificate decides, and the rows that do not count."""
+    verdict = _by_certificate(report)
+    return Verdict(verdict.found, [*verdict.reasons, *map(_sentence, report.notes)])
+
+
+def _by_certificate(report: Report) -> Verdict:
+    """The verdict of a certificate."""
     name, certificate = report.model_name, report.certificate
     given = f"{name} gives every answer to rounding"
     errors = f"the answers have errors of {_cell(certificate['noise'])} of their standard deviation" if "noise" in certificate else ""
@@ -130,8 +136,8 @@ def _reason(certificate: Certificate) -> tuple[str, Advice]:
         return f"{error} on the answers for training, but {held_out} on held-out answers", MORE
     if met.get("error_ratio") is False:
         ratio = _cell(certificate["error_ratio"])
-        remedy = Advice(f"{LONGER.text} Or leave out --answers: the errors may be larger than stated.", LONGER.flags)
-        return f"the errors are {ratio} times what --answers {certificate.precision} allows", remedy
+        remedy = Advice(f"{LONGER.text} Or give another --answers: the errors may be larger than stated.", LONGER.flags)
+        return f"the errors are {ratio} times what the precision of the answers ({certificate.precision}) allows", remedy
     if met.get("structure") is False and certificate["structure"] is not None:
         return f"the network misses a part of the function: {error}, and the errors depend on the query, which noise does not", LONGER
     if "structure" in certificate and certificate["structure"] is None:
@@ -166,7 +172,7 @@ def table(report: Report) -> str:
         f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
         f"certificate {_certificate(report.certificate)}",
         *([f"queries     {report.queries_shown}"] if report.queries else []),
-        *(f"note        {remark}" for remark in report.remarks),
+        *(f"note        {remark}" for remark in [*report.remarks, *report.notes]),
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]
     following = [*next_steps(report), *(["Next:", f"    {report.command}"] if report.command else [])]

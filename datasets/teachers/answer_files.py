@@ -22,6 +22,8 @@ from foundations.errors import ConfigError, one_line, reason
 from platforms.platform import get_platform
 
 NAMES = ("X", "y")  # the arrays of a stored archive
+ROWS = "file_rows"  # the array with the numbers of the rows in the user's file, in a stored archive where some are left out
+ERRORS = "logit_errors"  # the array with the errors of logits (`links.Errors`)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*SEPARATORS, ".npy")
 # The ends of the names of files that people may try, with the way to a format that can be read.
@@ -63,6 +65,8 @@ class Pairs:
         names: the names of both in errors.
         note: what was decided in reading the file, for the user; empty if nothing.
         link: what the answers in the file are, if they were converted to logits or if the user has said that they are raw.
+        rows: the numbers of the pairs in the user's file, `[n]`, counted from 0; None where no row was left out.
+        errors: of answers that were converted to logits, where these are not exact to float64.
         columns: the names of the queries' and of the answers' columns; empty where the file has none.
     """
 
@@ -72,6 +76,8 @@ class Pairs:
     names: tuple[str, str] = NAMES
     note: str = ""
     link: str | None = None
+    rows: np.ndarray | None = None
+    errors: links.Errors | None = None
     columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
@@ -114,7 +120,15 @@ def read(name: str, layout: Layout) -> Pairs:
 
 def read_stored(path: str) -> Pairs:
     """The queries and answers in an archive that a run has stored; errors as in `read`."""
-    return _archive(path, Layout())
+    pairs = _archive(path, Layout())
+    try:
+        with zipfile.ZipFile(io.BytesIO(pairs.content)) as file:
+            members = {name: _member(file, name) for name in (ROWS, ERRORS) if f"{name}.npy" in file.namelist()}
+    except Exception as error:  # as in `_archive`
+        raise ConfigError(f"--teacher_name: {path} is damaged ({reason(error)})") from None
+    rows, errors = members.get(ROWS), members.get(ERRORS)
+    rows = rows.astype(np.int64) if rows is not None and rows.shape == (len(pairs.queries),) else None
+    return dataclasses.replace(pairs, rows=rows, errors=None if errors is None else links.Errors.of(errors))
 
 
 def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
@@ -129,12 +143,13 @@ def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
     if chosen is None:
         return dataclasses.replace(pairs, note=_joined(pairs.note, path, links.hint(pairs.answers)))
     try:
-        queries, answers, note = links.convert(pairs.queries, pairs.answers, chosen)
+        converted = links.convert(pairs.answers, chosen)
     except ValueError as error:
         flag = "--teacher_name" if link is None else "--link"
         raise ConfigError(f"{flag}: {path}: {reason(error)}") from None
-    converted = _converted(queries, answers, pairs.names, _joined(pairs.note, path, note))
-    return dataclasses.replace(converted, link=chosen, columns=pairs.columns)
+    queries, rows = pairs.queries[converted.kept], None if converted.kept.all() else np.flatnonzero(converted.kept)
+    content, note = archive(queries, converted.logits, rows, converted.errors), _joined(pairs.note, path, converted.note)
+    return Pairs(content, queries, converted.logits, pairs.names, note, chosen, rows, converted.errors, pairs.columns)
 
 
 def _joined(notes: str, path: str, note: str) -> str:
@@ -247,11 +262,17 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64).reshape(len(values), -1)
 
 
-def archive(queries: np.ndarray, answers: np.ndarray) -> bytes:
-    """An `.npz` file with two arrays. The same numbers of the same type give the same bytes."""
+def archive(queries: np.ndarray, answers: np.ndarray, rows: np.ndarray | None = None, errors: links.Errors | None = None) -> bytes:
+    """An `.npz` file with two arrays, the numbers of their rows in the user's file if some are left out, and the errors of logits.
+
+    The same numbers of the same type give the same bytes.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for name, values in zip(NAMES, (queries, answers), strict=True):
+        more = {ROWS: rows, ERRORS: None if errors is None else errors.to_array()}
+        for name, values in (*zip(NAMES, (queries, answers), strict=True), *more.items()):
+            if values is None:
+                continue
             member = io.BytesIO()
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
             np.lib.format.write_array(member, values, version=(1, 0), allow_pickle=False)

@@ -7,9 +7,27 @@ from dataclasses import dataclass
 
 import torch
 
+from datasets.teachers.links import Errors
 from foundations.dataset_hparams import DatasetHparams
 from foundations.model_hparams import ModelHparams
 from models.base import Model
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Queries `[n, inputs]` and answers `[n, outputs]`.
+
+    Attributes:
+        queries: `[n, inputs]`.
+        answers: `[n, outputs]`.
+        rows: the numbers of the pairs, counted from 0 over training and test, `[n]`; None for a network of a run folder.
+        errors: of logits that were converted from probabilities with few digits.
+    """
+
+    queries: torch.Tensor
+    answers: torch.Tensor
+    rows: torch.Tensor | None = None
+    errors: Errors | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class Teacher(abc.ABC):
         model_hparams: of a network whose weights are known; None for all others.
         dataset_name: the dataset that it was trained on; None if unknown.
         columns: the names of the inputs and of the outputs; empty where they have none.
+        noise: the standard deviation of the errors of each output that questions which were asked twice have shown; empty if none have.
     """
 
     name: str
@@ -31,6 +50,7 @@ class Teacher(abc.ABC):
     model_hparams: ModelHparams | None = None
     dataset_name: str | None = None
     columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    noise: tuple[float, ...] = ()
 
     @classmethod
     @abc.abstractmethod
@@ -83,8 +103,8 @@ class Teacher(abc.ABC):
         return queries.double(), self.ask(queries)
 
     @abc.abstractmethod
-    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The queries `[n, inputs]` of a dataset, and the answers `[n, outputs]`.
+    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Examples:
+        """The queries and answers of a dataset.
 
         Args:
             dataset_hparams: the hyperparameters of the dataset in canonical form.

@@ -21,7 +21,7 @@ import torch
 from datasets.datagen import registry as datagen
 from datasets.teachers import answer_files, links
 from datasets.teachers.answer_files import Pairs
-from datasets.teachers.base import Teacher
+from datasets.teachers.base import Examples, Teacher
 from datasets.teachers.ledger import keys_of
 from datasets.teachers.questions import BATCH_SIZE, Questions
 from datasets.teachers.responding import Connection, Responding
@@ -46,7 +46,6 @@ class LiveTeacher(Teacher):
         questions: of the run.
         label: its name without folders, for lists of runs and errors.
         link: what the answers are, if that was given or noticed.
-        noise: the standard deviation of the difference between an answer and the mean of such answers, for each output; 0 if there is none.
         note: what the user should know about its answers.
     """
 
@@ -54,7 +53,6 @@ class LiveTeacher(Teacher):
     questions: Questions = dataclasses.field(kw_only=True)
     label: str = dataclasses.field(kw_only=True)
     link: str | None = None
-    noise: tuple[float, ...] = ()
     note: str = ""
 
     @classmethod
@@ -173,23 +171,32 @@ class LiveTeacher(Teacher):
         Raises:
             ConfigError: the teacher fails, or its answers are not what the link says.
         """
-        asked, answers = self.questions.ask(self._rounded(queries), phase)
-        if not len(asked):
-            return torch.empty(0, self.inputs, dtype=torch.float64), torch.empty(0, self.outputs, dtype=torch.float64)
-        if self.link in links.MEANINGS:
-            asked, answers, _ = _logits(asked, answers, str(self.link), self.label)
-        return torch.from_numpy(np.ascontiguousarray(asked)), torch.from_numpy(np.ascontiguousarray(answers))
+        return self._asked(phase, queries)[:2]
 
-    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _asked(self, phase: str, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, links.Errors | None]:
+        """As `ask_for`, and the errors of logits that were converted from probabilities with few digits."""
+        asked, answers = self.questions.ask(self._rounded(queries), phase)
+        errors = None
+        if not len(asked):
+            answers = np.empty((0, self.outputs))
+        elif self.link in links.MEANINGS:
+            try:
+                converted = links.convert(answers, str(self.link))
+            except ValueError as error:
+                raise ConfigError(f"--link: {self.label}: {reason(error)}") from None
+            asked, answers, errors = asked[converted.kept], converted.logits, converted.errors
+        return torch.from_numpy(np.ascontiguousarray(asked)), torch.from_numpy(np.ascontiguousarray(answers)), errors
+
+    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Examples:
         assert dataset_hparams.datagen is not None  # a live teacher needs queries
         phase, (queries, held_out) = "training" if train else "held out", self._gathered(dataset_hparams.datagen)
-        asked, answers = self.ask_for(phase, queries if train else held_out)
-        pairs = Pairs(b"", asked.numpy(), answers.numpy(), ("the queries", "the answers"))
+        asked, answers, errors = self._asked(phase, queries if train else held_out)
         if train:
-            answer_files.check_outputs(pairs, self.label)
-            if not np.ptp(pairs.answers, axis=0).any():
+            answer_files.check_outputs(Pairs(b"", asked.numpy(), answers.numpy(), ("the queries", "the answers")), self.label)
+            if not np.ptp(answers.numpy(), axis=0).any():
                 raise ConfigError(f"--teacher_name: {self.label} gives the same answer to every query; valid: one whose answers vary")
-        return asked, answers
+        rows = torch.arange(len(asked)) + (0 if train else len(queries))
+        return Examples(asked, answers, rows, errors)
 
     def _gathered(self, datagen_text: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The queries for training and the held-out ones, all of which have been asked.
@@ -320,11 +327,3 @@ def order_of_asking(train: int, test: int) -> torch.Tensor:
     order = torch.empty(train + test, dtype=torch.long)
     order[is_held_out], order[~is_held_out] = held_out, training
     return order
-
-
-def _logits(queries: np.ndarray, answers: np.ndarray, link: str, label: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """`links.convert` with an error that names the teacher."""
-    try:
-        return links.convert(queries, answers, link)
-    except ValueError as error:
-        raise ConfigError(f"--link: {label}: {reason(error)}") from None

@@ -17,7 +17,7 @@ import torch
 
 from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
-from datasets.teachers.base import Teacher
+from datasets.teachers.base import Examples, Teacher
 from foundations import ancestors, paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_display_text
@@ -111,10 +111,10 @@ class TrainedNetwork(Teacher):
             raise ConfigError(f"--teacher_name: the answers of the network in {self.location} are not finite; use another teacher")
         return answers
 
-    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Examples:
         assert dataset_hparams.datagen is not None  # networks need queries
         queries = datagen.generate(dataset_hparams.datagen, train, self.inputs, seed, self.dataset_name)
-        return queries, self.ask(queries)
+        return Examples(queries, self.ask(queries))
 
     def training_pairs(self, datagen_text: str | None) -> int:
         assert datagen_text is not None  # networks need queries

@@ -1,4 +1,4 @@
-"""Teachers that are files of pairs of queries and answers (`answer_files.py`). Every tenth pair belongs to the test set.
+"""Teachers that are files of pairs of queries and answers (`answer_files.py`). Every tenth distinct query belongs to the test set.
 
 A run stores a copy of the file under the root, `answers_<md5 of its content>.npz`.
 """
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from datasets import repeats
 from datasets.teachers import answer_files
 from datasets.teachers.answer_files import Layout, Pairs
-from datasets.teachers.base import Teacher
+from datasets.teachers.base import Examples, Teacher
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
 from platforms.system import files
 
-HELD_OUT = 10  # one pair in ten belongs to the test set
+HELD_OUT = 10  # one distinct query in ten belongs to the test set
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class AnswerFile(Teacher):
     @classmethod
     def of(cls, dataset_hparams: DatasetHparams) -> AnswerFile:
         name = str(dataset_hparams.teacher_name)
-        queries, answers = _stored_answers(name)
+        queries, answers = _checked(_stored_answers(name), answers_path(name))
         return cls(name, queries.shape[1], answers.shape[1], count=len(queries))
 
     @property
@@ -64,11 +65,13 @@ class AnswerFile(Teacher):
     def ask(self, queries: torch.Tensor) -> torch.Tensor:
         raise ConfigError(f"--teacher_name: {self.name} is a file of answers, which cannot be asked more queries")
 
-    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        queries, answers = _stored_answers(self.name)
-        held_out = torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1
-        chosen = ~held_out if train else held_out
-        return queries[chosen], answers[chosen]
+    def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Examples:
+        pairs = _stored_answers(self.name)
+        queries, answers = _checked(pairs, answers_path(self.name))
+        numbers = torch.arange(len(queries)) if pairs.rows is None else torch.from_numpy(pairs.rows)
+        held_out = repeats.held_out(queries, HELD_OUT)
+        chosen = torch.nonzero(~held_out if train else held_out)[:, 0]
+        return Examples(queries[chosen], answers[chosen], numbers[chosen], pairs.errors)
 
     def training_pairs(self, datagen_text: str | None) -> int:
         return self.count - self.count // HELD_OUT
@@ -107,12 +110,12 @@ def _name_of(content: bytes) -> str:
     return f"answers_{hashlib.md5(content).hexdigest()}"
 
 
-def _stored_answers(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _stored_answers(name: str) -> Pairs:
     """The queries and answers of a resolved name; a ConfigError if the stored file has changed."""
     pairs = answer_files.read_stored(answers_path(name))
     if _name_of(pairs.content) != name:
         raise files.damaged(answers_path(name), "its content does not match the digest in its name", "use the original file again")
-    return _checked(pairs, answers_path(name))
+    return pairs
 
 
 def _checked(pairs: Pairs, path: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -64,7 +64,10 @@ class TestReport(TestCase):
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks", "command", "residuals", "columns", "queries", "shortage"})
+        self.assertEqual(
+            written.keys(),
+            content().keys() | {"advice", "remarks", "command", "residuals", "columns", "notes", "left_out"} | {"queries", "shortage"},
+        )
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)

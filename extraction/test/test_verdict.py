@@ -113,7 +113,7 @@ class TestVerdict(unittest.TestCase):
             "depend on the query, which noise does not. Train the students longer": {"structure": 40.0},
             "but 2.0e-01 on held-out answers. Use more queries": {"held_out_excess": 50.0, "held_out_residual": 0.2},
             "100 numbers in the answers are too few for 1210 unknown weights and biases. Use more queries": {"equations": 100},
-            "the errors are 3.0e+01 times what --answers decimals:3 allows": {"error_ratio": 30.0},
+            "the errors are 3.0e+01 times what the precision of the answers (decimals:3) allows": {"error_ratio": 30.0},
             "too few to tell noise from a wrong network": {"structure": None},
             "two neurons have the same or opposite directions": {"resolution": 2.0},
             "some neurons can change sign together": {"signs_resolved": False},
