@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import jinja2
 
-from datasets import links
+from datasets.teachers import links
 from extraction import evaluation, export, verdict, weight_tables
 from extraction.report import Report
 from foundations import paths
