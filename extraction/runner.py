@@ -183,61 +183,28 @@ class ExtractionRunner(Runner):
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
         from datasets.teachers.live import LiveTeacher
-        from extraction import (
-            certificate,
-            evaluation,
-            export,
-            fitting,
-            fresh,
-            linked,
-            next_step,
-            plotting,
-            residuals,
-            uncertainty,
-            undetermined,
-        )
+        from extraction import examination, export, next_step, plotting
         from extraction.network import Layers
-        from extraction.report import Columns
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
-        judgement = result.judgement
-        session = judgement.session if judgement else session
-        noise = errors = None
         with watch("certificate"):
-            session = fresh.with_checked_queries(session) if session.teacher else session
-            session, result, certified = undetermined.certified(session, result)
-            if "error_95" in certified:
-                noise, errors = certificate.error_bars(session.unscaled, result.unscaled)
-                uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
-            if session.scaling:
-                certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
+            examined = examination.examine(session, result)
         with watch("comparison"):
             teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            advice = evaluation.advice_on(session, result, certified.fits)
-            of_logits = None if linked.is_linked(session) else noise
-            points = residuals.points(session.unscaled, result.unscaled, certified, of_logits)
-            content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)
-            open_inputs = session.scaling.inputs.open_columns if session.scaling else []
-            content = dataclasses.replace(
-                content,
-                remarks=evaluation.remarks_on(session, result, certified),
-                notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
-                left_out=sorted(judgement.left_out) if judgement else [],
-                residuals=points.summary,
-                columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),
-            )
+            points, (inputs, outputs) = examined.points, self.teacher.columns
+            content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
             if isinstance(self.teacher, LiveTeacher):
                 content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
-            content = next_step.added(content, advice, provenance.last_command(self.output_location))
+            content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
+        recovered = examined.result.unscaled
         with watch("export"):
-            get_platform().write(paths.exported_program(self.output_location), export.program(result.unscaled.network))
+            get_platform().write(paths.exported_program(self.output_location), export.program(recovered.network))
         with watch(PICTURES):
-            shown = plotting.Shown(
-                result.unscaled, Layers.of(teacher) if teacher else None, content.columns, points, errors if certified.fits else None
-            )
+            errors = examined.errors if examined.certificate.fits else None
+            shown = plotting.Shown(recovered, Layers.of(teacher) if teacher else None, content.columns, points, errors)
             folder = paths.plots(self.output_location)
             remedy = f"delete {paths.report(self.output_location)} and run the same command again to draw it"
             attempt(folder, lambda: plotting.draw(shown, self.students_location, folder, remedy), remedy)
