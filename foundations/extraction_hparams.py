@@ -97,8 +97,8 @@ class ExtractionHparams(Hparams):
     )
 
     _domain = (
-        "LOW:HIGH, such as --domain=-3:3: the bounds of every input within which a teacher may be asked what its answers have left open. By default, these are "
-        "the bounds of the first queries. A wider domain is entered in steps, where nothing more shows in the smaller one."
+        "LOW:HIGH, such as --domain=-3:3: the bounds of every input within which a teacher may be asked what its answers have left open. "
+        "By default, these are the bounds of the first queries. A wider domain is entered in steps, if nothing is open in the smaller one."
     )
 
     def __post_init__(self):
