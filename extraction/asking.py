@@ -132,7 +132,7 @@ def about_open(session: Session, best: Candidate, location: str) -> Asked:
         location: the path that the folders of the fits begin with.
     """
     state, network = Asked(session, best), best[1].network
-    if not can_ask(session) or unknowns_of(network) > DENSE_PARAMETERS or is_linked(session) or _missed(session, network) is None:
+    if session.teacher is None or unknowns_of(network) > DENSE_PARAMETERS or is_linked(session) or _missed(session, network) is None:
         return state
     box, rounds, widenings = Box.of(session), 0, 0
     looks_at_corners = session.symmetry.slope != 0 or box.limits is not None
@@ -339,10 +339,10 @@ def _remarks(state: Asked, box: Box) -> list[str]:
     combinations = open_combinations(state.network, session.symmetry, session.loaders.train, session.asked)
     hint = "" if box.limits else "; --domain LOW:HIGH allows queries beyond"
     if len(combinations):
-        why = "" if can_ask(session) else " before the budget was spent"
+        why = f"no query between {box.shown} shows more{hint}" if can_ask(session) else "the budget of queries is spent"
         names = _neurons(combinations, Layers.of(state.network))
         some = f"{len(combinations)} combinations of weights stay" if len(combinations) > 1 else "a combination of weights stays"
-        found.append(f"{some} open, of {names}: no query between {box.shown} has shown more{why}{hint}")
+        found.append(f"{some} open, of {names}: {why}")
     if session.symmetry.slope and session.rows is not None and hint:
         found.append(f"neurons that do not switch between {box.shown}, the bounds of the queries, are not known{hint}")
     return found

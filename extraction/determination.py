@@ -130,20 +130,34 @@ def _spectrum(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, a
 def open_combinations(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int = 0) -> torch.Tensor:
     """Combinations of weights that the answers leave open, `[F, P]`, in the order of the parameters; without those in `gauges.py`.
 
-    They are a basis in reduced echelon form: each has a weight of its own, and as few others as possible.
+    They are a basis in reduced echelon form: each has a weight of its own, and as few others as possible. Free directions are added so that
+    a weight of each neuron that the answers tell well stays as it is.
     """
+    if not bool(_spectrum(network, symmetry, loader, asked).is_open.any()):
+        return loader.examples.new_zeros(0, sum(parameter.numel() for parameter in network.parameters()))
     spectrum = _spectrum(network, symmetry, loader, asked, full=True)
     assert spectrum.vectors is not None
-    rows = (spectrum.vectors[:, spectrum.is_open] / spectrum.lengths[:, None]).T.clone()
+    rows = (spectrum.vectors[:, spectrum.is_open] / spectrum.lengths[:, None]).T
+    _, moves = free_directions(network, symmetry, linear_slopes(Layers.of(network), loader.examples))
+    told = torch.where(spectrum.lengths == 1.0, 0.0, spectrum.lengths)
+    for place in range(len(moves)):
+        column = int((moves[place] * told).abs().argmax())
+        moves = _eliminated(moves, moves[place], column, place)
+        rows = _eliminated(rows, moves[place], column)
     for place in range(len(rows)):
-        others = rows.clone()
-        others[:place] = 0.0
-        row, column = divmod(int(others.abs().argmax()), rows.shape[1])
-        rows[[place, row]] = rows[[row, place]]
-        rows[place] /= rows[place, column].clone()
-        below = torch.arange(len(rows)) != place
-        rows[below] -= rows[below, column].clone()[:, None] * rows[place]
+        row, column = divmod(int(rows[place:].abs().argmax()), rows.shape[1])
+        rows[[place, place + row]] = rows[[place + row, place]]
+        rows = _eliminated(rows, rows[place], column, place)
     return torch.where(rows.abs() > ECHELON, rows, 0.0)
+
+
+def _eliminated(rows: torch.Tensor, pivot: torch.Tensor, column: int, place: int | None = None) -> torch.Tensor:
+    """Rows without a column, by multiples of a row with that column; at `place` is the row itself, which becomes 1 there."""
+    unit = pivot / pivot[column]
+    changed = rows - rows[:, column, None] * unit
+    if place is not None:
+        changed[place] = unit
+    return changed
 
 
 @torch.no_grad()

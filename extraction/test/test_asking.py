@@ -116,12 +116,12 @@ class TestAsking(TestCase):
         self.assertEqual(sum(state.counts.values()), len(teacher.phases))
 
     def test_a_neuron_that_no_query_of_the_box_shows_is_found_in_a_wider_domain_only(self):
-        x = in_box(400, 5)
-        teacher = Network("", 5, 2, layers=last_switching_at(drawn(5, 8, 2), x[:360], 0))
+        x = in_box(300, 3)
+        teacher = Network("", 3, 2, layers=last_switching_at(drawn(3, 4, 2), x[:260], 0))
         session = self.session(teacher, x)
         state = self.asked(session, without_last(teacher.layers))
         self.assertIs(state.session, session)
-        self.assertEqual(state.counts, {CORNERS: 32})
+        self.assertEqual(state.counts, {CORNERS: 8})
         self.assertIn("--domain LOW:HIGH", " ".join(state.remarks))
         self.assert_is(self.asked(self.session(teacher, x, "-4:4"), without_last(teacher.layers)), teacher, 4.0)
 
@@ -156,4 +156,7 @@ class TestAsking(TestCase):
         state = self.asked(session, start)
         self.assertIs(state.session, session)
         self.assertEqual(state.counts, {})
+        self.assertIn(
+            "a combination of weights stays open, of neuron 7 of hidden layer 2: the budget of queries is spent", state.remarks[0]
+        )
         self.assertEqual(self.asked(dataclasses.replace(session, teacher=None), start).counts, {})
