@@ -172,7 +172,7 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
     queries = _climb(session, state.network, combinations[:MOST_OPEN], box, generator)
     if not len(queries):
         return state, False
-    session.say(f"The answers leave {len(combinations)} combinations of weights open: asking where they show")
+    session.say(f"Combinations of weights that the answers leave open: {len(combinations)}; asking where they show")
     state, asked, answers = state.ask(queries, OPEN_WEIGHTS)
     if not len(asked):
         return state, False

@@ -141,7 +141,8 @@ def open_combinations(network: FullyConnected, symmetry: Symmetry, loader: DataL
     _, moves = free_directions(network, symmetry, linear_slopes(Layers.of(network), loader.examples))
     told = torch.where(spectrum.lengths == 1.0, 0.0, spectrum.lengths)
     for place in range(len(moves)):
-        column = int((moves[place] * told).abs().argmax())
+        weighted = moves[place] * told  # zero for a neuron that no query activates
+        column = int((weighted if bool(weighted.any()) else moves[place]).abs().argmax())
         moves = _eliminated(moves, moves[place], column, place)
         rows = _eliminated(rows, moves[place], column)
     for place in range(len(rows)):

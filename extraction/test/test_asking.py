@@ -115,6 +115,17 @@ class TestAsking(TestCase):
         self.assertIn(NEIGHBOURS, state.counts)
         self.assertEqual(sum(state.counts.values()), len(teacher.phases))
 
+    def test_a_neuron_that_no_query_activates_is_open_but_for_its_scale(self):
+        x = in_box(300, 5)
+        teacher = Network("", 5, 2, layers=last_switching_at(drawn(5, 8, 2), x[:260], 0))
+        session = self.session(teacher, x)
+        network, _ = teacher.layers.to_network(session.students_hparams)
+        combinations = open_combinations(network, session.symmetry, session.loaders.train)
+        self.assertEqual(len(combinations), 7)
+        self.assertTrue(combinations.isfinite().all())
+        names = "neuron 7 of hidden layer 1, number 0 of the outputs, number 1 of the outputs"
+        self.assertEqual(asking._neurons(combinations, teacher.layers), names)
+
     def test_a_neuron_that_no_query_of_the_box_shows_is_found_in_a_wider_domain_only(self):
         x = in_box(300, 3)
         teacher = Network("", 3, 2, layers=last_switching_at(drawn(3, 4, 2), x[:260], 0))
