@@ -122,13 +122,13 @@ class ExtractionRunner(Runner):
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
         with locks.held(self.students_location):
-            students, session = self._train_students(watch)
+            students, session = self.train_students(watch)
         with locks.held(self.output_location):
             if not self._is_complete:
                 provenance.record(self.output_location, session.seed)
                 self._reconstruct(students, session, watch)
 
-    def _train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
+    def train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
         """The trained students, and the session of the steps after them."""
         from datasets import registry as datasets
         from datasets.base import Loaders

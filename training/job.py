@@ -288,7 +288,7 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     for flag in FILE_FLAGS:
         if getattr(hparams, flag) is not None:
             raise ConfigError(f"--{flag}: valid only with a file of answers as teacher, not with {name}")
-    if _is_model(name):
+    if is_model(name):
         teacher, folder, prepare = _default_teacher(name, hparams, act_fun, job)
     else:
         name = teacher_dataset.resolve(name)
@@ -341,7 +341,7 @@ def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:
     return datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples, teacher.dataset_name)
 
 
-def _is_model(name: str) -> bool:
+def is_model(name: str) -> bool:
     """Whether a name is the name of a model."""
     from models import registry as models
 
