@@ -68,10 +68,11 @@ def parse_act_funs(text: str | None) -> tuple[str, ...]:
     Raises:
         ConfigError: one of them is not known.
     """
-    names = ACT_FUNS if text in (None, AUTO) else text.split("+")
+    names = (text or AUTO).split("+")
     for name in names:
-        if name not in ACT_FUNS:
+        if name not in (*ACT_FUNS, AUTO):
             raise unknown("--act_fun", name, [*ACT_FUNS, AUTO])
+    names = ACT_FUNS if AUTO in names else names
     return tuple(name for name in ACT_FUNS if name in names and SAME_FUNCTIONS.get(name) not in names)
 
 

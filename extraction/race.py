@@ -87,12 +87,14 @@ class Outcome:
         accepted: whether its certificate accepts it, as exact or to the precision of the answers.
         loss: its error on held-out answers, as a share of the variance of the answers; infinite where no network was recovered.
         is_crowded: whether a layer has so many neurons that the students may have been too narrow.
+        reason: why no network was recovered.
     """
 
     entry: Entry
     accepted: bool
     loss: float = math.inf
     is_crowded: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True)

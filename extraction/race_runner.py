@@ -239,8 +239,8 @@ class RaceRunner(Runner):
         outcome = race.race(self.track(Ways(train, recover), first, self.say), self.hypotheses)
         if outcome is None or math.isinf(outcome.loss):
             raise ConfigError(
-                "--teacher_name: under no hypothesis could a network be recovered; use more queries, or another --act_fun or --depth than "
-                f"{'+'.join(known.act_funs)} and {'+'.join(map(str, known.depths))}"
+                f"under none of the {len(self.hypotheses)} hypotheses could a network be recovered: "
+                f"{outcome.reason if outcome else 'the answers are too few for the smallest students; use more queries'}"
             )
         extraction = self.extraction(outcome.entry)
         self.say(f"Report, pictures and the recovered network: {extraction.output_location}")
@@ -325,7 +325,7 @@ class RaceRunner(Runner):
                         raise
                     except ConfigError as error:
                         say(f"  {error}")
-                        return Outcome(entry, False)
+                        return Outcome(entry, False, reason=str(error))
             found = report.read(extraction.output_location)
             widths = zip(found.hidden, widths_of(extraction.desc.model_hparams.model_name), strict=True)
             crowded = any((layer.recovered_width or 0) >= CROWDED * width for layer, width in widths)
