@@ -1,9 +1,9 @@
 """A race of hypotheses: little is spent on the wrong ones, and the certificate decides.
 
 A rung trains students of every hypothesis that is left, and ranks the hypotheses by the loss of their best student on held-out answers.
-After each rung the better ones go on to more and longer training (successive halving; Jamieson & Talwalkar 2016). The network of a
-hypothesis is recovered as soon as two of its students are near the solution, or after the last rung. Where no network is accepted and the
-students may have been too narrow, all of it is repeated with students that are twice as wide.
+The better ones of each depth go on to more and longer training (successive halving; Jamieson & Talwalkar 2016). The network of a hypothesis
+is recovered as soon as two of its students are near the solution, or after the last rung. Where no network is accepted and the students may
+have been too narrow, all of it is repeated with students that are twice as wide.
 
 This module is the logic alone: what it calls to train students and to recover networks is given.
 """
@@ -22,6 +22,7 @@ FINALISTS = 2  # hypotheses whose networks are recovered after the last rung
 PROMISING = 1e-9  # the loss of a hypothesis in the first rung that makes it needless to look at more layers, as a rule
 READY = 1e-8  # the loss of two students that show the neurons of a network well enough that it is recovered before the last rung
 FAR = 1000.0  # a hypothesis with so many times the loss of the best one is left out, as a rule
+PATIENCE = 2  # times as many hypotheses go on in a patient attempt
 WIDENINGS = 2  # how often the students are made twice as wide
 
 
@@ -32,7 +33,7 @@ class Rung:
     Attributes:
         students: of each hypothesis.
         factor: their width, as a multiple of the width of the race.
-        kept: the largest number of hypotheses that go on.
+        kept: the largest number of hypotheses of each depth that go on.
         steps: of training; None for the defaults of these students.
         polish_steps: of Levenberg-Marquardt after that; None without polishing.
     """
@@ -170,7 +171,8 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
     Args:
         track: how the race is run.
         hypotheses: those with fewer layers first.
-        is_eager: whether hypotheses with more layers are left out while one with fewer is promising, and those far behind the best one.
+        is_eager: whether hypotheses with more layers are left out while one with fewer is promising, and those far behind the best one;
+            otherwise more hypotheses go on as well.
     """
     left, best = list(hypotheses), math.inf
     outcomes: list[Outcome] = []
@@ -189,8 +191,8 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
             if outcomes[-1].accepted:
                 return Attempt(best, outcomes, is_complete)
         near = [standing for standing in ranked if not is_eager or standing.comparable <= max(FAR * best, track.exact)]
-        is_complete = is_complete and len(near) == len(ranked)
-        left = [standing.hypothesis for standing in sorted(near, key=lambda standing: standing.comparable)[: rung.kept]]
+        is_complete = is_complete and (not is_eager or len(near) == len(ranked))
+        left = best_of_each_depth(near, rung.kept if is_eager else PATIENCE * rung.kept)
     return Attempt(best, outcomes, is_complete)
 
 
@@ -206,6 +208,20 @@ def trained(track: Track, hypotheses: Sequence[Hypothesis], rung: Rung, is_eager
             standings.append(track.train(entry))
             track.say(f"  {hypothesis!s:32} held-out loss {standings[-1].loss:.1e}")
     return standings
+
+
+def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypothesis]:
+    """So many hypotheses of each depth with the smallest losses, those with fewer layers first.
+
+    Before students are near the solution, those with more layers lose less, whatever the network is, so that depths are not compared.
+    """
+    ranked = sorted(standings, key=lambda standing: standing.comparable)
+    chosen = [
+        standing
+        for depth in sorted({standing.hypothesis.depth for standing in standings})
+        for standing in [each for each in ranked if each.hypothesis.depth == depth][:count]
+    ]
+    return [standing.hypothesis for standing in chosen]
 
 
 def ranking(standings: Sequence[Standing], exact: float = 0.0) -> list[Standing]:

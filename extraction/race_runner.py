@@ -12,7 +12,7 @@ import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from extraction import race, report
 from extraction.desc import ExtractionDesc
@@ -33,6 +33,9 @@ from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
 
+if TYPE_CHECKING:
+    from datasets.base import DataLoader
+
 BUNDLES: Mapping[str, type[Hparams]] = {
     "dataset_hparams": DatasetHparams,
     "model_hparams": ModelHparams,
@@ -41,9 +44,9 @@ BUNDLES: Mapping[str, type[Hparams]] = {
 }
 WIDTH = 12  # of the students of the first rungs
 RUNGS = (
-    Rung(students=4, factor=1, kept=8, steps=1000, polish_steps=10),
-    Rung(students=4, factor=1, kept=3, steps=2000, polish_steps=40),
-    Rung(students=6, factor=1, kept=2, steps=2000, polish_steps=120),
+    Rung(students=4, factor=1, kept=3, steps=1000, polish_steps=10),
+    Rung(students=4, factor=1, kept=1, steps=2000, polish_steps=40),
+    Rung(students=6, factor=1, kept=1, steps=2000, polish_steps=120),
     Rung(students=6, factor=2, kept=1),
 )
 POLISHED = 800  # weights and biases of a student up to which Levenberg-Marquardt ranks hypotheses
@@ -364,7 +367,11 @@ class Scale:
 
     @classmethod
     def of(cls, extraction: ExtractionRunner) -> Scale:
-        """The scale of the queries and answers of an extraction, whose teacher has been made."""
+        """The scale of the queries and answers of an extraction, whose teacher has been made.
+
+        Raises:
+            ConfigError: the answers are an affine map of the queries.
+        """
         from datasets import registry as datasets
         from datasets.base import Loaders
         from extraction.answers import Answers
@@ -380,7 +387,17 @@ class Scale:
         shares = Answers.of(own.train.labels, stated).shares if stated or is_file else ()
         exact = max(EXACT, (PRECISION * max(shares, default=0.0)) ** 2)
         variance, own_variance = (float(loaders.test.labels.var(0).mean()) or 1.0 for loaders in (inside, own))
+        if affine_loss(inside.train) <= exact:
+            raise ConfigError("--teacher_name: the answers are an affine map of the queries; no hidden layer shows in them")
         return cls(variance, own_variance, exact, own.train.labels.numel())
+
+
+def affine_loss(loader: DataLoader) -> float:
+    """The error of the best affine map of the queries, as a share of the variance of the answers."""
+    from extraction.network import fit_outputs, with_ones
+
+    errors = with_ones(loader.examples) @ fit_outputs(loader.examples, loader.labels) - loader.labels
+    return float(errors.square().mean() / loader.labels.var(0).mean())
 
 
 def flags_of(bundle: Hparams, defaults: Hparams) -> list[str]:

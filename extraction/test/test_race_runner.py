@@ -8,15 +8,16 @@ from unittest import mock
 import numpy as np
 
 import EC
-from extraction import race_runner
+from extraction import plotting, race_runner
 from extraction.hypothesis import Hypothesis
 from extraction.race import Rung
 from extraction.runner import ExtractionRunner
 from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
+from training import plotting as curves
 
-SMALL = (Rung(4, 1, 1, 300, 20), Rung(4, 2, 1))
+SMALL = (Rung(4, 1, 1, 100, 40), Rung(4, 2, 1))
 
 
 class RaceTestCase(TestCase):
@@ -110,11 +111,37 @@ class TestFlags(RaceTestCase):
         self.assertEqual(self.files(), before)
 
 
+class TestAnswers(RaceTestCase):
+    def test_an_affine_map_has_no_hidden_layer(self):
+        X = np.random.default_rng(1).normal(size=(100, 2))
+        np.savez(self.file, X=X, y=X @ np.array([[3.0], [-1.0]]) + 100)
+        status, _, err = self.command("extract", f"--teacher_name={self.file}")
+        self.assertEqual((status, err.count("\n")), (2, 1))
+        self.assertIn("the answers are an affine map of the queries", err)
+
+    def test_the_precision_of_the_answers_says_when_students_are_exact(self):
+        def scale(*arguments):
+            runner = self.runner(*arguments)
+            first = runner.extraction(runner.entry(runner.hypotheses[0], race_runner.RUNGS[0]))
+            first.prepare()
+            return race_runner.Scale.of(first)
+
+        exact, noisy = scale(), scale("--answers=noise:0.001")
+        self.assertEqual((exact.exact, exact.numbers), (race_runner.EXACT, 270 * 2))
+        self.assertAlmostEqual(noisy.exact / (3 * 0.001) ** 2 * exact.own, 1, delta=0.5)
+
+
 class TestRaces(RaceTestCase):
     def setUp(self):
         super().setUp()
-        for name, value in {"RUNGS": SMALL, "WIDTH": 4}.items():
-            patch = mock.patch.object(race_runner, name, value)
+        changes = [
+            (race_runner, "RUNGS", SMALL),
+            (race_runner, "WIDTH", 4),
+            (plotting, "draw", mock.Mock()),
+            (curves, "curves", mock.Mock()),
+        ]
+        for module, name, value in changes:
+            patch = mock.patch.object(module, name, value)
             patch.start()
             self.addCleanup(patch.stop)
 
@@ -123,6 +150,7 @@ class TestRaces(RaceTestCase):
         status, out, err = self.command("extract", *arguments)
         self.assertEqual((status, err), (0, ""))
         self.assertIn("IDENTIFIED exactly. mlp_2_2_2", out)
+        self.assertNotIn("Rung 2", out)
         line = out.splitlines()[-1].partition("The same result by an ordinary command: python EC.py ")[2]
         with (
             self.subTest("the ordinary command finds the result, and so does the race"),
