@@ -1,7 +1,7 @@
 """The dataset of queries and the answers of a teacher.
 
 The teacher is a network that `train` has trained, or a file of pairs of queries and answers (`answer_files.py`). The answers of a network
-to the queries of `--datagen` are computed in float64. Every tenth pair of a file belongs to the test set. Here
+to the queries of `--datagen` are computed in float64. Every tenth distinct query of a file belongs to the test set. Here
 `dataset_hparams.teacher_name` is a resolved name: `train_<md5>` or `answers_<md5 of the stored file>`. Run folders of OpenLTH and of the
 published Expand-and-Cluster code are teachers, too.
 """
@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from datasets import answer_files, base
+from datasets import answer_files, base, repeats
 from datasets.answer_files import Layout, Pairs
 from datasets.datagen import registry as datagen
 from datasets.image_registry import image_shape, registered_images, streamed_images
+from datasets.links import Errors
 from foundations import ancestors, paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import parse_display_text
@@ -34,7 +35,7 @@ from models.base import Model
 from platforms.platform import get_platform
 from platforms.system import files
 
-HELD_OUT = 10  # one pair in ten belongs to the test set
+HELD_OUT = 10  # one distinct query in ten belongs to the test set
 CHUNK = 4096  # the number of queries in a forward pass of a fully connected teacher
 CHUNK_PIXELS = 2**18  # the number of pixels in a forward pass of a convolutional teacher
 SEED_FOLDER = re.compile(r"(seed|replicate)_(-?\d+)")  # the folder of a seed of a run; OpenLTH names it replicate
@@ -47,7 +48,7 @@ class Teacher:
     """A trained network, or a file of answers. For a file, `model_hparams`, `location` and `dataset_name` are None.
 
     `pairs` is the number of pairs in a file, `largest` the largest magnitude of its numbers, `note` what the user should know about how the
-    file was read, and `link` what its answers are (`links.py`).
+    file was read, `link` what its answers are (`links.py`), and `columns` the names of the queries' and of the answers' columns.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Teacher:
     largest: float = 0.0
     note: str = ""
     link: str | None = None
+    columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -180,7 +182,7 @@ def find(name: str, seed: int, folder: str | None = None) -> Teacher:
 def read(name: str, seed: int, folder: str | None = None) -> Teacher:
     """The teacher with a resolved name, from its run folder or from the stored file of answers."""
     if name.startswith("answers_"):
-        queries, answers = _stored_answers(name)
+        queries, answers = _checked(_stored_answers(name), answers_path(name))
         return Teacher(name, queries.shape[1], answers.shape[1], pairs=len(queries))
     location = location_of(name, seed, folder)
     return _read_record(name, location) if _has_record(location) else _read_log(name, location)
@@ -261,9 +263,8 @@ def inspect_answers(name: str, layout: Layout | None = None) -> tuple[Teacher, b
     resolved = _name_of(pairs.content)
     queries, answers = _checked(pairs, name)
     size = queries.shape[1], answers.shape[1]
-    return Teacher(
-        resolved, *size, pairs=len(queries), largest=largest_magnitude(queries, answers), note=pairs.note, link=pairs.link
-    ), pairs.content
+    facts = {"pairs": len(queries), "largest": largest_magnitude(queries, answers), "note": pairs.note, "link": pairs.link}
+    return Teacher(resolved, *size, **facts, columns=pairs.columns), pairs.content
 
 
 def largest_magnitude(*values: torch.Tensor) -> float:
@@ -291,12 +292,12 @@ def _name_of(content: bytes) -> str:
     return f"answers_{hashlib.md5(content).hexdigest()}"
 
 
-def _stored_answers(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _stored_answers(name: str) -> Pairs:
     """The queries and answers of a resolved name; a ConfigError if the stored file has changed."""
     pairs = answer_files.read_stored(answers_path(name))
     if _name_of(pairs.content) != name:
         raise files.damaged(answers_path(name), "its content does not match the digest in its name", "use the original file again")
-    return _checked(pairs, answers_path(name))
+    return pairs
 
 
 def _checked(pairs: Pairs, path: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -323,16 +324,26 @@ def _teacher_name(dataset_hparams: DatasetHparams) -> str:
 
 
 class Dataset(base.Dataset):
-    """Queries `[n, inputs]` and answers `[n, outputs]`."""
+    """Queries `[n, inputs]` and answers `[n, outputs]`; `rows` `[n]` are the numbers of the pairs of a file, counted from 0.
+
+    `errors` are those of logits that were converted from probabilities with few digits.
+    """
+
+    rows: torch.Tensor | None = None
+    errors: Errors | None = None
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Dataset:
         name, datagen_text = _teacher_name(dataset_hparams), dataset_hparams.datagen
         if name.startswith("answers_"):
-            queries, answers = _stored_answers(name)
-            held_out = torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1
-            chosen = ~held_out if train else held_out
-            return cls(queries[chosen], answers[chosen])
+            pairs = _stored_answers(name)
+            queries, answers = _checked(pairs, answers_path(name))
+            numbers = torch.arange(len(queries)) if pairs.rows is None else torch.from_numpy(pairs.rows)
+            held_out = repeats.held_out(queries, HELD_OUT)
+            chosen = torch.nonzero(~held_out if train else held_out)[:, 0]
+            dataset = cls(queries[chosen], answers[chosen])
+            dataset.rows, dataset.errors = numbers[chosen], pairs.errors
+            return dataset
         assert datagen_text is not None  # networks need queries
         teacher = read(name, dataset_hparams.teacher_seed, dataset_hparams.teacher_folder)
         model = teacher.load()

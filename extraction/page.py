@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import jinja2
 
 from datasets import links
-from extraction import evaluation, report
+from extraction import evaluation, verdict, weight_tables
 from extraction.report import Report
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
@@ -46,8 +46,9 @@ CAPTIONS = {
     "cluster_alignment": "The angle between each member of a cluster and the neuron that was recovered from it.",
     "teacher_alignment": "Cosine similarity between the recovered neurons and the teacher's neurons. Partners are on the diagonal.",
 }
-WEIGHTS_CAPTION = "The incoming weights of each recovered neuron: an image where the inputs are an image, bars elsewhere."
-PARTNERS_CAPTION = "Below each is its partner in the teacher, after undoing the order, signs and scales that do not affect the outputs."
+WEIGHTS_CAPTION = "The incoming weights of each neuron, on one scale for the layer."
+PARTNERS_CAPTION = "The teacher's weights and the recovered ones are shown in one order, with the same signs and scales."
+RESIDUALS_CAPTION = "The errors of the network against the answers. Errors that are noise have the same spread everywhere, and no shape."
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,6 @@ def write(location: str, students_location: str, content: Report) -> None:
 
 def render(location: str, students_location: str, content: Report) -> str:
     """The text of the page."""
-    headline, rest = report.headline(content)
     names = [name.removesuffix(".png") for name in get_platform().listdir(paths.plots(location)) if name.endswith(".png")]
     pictures = [_figure(location, name, caption) for kind, caption in CAPTIONS.items() for name in _of_kind(kind, names)]
     compared = content.layers[0].matched is not None
@@ -85,12 +85,14 @@ def render(location: str, students_location: str, content: Report) -> str:
         template = environment.from_string(file.read())
     return template.render(
         report=content,
-        headline=headline,
-        verdict=rest,
-        rows=report.rows(content),
+        verdict=verdict.of(content),
+        next_steps=verdict.next_steps(content),
+        rows=verdict.rows(content),
         matched=f"{evaluation.MATCHED:.0e}",
         identified=f"{evaluation.IDENTIFIED:.0e}",
-        weights=[_figure(location, name, caption) for name in _of_kind("weights", names)],
+        tables=weight_tables.of(location, content),
+        weights=[_figure(location, name, caption, len(content.layers)) for name in _of_kind("weights", names)],
+        residuals=[_figure(location, name, RESIDUALS_CAPTION) for name in _of_kind("residuals", names)],
         pictures=pictures,
         chosen=chosen,
         defaults=defaults,
@@ -105,12 +107,14 @@ def _of_kind(kind: str, names: Sequence[str]) -> list[str]:
     return sorted(matching, key=lambda name: (len(name), name))
 
 
-def _figure(location: str, name: str, caption: str) -> Figure:
-    """A picture with a caption, which says the layer where there is one."""
+def _figure(location: str, name: str, caption: str, layers: int | None = None) -> Figure:
+    """A picture with a caption, which says the layer where there is one; the last of some layers is the output layer."""
     with get_platform().open(os.path.join(paths.plots(location), f"{name}.png"), "rb") as file:
         data = base64.b64encode(file.read()).decode()
     layer = re.search(r"_(\d+)$", name)
-    return Figure(data, f"Hidden layer {layer[1]}. {caption}" if layer else caption)
+    if layer is None:
+        return Figure(data, caption)
+    return Figure(data, f"{'Output layer' if int(layer[1]) == layers else f'Hidden layer {layer[1]}'}. {caption}")
 
 
 def _hyperparameters(location: str, students_location: str) -> tuple[list[Row], list[Row]]:

@@ -236,8 +236,9 @@ class RaceRunner(Runner):
         return self.extraction(outcome.entry) if outcome else first
 
     def run(self) -> None:
+        from extraction import verdict
+
         known, first = self.known, self.extraction(self.entry(self.hypotheses[0], RUNGS[0]))
-        first.prepare()
         self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}")
         outcome = race.race(self.track(Ways(train, recover), first, self.say), self.hypotheses)
         if outcome is None or math.isinf(outcome.loss):
@@ -247,7 +248,7 @@ class RaceRunner(Runner):
             )
         extraction = self.extraction(outcome.entry)
         self.say(f"Report, pictures and the recovered network: {extraction.output_location}")
-        self.say(report.table(report.read(extraction.output_location)))
+        self.say(verdict.table(report.read(extraction.output_location)))
         if not outcome.accepted:
             self.say(
                 f"No hypothesis is accepted. The nearest is {outcome.entry.hypothesis}, whose network misses held-out answers by "
@@ -367,29 +368,18 @@ class Scale:
 
     @classmethod
     def of(cls, extraction: ExtractionRunner) -> Scale:
-        """The scale of the queries and answers of an extraction, whose teacher has been made.
+        """The scale of the queries and answers of an extraction, which is recorded as started.
 
         Raises:
             ConfigError: the answers are an affine map of the queries.
         """
-        from datasets import registry as datasets
-        from datasets.base import Loaders
-        from extraction.answers import Answers
-        from extraction.scaling import Scaling
-        from extraction.session import in_float64
-
-        desc, stated = extraction.desc, extraction.desc.extraction_hparams.answers
-        seed = max(extraction.job.global_seed, 0)
-        own = Loaders(*map(in_float64, datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)))
-        is_file = extraction.teacher.model_hparams is None
-        scaling = Scaling.of(own.train) if is_file else None
-        inside = scaling.apply(own) if scaling else own
-        shares = Answers.of(own.train.labels, stated).shares if stated or is_file else ()
-        exact = max(EXACT, (PRECISION * max(shares, default=0.0)) ** 2)
-        variance, own_variance = (float(loaders.test.labels.var(0).mean()) or 1.0 for loaders in (inside, own))
-        if affine_loss(inside.train) <= exact:
+        with locks.held(extraction.students_location):
+            session, _ = extraction.start()
+        exact = max(EXACT, (PRECISION * max(session.known.shares)) ** 2)
+        if affine_loss(session.loaders.train) <= exact:
             raise ConfigError("--teacher_name: the answers are an affine map of the queries; no hidden layer shows in them")
-        return cls(variance, own_variance, exact, own.train.labels.numel())
+        variance, own_variance = (float(one.loaders.test.labels.var(0).mean()) or 1.0 for one in (session, session.unscaled))
+        return cls(variance, own_variance, exact, session.answers.numel())
 
 
 def affine_loss(loader: DataLoader) -> float:

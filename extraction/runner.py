@@ -23,6 +23,7 @@ from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
+    from datasets.base import Loaders
     from datasets.teacher_dataset import Teacher
     from extraction.report import Report
     from extraction.search import Reconstruction
@@ -84,6 +85,7 @@ class ExtractionRunner(Runner):
         return current and PICTURES in report.read(self.output_location).seconds
 
     def run(self) -> None:
+        from extraction import verdict
         from training import plotting
 
         if not self.job.quiet:
@@ -99,7 +101,7 @@ class ExtractionRunner(Runner):
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             self._print_link()
-            print(report.table(report.read(self.output_location)))
+            print(verdict.table(report.read(self.output_location)))
 
     def _print_link(self) -> None:
         """Prints what the recovered network gives, if the answers are not its outputs."""
@@ -130,35 +132,47 @@ class ExtractionRunner(Runner):
 
     def train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
         """The trained students, and the session of the steps after them."""
-        from datasets import registry as datasets
-        from datasets.base import Loaders
         from extraction import students
-        from extraction.answers import Answers
-        from extraction.scaling import Scaling
-        from extraction.session import Session, in_float64
         from training.plan import StandardPlan
 
         with watch("teacher"):
-            self.prepare()
-            shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
-            loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
-            training_job.record(self.desc, self.students_location, seed, shape)
-            own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-            loaders = scaling.apply(loaders) if scaling else loaders
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
-        given = self.desc.extraction_hparams.answers
-        precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
-        if precision and scaling:
-            precision = precision.mixed(scaling.outputs.inward)
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own)
-        for remark in scaling.remarks() if scaling else []:
+            session, loaders = self.start()
+        for remark in session.remarks:
             session.say(f"Note: {remark}.")
         with watch("students"):
-            identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
+            identity, evaluate_only_at_end = training_job.identity(self.desc, session.seed, self.job), self.job.evaluate_only_at_end
             plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
             return students.train_students(session, loaders, plan), session
+
+    def start(self) -> tuple[Session, Loaders]:
+        """The session before students are trained, and the queries and answers in the number format of their training.
+
+        The run is recorded in its folder.
+        """
+        from datasets import registry as datasets
+        from datasets.base import Loaders
+        from extraction import suspects
+        from extraction.diagnosis import hidden_widths
+        from extraction.rows import Rows
+        from extraction.scaling import Scaling
+        from extraction.session import Session, in_float64
+
+        self.prepare()
+        shape = self.teacher.inputs, self.teacher.outputs
+        seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
+        loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
+        own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
+        widths = hidden_widths(self.desc.model_hparams.model_name)
+        scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
+        training_job.record(self.desc, self.students_location, seed, shape)
+        own_rows = own_rows.without_rare(scaling) if own_rows else None
+        rows = own_rows.scaled(scaling) if own_rows else None
+        loaders = rows.kept if rows else loaders
+        exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling)
+        if own_rows and rows:
+            session = session.of_file(own_rows, rows)
+        return session.with_precision(), loaders
 
     def _reconstruct(self, students: Students, session: Session, watch: Stopwatch) -> None:
         """Everything from trained students to the report."""
@@ -171,32 +185,47 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting, uncertainty
+        from extraction import certificate, evaluation, fitting, linked, next_step, plotting, residuals, uncertainty, undetermined
         from extraction.network import Layers
+        from extraction.report import Columns
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
+        judgement = result.judgement
+        session = judgement.session if judgement else session
+        noise = errors = None
         with watch("certificate"):
-            certified = certificate.certify(session, result)
+            session, result, certified = undetermined.certified(session, result)
             if "error_95" in certified:
-                _, errors = certificate.error_bars(session.unscaled, result.unscaled)
+                noise, errors = certificate.error_bars(session.unscaled, result.unscaled)
                 uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
             if session.scaling:
                 certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
         with watch("comparison"):
             teacher = self.teacher.load() if self.teacher.model_hparams else None
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            advice = evaluation.advice_on(session, result)
-            result = result.unscaled
-            content = evaluation.report_on(session.unscaled, result, teacher, certified)
-            found = content.identified or certified.accepted_to_precision
-            remarks = session.scaling.remarks() if session.scaling else []
-            content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
+            advice = evaluation.advice_on(session, result, certified.fits)
+            of_logits = None if linked.is_linked(session) else noise
+            points = residuals.points(session.unscaled, result.unscaled, certified, of_logits)
+            content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)
+            open_inputs = session.scaling.inputs.open_columns if session.scaling else []
+            content = dataclasses.replace(
+                content,
+                remarks=evaluation.remarks_on(session, result, certified),
+                notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
+                left_out=sorted(judgement.left_out) if judgement else [],
+                residuals=points.summary,
+                columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),
+            )
+            content = next_step.added(content, advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         with watch(PICTURES):
-            true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)
+            shown = plotting.Shown(
+                result.unscaled, Layers.of(teacher) if teacher else None, content.columns, points, errors if certified.fits else None
+            )
+            folder = paths.plots(self.output_location)
             remedy = f"delete {paths.report(self.output_location)} and run the same command again to draw it"
-            attempt(folder, lambda: plotting.draw(result, true, self.students_location, folder, remedy), remedy)
+            attempt(folder, lambda: plotting.draw(shown, self.students_location, folder, remedy), remedy)
         content = dataclasses.replace(content, seconds=watch.seconds)
         report.write(self.output_location, content)
         self._write_page(content)

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from datasets.base import DataLoader
+from extraction.gauges import as_parameters, free_directions
 from extraction.host import to_host
+from extraction.linear import linear_slopes
 from extraction.network import Layers, with_ones
+from extraction.probabilities import Probabilities
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
@@ -33,7 +36,7 @@ MOST_FEATURES, QUERIES_PER_FEATURE = 600, 8
 
 
 @torch.no_grad()
-def noise_of(network: FullyConnected, loader: DataLoader, unknowns: int) -> torch.Tensor:
+def noise_of(network: FullyConnected | Probabilities, loader: DataLoader, unknowns: int) -> torch.Tensor:
     """The standard deviation of the answers' errors that the residuals of a least-squares fit show, `[O]`.
 
     Every unknown that was fitted takes its share of the residuals, so that the squares are divided by the degrees of freedom that are left.
@@ -48,7 +51,9 @@ def noise_of(network: FullyConnected, loader: DataLoader, unknowns: int) -> torc
     return (errors.square().sum(0) / left).sqrt()
 
 
-def standard_errors(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, noise: torch.Tensor) -> list[torch.Tensor]:
+def standard_errors(
+    network: FullyConnected | Probabilities, symmetry: Symmetry, loader: DataLoader, noise: torch.Tensor
+) -> list[torch.Tensor]:
     """The standard error of every weight and bias, for a network that least squares have fitted to the answers.
 
     To first order the weights are off by `(J'J)^-1 J'e` for errors e of the answers. Their covariance is `(J'J)^-1 J'SJ (J'J)^-1`, where S
@@ -70,7 +75,10 @@ def standard_errors(network: FullyConnected, symmetry: Symmetry, loader: DataLoa
     gradient = torch.cat([part.flatten() for part in torch.autograd.grad(half_squares, list(network.parameters()))])
     lengths = square.diagonal().sqrt()
     lengths = torch.where(lengths > 0, lengths, 1.0)
-    lengthwise, scalings = scaling_directions(network, symmetry)
+    plain = network.network if isinstance(network, Probabilities) else network
+    slopes = linear_slopes(Layers.of(plain), loader.examples)
+    open_directions = free_directions(plain, symmetry, slopes), shift_directions(network)
+    lengthwise, scalings = (torch.cat(pair) for pair in zip(*open_directions, strict=True))
     free = torch.nn.functional.normalize(scalings * lengths, dim=1)
     unit = square / lengths[:, None] / lengths + free.T @ free * len(square)
     values, vectors = torch.linalg.eigh(unit)
@@ -102,14 +110,17 @@ def largest_weight_error(network: FullyConnected, errors: list[torch.Tensor]) ->
     return float(torch.cat([shares.flatten() for shares in relative_errors(network, errors)]).max())
 
 
+def quantile_of(errors: list[torch.Tensor]) -> float:
+    """The number of standard errors that none of so many weights exceeds with a probability of CONFIDENCE (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / sum(each.numel() for each in errors))
+
+
 @torch.no_grad()
 def relative_errors(network: FullyConnected, errors: list[torch.Tensor]) -> list[torch.Tensor]:
     """The bounds of `largest_weight_error` for each weight; weights of an output are compared with the largest weight of that output."""
-    count = sum(each.numel() for each in errors)
-    quantile = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / count)
     vectors = network.layer_vectors()
     sizes = [each.abs().max() for each in vectors[:-1]] + [vectors[-1].abs().amax(1, keepdim=True)]
-    return [quantile * each / size for each, size in zip(errors, sizes, strict=True)]
+    return [quantile_of(errors) * each / size for each, size in zip(errors, sizes, strict=True)]
 
 
 def uncertain_neurons(network: FullyConnected, errors: list[torch.Tensor], limit: float) -> list[str]:
@@ -123,7 +134,7 @@ def uncertain_neurons(network: FullyConnected, errors: list[torch.Tensor], limit
 
 
 @torch.no_grad()
-def held_out_excess(network: FullyConnected, loader: DataLoader, noise: torch.Tensor, share: float) -> float:
+def held_out_excess(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor, share: float) -> float:
     """By how many standard deviations the squared errors on held-out answers exceed those of the noise and of the weights.
 
     Args:
@@ -137,7 +148,7 @@ def held_out_excess(network: FullyConnected, loader: DataLoader, noise: torch.Te
 
 
 @torch.no_grad()
-def structure(network: FullyConnected, loader: DataLoader, unknowns: int) -> float | None:
+def structure(network: FullyConnected | Probabilities, loader: DataLoader, unknowns: int) -> float | None:
     """By how many standard deviations the residuals follow functions of the queries more closely than noise would.
 
     A network that lacks a neuron, or has another activation function, leaves residuals that are a function of the query. Functions that
@@ -165,14 +176,14 @@ def structure(network: FullyConnected, loader: DataLoader, unknowns: int) -> flo
     return (taken - degrees) / math.sqrt(2 * degrees)
 
 
-def _functions(network: FullyConnected, loader: DataLoader) -> torch.Tensor | None:
+def _functions(network: FullyConnected | Probabilities, loader: DataLoader) -> torch.Tensor | None:
     """Functions of the queries that residuals may follow, `[Q, F]`; None where there are too few queries."""
     generator = torch.Generator().manual_seed(derive(loader.seed, "structure"))
     examples, most = loader.examples, min(MOST_FEATURES, len(loader.examples) // QUERIES_PER_FEATURE)
     spread = examples.std(0)
     directions = torch.randn(examples.shape[1], RANDOM_FEATURES, generator=generator, dtype=torch.float64).to(examples)
     along = [((examples - examples.mean(0)) / torch.where(spread > 0, spread, 1.0)) @ directions]
-    layers = Layers.of(network).all_but_last
+    layers = Layers(tuple(network.layer_vectors()), network.act_fun).all_but_last
     along += [layers.replace(*layers.vectors[: depth + 1]).pre_activations(examples) for depth in range(len(layers))]
     bends = [(torch.relu(along[0]))]
     for sums in along[1:]:
@@ -184,44 +195,33 @@ def _functions(network: FullyConnected, loader: DataLoader) -> torch.Tensor | No
     return with_ones(functions) if most >= RANDOM_FEATURES // 2 else None
 
 
-def _weighted_curvature(network: FullyConnected, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
+def _weighted_curvature(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
     """`J'SJ` `[P, P]` for variances S of the answers: the curvature of a network whose outputs are multiplied by their noise."""
+    if isinstance(network, Probabilities):
+        return curvature(network.times(noise), loader.examples, loader.labels * noise)
     *hidden, last = network.layer_vectors()
     scaled = copy.deepcopy(network)
     scaled.load_layer_vectors([*hidden, last * noise[:, None]])
     factors = [torch.ones_like(vectors) for vectors in hidden] + [noise[:, None].expand_as(last)]
-    weights = _as_parameters(factors)  # the derivatives by the weights of the last layer do not depend on their scale
+    weights = as_parameters(factors)  # the derivatives by the weights of the last layer do not depend on their scale
     return weights[:, None] * curvature(scaled, loader.examples, loader.labels * noise) * weights
 
 
-def scaling_directions(network: FullyConnected, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
-    """How scaling a neuron moves its length and the weights: two tensors `[neurons, P]`, without rows where neurons cannot be scaled.
-
-    The first holds the derivatives of each neuron's log length by the weights, the second those of the weights by the scale, which leave
-    the function as it is.
-    """
+def shift_directions(network: FullyConnected | Probabilities) -> tuple[torch.Tensor, torch.Tensor]:
+    """How a common shift of all logits moves their mean and the weights, as in `gauges.free_directions`: `[K + 1, P]` for softmax."""
     vectors = network.layer_vectors()
-    lengthwise: list[torch.Tensor] = []
-    scalings: list[torch.Tensor] = []
-    for depth, layer in enumerate(vectors[:-1] if symmetry.positive_scaling else []):
-        for neuron, incoming in enumerate(layer):
+    shift, functionals, directions = network.shift() if isinstance(network, Probabilities) else None, [], []
+    for column in range(vectors[-1].shape[1] if shift else 0):
+        for rows, values in zip((directions, functionals), shift or (), strict=True):
             changes = [torch.zeros_like(each) for each in vectors]
-            changes[depth][neuron] = incoming / incoming.square().sum()
-            lengthwise.append(_as_parameters(changes))
-            changes[depth][neuron] = incoming
-            changes[depth + 1][:, neuron] = -vectors[depth + 1][:, neuron]
-            scalings.append(_as_parameters(changes))
+            changes[-1][:, column] = values
+            rows.append(as_parameters(changes))
     empty = vectors[0].new_zeros(0, sum(each.numel() for each in vectors))
-    return (torch.stack(lengthwise), torch.stack(scalings)) if scalings else (empty, empty)
+    return (torch.stack(functionals), torch.stack(directions)) if shift else (empty, empty)
 
 
-def _as_parameters(vectors: list[torch.Tensor]) -> torch.Tensor:
-    """Values for incoming vectors, `[K, D]` for each layer, in the order of the parameters, `[P]`."""
-    return torch.cat([part.flatten() for each in vectors for part in (each[:, :-1], each[:, -1])])
-
-
-def _as_vectors(network: FullyConnected, values: torch.Tensor) -> list[torch.Tensor]:
-    """Values `[P]` in the order of the parameters in the shape of the incoming vectors: the inverse of `_as_parameters`."""
+def _as_vectors(network: FullyConnected | Probabilities, values: torch.Tensor) -> list[torch.Tensor]:
+    """Values `[P]` in the order of the parameters in the shape of the incoming vectors: the inverse of `as_parameters`."""
     parts, result = list(values.split([parameter.numel() for parameter in network.parameters()])), []
     for vectors in network.layer_vectors():
         weights, bias = parts.pop(0), parts.pop(0)

@@ -74,6 +74,11 @@ def scaling(location: str) -> str:
     return os.path.join(location, "scaling.pth")
 
 
+def set_aside(location: str) -> str:
+    """The rows of a file of answers that students do not learn from, if there are any."""
+    return os.path.join(location, "rows_set_aside.json")
+
+
 def logger(location: str) -> str:
     """The metrics. The file is written when training is complete."""
     return os.path.join(location, "logger")

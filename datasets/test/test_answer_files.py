@@ -156,7 +156,7 @@ class RefusalTest(AnswerFileTestCase):
         os.truncate(path, os.path.getsize(path) - 1)
         self.assert_refused(path, "q.npy is not a table of numbers: the array of shape (20, 5) and type float64 does not have", outputs=2)
         np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-        self.assert_refused(path, "is not a table of numbers: the array has shape (1,) and type object", outputs=2)
+        self.assert_refused(path, "is not a table of numbers: the array contains objects (type object)", outputs=2)
         self.assert_refused(self.write("t.csv", "a,b", "1,x"), "t.csv is not a table of numbers: line 2, column b contains 'x'", outputs=1)
 
     def test_answers_that_are_classes_are_refused(self):
@@ -167,8 +167,14 @@ class RefusalTest(AnswerFileTestCase):
             (places % 2 == 0, "whole numbers 0, 1: classes"),
             (np.eye(4)[places % 4], "the answers in {} are classes in one-hot form"),
             (np.c_[ANSWERS, places % 3], "column 2 of the answers in {} contains only"),
-            (np.array(["a", "b"] * 10), "type <U1; the answers must be the numbers that the network outputs"),
-            (np.array(["a", "b"] * 10, dtype=object), "type object; the answers must be the numbers"),
+            (
+                np.array(["a", "b"] * 10),
+                "contains texts (type <U1); valid: real numbers; the answers must be the numbers that the network gives",
+            ),
+            (
+                np.array(["a", "b"] * 10, dtype=object),
+                "contains objects (type object); valid: real numbers; the answers must be the numbers",
+            ),
         ]
         for answers, said in cases:
             path = self.npz(X=QUERIES, y=answers)
