@@ -23,6 +23,7 @@ PROMISING = 1e-9  # the loss of a hypothesis in the first rung that makes it nee
 READY = 1e-8  # the loss of two students that show the neurons of a network well enough that it is recovered before the last rung
 FAR = 1000.0  # a hypothesis with so many times the loss of the best one is left out, as a rule
 PATIENCE = 2  # times as many hypotheses go on in a patient attempt
+RIVAL = 1.2  # hypotheses up to this many times the loss of the winner are its rivals, if the answers have errors
 WIDENINGS = 2  # how often the students are made twice as wide
 
 
@@ -89,6 +90,7 @@ class Outcome:
         loss: its error on held-out answers, as a share of the variance of the answers; infinite where no network was recovered.
         is_crowded: whether a layer has so many neurons that the students may have been too narrow.
         reason: why no network was recovered.
+        rivals: hypotheses that the answers, which have errors, do not distinguish from this one.
     """
 
     entry: Entry
@@ -96,6 +98,7 @@ class Outcome:
     loss: float = math.inf
     is_crowded: bool = False
     reason: str = ""
+    rivals: tuple[Hypothesis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,11 @@ class Track:
     recover: Callable[[Entry], Outcome]
     say: Callable[[str], None] = lambda line: None
     fits: Callable[[Entry], bool] = lambda entry: True
+
+    @property
+    def is_sharp(self) -> bool:
+        """Whether the answers are precise enough that students of a wrong hypothesis do not give them as exactly as they are known."""
+        return self.exact <= READY
 
 
 def race(track: Track, hypotheses: Sequence[Hypothesis]) -> Outcome | None:
@@ -174,40 +182,78 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
         is_eager: whether hypotheses with more layers are left out while one with fewer is promising, and those far behind the best one;
             otherwise more hypotheses go on as well.
     """
-    left, best = list(hypotheses), math.inf
+    left, best, is_complete = list(hypotheses), math.inf, True
+    history: list[list[Standing]] = []
     outcomes: list[Outcome] = []
-    is_complete = True
     for number, rung in enumerate(track.rungs, 1):
         size = f"{rung.students} students with {rung.factor * track.width} neurons in each layer"
         track.say(f"Rung {number} of {len(track.rungs)}: {size}, {rung.steps or 'all'} steps")
-        standings = trained(track, left, rung, is_eager)
-        is_complete = is_complete and len(standings) == len(left)
-        ranked = ranking(standings, track.exact)
-        best = min([best, *(standing.comparable for standing in ranked)])
-        is_last = rung is track.rungs[-1]
-        for standing in ranked[:FINALISTS] if is_last else [each for each in ranked if each.second <= max(READY, track.exact)]:
-            track.say(f"Recovering the network: {standing.hypothesis}")
-            outcomes.append(track.recover(standing.entry))
-            if outcomes[-1].accepted:
-                return Attempt(best, outcomes, is_complete)
-        near = [standing for standing in ranked if not is_eager or standing.comparable <= max(FAR * best, track.exact)]
-        is_complete = is_complete and (not is_eager or len(near) == len(ranked))
+        history.append([])
+        for hypothesis in left:
+            if is_eager and track.is_sharp and is_needless(hypothesis, history[-1]):
+                is_complete = False
+                break
+            entry = Entry(hypothesis, rung, rung.factor * track.width)
+            if not track.fits(entry):
+                continue
+            history[-1].append(track.train(entry))
+            track.say(f"  {hypothesis!s:32} held-out loss {history[-1][-1].loss:.1e}")
+            if track.is_sharp and rung is not track.rungs[-1] and history[-1][-1].second <= READY:
+                outcomes.append(recovered(track, history[-1][-1]))
+                if outcomes[-1].accepted:
+                    return Attempt(best, outcomes, is_complete)
+        best = min([best, *(standing.comparable for standing in history[-1])])
+        near = [standing for standing in history[-1] if not is_eager or standing.comparable <= FAR * max(best, track.exact)]
+        is_complete = is_complete and (rung is track.rungs[-1] or len(near) == len(history[-1]))
         left = best_of_each_depth(near, rung.kept if is_eager else PATIENCE * rung.kept)
-    return Attempt(best, outcomes, is_complete)
+    ranked = ranking(history[-1], track.exact if track.is_sharp else 0.0)
+    return Attempt(best, outcomes + finals(track, ranked[:FINALISTS], history), is_complete)
 
 
-def trained(track: Track, hypotheses: Sequence[Hypothesis], rung: Rung, is_eager: bool) -> list[Standing]:
-    """The standings of hypotheses in a rung; arguments are those of `climb`."""
-    standings: list[Standing] = []
-    for hypothesis in hypotheses:
-        shallower = (standing.loss for standing in standings if standing.hypothesis.depth < hypothesis.depth)
-        if is_eager and min(shallower, default=math.inf) <= max(PROMISING, track.exact):
-            break
-        entry = Entry(hypothesis, rung, rung.factor * track.width)
-        if track.fits(entry):
-            standings.append(track.train(entry))
-            track.say(f"  {hypothesis!s:32} held-out loss {standings[-1].loss:.1e}")
-    return standings
+def is_needless(hypothesis: Hypothesis, standings: Sequence[Standing]) -> bool:
+    """Whether a hypothesis of fewer layers is so promising that this one need not be looked at, as a rule."""
+    return any(standing.hypothesis.depth < hypothesis.depth and standing.loss <= PROMISING for standing in standings)
+
+
+def recovered(track: Track, standing: Standing) -> Outcome:
+    """The network of a hypothesis."""
+    track.say(f"Recovering the network: {standing.hypothesis}")
+    return track.recover(standing.entry)
+
+
+def finals(track: Track, ranked: Sequence[Standing], history: Sequence[Sequence[Standing]]) -> list[Outcome]:
+    """The networks of the hypotheses that are left, an accepted one last.
+
+    A network that gives all answers exactly is conclusive, and ends the race. If the answers have errors, networks of several hypotheses
+    may be accepted; the one that is nearest to the held-out answers counts, and the others, and hypotheses whose students were about as
+    good, are its rivals.
+
+    Args:
+        track: how the race is run.
+        ranked: the hypotheses, in the order in which they are tried.
+        history: all standings, rung by rung.
+    """
+    outcomes: list[Outcome] = []
+    for standing in ranked:
+        outcomes.append(recovered(track, standing))
+        if outcomes[-1].accepted and outcomes[-1].loss <= READY:
+            return outcomes
+    outcomes.sort(key=lambda outcome: (outcome.accepted, -outcome.loss))
+    if outcomes and outcomes[-1].accepted:
+        accepted = [outcome.entry.hypothesis for outcome in outcomes[:-1] if outcome.accepted]
+        winner = outcomes[-1].entry.hypothesis
+        rivals = dict.fromkeys([*accepted, *as_good(winner, history)])
+        outcomes[-1] = dataclasses.replace(outcomes[-1], rivals=tuple(rivals))
+    return outcomes
+
+
+def as_good(winner: Hypothesis, history: Sequence[Sequence[Standing]]) -> list[Hypothesis]:
+    """The hypotheses that were about as good as a winner in the last rung in which they took part."""
+    last: dict[Hypothesis, tuple[float, float]] = {}
+    for standings in history:
+        losses = {standing.hypothesis: standing.comparable for standing in standings}
+        last |= {hypothesis: (loss, losses.get(winner, 0.0)) for hypothesis, loss in losses.items()}
+    return [hypothesis for hypothesis, (loss, own) in last.items() if hypothesis != winner and loss <= RIVAL * own]
 
 
 def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypothesis]:

@@ -254,6 +254,8 @@ class RaceRunner(Runner):
                 f"No hypothesis is accepted. The nearest is {outcome.entry.hypothesis}, whose network misses held-out answers by "
                 f"{math.sqrt(outcome.loss):.1e} of their standard deviation."
             )
+        if outcome.rivals:
+            self.say(f"Note: the answers are too inexact to rule out {', '.join(map(str, outcome.rivals))}.")
         same = remark(outcome.entry.hypothesis.act_fun)
         if same and len(known.act_funs) > 1:
             self.say(f"Note: {same}")

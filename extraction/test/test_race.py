@@ -56,7 +56,7 @@ class TestRace(unittest.TestCase):
         pretended = Pretended(lambda entry: 1e-20 if entry.hypothesis == Hypothesis(1, "tanh") else 1e-4)
         outcome = pretended.race()
         self.assertEqual(outcome.entry, Entry(Hypothesis(1, "tanh"), RUNGS[0], 12))
-        self.assertEqual({entry.hypothesis.depth for entry in pretended.trained}, {1})
+        self.assertEqual([entry.hypothesis.act_fun for entry in pretended.trained], ["relu", "tanh"])
 
     def test_what_was_left_out_is_tried_where_the_promising_network_is_refused(self):
         def loss(entry):
@@ -82,6 +82,20 @@ class TestRace(unittest.TestCase):
             lambda entry: 1e-20 if entry.hypothesis.depth > 1 else 1e-2, accepts=lambda entry: entry.hypothesis == Hypothesis(3, "relu")
         )
         self.assertEqual(pretended.race([Hypothesis(1, "relu"), Hypothesis(2, "relu"), Hypothesis(3, "relu")]).entry.hypothesis.depth, 3)
+
+    def test_with_inexact_answers_the_nearest_accepted_network_counts_and_rivals_are_named(self):
+        floor = {"tanh": 1.0e-6, "gelu": 1.1e-6, "silu": 3e-6, "relu": 1e-4}
+        pretended = Pretended(lambda entry: floor[entry.hypothesis.act_fun])
+        among = hypotheses((1,), ("relu", "gelu", "tanh", "silu"))
+        outcome = pretended.race(among, exact=1e-5)
+        self.assertEqual((outcome.entry.hypothesis, outcome.accepted), (Hypothesis(1, "tanh"), True))
+        self.assertEqual(outcome.rivals, (Hypothesis(1, "gelu"),))
+        self.assertEqual(len({entry.rung for entry in pretended.trained}), len(RUNGS))  # no network is recovered before
+
+    def test_exact_answers_leave_no_rivals(self):
+        pretended = Pretended(lambda entry: 1e-20)
+        self.assertEqual(pretended.race().rivals, ())
+        self.assertEqual((len(pretended.trained), len(pretended.recovered)), (1, 1))
 
     def test_students_that_are_too_narrow_are_made_wider(self):
         pretended = Pretended(
