@@ -19,9 +19,10 @@ from extraction.hypothesis import Hypothesis
 
 AS_GOOD = 3.0  # hypotheses up to this many times the smallest loss are equally good, and the one with fewer layers is tried first
 FINALISTS = 2  # hypotheses whose networks are recovered after the last rung
-PROMISING = 1e-9  # the loss of a hypothesis in the first rung that makes it needless to look at more layers, as a rule
+PROMISING = 1e-9  # the loss of a hypothesis that makes it needless to look at more layers, as a rule
+LEADING = 1e-6  # the same for a hypothesis that is far ahead of the others of its depth
 READY = 1e-8  # the loss of two students that show the neurons of a network well enough that it is recovered before the last rung
-FAR = 1000.0  # a hypothesis with so many times the loss of the best one is left out, as a rule
+FAR = 1000.0  # a hypothesis with so many times the loss of the best one is far behind and left out, as a rule
 PATIENCE = 2  # times as many hypotheses go on in a patient attempt
 RIVAL = 1.2  # hypotheses up to this many times the loss of the winner are its rivals, if the answers have errors
 WIDENINGS = 2  # how often the students are made twice as wide
@@ -36,7 +37,8 @@ class Rung:
         factor: their width, as a multiple of the width of the race.
         kept: the largest number of hypotheses of each depth that go on.
         steps: of training; None for the defaults of these students.
-        polish_steps: of Levenberg-Marquardt after that; None without polishing.
+        polish_steps: of Levenberg-Marquardt after that, with three hidden layers; None without polishing. One layer gets three times as
+            many, which cost little.
     """
 
     students: int
@@ -212,7 +214,11 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
 
 def is_needless(hypothesis: Hypothesis, standings: Sequence[Standing]) -> bool:
     """Whether a hypothesis of fewer layers is so promising that this one need not be looked at, as a rule."""
-    return any(standing.hypothesis.depth < hypothesis.depth and standing.loss <= PROMISING for standing in standings)
+    for depth in {standing.hypothesis.depth for standing in standings if standing.hypothesis.depth < hypothesis.depth}:
+        first, second, *_ = [*sorted(each.comparable for each in standings if each.hypothesis.depth == depth), math.inf]
+        if first <= PROMISING or (first <= LEADING and FAR * first <= second < math.inf):
+            return True
+    return False
 
 
 def recovered(track: Track, standing: Standing) -> Outcome:

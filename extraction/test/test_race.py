@@ -4,7 +4,7 @@ import math
 import unittest
 
 from extraction.hypothesis import Hypothesis, hypotheses
-from extraction.race import Entry, Outcome, Rung, Standing, Track, race, ranking
+from extraction.race import Entry, Outcome, Rung, Standing, Track, is_needless, race, ranking
 
 RUNGS = (Rung(4, 1, 2, 100, 10), Rung(4, 1, 1, 200, 20), Rung(6, 2, 1))
 ALL = hypotheses((1, 2, 3), ("relu", "tanh", "gelu", "silu"))
@@ -24,9 +24,12 @@ class Pretended:
 
     def recover(self, entry):
         self.recovered.append(entry)
-        return Outcome(entry, self.accepts(entry), self.loss(entry), self.crowded(entry))
+        return Outcome(
+            entry, self.accepts(entry), 1e-30 if self.is_exact and self.accepts(entry) else self.loss(entry), self.crowded(entry)
+        )
 
     def race(self, among=ALL, exact=1e-16):
+        self.is_exact = exact < 1e-8
         track = Track(RUNGS, 12, exact, 1e-3, self.train, self.recover, self.lines.append, self.left_out)
         return race(track, among)
 
@@ -82,6 +85,21 @@ class TestRace(unittest.TestCase):
             lambda entry: 1e-20 if entry.hypothesis.depth > 1 else 1e-2, accepts=lambda entry: entry.hypothesis == Hypothesis(3, "relu")
         )
         self.assertEqual(pretended.race([Hypothesis(1, "relu"), Hypothesis(2, "relu"), Hypothesis(3, "relu")]).entry.hypothesis.depth, 3)
+
+    def test_a_hypothesis_that_leads_its_depth_by_far_makes_more_layers_needless(self):
+        def standings(*losses):
+            return [Standing(Entry(Hypothesis(1, name), RUNGS[0], 12), loss) for name, loss in zip("abc", losses, strict=True)]
+
+        deeper = Hypothesis(2, "tanh")
+        for losses, expected in (
+            ((1e-10, 1e-9, 1.0), True),
+            ((2e-8, 1e-3, 1.0), True),
+            ((1e-5, 0.1, 1.0), False),
+            ((2e-8, 1e-6, 1.0), False),
+        ):
+            with self.subTest(losses):
+                self.assertIs(is_needless(deeper, standings(*losses)), expected)
+        self.assertIs(is_needless(Hypothesis(1, "relu"), standings(1e-12, 1.0, 1.0)), False)
 
     def test_with_inexact_answers_the_nearest_accepted_network_counts_and_rivals_are_named(self):
         floor = {"tanh": 1.0e-6, "gelu": 1.1e-6, "silu": 3e-6, "relu": 1e-4}
