@@ -21,7 +21,7 @@ AS_GOOD = 3.0  # hypotheses up to this many times the smallest loss are equally 
 FINALISTS = 2  # hypotheses whose networks are recovered after the last rung
 PROMISING = 1e-9  # the loss of a hypothesis that makes it needless to look at more layers, as a rule
 LEADING = 1e-6  # the same for a hypothesis that is far ahead of the others of its depth
-READY = 1e-8  # the loss of two students that show the neurons of a network well enough that it is recovered before the last rung
+READY, SECOND = 1e-8, 1e-5  # losses of the best two students with which the network is recovered before the last rung
 FAR = 1000.0  # a hypothesis with so many times the loss of the best one is far behind and left out, as a rule
 PATIENCE = 2  # times as many hypotheses go on in a patient attempt
 RIVAL = 1.2  # hypotheses up to this many times the loss of the winner are its rivals, if the answers have errors
@@ -75,6 +75,11 @@ class Standing:
     def hypothesis(self) -> Hypothesis:
         """The hypothesis."""
         return self.entry.hypothesis
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the students are so near the solution that the network can be recovered from them."""
+        return self.loss <= READY and self.second <= SECOND
 
     @property
     def comparable(self) -> float:
@@ -200,12 +205,13 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
                 continue
             history[-1].append(track.train(entry))
             track.say(f"  {hypothesis!s:32} held-out loss {history[-1][-1].loss:.1e}")
-            if track.is_sharp and rung is not track.rungs[-1] and history[-1][-1].second <= READY:
+            if track.is_sharp and rung is not track.rungs[-1] and history[-1][-1].is_ready:
                 outcomes.append(recovered(track, history[-1][-1]))
                 if outcomes[-1].accepted:
                     return Attempt(best, outcomes, is_complete)
-        best = min([best, *(standing.comparable for standing in history[-1])])
-        near = [standing for standing in history[-1] if not is_eager or standing.comparable <= FAR * max(best, track.exact)]
+        here = min((standing.comparable for standing in history[-1]), default=math.inf)
+        best = min(best, here)
+        near = [standing for standing in history[-1] if not is_eager or standing.comparable <= FAR * max(here, track.exact)]
         is_complete = is_complete and (rung is track.rungs[-1] or len(near) == len(history[-1]))
         left = best_of_each_depth(near, rung.kept if is_eager else PATIENCE * rung.kept)
     ranked = ranking(history[-1], track.exact if track.is_sharp else 0.0)

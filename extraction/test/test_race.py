@@ -18,9 +18,11 @@ class Pretended:
         self.loss, self.accepts, self.crowded = loss, accepts, crowded
         self.trained, self.recovered, self.lines, self.left_out = [], [], [], fits
 
+    second = None  # the loss of the second best student, if it is another one
+
     def train(self, entry):
         self.trained.append(entry)
-        return Standing(entry, self.loss(entry), self.loss(entry))
+        return Standing(entry, self.loss(entry), self.second or self.loss(entry))
 
     def recover(self, entry):
         self.recovered.append(entry)
@@ -85,6 +87,18 @@ class TestRace(unittest.TestCase):
             lambda entry: 1e-20 if entry.hypothesis.depth > 1 else 1e-2, accepts=lambda entry: entry.hypothesis == Hypothesis(3, "relu")
         )
         self.assertEqual(pretended.race([Hypothesis(1, "relu"), Hypothesis(2, "relu"), Hypothesis(3, "relu")]).entry.hypothesis.depth, 3)
+
+    def test_a_hypothesis_goes_on_that_was_luckier_in_the_rung_before(self):
+        pretended = Pretended(lambda entry: 1e-25 if entry.rung is RUNGS[0] and entry.hypothesis == TRUE else 1e-6)
+        pretended.second = 1e-3
+        self.assertEqual(pretended.race().entry.rung, RUNGS[-1])
+        self.assertEqual(pretended.race().entry.hypothesis, TRUE)
+
+    def test_students_are_ready_where_the_best_two_are_near_the_solution(self):
+        entry = Entry(TRUE, RUNGS[0], 12)
+        cases = {(1e-20, 1e-20): True, (1e-9, 1e-6): True, (1e-9, 1e-3): False, (1e-7, 1e-7): False, (math.nan, math.inf): False}
+        for losses, expected in cases.items():
+            self.assertIs(Standing(entry, *losses).is_ready, expected, losses)
 
     def test_a_hypothesis_that_leads_its_depth_by_far_makes_more_layers_needless(self):
         def standings(*losses):
