@@ -200,17 +200,15 @@ class RaceRunner(Runner):
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> RaceRunner:
-        from datasets import answer_files
-
         known = Known.of(args)
         hparams = DatasetHparams(**{"dataset_name": "teacher", "batch_size": 1} | dict(known.changes["dataset_hparams"]))
         name = hparams.teacher_name or ""
-        if training_job.is_model(name) and not answer_files.is_file(name):
+        if training_job.is_model(name):
             raise ConfigError(
                 f"--teacher_name: {name} is a model, which would be trained with the activation function of the students; valid where that "
                 "is not known: a hash or a file of answers"
             )
-        runner = RaceRunner(known, training_job.check_teacher(hparams, known.act_funs[0], known.job).shape)
+        runner = RaceRunner(known, training_job.check_teacher(hparams, None, known.job).shape)
         for hypothesis in (runner.hypotheses[0], runner.hypotheses[-1]):
             runner.extraction(runner.entry(hypothesis, RUNGS[-1]))  # a check
         return runner
