@@ -298,13 +298,7 @@ class RaceRunner(Runner):
         desc = ExtractionDesc.default_for(name)
         changes = dict(known.changes)
         if rung.steps is not None:
-            polishes = rung.polish_steps is not None and unknowns_of(name) <= POLISHED
-            changes["training_hparams"] = {"training_steps": f"{rung.steps * (1 if polishes else UNPOLISHED)}it"}
-            if polishes:
-                changes["training_hparams"] |= {
-                    "polish_optimizer": "levenberg_marquardt",
-                    "polish_steps": f"{rung.polish_steps * DEPTHS[-1] // entry.hypothesis.depth}it",
-                }
+            changes["training_hparams"] = short_training(rung, entry.hypothesis, unknowns_of(name))
         bundles = {bundle: dataclasses.replace(getattr(desc, bundle), **values) for bundle, values in changes.items()}
         bundles["model_hparams"].act_fun = entry.hypothesis.act_fun
         return ExtractionDesc(**bundles)
@@ -358,6 +352,22 @@ class RaceRunner(Runner):
             return unknowns_of(self.as_given(entry).model_hparams.model_name) * EQUATIONS <= scale.numbers
 
         return Track(RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered, say, fits)
+
+
+def short_training(rung: Rung, hypothesis: Hypothesis, unknowns: int) -> dict[str, Any]:
+    """The hyperparameters of training in a rung before the last.
+
+    Args:
+        rung: with its number of steps.
+        hypothesis: of the students.
+        unknowns: weights and biases of a student.
+    """
+    assert rung.steps is not None
+    if rung.polish_steps is None or unknowns > POLISHED:
+        return {"training_steps": f"{UNPOLISHED * rung.steps}it"}
+    polish_steps = rung.polish_steps * DEPTHS[-1] // hypothesis.depth
+    steps = {"training_steps": f"{rung.steps}it", "polish_steps": f"{polish_steps}it"}
+    return steps | {"polish_optimizer": "levenberg_marquardt"}
 
 
 @dataclass(frozen=True)
