@@ -15,8 +15,8 @@ from torch import nn
 
 from extraction import export, report, verdict, weight_tables
 from extraction.checks import Certificate
+from extraction.race_runner import ExtractCommand
 from extraction.report import Report
-from extraction.runner import ExtractionRunner
 from foundations import paths
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError
@@ -76,8 +76,9 @@ class Recovered:
 def recover(
     answers: tuple[np.ndarray, np.ndarray] | Function, *, folder: str | None = None, seed: int = 0, quiet: bool = False, **flags: object
 ) -> Recovered:
-    """Recovers a network from its answers.
+    """Recovers a network from its answers. Without `default_hparams`, depth, activation function and widths are found, which takes longer.
 
+        found = recover((X, y))
         found = recover((X, y), default_hparams="students_mlp(10)_5_32_2", act_fun="tanh")
         found = recover(predict, default_hparams="students_mlp(6)_4_16_2", act_fun="tanh", datagen="random:2000", query_budget=3000)
 
@@ -94,9 +95,9 @@ def recover(
     with _folder(folder) as root, base.installed(_Platform(folder=root)), _teacher(answers, root) as teacher:
         arguments = [f"--teacher_name={teacher}", f"--global_seed={seed}", *(["--quiet"] if quiet else [])]
         arguments += [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value not in (None, False)]
-        parser = ArgumentParser("recover", arguments, ExtractionRunner.description(), ())
-        ExtractionRunner.add_args(parser)
-        runner = ExtractionRunner.create_from_args(parser.parse())
+        parser = ArgumentParser("recover", arguments, ExtractCommand.description(), ())
+        ExtractCommand.add_args(parser)
+        runner = ExtractCommand.create_from_args(parser.parse())
         runner.run()
         content = report.read(runner.output_location)
         network_folder = paths.reconstructed_model(runner.output_location)
