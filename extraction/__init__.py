@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from extraction.python_call import recover
-
-__all__ = ["recover"]
+import importlib
 
 
 def __getattr__(name: str) -> object:
-    """Imports `recover`, and with it torch, when it is asked for."""
+    """Imports `recover`, and torch with it, only where it is used: the command line imports this package before torch."""
     if name == "recover":
-        from extraction.python_call import recover
-
-        return recover
+        return importlib.import_module("extraction.python_call").recover
     raise AttributeError(name)
