@@ -15,6 +15,9 @@ from foundations.extraction_hparams import EXACT_ANSWERS, parse_answers
 
 UNITS = {"float32": 2.0**-24, "float16": 2.0**-11}  # the largest relative error of rounding to a number format
 MOST_DECIMALS = 12
+COARSER = 10.0  # decimals whose step is as many times the errors of the number format are coarser
+TELLING = 100.0  # a number tells whether it is rounded to decimals where their step is as many times its error in the number format
+LEAST = 10  # numbers that tell
 GRID = 4.0  # units of float64 rounding within which a number counts as one with so many decimals
 ARITHMETIC = 10.0  # a network that computes in a number format is off by up to this many times the rounding of its answers
 TOLERANCE = 1.1  # the same for rounding alone and for noise, whose size is known
@@ -133,15 +136,24 @@ def spreads(answers: torch.Tensor) -> torch.Tensor:
 
 
 def noticed(column: torch.Tensor) -> str:
-    """The precision that the numbers of an output show, `[Q]`: a number format with fewer digits than float64, or a number of decimals."""
+    """The precision that the numbers of an output show, `[Q]`: a number format with fewer digits than float64, or a number of decimals.
+
+    Decimals count where they are coarser than the number format, and where enough numbers are so small that the format could give them
+    more decimals: float16 has all whole numbers up to 2048, and whole numbers are no sign of it. A constant shows nothing.
+    """
+    if bool((column == column[0]).all()):
+        return EXACT_ANSWERS
     formats = [name for name, dtype in (("float16", torch.float16), ("float32", torch.float32)) if bool((column.to(dtype) == column).all())]
     unit = UNITS[formats[0]] if formats else torch.finfo(torch.float64).eps * GRID
-    size = float(column.abs().max())
+    errors = unit * column.abs()
+    typical, largest = float(errors.square().mean().sqrt()), float(errors.max())
     for decimals in range(MOST_DECIMALS + 1):
         step = 10.0**-decimals
-        if step < 100 * unit * size:
+        is_coarser = step >= COARSER * typical or (decimals == 0 and largest <= step)
+        telling = (errors > 0) & (TELLING * errors <= step)
+        if not is_coarser or int(telling.sum()) < LEAST:
             break  # too fine to be told from the number format
-        if bool(((column / step).round() * step - column).abs().le(unit * column.abs()).all()):
+        if bool(((column / step).round() * step - column).abs().le(errors).all()):
             return f"decimals:{decimals}"
     return formats[0] if formats else EXACT_ANSWERS
 
