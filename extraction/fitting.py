@@ -115,7 +115,8 @@ def overstated(session: Session, network: FullyConnected) -> list[str]:
     ratio = min(share / max(error, EXACT) for share, error in zip(known.shares, errors, strict=True))
     if ratio < OVERSTATED:
         return []
-    return [f"the network leaves errors that are {ratio:.1g} times smaller than --answers {known.name} states, which contradicts it"]
+    times = f"{float(f'{ratio:.1g}'):,.0f} times smaller"
+    return [f"the network leaves errors that are {times} than --answers {known.name} states, which contradicts it"]
 
 
 def information_loss(network: FullyConnected, loader: DataLoader) -> float:

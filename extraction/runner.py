@@ -215,7 +215,7 @@ class ExtractionRunner(Runner):
         with watch("comparison"):
             teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            advice = evaluation.advice_on(session, result, certified.fits)
+            advice = evaluation.advice_on(session, result, certified)
             of_logits = None if linked.is_linked(session) else noise
             points = residuals.points(session.unscaled, result.unscaled, certified, of_logits)
             content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)

@@ -64,7 +64,7 @@ def fitting(answers: np.ndarray, link: str) -> np.ndarray:
     digits = _digits(answers[inside])
     rounding = 0.5 * answers.shape[1] * 10.0**-digits if digits is not None and digits > 1 else 0.0
     sums = (np.exp(np.minimum(answers, 0)) if is_logarithm else answers).sum(1)
-    return inside & (np.abs(sums - 1) <= max(NORMALISED, rounding))
+    return np.asarray(inside & (np.abs(sums - 1) <= max(NORMALISED, rounding)))
 
 
 def _are_few(rows: np.ndarray) -> bool:
