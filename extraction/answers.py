@@ -16,6 +16,9 @@ from foundations.extraction_hparams import EXACT_ANSWERS, parse_answers
 
 UNITS = {"float32": 2.0**-24, "float16": 2.0**-11}  # the largest relative error of rounding to a number format
 MOST_DECIMALS = 12
+SIMILAR = 3.0  # errors of outputs that differ by this factor or less count as equal
+MOST_WEIGHT = 1e3  # of an output in a fit; with larger weights the curvature is lost in rounding
+SPILLED = 10 / MOST_WEIGHT**2  # the share of the errors of other outputs that a fit leaves in an exact one
 COARSER = 10.0  # decimals whose step is as many times the errors of the number format are coarser
 TELLING = 100.0  # a number tells whether it is rounded to decimals where their step is as many times its error in the number format
 LEAST = 10  # numbers that tell
@@ -109,7 +112,18 @@ class Answers:
         if self.repeats:
             chance *= 1 + SAMPLING / math.sqrt(2 * self.repeats)
         factors = (ARITHMETIC if name in UNITS else TOLERANCE for name in self.precision)
-        return [share * factor * chance for share, factor in zip(self.shares, factors, strict=True)]
+        least = SPILLED * max(self.shares)
+        return [max(share, least) * factor * chance for share, factor in zip(self.shares, factors, strict=True)]
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """The factors of outputs in a fit that make their errors about equal, `[O]`; None where the errors differ little.
+
+        Errors of the least exact output would otherwise keep the network from the answers of the others.
+        """
+        largest = max(self.shares)
+        factors = torch.tensor([min(MOST_WEIGHT, largest / max(share, largest / MOST_WEIGHT)) if largest else 1.0 for share in self.shares])
+        return factors.double() if float(factors.max()) > SIMILAR else None
 
     def mixed(self, weights: torch.Tensor) -> Answers:
         """The precision of mixtures of the standardised outputs.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from datasets.base import DataLoader
+from extraction.answers import SPILLED, spreads
 from extraction.gauges import as_parameters, free_directions
 from extraction.host import to_host
 from extraction.linear import linear_slopes
@@ -43,7 +44,8 @@ def noise_of(network: FullyConnected | Probabilities, loader: DataLoader, unknow
     """The standard deviation of the answers' errors that the residuals of a least-squares fit show, `[O]`.
 
     Every unknown that was fitted takes its share of the residuals, so that the squares are divided by the degrees of freedom that are left.
-    Queries with the same output and the same answer have one error in common, which counts once (see `_alike`).
+    Queries with the same output and the same answer have one error in common, which counts once (see `_alike`). Errors of an output that is
+    exact are those that the others leave in it.
 
     Args:
         network: fitted to the answers.
@@ -59,7 +61,8 @@ def noise_of(network: FullyConnected | Probabilities, loader: DataLoader, unknow
         sizes = groups.bincount()
         means = torch.zeros_like(sizes, dtype=errors.dtype).index_add(0, groups, errors[:, output]) / sizes
         noise.append((means.square().sum() / max(1.0, len(sizes) - share)).sqrt())
-    return torch.stack(noise)
+    found, units = torch.stack(noise), spreads(loader.labels)
+    return torch.maximum(found, SPILLED * (found / units).max() * units)
 
 
 def _alike(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> list[torch.Tensor]:
