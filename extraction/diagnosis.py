@@ -101,6 +101,13 @@ LARGER_ERRORS = Advice(
 )
 
 
+PROBABILITIES = Advice(
+    "All answers are between 0 and 1: if they are probabilities of a sigmoid, such as predict_proba of one of two classes, give "
+    "--link sigmoid.",
+    {"link": "sigmoid"},
+)
+
+
 def advice(facts: Facts, fits: bool = False) -> list[Advice]:
     """What is wrong as far as the numbers show it, the likeliest cause first, each with what to try next; nothing where they do not.
 

@@ -15,7 +15,7 @@ from datasets import boruta
 from datasets.base import DataLoader
 from extraction import linear
 from extraction.checks import Certificate
-from extraction.diagnosis import LARGER_ERRORS, Advice, advice
+from extraction.diagnosis import LARGER_ERRORS, PROBABILITIES, Advice, advice
 from extraction.facts import of_network, of_students
 from extraction.host import from_host, to_host
 from extraction.network import Layers
@@ -204,7 +204,8 @@ def advice_on(session: Session, result: Reconstruction, certificate: Certificate
     """
     if session.known.is_given and certificate.exceeds_stated_errors:
         return [LARGER_ERRORS]
-    return advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), certificate.fits)
+    found = advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), certificate.fits)
+    return [PROBABILITIES, *found] if not certificate.fits and session.may_be_probabilities else found
 
 
 def remarks_on(session: Session, result: Reconstruction, certificate: Certificate) -> list[str]:

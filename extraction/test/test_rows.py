@@ -52,6 +52,17 @@ class TestRows(TestCase):
         self.assertEqual(len(session.unscaled.leaving_out([]).answers), 15)
 
 
+class TestProbabilities(TestCase):
+    def test_answers_between_zero_and_one_may_be_probabilities_unless_they_are_said_to_be_raw(self):
+        y = queries(20, 2)
+        for answers, link, expected in ((torch.sigmoid(y), None, True), (torch.sigmoid(y), "raw", False), (y, None, False)):
+            rows = rows_of(queries(20), answers)
+            session = session_of("students_mlp(2)_4_4_2", rows.kept, self.root).of_file(rows, rows)
+            session.desc.dataset_hparams.link = link
+            self.assertIs(session.may_be_probabilities, expected)
+            self.assertFalse(session_of("students_mlp(2)_4_4_2", rows.kept, self.root).may_be_probabilities)
+
+
 class TestFile(TestCase):
     """`extract` on a file with a gross error."""
 
