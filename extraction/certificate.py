@@ -128,12 +128,13 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
     slopes = linear_slopes(Layers.of(network), _fitted_to(session, result).examples)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - len(free_directions(network, symmetry, slopes)[0])
+    is_weighted = session.output_weights is not None
     if is_linked(session):
         session, (model,) = as_probabilities(session, [network])
         unknowns -= model.open_shifts
     loader = _fitted_to(session, result)
     noise = noise_of(model, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    if is_linked(session) or session.known.weights is None:
+    if not is_weighted:
         return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
     factors, model = (noise.max() / noise).clamp_max(MOST_WEIGHT), copy.deepcopy(network)
     weight_outputs(model, factors)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from extraction.network import Layers
 from models import activation_functions
 from models.mlp import FullyConnected
 
@@ -40,21 +39,26 @@ G_LINES = [
 EXAMPLES = 3  # in the batch that the program is traced with; any number of examples can be given to it
 
 
-def sequential(network: FullyConnected) -> nn.Sequential:
-    """The network as layers of plain torch, with copies of its weights; it maps `[n, inputs]` to `[n, outputs]`."""
+def sequential(layers: Sequence[torch.Tensor], act_fun: str) -> nn.Sequential:
+    """A network as layers of plain torch, with copies of its weights; it maps `[n, inputs]` to `[n, outputs]`.
+
+    Args:
+        layers: incoming weights with the bias last, `[width, fan_in + 1]` each, the output layer last.
+        act_fun: the activation function of the hidden layers.
+    """
     modules: list[nn.Module] = []
-    for vectors in Layers.of(network).vectors:
+    for vectors in layers:
         layer = nn.Linear(vectors.shape[1] - 1, vectors.shape[0]).to(vectors)
         with torch.no_grad():
             layer.weight.copy_(vectors[:, :-1])
             layer.bias.copy_(vectors[:, -1])
-        modules += [layer, MODULES[network.act_fun]()]
+        modules += [layer, MODULES[act_fun]()]
     return nn.Sequential(*modules[:-1])
 
 
 def program(network: FullyConnected) -> bytes:
     """The network as an exported program (`torch.export`), which takes any number of examples, `[n, inputs]`, on the CPU."""
-    plain = sequential(network).cpu()
+    plain = sequential(network.layer_vectors(), network.act_fun).cpu()
     example = network.fc.weight.data.new_zeros(EXAMPLES, network.sizes[0], device="cpu")
     stream = io.BytesIO()
     with warnings.catch_warnings():

@@ -178,7 +178,7 @@ def fit(session: Session, layers: Layers, location: str, equations: int | None =
             smaller = first.layers if first is not None and first.loss <= _dispensable(session, network) else None
         if smaller is None:
             fitted = Fit(model_hparams, before, network, folder)
-            return fitted if session.known.weights is None else stored(session, fitted, f"{folder}_unweighted")
+            return fitted if session.output_weights is None else stored(session, fitted, f"{folder}_unweighted")
         layers = smaller
 
 
@@ -228,7 +228,7 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
 
     stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
-    training, factors = Training(_finetune_hparams(session), location, equations, stop_when), session.known.weights
+    training, factors = Training(_finetune_hparams(session), location, equations, stop_when), session.output_weights
     if factors is None:
         train_network(session, network, model_hparams, training)
         return

@@ -185,6 +185,7 @@ def held_out_excess(network: FullyConnected | Probabilities, loader: DataLoader,
         noise: the standard deviation of the answers' errors, `[O]`.
         share: the number of unknowns for each answer that the network was fitted to, which is the part of errors of the weights.
     """
+    loader = _distinct(loader)
     squares = ((network(loader.examples) - loader.labels) / noise).square().mean(0) - 1 - share
     return float(squares.max()) / math.sqrt(2 / len(loader.labels))
 
@@ -209,8 +210,8 @@ def structure(
     Returns:
         None where there are too few queries to tell.
     """
+    noise, loader = noise_of(network, loader, unknowns), _distinct(loader)
     residuals = network(loader.examples) - loader.labels
-    noise = noise_of(network, loader, unknowns)
     functions = _functions(network, loader)
     if functions is None or not bool((noise > 0).all()):
         return None
@@ -221,6 +222,16 @@ def structure(
     degrees = orthogonal.shape[1] * residuals.shape[1]
     each = 1 + len(residuals) / AVERAGED if computed_in is not None else 1.0
     return (taken / each - degrees) / math.sqrt(2 * degrees)
+
+
+def _distinct(loader: DataLoader) -> DataLoader:
+    """A loader without rows that repeat both the query and the answer of another one, whose error they share."""
+    pairs = torch.cat([loader.examples, loader.labels], 1)
+    distinct = torch.unique(pairs, dim=0)
+    if len(distinct) == len(pairs):
+        return loader
+    examples, labels = distinct.split([loader.examples.shape[1], loader.labels.shape[1]], 1)
+    return DataLoader(type(loader.dataset)(examples, labels), loader.batch_size, loader.seed, loader.examples.dtype)
 
 
 def _functions(network: FullyConnected | Probabilities, loader: DataLoader) -> torch.Tensor | None:

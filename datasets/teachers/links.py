@@ -58,7 +58,7 @@ def fitting(answers: np.ndarray, link: str) -> np.ndarray:
         return np.full(len(answers), True)
     is_logarithm = link == "log_softmax"
     low, high = (-np.inf, 0) if is_logarithm else (0, 1)
-    inside = ((answers >= low) & (answers <= high)).all(1)
+    inside = np.asarray(((answers >= low) & (answers <= high)).all(1))
     if link == "sigmoid" or not inside.any():
         return inside
     digits = _digits(answers[inside])

@@ -32,7 +32,9 @@ class TestExport(unittest.TestCase):
         for act_fun in activation_functions:
             with self.subTest(act_fun), torch.no_grad():
                 network = network_of(act_fun)
-                torch.testing.assert_close(export.sequential(network)(self.queries), network(self.queries), rtol=1e-14, atol=1e-14)
+                torch.testing.assert_close(
+                    export.sequential(network.layer_vectors(), act_fun)(self.queries), network(self.queries), rtol=1e-14, atol=1e-14
+                )
 
     def test_lines_of_python_rebuild_the_network_from_its_file(self):
         for act_fun in activation_functions:
