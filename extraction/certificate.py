@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from datasets.base import DataLoader
-from extraction.answers import spreads
+from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
+from extraction.fitting import weight_outputs, weighted
 from extraction.gauges import free_directions, linear_directions
 from extraction.linear import has_open_signs, linear_slopes, moved_away
 from extraction.linked import as_probabilities, is_linked
@@ -127,12 +128,18 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
     slopes = linear_slopes(Layers.of(network), _fitted_to(session, result).examples)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - len(free_directions(network, symmetry, slopes)[0])
+    is_weighted = session.output_weights is not None
     if is_linked(session):
         session, (model,) = as_probabilities(session, [network])
         unknowns -= model.open_shifts
     loader = _fitted_to(session, result)
     noise = noise_of(model, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
+    if not is_weighted:
+        return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
+    factors, model = (noise.max() / noise).clamp_max(MOST_WEIGHT), copy.deepcopy(network)
+    weight_outputs(model, factors)
+    *hidden, last = standard_errors(model, symmetry, weighted(loader, factors), noise * factors, _number_format(session))
+    return noise, [*hidden, last / factors[:, None]]
 
 
 def _number_format(session: Session) -> torch.dtype | None:

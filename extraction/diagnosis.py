@@ -83,7 +83,8 @@ class Advice:
 
     Attributes:
         text: a sentence or more.
-        flags: of the command to try, which differ from those of the run: values by names; several values of a flag are joined by commas.
+        flags: of the command to try, which differ from those of the run: values by names; several values of a flag are joined by commas,
+            and a flag with an empty value is left out.
     """
 
     text: str
@@ -91,6 +92,20 @@ class Advice:
 
     def __str__(self) -> str:
         return self.text
+
+
+LARGER_ERRORS = Advice(
+    "What the network leaves of the answers looks like noise, larger than --answers states: leave --answers out, so that the errors are "
+    "estimated.",
+    {"answers": ""},
+)
+
+
+PROBABILITIES = Advice(
+    "All answers are between 0 and 1: if they are probabilities of a sigmoid, such as predict_proba of one of two classes, give "
+    "--link sigmoid.",
+    {"link": "sigmoid"},
+)
 
 
 def advice(facts: Facts, fits: bool = False) -> list[Advice]:

@@ -15,7 +15,7 @@ from datasets import boruta
 from datasets.base import DataLoader
 from extraction import linear
 from extraction.checks import Certificate
-from extraction.diagnosis import Advice, advice
+from extraction.diagnosis import LARGER_ERRORS, PROBABILITIES, Advice, advice
 from extraction.facts import of_network, of_students
 from extraction.host import from_host, to_host
 from extraction.network import Layers
@@ -194,15 +194,18 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
     )
 
 
-def advice_on(session: Session, result: Reconstruction, fits: bool) -> list[Advice]:
+def advice_on(session: Session, result: Reconstruction, certificate: Certificate) -> list[Advice]:
     """What may be wrong with a network that is not identified, as far as numbers show it, and what to try next.
 
     Args:
         session: the extraction.
         result: the reconstruction.
-        fits: whether the network gives all answers as well as their errors allow.
+        certificate: of the network.
     """
-    return advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), fits)
+    if session.known.is_given and certificate.exceeds_stated_errors:
+        return [LARGER_ERRORS]
+    found = advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), certificate.fits)
+    return [PROBABILITIES, *found] if not certificate.fits and session.may_be_probabilities else found
 
 
 def remarks_on(session: Session, result: Reconstruction, certificate: Certificate) -> list[str]:

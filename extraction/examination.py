@@ -45,7 +45,7 @@ class Examination:
     @property
     def advice(self) -> list[diagnosis.Advice]:
         """What to try next."""
-        return evaluation.advice_on(self.session, self.result, self.certificate.fits)
+        return evaluation.advice_on(self.session, self.result, self.certificate)
 
     @property
     def points(self) -> Points:

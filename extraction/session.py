@@ -136,6 +136,17 @@ class Session:
         return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
 
     @property
+    def output_weights(self) -> torch.Tensor | None:
+        """The factors of outputs in a fit, see `Answers.weights`; None for probabilities, which are fitted as such."""
+        return None if self.probability_errors else self.known.weights
+
+    @property
+    def may_be_probabilities(self) -> bool:
+        """Whether the answers of a file are between zero and one and taken as they are, though the user has not said that they are raw."""
+        answers = (self.own or self.loaders).train.labels
+        return self.rows is not None and self.desc.dataset_hparams.link is None and bool(((answers > 0) & (answers < 1)).all())
+
+    @property
     def notes(self) -> list[str]:
         """What is to be said of the precision of the answers and of rows, a sentence each."""
         given, answers = self.desc.extraction_hparams.answers, (self.own or self.loaders).train.labels
