@@ -175,7 +175,18 @@ class ExtractionRunner(Runner):
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, fitting, linked, next_step, plotting, residuals, uncertainty, undetermined
+        from extraction import (
+            certificate,
+            evaluation,
+            fitting,
+            linear_term,
+            linked,
+            next_step,
+            plotting,
+            residuals,
+            uncertainty,
+            undetermined,
+        )
         from extraction.network import Layers
         from extraction.report import Columns
         from models.mlp import FullyConnected
@@ -184,6 +195,7 @@ class ExtractionRunner(Runner):
         judgement = result.judgement
         session = judgement.session if judgement else session
         noise = errors = None
+        added = linear_term.saved(session.linear_term, result.unscaled.fit.location)
         with watch("certificate"):
             session, result, certified = undetermined.certified(session, result)
             if "error_95" in certified:
@@ -202,7 +214,7 @@ class ExtractionRunner(Runner):
             content = dataclasses.replace(
                 content,
                 remarks=evaluation.remarks_on(session, result, certified),
-                notes=[*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
+                notes=[*added, *session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
                 left_out=sorted(judgement.left_out) if judgement else [],
                 residuals=points.summary,
                 columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),

@@ -38,6 +38,7 @@ class Session:
         own: the loaders before `scaling`; None without one.
         rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
         own_rows: all rows before `scaling`; None without one.
+        linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
     """
 
     desc: ExtractionDesc
@@ -49,6 +50,7 @@ class Session:
     own: Loaders | None = None
     rows: Rows | None = None
     own_rows: Rows | None = None
+    linear_term: torch.Tensor | None = None
 
     @property
     def act_fun(self) -> str:
@@ -152,6 +154,19 @@ class Session:
         rows, own_rows = self.rows.without(numbers), self.own_rows and self.own_rows.without(numbers)
         return dataclasses.replace(self, loaders=rows.kept, own=own_rows and own_rows.kept, rows=rows, own_rows=own_rows)
 
+    def less_linear_map(self, linear: torch.Tensor) -> Session:
+        """The session with a linear map taken from all answers, those before `scaling` included.
+
+        Args:
+            linear: over the inputs after `scaling`, to the outputs after it, `[outputs, inputs]`.
+        """
+        weights, (inward, constant) = linear, (linear, torch.zeros_like(linear[:, 0]))
+        if self.scaling is not None:
+            weights, constant = self.scaling.fold_linear(linear)
+        changed = {"loaders": (inward, constant), "rows": (inward, constant), "own": (weights, 0.0), "own_rows": (weights, 0.0)}
+        parts = {name: _less(getattr(self, name), *term) for name, term in changed.items()}
+        return dataclasses.replace(self, linear_term=weights, **parts)
+
     @property
     def with_all_answers(self) -> Session:
         """The session whose queries and answers for training are all that there are, the held-out ones included."""
@@ -178,6 +193,21 @@ class Session:
         """Prints a line of progress, unless the run is quiet."""
         if self.verbose:
             print(text, flush=True)
+
+
+def _less(part: Loaders | Rows | None, weights: torch.Tensor, constant: torch.Tensor | float) -> Loaders | Rows | None:
+    """Loaders or rows whose answers are less `weights x + constant` for queries x."""
+
+    def changed(loader: DataLoader) -> DataLoader:
+        dataset = loader.dataset
+        labels = dataset.labels - (dataset.examples.to(weights) @ weights.T + constant)
+        other = type(loader)(type(dataset)(dataset.examples, labels), loader.batch_size, loader.seed, loader.examples.dtype)
+        other.order_seed = loader.order_seed
+        return other
+
+    if part is None:
+        return None
+    return part.changed(changed) if isinstance(part, Rows) else Loaders(*map(changed, part))
 
 
 def in_float64(loader: DataLoader, batch_size: int | None = None, seed: int | None = None) -> DataLoader:
