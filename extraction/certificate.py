@@ -81,7 +81,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "signs_settled": signs_settled(network, symmetry, slopes),
         "disagreement": disagreement,
     }
-    certificate, mixtures = Certificate.of(figures, session.known.name), len(linear_directions(network, symmetry, slopes)[0])
+    mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
+    certificate = Certificate.of(figures, session.known.name)
     if not certificate.accepted and rank is not None and not has_term:
         more, uncertain = to_precision(session, result, figures)
         certificate = Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from datasets import boruta
 from datasets.base import DataLoader
-from extraction import linear
+from extraction import linear, linear_term
 from extraction.checks import Certificate
 from extraction.diagnosis import Advice, advice
 from extraction.facts import of_network, of_students
@@ -209,4 +209,5 @@ def remarks_on(session: Session, result: Reconstruction, certificate: Certificat
     """What the queries leave open or fix by themselves, a sentence each."""
     settled = bool(certificate["signs_settled"]) or not certificate.lacks_only_rank
     remarks = session.scaling.remarks() if session.scaling else []
+    remarks += linear_term.remarks(session.linear_term, result.network.act_fun)
     return remarks + linear.remarks(Layers.of(result.network), session.queries, settled)

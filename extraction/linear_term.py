@@ -161,6 +161,16 @@ def _loss(model: torch.nn.Module, loader: DataLoader) -> float:
     return float(((model(loader.examples) - loader.labels) / spreads(loader.labels)).square().mean(0).max())
 
 
+def ambiguous(linear: torch.Tensor | None, act_fun: str) -> int:
+    """How many weights of a linear map, `[O, D]`, may be those of units: all with g, which is linear far above 0; none with others."""
+    return linear.numel() if linear is not None and act_fun == "g" else 0
+
+
+def remarks(linear: torch.Tensor | None, act_fun: str) -> list[str]:
+    """What is open of a linear map, `[O, D]`, or of its absence, a sentence each."""
+    return ["the linear map may be that of units which never come near 0 on the queries"] if ambiguous(linear, act_fun) else []
+
+
 def saved(linear: torch.Tensor | None, folder: str) -> list[str]:
     """Writes a linear map of the user's inputs, `[O, D]`, to a file in the folder of the network beside it.
 

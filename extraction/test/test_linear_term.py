@@ -105,6 +105,10 @@ class TestLinearTerm(TestCase):
         moved = session.answers - less.answers - session.queries @ inside.T
         np.testing.assert_allclose(moved, moved[:1].expand_as(moved), atol=1e-9)
 
+    def test_units_of_g_may_be_a_linear_map(self):
+        for linear, act_fun, count in ((LINEAR, "g", 6), (LINEAR, "tanh", 0), (None, "g", 0)):
+            self.assertEqual((linear_term.ambiguous(linear, act_fun), len(linear_term.remarks(linear, act_fun))), (count, int(count > 0)))
+
     def test_the_map_is_kept_beside_the_network(self):
         self.assertEqual(linear_term.saved(None, self.root), [])
         (sentence,) = linear_term.saved(LINEAR, self.root)
