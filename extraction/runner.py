@@ -213,7 +213,7 @@ class ExtractionRunner(Runner):
             open_inputs = session.scaling.inputs.open_columns if session.scaling else []
             content = dataclasses.replace(
                 content,
-                remarks=evaluation.remarks_on(session, result, certified),
+                remarks=evaluation.remarks_on(session, result, certified, teacher),
                 notes=[*added, *session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
                 left_out=sorted(judgement.left_out) if judgement else [],
                 residuals=points.summary,
