@@ -35,8 +35,8 @@ from training.train import Objective
 FILE = "linear_term.npy"
 PAYS = 3.0  # a map is looked for where the squared error without it is this many times as large, or more
 NEARLY = 1e-2  # the relative squared error of network and map, before they are fitted together, up to which they are
-STEPS = 40  # of a fit of both
-STALL = 10  # steps in which the squared error should at least halve
+STEPS = 100  # of a fit of both
+STALL = 25  # steps in which the squared error should at least halve
 WORSE = 100.0  # a fit without a neuron counts as equally good up to this many times the squared error with it
 
 
