@@ -6,6 +6,7 @@ Axes: Q queries, O outputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,17 @@ class Answers:
     def of_logits(cls, answers: torch.Tensor, precision: str, error: float) -> Answers:
         """The precision of logits `[Q, O]` whose errors have a standard deviation, from probabilities of a precision."""
         return cls((precision,) * answers.shape[1], tuple(error / spread for spread in spreads(answers).tolist()))
+
+    def with_noise(self, noise: Sequence[float], answers: torch.Tensor) -> Answers:
+        """The precision with noise of a standard deviation that was measured for each output, where there is any.
+
+        Args:
+            noise: of each output, `[O]`; 0 where there is none.
+            answers: `[Q, O]`, for the spread of each output.
+        """
+        shares = [max(share, each / spread) for share, each, spread in zip(self.shares, noise, spreads(answers).tolist(), strict=True)]
+        names = [f"noise:{each:.2g}" if each else name for name, each in zip(self.precision, noise, strict=True)]
+        return Answers(tuple(names), tuple(shares), self.is_given)
 
     @property
     def name(self) -> str:

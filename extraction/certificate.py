@@ -114,7 +114,7 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
     figures: dict[str, Value] = {
         "noise": float((noise / units).max()),
         "held_out_excess": held_out_excess(validated, test, noise, unknowns / session.answers.numel()),
-        "structure": structure(model, train, unknowns),
+        "structure": structure(model, train, unknowns, _number_format(session)),
         "error_95": precise,
         "resolution": float(exact["separation"] or 0.0) / precise if precise else None,
         "signs_resolved": signs_settled(network, symmetry, slopes, max(SEPARATION, RESOLVED * precise)) if precise else None,
@@ -136,7 +136,12 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
         unknowns -= model.open_shifts
     loader = _fitted_to(session, result)
     noise = noise_of(model, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    return noise, standard_errors(model, symmetry, loader, noise)
+    return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
+
+
+def _number_format(session: Session) -> torch.dtype | None:
+    """The number format of the answers, that with the fewest digits where they differ; None for float64."""
+    return next((getattr(torch, name) for name in ("float16", "float32") if name in session.known.precision), None)
 
 
 def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:

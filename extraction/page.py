@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import jinja2
 
-from datasets import links
-from extraction import evaluation, verdict, weight_tables
+from datasets.teachers import links
+from extraction import evaluation, export, linear_term, verdict, weight_tables
 from extraction.report import Report
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
@@ -24,9 +24,11 @@ from foundations.extraction_hparams import ExtractionHparams
 from foundations.hparams import Hparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
+from models import registry as models
 from platforms.platform import get_platform
 from platforms.system import files, provenance
 
+EXPORTED = os.path.basename(paths.exported_program(""))
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
 BUNDLES: dict[str, type[Hparams]] = {
     "dataset_hparams": DatasetHparams,
@@ -92,6 +94,8 @@ def render(location: str, students_location: str, content: Report) -> str:
         identified=f"{evaluation.IDENTIFIED:.0e}",
         tables=weight_tables.of(location, content),
         weights=[_figure(location, name, caption, len(content.layers)) for name in _of_kind("weights", names)],
+        rebuilding="\n".join(_rebuilding(location, content)),
+        exported=EXPORTED if get_platform().exists(paths.exported_program(location)) else "",
         residuals=[_figure(location, name, RESIDUALS_CAPTION) for name in _of_kind("residuals", names)],
         pictures=pictures,
         chosen=chosen,
@@ -99,6 +103,18 @@ def render(location: str, students_location: str, content: Report) -> str:
         links=links.MEANINGS,
         origin=_origin(location, students_location),
     )
+
+
+def _rebuilding(location: str, content: Report) -> list[str]:
+    """The lines of Python that rebuild the network; none where its weights are not there."""
+    folder = paths.reconstructed_model(location)
+    layers = weight_tables.layers_in(folder)
+    if not layers:
+        return []
+    sizes = [layers[0].shape[1] - 1, *map(len, layers)]
+    linear = os.path.abspath(os.path.join(folder, linear_term.FILE))
+    term = linear if get_platform().exists(linear) else None
+    return export.lines(sizes, content.act_fun, os.path.abspath(models.latest_weights_file(folder)), term)
 
 
 def _of_kind(kind: str, names: Sequence[str]) -> list[str]:

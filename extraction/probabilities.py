@@ -30,7 +30,11 @@ class Probabilities(torch.nn.Module):
 
     def forward(self, queries: torch.Tensor) -> torch.Tensor:
         """Probabilities `[Q, O]` times `factors`."""
-        return probabilities(self.network(queries), self.outputs, self.is_softmax) * self.factors
+        return self.linked(self.network(queries))
+
+    def linked(self, values: torch.Tensor) -> torch.Tensor:
+        """The same for outputs of the network, `[Q, C]`."""
+        return probabilities(values, self.outputs, self.is_softmax) * self.factors
 
     def layer_vectors(self) -> list[torch.Tensor]:
         """The incoming vectors of the network's layers."""

@@ -129,6 +129,8 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
+        queries: how many queries a black box was asked, by phase; empty for other teachers.
+        shortage: what the budget of queries has left out, as a sentence; empty if nothing.
         notes: what is to be said of rows and of the precision of the answers, a sentence each.
         left_out: the numbers of the rows of the user's file, counted from 0, that contradict all others and are left out.
         advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
@@ -150,6 +152,8 @@ class Report:
     seconds: dict[str, float]
     remarks: list[str] = dataclasses.field(default_factory=list)
     advice: list[str] = dataclasses.field(default_factory=list)
+    queries: dict[str, int] = dataclasses.field(default_factory=dict)
+    shortage: str = ""
     command: str = ""
     notes: list[str] = dataclasses.field(default_factory=list)
     left_out: list[int] = dataclasses.field(default_factory=list)
@@ -160,6 +164,11 @@ class Report:
     def hidden(self) -> list[LayerScore]:
         """The scores of the hidden layers."""
         return self.layers[:-1]
+
+    @property
+    def queries_shown(self) -> str:
+        """How many queries were asked, in total and by phase, as text."""
+        return f"{sum(self.queries.values()):,}: " + ", ".join(f"{phase} {count:,}" for phase, count in self.queries.items())
 
     @property
     def losses_shown(self) -> str:
@@ -210,6 +219,8 @@ def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
         "max_abs_error": json_text.number(content["function"]["max_abs_error"]),
         "seconds": float(sum(content["seconds"].values())),
     }
+    if content.get("queries"):
+        figures["queries"] = sum(content["queries"].values())
     for name, value in figures.items():
         kinds = (bool, types.NoneType) if name in TRUTHS else (int, float, types.NoneType)
         if type(value) not in kinds:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
-from datasets.links import Errors
 from datasets.teacher_dataset import Dataset
+from datasets.teachers.links import Errors
 from extraction.scaling import Scaling
 
 SHOWN = 10  # rows in a message

@@ -23,7 +23,7 @@ from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
-    from datasets.teacher_dataset import Teacher
+    from datasets.teachers.base import Teacher
     from extraction.report import Report
     from extraction.search import Reconstruction
     from extraction.session import Session
@@ -104,7 +104,7 @@ class ExtractionRunner(Runner):
 
     def _print_link(self) -> None:
         """Prints what the recovered network gives, if the answers are not its outputs."""
-        from datasets import links
+        from datasets.teachers import links
 
         if self.desc.dataset_hparams.link in links.MEANINGS:
             print(links.MEANINGS[self.desc.dataset_hparams.link])
@@ -133,6 +133,7 @@ class ExtractionRunner(Runner):
         """The trained students, and the session of the steps after them."""
         from datasets import registry as datasets
         from datasets.base import Loaders
+        from datasets.teachers.live import LiveTeacher
         from extraction import students, suspects
         from extraction.diagnosis import hidden_widths
         from extraction.rows import Rows
@@ -153,7 +154,8 @@ class ExtractionRunner(Runner):
             rows = own_rows.scaled(scaling) if own_rows else None
             loaders = rows.kept if rows else loaders
             exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling)
+        live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=live)
         if own_rows and rows:
             session = session.of_file(own_rows, rows)
         session = session.with_precision()
@@ -170,67 +172,53 @@ class ExtractionRunner(Runner):
 
         with watch("reconstruction"):
             self._record()
-            result = search.reconstruct(session, students)
+            try:
+                result = search.reconstruct(session, students)
+            except ConfigError as error:
+                if not self._shortage:
+                    raise
+                raise ConfigError(f"{error} {self._shortage}.") from error
         get_platform().on_primary(lambda: self._report(session, result, watch))
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import (
-            certificate,
-            evaluation,
-            fitting,
-            linear_term,
-            linked,
-            next_step,
-            plotting,
-            residuals,
-            uncertainty,
-            undetermined,
-        )
+        from datasets.teachers.live import LiveTeacher
+        from extraction import examination, export, next_step, plotting
         from extraction.network import Layers
-        from extraction.report import Columns
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
-        judgement = result.judgement
-        session = judgement.session if judgement else session
-        noise = errors = None
-        added = linear_term.saved(session.linear_term, result.unscaled.fit.location)
         with watch("certificate"):
-            session, result, certified = undetermined.certified(session, result)
-            if "error_95" in certified:
-                noise, errors = certificate.error_bars(session.unscaled, result.unscaled)
-                uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
-            if session.scaling:
-                certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
+            examined = examination.examine(session, result)
         with watch("comparison"):
-            teacher = self.teacher.load() if self.teacher.model_hparams else None
+            teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            advice = evaluation.advice_on(session, result, certified.fits)
-            of_logits = None if linked.is_linked(session) else noise
-            points = residuals.points(session.unscaled, result.unscaled, certified, of_logits)
-            content = evaluation.report_on(session.unscaled, result.unscaled, teacher, certified)
-            open_inputs = session.scaling.inputs.open_columns if session.scaling else []
-            content = dataclasses.replace(
-                content,
-                remarks=evaluation.remarks_on(session, result, certified, teacher),
-                notes=[*added, *session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])],
-                left_out=sorted(judgement.left_out) if judgement else [],
-                residuals=points.summary,
-                columns=Columns([*self.teacher.columns[0]], [*self.teacher.columns[1]], open_inputs),
-            )
-            content = next_step.added(content, advice, provenance.last_command(self.output_location))
+            points, (inputs, outputs) = examined.points, self.teacher.columns
+            content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
+            if isinstance(self.teacher, LiveTeacher):
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
+            content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
+        recovered = examined.result.unscaled
+        with watch("export"):
+            program = export.program(recovered.network, examined.session.linear_term)
+            get_platform().write(paths.exported_program(self.output_location), program)
         with watch(PICTURES):
-            shown = plotting.Shown(
-                result.unscaled, Layers.of(teacher) if teacher else None, content.columns, points, errors if certified.fits else None
-            )
+            errors = examined.errors if examined.certificate.fits else None
+            shown = plotting.Shown(recovered, Layers.of(teacher) if teacher else None, content.columns, points, errors)
             folder = paths.plots(self.output_location)
             remedy = f"delete {paths.report(self.output_location)} and run the same command again to draw it"
             attempt(folder, lambda: plotting.draw(shown, self.students_location, folder, remedy), remedy)
         content = dataclasses.replace(content, seconds=watch.seconds)
         report.write(self.output_location, content)
         self._write_page(content)
+
+    @property
+    def _shortage(self) -> str:
+        """What the budget of queries has left out, as a sentence; empty if nothing."""
+        from datasets.teachers.live import LiveTeacher
+
+        return self.teacher.shortage(str(self.desc.dataset_hparams.datagen)) if isinstance(self.teacher, LiveTeacher) else ""
 
     def _write_page(self, content: Report) -> None:
         """Writes the page of a report, from files that exist already."""
@@ -273,8 +261,9 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     Raises:
         ConfigError: something cannot be run.
     """
-    from datasets import boruta, teacher_dataset
+    from datasets import boruta
     from datasets import registry as datasets
+    from datasets.teachers import run_folders
     from models import registry as models
     from models.students import Model as Students
     from training import optimizers
@@ -305,4 +294,4 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     if h.boruta is not None:
         boruta.check(h.boruta, dataset.shape[0])
     desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)
-    return desc, teacher_dataset.located(teacher, desc.dataset_hparams), dataset.prepare
+    return desc, run_folders.located(teacher, desc.dataset_hparams), dataset.prepare

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from datasets.teachers.base import Teacher
 from extraction.answers import Answers, finer
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
@@ -39,6 +40,7 @@ class Session:
         rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
         own_rows: all rows before `scaling`; None without one.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
+        teacher: who answers; None if it cannot be asked more.
     """
 
     desc: ExtractionDesc
@@ -51,6 +53,7 @@ class Session:
     rows: Rows | None = None
     own_rows: Rows | None = None
     linear_term: torch.Tensor | None = None
+    teacher: Teacher | None = None
 
     @property
     def act_fun(self) -> str:
@@ -130,6 +133,8 @@ class Session:
             precision = Answers.of_logits(own.labels, errors.name, errors.logits)
         else:
             precision = Answers.of(own.labels, given, own.examples)
+        if given is None and self.teacher and self.teacher.noise:
+            precision = precision.with_noise(self.teacher.noise, own.labels)
         return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
 
     @property
@@ -174,6 +179,47 @@ class Session:
         dataset = type(train.dataset)(torch.cat([train.examples, test.examples]), torch.cat([train.labels, test.labels]))
         return dataclasses.replace(self, loaders=Loaders(DataLoader(dataset, train.batch_size, train.seed, torch.float64), test))
 
+    def ask(self, queries: torch.Tensor, phase: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Asks the teacher further queries, as many of them, from the first, as its budget allows.
+
+        A step that is resumed asks the same queries again, which costs nothing: the answers of a black box are kept. So that a resumed run
+        gives the same bits, queries must follow from the seed, the answers and the network alone.
+
+        Args:
+            queries: `[n, inputs]`, after `scaling`.
+            phase: what the answers are for; questions are counted by phase.
+
+        Returns:
+            The queries that were asked, `[m, inputs]`, and the answers, `[m, outputs]`, both after `scaling` and in float64. A teacher may
+            round queries to its number type. Where the teacher cannot be asked more, m is 0.
+
+        Raises:
+            ConfigError: the teacher fails; the answers before are kept.
+        """
+        if self.teacher is None or not self.teacher.is_askable or not len(queries):
+            return queries[:0], self.answers[:0]
+        if self.scaling is None:
+            asked, answers = _like(self.queries, *self.teacher.ask_for(phase, queries))
+            return asked, self._less_linear_term(asked, answers)
+        inputs, outputs = self.scaling.inputs, self.scaling.outputs
+        own = inputs.mean + inputs.spread * (queries @ inputs.outward)
+        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
+        return inputs.apply(asked), outputs.apply(self._less_linear_term(asked, answers))
+
+    def _less_linear_term(self, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Answers to queries of the user, less the linear map that was taken from all others."""
+        return answers if self.linear_term is None else answers - queries @ self.linear_term.T
+
+    def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
+        """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
+        loaders = [_joined(self.loaders.test, *self.ask(queries, phase))]
+        if self.own is not None and self.scaling is not None:
+            inputs = self.scaling.inputs
+            own = inputs.mean + inputs.spread * (queries @ inputs.outward)
+            loaders.append(_joined(self.own.test, *self.unscaled.ask(own, phase)))
+        changed = [Loaders(before.train, test) for before, test in zip((self.loaders, self.own), loaders, strict=False) if before]
+        return dataclasses.replace(self, loaders=changed[0], own=changed[1] if len(changed) > 1 else self.own)
+
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""
         h = self.desc.extraction_hparams
@@ -208,6 +254,20 @@ def _less(part: Loaders | Rows | None, weights: torch.Tensor, constant: torch.Te
     if part is None:
         return None
     return part.changed(changed) if isinstance(part, Rows) else Loaders(*map(changed, part))
+
+
+def _like(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two tensors on the device and in the number format of another."""
+    first, second = (other.to(values) for other in others)
+    return first, second
+
+
+def _joined(loader: DataLoader, queries: torch.Tensor, answers: torch.Tensor) -> DataLoader:
+    """A loader with further examples and labels."""
+    if not len(queries):
+        return loader
+    dataset = type(loader.dataset)(torch.cat([loader.examples, queries]), torch.cat([loader.labels, answers]))
+    return DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
 
 
 def in_float64(loader: DataLoader, batch_size: int | None = None, seed: int | None = None) -> DataLoader:

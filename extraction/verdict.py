@@ -23,7 +23,7 @@ COLUMNS = {
     "max_cosine_distance": "cosine distance",
     "max_weight_error": "weight error",
 }
-MORE = Advice("Use more queries: a longer file, then the same command.")
+MORE = Advice("Use more queries: a longer file, then the same command; or a larger count in --datagen.")
 LONGER = Advice(
     f"Train the students longer (--extra_training {diagnosis.LONGER}), or use wider students or another --act_fun.",
     {"extra_training": diagnosis.LONGER},
@@ -47,7 +47,15 @@ class Verdict:
 
 
 def of(report: Report) -> Verdict:
-    """The verdict: the comparison with the teacher where its weights are known, otherwise what the certificate proves."""
+    """The verdict, with what a budget of queries has left out unless the network is exact."""
+    verdict = _of(report)
+    if not report.shortage or report.identified or report.certificate.accepted:
+        return verdict
+    return Verdict(verdict.found, [*verdict.reasons, f"{report.shortage}."])
+
+
+def _of(report: Report) -> Verdict:
+    """The comparison with the teacher where its weights are known, otherwise what the certificate proves."""
     if report.identified is None:
         return _of_answers(report)
     if report.identified:
@@ -163,6 +171,7 @@ def table(report: Report) -> str:
         f"clustered   {_errors(report.before_finetuning)}",
         f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
         f"certificate {_certificate(report.certificate)}",
+        *([f"queries     {report.queries_shown}"] if report.queries else []),
         *(f"note        {remark}" for remark in [*report.remarks, *report.notes]),
         f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
     ]

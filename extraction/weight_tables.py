@@ -69,7 +69,7 @@ def of(location: str, report: Report) -> list[WeightTable]:
         location: the clustering folder.
         report: of the network.
     """
-    layers = _layers(paths.reconstructed_model(location))
+    layers = layers_in(paths.reconstructed_model(location))
     errors = _errors(paths.reconstructed_model(location)) if report.certificate.fits else []
     tables = []
     for place, vectors in enumerate(layers):
@@ -117,7 +117,7 @@ def shown(values: np.ndarray, errors: np.ndarray | None = None) -> list[str]:
     return [f"{value:.{max(decimals, 0)}f}" if abs(order) <= MOST_DIGITS else f"{value:.{digits - 1}e}" for value in values]
 
 
-def _layers(folder: str) -> list[np.ndarray]:
+def layers_in(folder: str) -> list[np.ndarray]:
     """The incoming vectors of every layer in the folder of a network, `[K, D]`; none where it holds no weights."""
     latest = paths.latest_model(get_platform().listdir(folder)) if get_platform().exists(folder) else None
     if latest is None:
@@ -126,7 +126,7 @@ def _layers(folder: str) -> list[np.ndarray]:
 
 
 def _errors(folder: str) -> list[np.ndarray]:
-    """The standard errors of the weights in the form of `_layers`; none where there is no file.
+    """The standard errors of the weights in the form of `layers_in`; none where there is no file.
 
     Raises:
         ConfigError: the file is damaged.

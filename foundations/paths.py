@@ -182,3 +182,8 @@ def polish(location: str, weights: str) -> str:
 def reconstructed_model(location: str) -> str:
     """The folder of the network that an extraction has reconstructed."""
     return os.path.join(location, "reconstructed_model")
+
+
+def exported_program(location: str) -> str:
+    """The file of the reconstructed network that torch opens without this program."""
+    return os.path.join(reconstructed_model(location), "network.pt2")

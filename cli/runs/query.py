@@ -37,7 +37,7 @@ ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "folder": lambda run: run.location,
 }
 METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "accepted_to_precision")
-METRICS += ("max_relative_error", "weight_error_95", "max_abs_error", "level", "weights_left", "barrier", "seconds")
+METRICS += ("max_relative_error", "weight_error_95", "max_abs_error", "level", "weights_left", "barrier", "seconds", "queries")
 VALID_VALUES = {"kind": index.KINDS, "state": index.STATES}
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 TRUTHS = {"true": True, "yes": True, "false": False, "no": False}

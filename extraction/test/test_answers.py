@@ -43,6 +43,13 @@ class TestNoticed(unittest.TestCase):
         self.assertAlmostEqual(noise.shares[0], 0.03 / float(VALUES.std(correction=0)))
         self.assertTrue(noise.is_given)
 
+    def test_measured_noise_is_the_precision_where_it_is_larger(self):
+        answers = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1, 100.0])
+        known = Answers.of(answers).with_noise((0.01, 0.0), answers)
+        self.assertEqual((known.precision, known.is_given), (("noise:0.01", "float64"), False))
+        self.assertAlmostEqual(known.shares[0], 0.01 / float(answers[:, 0].std()), places=5)
+        self.assertEqual(known.shares[1], 0.0)
+
     def test_exact_answers_allow_no_error(self):
         self.assertEqual(Answers.exact(2).allowed(100), [0, 0])
 

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import torch
 
-from datasets import links
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
+from datasets.teachers import links
 from extraction.certificate import error_bars, to_precision
 from extraction.fitting import fit
 from extraction.linked import fit_probabilities

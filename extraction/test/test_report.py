@@ -64,7 +64,10 @@ class TestReport(TestCase):
         self.assertEqual(read(self.root), report())
         with open(paths.report(self.root)) as file:
             written = json.load(file)
-        self.assertEqual(written.keys(), content().keys() | {"advice", "remarks", "command", "residuals", "columns", "notes", "left_out"})
+        self.assertEqual(
+            written.keys(),
+            content().keys() | {"advice", "remarks", "command", "residuals", "columns", "notes", "left_out"} | {"queries", "shortage"},
+        )
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))
         self.assertIs(checks["agreement"]["met"], None)
@@ -107,6 +110,7 @@ class TestReport(TestCase):
         figures |= {"max_abs_error": 2e-14, "seconds": 8.25}
         self.assertEqual(summary(content()), figures)
         self.assertEqual(summary(dataclasses.asdict(report())), figures)
+        self.assertEqual(summary(content(queries={"start": 16, "training": 84})), figures | {"queries": 100})
 
     def test_the_summary_has_the_error_of_a_weight_where_the_network_is_accepted_to_the_precision(self):
         figures = content()["certificate"] | {"residual": 1e-3, "noise": 1e-3, "error_95": 2e-4, "resolution": 1e3, "signs_resolved": True}

@@ -28,6 +28,13 @@ class TestTable(unittest.TestCase):
         lines = table(report()).splitlines()
         self.assertTrue(lines[-1].startswith("Verdict: IDENTIFIED. 16 of 16 neurons, none in excess; every weight within 3.0e-15"))
 
+    def test_queries_are_shown_by_phase_and_a_budget_that_ended_too_soon_in_the_verdict(self):
+        asked = {"queries": {"start": 16, "training": 1984}, "shortage": "--query_budget 2000 allows 1,992 of the 5,000 queries"}
+        self.assertIn("queries     2,000: start 16, training 1,984", table(report(**asked)))
+        self.assertNotIn("--query_budget", str(of(report(**asked))))
+        worse = report(**UNKNOWN, **asked, certificate=content()["certificate"] | {"residual": 1e-3, "accepted": False})
+        self.assertTrue(str(of(worse)).endswith(" --query_budget 2000 allows 1,992 of the 5,000 queries."))
+
     def test_columns_are_aligned_with_their_titles(self):
         head, hidden, output = table(report()).splitlines()[1:4]
         self.assertEqual(len(head), len(hidden))

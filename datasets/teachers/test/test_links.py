@@ -5,8 +5,8 @@ import os
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
-from datasets import answer_files, links, teacher_dataset
-from datasets.answer_files import Layout
+from datasets.teachers import answer_files, links, stored_answers
+from datasets.teachers.answer_files import Layout
 from foundations import dataset_hparams
 from foundations.errors import ConfigError
 from testing.test_case import TestCase
@@ -75,10 +75,10 @@ class TestLinks(TestCase):
 
 
 class TestFiles(TestCase):
-    def inspect(self, answers: np.ndarray, link: str | None = None) -> tuple[teacher_dataset.Teacher, np.ndarray]:
+    def inspect(self, answers: np.ndarray, link: str | None = None) -> tuple[stored_answers.AnswerFile, np.ndarray]:
         path = os.path.join(self.root, "it.npz")
         np.savez(path, X=QUERIES, y=answers)
-        teacher, content = teacher_dataset.inspect_answers(path, Layout(link=link))
+        teacher, content = stored_answers.inspect_answers(path, Layout(link=link))
         with open(path, "wb") as file:
             file.write(content)
         return teacher, answer_files.read_stored(path).answers

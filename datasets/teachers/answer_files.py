@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from datasets import links, text_tables
+from datasets.teachers import links, text_tables
 from foundations.errors import ConfigError, one_line, reason
 from platforms.platform import get_platform
 
@@ -30,7 +30,8 @@ TABLES = (*SEPARATORS, ".npy")
 FOREIGN = {".txt": "", ".dat": "", ".gz": "unpack it, then use ", ".zip": "unpack it, then use ", ".bz2": "unpack it, then use "}
 FOREIGN |= dict.fromkeys((".xz", ".7z", ".tar"), "unpack it, then use ")
 FOREIGN |= dict.fromkeys((".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".mat", ".h5", ".hdf5", ".arff"), "")
-FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "")
+FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt"), "")
+FOREIGN[".pth"] = "a network as a program (torch.jit.save, .pt), "
 VALID = "a .npz file, a table (.csv, .tsv or .npy) with --outputs, or two tables joined by +, such as inputs.npy+answers.npy"
 SHOWN = 12  # arrays or columns that an error lists
 CLASSES = "the answers must be the numbers that the network gives (logits or probabilities), one column for each output"

@@ -4,7 +4,7 @@ import unittest
 
 import numpy as np
 
-from datasets import text_tables
+from datasets.teachers import text_tables
 
 VALUES = np.random.RandomState(0).randn(12, 3) * [1, 1e-9, 1e12]
 ROWS = [",".join(map(repr, row)) for row in VALUES.tolist()]  # the shortest texts that give the same numbers, as pandas writes them
