@@ -287,7 +287,7 @@ def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLo
         for parameter in rival.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
-    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])
+    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])  # type: ignore[arg-type]
     for _ in range(RIVAL_STEPS):
         optimizer.step(objective)
         if optimizer.converged:

@@ -55,6 +55,8 @@ def sequential(network: FullyConnected) -> nn.Sequential:
 class WithLinearTerm(nn.Module):
     """A network plus a linear map of its inputs, `[outputs, inputs]`."""
 
+    linear: torch.Tensor
+
     def __init__(self, network: nn.Module, linear: torch.Tensor):
         super().__init__()
         self.network = network
