@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from datasets.base import DataLoader
+from extraction import linear_term
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
@@ -63,10 +64,12 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     free = len(free_directions(network, symmetry, slopes)[0])
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
     rank = bound = disagreement = None
+    has_term = session.linear_term is not None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = determination(network, symmetry, queries)
+        rank, bound = linear_term.determination(network, queries) if has_term else determination(network, symmetry, queries)
     if rank == unknowns and residual <= FLOOR:
-        disagreement = rivalry(_with_layers(network, moved_away(Layers.of(network), queries.examples).vectors), queries)
+        first = _with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
+        disagreement = rivalry(linear_term.beside(network) if has_term else first, queries)
     figures: dict[str, Value] = {
         "residual": residual,
         "held_out_residual": held_out,
@@ -79,8 +82,9 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "signs_settled": signs_settled(network, symmetry, slopes),
         "disagreement": disagreement,
     }
-    certificate, mixtures = Certificate.of(figures, session.known.name), len(linear_directions(network, symmetry, slopes)[0])
-    if not certificate.accepted and rank is not None:
+    mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
+    certificate = Certificate.of(figures, session.known.name)
+    if not certificate.accepted and rank is not None and not has_term:
         more, uncertain = to_precision(session, result, figures)
         certificate = Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
     return certificate.with_open(mixtures) if mixtures else certificate
@@ -276,7 +280,7 @@ def _shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) 
     return moved
 
 
-def rivalry(network: FullyConnected, loader: DataLoader) -> float:
+def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
     The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
@@ -290,7 +294,7 @@ def rivalry(network: FullyConnected, loader: DataLoader) -> float:
         for parameter in rival.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
-    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])
+    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])  # type: ignore[arg-type]
     for _ in range(RIVAL_STEPS):
         optimizer.step(objective)
         if optimizer.converged:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from extraction import export, report, verdict, weight_tables
+from extraction import export, linear_term, report, verdict, weight_tables
 from extraction.checks import Certificate
 from extraction.race_runner import ExtractCommand
 from extraction.report import Report
@@ -38,16 +38,18 @@ class Recovered:
     """A network that was recovered from answers.
 
     Attributes:
-        network: as layers of plain torch in float64, from `[n, inputs]` to `[n, outputs]`.
+        network: as layers of plain torch in float64, from `[n, inputs]` to `[n, outputs]`; with a linear map beside them if there is one.
         layers: the incoming weights of each layer with the bias last, `[width, fan_in + 1]`, the output layer last.
+        linear: a linear map of the inputs that is added to the outputs, `[outputs, inputs]`; None if there is none.
         errors: their standard errors in the same form; empty where the answers are exact, or the network is not right.
         act_fun: the activation function of the hidden layers.
         report: all that the command reports.
         folder: the folder of the results; None if no folder was named.
     """
 
-    network: nn.Sequential
+    network: nn.Module
     layers: list[np.ndarray]
+    linear: np.ndarray | None
     errors: list[np.ndarray]
     act_fun: str
     report: Report
@@ -103,8 +105,12 @@ def recover(
         network_folder = paths.reconstructed_model(runner.output_location)
         layers = weight_tables.layers_in(network_folder)
         errors = weight_tables.errors_in(network_folder) if content.certificate.fits else []
-        network = export.sequential([torch.from_numpy(layer) for layer in layers], content.act_fun)
-        return Recovered(network, layers, errors, content.act_fun, content, runner.output_location if folder else None)
+        network: nn.Module = export.sequential([torch.from_numpy(layer) for layer in layers], content.act_fun)
+        path = os.path.join(network_folder, linear_term.FILE)
+        linear = np.load(path, allow_pickle=False) if os.path.exists(path) else None
+        if linear is not None:
+            network = export.WithLinearTerm(network, torch.from_numpy(linear))
+        return Recovered(network, layers, linear, errors, content.act_fun, content, runner.output_location if folder else None)
 
 
 @dataclass

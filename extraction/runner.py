@@ -211,7 +211,8 @@ class ExtractionRunner(Runner):
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         recovered = examined.result.unscaled
         with watch("export"):
-            get_platform().write(paths.exported_program(self.output_location), export.program(recovered.network))
+            program = export.program(recovered.network, examined.session.linear_term)
+            get_platform().write(paths.exported_program(self.output_location), program)
         with watch(PICTURES):
             errors = examined.errors if examined.certificate.fits else None
             shown = plotting.Shown(recovered, Layers.of(teacher) if teacher else None, content.columns, points, errors)

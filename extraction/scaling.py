@@ -322,6 +322,15 @@ class Scaling:
         *hidden, last = [self.inputs.fold_inputs(first), *rest]
         return layers.replace(*hidden, self.outputs.fold_outputs(last))
 
+    def fold_linear(self, linear: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A linear map inside, `[C_out, C_in]`, as one of the user's inputs and outputs, `[D_out, D_in]`, with a constant, `[C_out]`.
+
+        The map of the user's inputs x is `linear (inputs.apply(x)) + constant` inside.
+        """
+        inputs, outputs = self.inputs, self.outputs
+        weights = outputs.spread[:, None] * (outputs.outward.T @ linear @ inputs.inward.T) / inputs.spread
+        return weights, ((weights @ inputs.mean) / outputs.spread) @ outputs.inward
+
     def open_weights(self, width: int) -> int:
         """How many weights of a first layer of this width lie along directions of the inputs that no query varies in."""
         columns, coordinates = self.inputs.inward.shape

@@ -21,6 +21,7 @@ from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
 from extraction.linear import settled as settled_last
 from extraction.linear import with_linear_map
+from extraction.linear_term import with_linear_term
 from extraction.linked import fit_probabilities, is_linked
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.outliers import Judgement, judge, trimmed
@@ -266,6 +267,10 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
             failures.append(error)
             continue
         candidates += [(peeled.recovered, fitted) for fitted in fits]
+        beside = None if gives_answers(session, fits[-1].network) else with_linear_term(session, peeled.layers, f"{location}_beside")
+        if beside is not None:
+            session, fitted = beside
+            return session, [(peeled.recovered, fitted)]
         without = None if gives_answers(session, fits[-1].network) else trimmed(session, fits[-1], f"{location}_rows")
         if without is not None:
             session, fitted = without

@@ -39,6 +39,7 @@ class Session:
         own: the loaders before `scaling`; None without one.
         rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
         own_rows: all rows before `scaling`; None without one.
+        linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
     """
 
@@ -51,6 +52,7 @@ class Session:
     own: Loaders | None = None
     rows: Rows | None = None
     own_rows: Rows | None = None
+    linear_term: torch.Tensor | None = None
     teacher: Teacher | None = None
 
     @property
@@ -168,6 +170,19 @@ class Session:
         rows, own_rows = self.rows.without(numbers), self.own_rows and self.own_rows.without(numbers)
         return dataclasses.replace(self, loaders=rows.kept, own=own_rows and own_rows.kept, rows=rows, own_rows=own_rows)
 
+    def less_linear_map(self, linear: torch.Tensor) -> Session:
+        """The session with a linear map taken from all answers, those before `scaling` included.
+
+        Args:
+            linear: over the inputs after `scaling`, to the outputs after it, `[outputs, inputs]`.
+        """
+        weights, (inward, constant) = linear, (linear, torch.zeros_like(linear[:, 0]))
+        if self.scaling is not None:
+            weights, constant = self.scaling.fold_linear(linear)
+        changed = {"loaders": (inward, constant), "rows": (inward, constant), "own": (weights, 0.0), "own_rows": (weights, 0.0)}
+        parts = {name: _less(getattr(self, name), *term) for name, term in changed.items()}
+        return dataclasses.replace(self, linear_term=weights, **parts)
+
     @property
     def with_all_answers(self) -> Session:
         """The session whose queries and answers for training are all that there are, the held-out ones included."""
@@ -195,11 +210,16 @@ class Session:
         if self.teacher is None or not self.teacher.is_askable or not len(queries):
             return queries[:0], self.answers[:0]
         if self.scaling is None:
-            return _like(self.queries, *self.teacher.ask_for(phase, queries))
+            asked, answers = _like(self.queries, *self.teacher.ask_for(phase, queries))
+            return asked, self._less_linear_term(asked, answers)
         inputs, outputs = self.scaling.inputs, self.scaling.outputs
         own = inputs.mean + inputs.spread * (queries @ inputs.outward)
         asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
-        return inputs.apply(asked), outputs.apply(answers)
+        return inputs.apply(asked), outputs.apply(self._less_linear_term(asked, answers))
+
+    def _less_linear_term(self, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Answers to queries of the user, less the linear map that was taken from all others."""
+        return answers if self.linear_term is None else answers - queries @ self.linear_term.T
 
     def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
         """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
@@ -230,6 +250,21 @@ class Session:
         """Prints a line of progress, unless the run is quiet."""
         if self.verbose:
             print(text, flush=True)
+
+
+def _less(part: Loaders | Rows | None, weights: torch.Tensor, constant: torch.Tensor | float) -> Loaders | Rows | None:
+    """Loaders or rows whose answers are less `weights x + constant` for queries x."""
+
+    def changed(loader: DataLoader) -> DataLoader:
+        dataset = loader.dataset
+        labels = dataset.labels - (dataset.examples.to(weights) @ weights.T + constant)
+        other = type(loader)(type(dataset)(dataset.examples, labels), loader.batch_size, loader.seed, loader.examples.dtype)
+        other.order_seed = loader.order_seed
+        return other
+
+    if part is None:
+        return None
+    return part.changed(changed) if isinstance(part, Rows) else Loaders(*map(changed, part))
 
 
 def _like(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
