@@ -1,0 +1,276 @@
+"""One hidden layer of relu or leaky relu, from the kinks along lines.
+
+Along a line the network is piecewise linear, with one kink for each neuron whose plane the line crosses. Two pieces that meet in one kink
+show it exactly: the kink is where their extensions meet, and the answer there agrees with both. Where it does not, there are more kinks
+between, and the interval is divided. Between two kinks the gradient is constant, so that a difference over any step within the piece is
+exact but for rounding. The Jacobian changes across a kink by (outgoing) x (incoming).
+
+Every piece checks its gradient: J d must be the slope along the line. Every neuron is confirmed a second time, on another line: its plane
+and the size of its kink predict where that line has a kink and how large. Two kinks that were taken for one give a neuron whose
+prediction fails, which is refused and found again on the other line.
+
+What is left of the Jacobian when all kinks are known is a sum of the same neurons, `sum_j z_j v_j w_j`: z is 0 or -1 for relu and its
+opposite, `a / (1 - a)` or `-1 / (1 - a)` for a leaky relu of slope a. This names the activation function and the signs.
+
+Axes: d inputs, N kinks or neurons, o outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from extraction.derivatives.differences import Scale
+from extraction.derivatives.questions import Questions
+from extraction.derivatives.result import Lacking
+from extraction.network import Layers
+from models.activation_functions import LEAKY_SLOPE
+
+REACH = 300.0  # lines are followed so many units to both sides
+LINES = 6
+SAME = 1e-9  # relative differences below this are rounding
+SHARE = 0.02  # of a piece or interval that a slope is measured over
+LEVELS = 60  # of divisions
+SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any more
+ATTEMPTS = 4  # to measure a gradient, each over a tenth of the step before
+MATCHED = 1e-5  # relative error of a predicted kink
+PARALLEL = 1e-6  # 1 - |cos| of neurons that are the same
+SIGNS = 1e-4  # the largest error of z
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Neurons up to their signs: `outgoing max(0, incoming x + bias)` up to a linear function.
+
+    Attributes:
+        incoming: unit vectors, `[N, d]`.
+        biases: `[N]`.
+        outgoing: `[N, o]`.
+    """
+
+    incoming: torch.Tensor
+    biases: torch.Tensor
+    outgoing: torch.Tensor
+
+    def some(self, which: torch.Tensor) -> Neurons:
+        """A part of them."""
+        return Neurons(self.incoming[which], self.biases[which], self.outgoing[which])
+
+    def joined(self, others: Neurons) -> Neurons:
+        """These and those others that are not among them."""
+        pairs = ((a, b) for a, b in zip(vars(self).values(), vars(others.some(others.unlike(self))).values(), strict=True))
+        return Neurons(*(torch.cat(pair) for pair in pairs))
+
+    def unlike(self, others: Neurons) -> torch.Tensor:
+        """Which of them are not among others, `[N]`."""
+        cosines = (self.incoming @ others.incoming.T).abs()
+        return (1 - cosines > PARALLEL).all(1)
+
+
+@dataclass(frozen=True)
+class Line:
+    """`origin + t direction`, for vectors `[d]`, and its kinks t in ascending order, `[N]`."""
+
+    origin: torch.Tensor
+    direction: torch.Tensor
+    kinks: torch.Tensor
+
+    def at(self, places: torch.Tensor) -> torch.Tensor:
+        """Inputs `[N, d]` at places `[N]`."""
+        return self.origin + places[:, None] * self.direction
+
+
+def is_piecewise_linear(asked: Questions, scale: Scale) -> bool:
+    """Whether second differences over short steps vanish at most places."""
+    points, step = scale.radius * asked.normal(32, asked.inputs), 1e-4 * scale.radius
+    moves = step * asked.normal(32, asked.inputs)
+    bends = asked(points + moves) + asked(points - moves) - 2 * asked(points)
+    return float((bends.abs() <= 50 * scale.error).all(1).double().mean()) > 0.75
+
+
+def recover(asked: Questions, scale: Scale) -> Layers:
+    """The network, the output layer last.
+
+    Raises:
+        Lacking: it has not one hidden layer of relu or leaky relu with at most as many neurons as inputs, or not all of them were found.
+    """
+    empty = torch.zeros(0, asked.inputs, dtype=torch.float64, device=asked.device)
+    confirmed = Neurons(empty, empty[:, 0], torch.zeros(0, len(scale.spread)).to(empty))
+    candidates = confirmed
+    for _ in range(LINES):
+        line = find_kinks(asked, scale)
+        if len(candidates.biases):
+            confirmed = confirmed.joined(candidates.some(predicts(asked, scale, line, candidates)))
+        new = line.kinks[unexplained(line, confirmed)]
+        if not len(new) and len(confirmed.biases):
+            return signed(asked, scale, confirmed)
+        candidates = measured(asked, line, new)
+    raise Lacking(
+        f"{len(confirmed.biases)} neurons were confirmed on {LINES} lines, and {len(new)} kinks of the last line are not explained"
+    )
+
+
+def find_kinks(asked: Questions, scale: Scale) -> Line:
+    """All kinks of a random line."""
+    origin, direction = scale.radius * asked.normal(asked.inputs), asked.normal(asked.inputs)
+    direction = direction / direction.norm()
+    line = Line(origin, direction, origin[:0])
+    reach = REACH * scale.unit(asked.inputs)
+    low, high = origin.new_tensor([-reach]), origin.new_tensor([reach])
+    kinks = []
+    left, right = _pieces(asked, line, low, reach * SHARE / REACH), _pieces(asked, line, high, -reach * SHARE / REACH)
+    for _ in range(LEVELS):
+        bent = _differ(left[1], right[1])
+        low, high, left, right = _some(bent, low, high, left, right)
+        if not len(low):
+            break
+        meeting, is_kink = _meeting(asked, line, low, high, left, right)
+        kinks.append(meeting[is_kink])
+        low, high, left, right = _some(~is_kink & (high - low > SHORTEST * reach), low, high, left, right)
+        if not len(low):
+            break
+        middle = low + (high - low) * (0.5 + 0.1 * asked.uniform(len(low)))
+        centre = _pieces(asked, line, middle, (high - low) * 1e-3 * SHARE)
+        low, high = torch.cat([low, middle]), torch.cat([middle, high])
+        left, right = (tuple(torch.cat(pair) for pair in zip(*both, strict=True)) for both in ((left, centre), (centre, right)))
+    return Line(origin, direction, torch.cat([*kinks, origin[:0]]).sort().values)
+
+
+Piece = tuple[torch.Tensor, torch.Tensor]  # answers and slopes at the ends of intervals, [N, o] each
+
+
+def _pieces(asked: Questions, line: Line, places: torch.Tensor, step: torch.Tensor | float) -> Piece:
+    """The answers at places, and the slopes of the pieces that they lie in."""
+    steps = torch.as_tensor(step).to(places).expand_as(places)
+    here, there = asked(torch.cat([line.at(places), line.at(places + steps)])).chunk(2)
+    return here, (there - here) / steps[:, None]
+
+
+def _some(which: torch.Tensor, low: torch.Tensor, high: torch.Tensor, left: Piece, right: Piece):
+    return low[which], high[which], (left[0][which], left[1][which]), (right[0][which], right[1][which])
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-7) -> torch.Tensor:
+    """Which slopes differ, `[N]`."""
+    return (one - other).abs().amax(1) > tolerance * (one.abs() + other.abs()).amax(1)
+
+
+def _meeting(
+    asked: Questions, line: Line, low: torch.Tensor, high: torch.Tensor, left: Piece, right: Piece
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the pieces at both ends of each interval meet, and whether there is nothing but one kink there."""
+    bend = left[1] - right[1]
+    gap = right[0] - left[0] + left[1] * low[:, None] - right[1] * high[:, None]
+    meeting = (gap * bend).sum(1) / bend.square().sum(1)
+    inside = (meeting > low) & (meeting < high)
+    meeting = torch.where(inside, meeting, low)
+    expected = left[0] + left[1] * (meeting - low)[:, None]
+    other = right[0] + right[1] * (meeting - high)[:, None]
+    actual = asked(line.at(meeting))
+    size = SAME * (expected.abs() + (left[1] * (high - low)[:, None]).abs() + (right[1] * (high - low)[:, None]).abs())
+    agrees = ((actual - expected).abs() <= size).all(1) & ((actual - other).abs() <= size).all(1)
+    return meeting, inside & agrees
+
+
+def unexplained(line: Line, neurons: Neurons) -> torch.Tensor:
+    """Which kinks of a line no known neuron explains, `[kinks]`."""
+    places = _crossings(line, neurons)
+    near = (line.kinks[:, None] - places).abs() <= MATCHED * (1 + line.kinks[:, None].abs())
+    return ~near.any(1)
+
+
+def _crossings(line: Line, neurons: Neurons) -> torch.Tensor:
+    """Where the line crosses the plane of each neuron, `[N]`."""
+    return -(neurons.incoming @ line.origin + neurons.biases) / (neurons.incoming @ line.direction)
+
+
+def predicts(asked: Questions, scale: Scale, line: Line, neurons: Neurons) -> torch.Tensor:
+    """Which neurons predict a kink of a line and its size, `[N]`; neurons whose planes the line crosses beyond its reach do not."""
+    places = _crossings(line, neurons)
+    distances = (line.kinks[:, None] - places).abs().nan_to_num(torch.inf)  # [kinks, N]
+    if len(line.kinks) < 2:
+        return distances.new_zeros(len(places), dtype=torch.bool)
+    nearest, second = distances.topk(2, 0, largest=False).values
+    step = 0.5 * second
+    bends = sum(sign * asked(line.at(places + move * step)) for sign, move in ((1, 1), (1, -1), (-2, 0)))
+    expected = step[:, None] * (neurons.incoming @ line.direction).abs()[:, None] * neurons.outgoing
+    size = expected.abs().amax(1)
+    is_close = nearest <= MATCHED * (1 + places.abs())
+    return is_close & ((bends - expected).abs().amax(1) <= 1e-4 * size + 100 * scale.error.max())
+
+
+def measured(asked: Questions, line: Line, kinks: torch.Tensor) -> Neurons:
+    """The neurons of some kinks of a line, from the Jacobians on both sides."""
+    edges = torch.cat(
+        [line.kinks[:1] - (line.kinks[-1] - line.kinks[0]) / 4, line.kinks, line.kinks[-1:] * 1 + (line.kinks[-1] - line.kinks[0]) / 4]
+    )
+    middles, lengths = (edges[1:] + edges[:-1]) / 2, edges.diff()
+    places = torch.searchsorted(line.kinks, kinks)
+    pieces = torch.cat([places, places + 1]).unique()
+    jacobians = {int(piece): _jacobian(asked, line, middles[piece], lengths[piece]) for piece in pieces}
+    found = []
+    for place, kink in zip(places.tolist(), kinks, strict=True):
+        before, after = jacobians[place], jacobians[place + 1]
+        if before is None or after is None:
+            continue
+        left, sizes, right = torch.linalg.svd(after - before, full_matrices=False)
+        if len(sizes) > 1 and sizes[1] > 1e-6 * sizes[0]:
+            continue  # two kinks, or another one crossed by a step
+        incoming = right[0] * (right[0] @ line.direction).sign()
+        outgoing = left[:, 0] * sizes[0] * (right[0] @ line.direction).sign()
+        found.append((incoming, -(incoming @ line.at(kink[None])[0]), outgoing))
+    if not found:
+        return Neurons(line.origin[None][:0], line.origin[:0], asked(line.origin[None])[:0])
+    return Neurons(*(torch.stack(part) for part in zip(*found, strict=True)))
+
+
+def _jacobian(asked: Questions, line: Line, place: torch.Tensor, length: torch.Tensor) -> torch.Tensor | None:
+    """The Jacobian `[o, d]` on a piece of a line, or None where no step stays on the piece."""
+    point = line.at(place[None])[0]
+    along = asked(torch.stack([point, point + 0.4 * length * line.direction]))
+    slope = (along[1] - along[0]) / (0.4 * length)
+    for attempt in range(ATTEMPTS):
+        step = float(length) * 10.0 ** (-attempt) * 0.3
+        moves = step * torch.eye(asked.inputs, dtype=point.dtype, device=point.device)
+        jacobian = (asked(point + moves) - along[0]).T / step
+        if not bool(_differ((jacobian @ line.direction)[None], slope[None], 1e-7)):
+            return jacobian
+    return None
+
+
+def signed(asked: Questions, scale: Scale, neurons: Neurons) -> Layers:
+    """The network of confirmed neurons, with their signs and the activation function.
+
+    Raises:
+        Lacking: what is left is no sum of the same neurons, or belongs to no known activation function.
+    """
+    line = Line(scale.radius * asked.normal(asked.inputs), torch.zeros(asked.inputs).to(scale.spread), torch.zeros(0).to(scale.spread))
+    sums = neurons.incoming @ line.origin + neurons.biases
+    active = torch.where(sums > 0, 1.0, 0.0).to(sums)
+    rank_one = torch.einsum("no,nd->nod", neurons.outgoing, neurons.incoming)
+    step = 0.5 * float((sums.abs() / neurons.incoming.abs().amax(1)).min())
+    moves = step * torch.eye(asked.inputs, dtype=sums.dtype, device=sums.device)
+    here = asked(line.origin[None])
+    jacobian = (asked(line.origin + moves) - here).T / step
+    left = jacobian - torch.einsum("n,nod->od", active, rank_one)
+    z = torch.linalg.lstsq(rank_one.flatten(1).T, left.flatten()[:, None], driver="gelsd").solution[:, 0]
+    remainder = left - torch.einsum("n,nod->od", z, rank_one)
+    if float(remainder.abs().max()) > 1e-6 * float(jacobian.abs().max()):
+        raise Lacking("the kinks do not explain the gradient: there are neurons without kinks, or linear ones")
+    for act_fun, slope in (("relu", 0.0), ("leaky_relu", LEAKY_SLOPE)):
+        plus, minus = slope / (1 - slope), -1 / (1 - slope)
+        sign = torch.where((z - plus).abs() < (z - minus).abs(), 1.0, -1.0).to(z)
+        if float(torch.where(sign > 0, z - plus, z - minus).abs().max()) <= SIGNS:
+            return _assembled(neurons, sign, slope, act_fun, (line.origin, here[0]))
+    raise Lacking("the slopes of the neurons are those of no known activation function")
+
+
+def _assembled(neurons: Neurons, sign: torch.Tensor, slope: float, act_fun: str, known: tuple[torch.Tensor, torch.Tensor]) -> Layers:
+    """The layers of a network, whose output bias follows from one answer."""
+    lengths = (neurons.outgoing.norm(dim=1) / (1 - slope)).sqrt()
+    hidden = torch.cat([neurons.incoming, neurons.biases[:, None]], 1) * (sign * lengths)[:, None]
+    weights = (neurons.outgoing / (1 - slope) / lengths[:, None]).T
+    first = Layers((hidden,), act_fun)
+    bias = known[1] - weights @ first.activations(known[0][None])[0]
+    return first.followed_by(torch.cat([weights, bias[:, None]], 1))

@@ -1,0 +1,34 @@
+"""What derivatives have found of a network, and what they lack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from extraction.network import Layers
+
+
+class Lacking(Exception):
+    """A stage did not find what the next one needs; the text says what."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A network found by derivatives.
+
+    Attributes:
+        layers: all layers, the output layer last; None if some of them were not found.
+        error: the root mean square error on fresh queries, as a share of the spread of the outputs; infinite without a network.
+        lacks: what was not found, one sentence each; empty for a network that gives the answers.
+        directions: incoming weights of the first layer up to scales, one row for each neuron, where no more was found.
+        queries: how many were asked.
+        stages: the name of each stage, with the queries that it took.
+    """
+
+    layers: Layers | None
+    error: float
+    lacks: tuple[str, ...]
+    directions: torch.Tensor | None
+    queries: int
+    stages: tuple[tuple[str, int], ...]

@@ -1,0 +1,72 @@
+"""Two hidden layers of saturating neurons (tanh, or sigmoid, which is the same function up to constants).
+
+1. Gradients span the rows of the first layer; lines far out show its neurons one by one (`transitions`).
+2. The rank of Jacobians settles its biases (`biases`).
+3. The rest of the network is asked at any h = tanh(u) and has one hidden layer: its directions are the common eigenbasis of second
+   derivatives, its rates and biases follow from profiles (`shallow`), inside of the cube -1 < h < 1.
+4. Gauss-Newton takes everything to the rounding floor, in coordinates u of the first layer; its directions are exact already.
+5. The first layer in all inputs follows column by column (`columns`).
+
+Axes: d inputs, H and K neurons of the two layers, o outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from extraction.derivatives import biases, shallow, transitions
+from extraction.derivatives.differences import Scale
+from extraction.derivatives.gauss_newton import polish
+from extraction.derivatives.questions import Questions
+from extraction.derivatives.shallow import Alone
+from extraction.derivatives.subspace import Span
+from extraction.network import Layers, fit_outputs
+
+RADIUS = 0.45  # of h where second derivatives are taken
+CUBE = 0.9  # the largest h of profiles
+BREADTH = 1.2  # the standard deviation of weighted sums at the queries of the fit
+EQUATIONS = 3.0  # for each unknown
+
+
+def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
+    """The network, as one of tanh.
+
+    Raises:
+        Lacking: it is no such network.
+    """
+    inner = asked.within(torch.zeros_like(span.basis[:, 0]), span.basis)
+    first = transitions.first_layer(inner, scale)
+    inverse = torch.linalg.inv(first[:, :-1])
+    directions = span.basis @ inverse
+    alone = Alone(directions, first[:, :-1] @ span.basis.T)
+    sums = asked.within(-directions @ first[:, -1], directions)  # the network by the weighted sums of the first layer
+    offsets, rows = biases.settle(sums, scale.relative_error**0.5)
+    rest = sums.through(lambda hidden: torch.atanh(hidden) - offsets, sums.inputs)
+    second = _second_layer(rest, scale, Span(rows, float("inf"), False))
+    network = _fitted(sums, offsets, second)
+    # the first layer by y, which is the weighted sum less the bias: inputs are `directions y`
+    start = torch.cat([network.vectors[0][:, :-1], (network.vectors[0][:, :-1] @ first[:, -1] + network.vectors[0][:, -1])[:, None]], 1)
+    return shallow.widen(asked, scale, alone, network.replace(start, *network.vectors[1:]))
+
+
+def _second_layer(rest: Questions, scale: Scale, span: Span) -> torch.Tensor:
+    """The incoming vectors of the second layer, the bias last, `[K, H + 1]`."""
+    inside = Scale(RADIUS, scale.spread, scale.error, CUBE)
+    alone = shallow.separate(rest, inside, span)
+    far = CUBE / alone.directions.abs().amax(0)
+    fitted = shallow.name(rest.within(torch.zeros_like(alone.directions[:, 0]), alone.directions), ("tanh",), far)
+    return torch.cat([alone.rows * fitted.rates[:, None], fitted.places[:, None]], 1)
+
+
+def _fitted(sums: Questions, offsets: torch.Tensor, second: torch.Tensor) -> Layers:
+    """The network by the sums of the first layer, after a fit of everything but the directions of the first layer."""
+    width = sums.inputs
+    eye = torch.eye(width, dtype=offsets.dtype, device=offsets.device)
+    hidden = Layers((torch.cat([eye, offsets[:, None]], 1), second), "tanh")
+    outputs = sums(torch.zeros(1, width, dtype=offsets.dtype, device=offsets.device)).shape[1]
+    unknowns = 2 * width + second.numel() + outputs * (len(second) + 1)
+    queries = BREADTH * sums.normal(int(EQUATIONS * unknowns / outputs) + 2 * width, width)
+    answers = sums(queries)
+    network = hidden.followed_by(fit_outputs(hidden.activations(queries), answers).T.contiguous())
+    free = torch.cat([eye, torch.ones_like(offsets)[:, None]], 1)
+    return polish(network, queries, answers, (free,)).layers
