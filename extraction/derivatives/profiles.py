@@ -30,6 +30,7 @@ POINTS = 61
 RATES = (0.12, 0.25, 0.5, 1.0, 2.0, 4.0)  # first values of k, in units of the largest t / 8
 PLACES = 13  # first values of b
 TRIED = 4  # starts
+PATIENCE = 6  # steps without a gain
 STEPS = 40  # of Levenberg-Marquardt
 UNKNOWN = 1e-3  # a larger error, as a share of the profile's spread, is no fit
 DISTINCT = 5.0  # the second candidate must be worse by this factor
@@ -86,12 +87,10 @@ def ask_profiles(alone: Questions, base: torch.Tensor, most: torch.Tensor) -> Pr
 
 def named(profiles: Profiles, candidates: Sequence[str] = SMOOTH) -> tuple[Fitted | None, dict[str, float]]:
     """The activation function of profiles, or None where it is unknown, and the median error of every candidate."""
-    fits = {name: fit(profiles, name) for name in candidates}
+    fits = {name: fit(profiles, name) for name in candidates if TWINS.get(name) not in candidates[: candidates.index(name)]}
     errors = {name: float(fitted.errors.median()) for name, fitted in fits.items()}
-    best = min(errors, key=lambda name: errors[name] * (1 + 1e-3 * candidates.index(name)))
-    if best in TWINS and TWINS[best] in errors:
-        best = min(best, TWINS[best], key=candidates.index)
-    others = [error for name, error in errors.items() if name not in (best, TWINS.get(best))]
+    best = min(errors, key=lambda name: errors[name])
+    others = [error for name, error in errors.items() if name != best]
     is_clear = not others or min(others) >= DISTINCT * errors[best]
     return (fits[best] if errors[best] <= UNKNOWN and is_clear else None), errors
 
@@ -164,14 +163,17 @@ def levenberg_marquardt(
     """
     unknowns, damping = start.clone(), torch.full_like(start[:, 0], 1e-3)
     loss, step_of = _projected(features, places, values, unknowns)
+    idle = torch.zeros_like(loss)
     for _ in range(STEPS):
+        loss_before = loss
         trial = unknowns + step_of(damping)
         new, new_step = _projected(features, places, values, trial)
         better = new < loss
         unknowns = torch.where(better[:, None], trial, unknowns)
         loss, step_of = (new, new_step) if bool(better.all()) else _projected(features, places, values, unknowns)
         damping = torch.where(better, damping / 10, damping * 10).clamp_min(1e-15)
-        if float(damping.min()) > 1e8:
+        idle = torch.where(new < 0.9 * loss_before, 0, idle + 1)
+        if int(idle.min()) > PATIENCE:
             break
     return unknowns, loss
 

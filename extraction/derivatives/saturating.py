@@ -18,7 +18,7 @@ from extraction.derivatives import biases, shallow, transitions
 from extraction.derivatives.differences import Scale
 from extraction.derivatives.gauss_newton import polish
 from extraction.derivatives.questions import Questions
-from extraction.derivatives.shallow import Alone
+from extraction.derivatives.shallow import Sums
 from extraction.derivatives.subspace import Span
 from extraction.network import Layers, fit_outputs
 
@@ -36,17 +36,12 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
     """
     inner = asked.within(torch.zeros_like(span.basis[:, 0]), span.basis)
     first = transitions.first_layer(inner, scale)
-    inverse = torch.linalg.inv(first[:, :-1])
-    directions = span.basis @ inverse
-    alone = Alone(directions, first[:, :-1] @ span.basis.T)
-    sums = asked.within(-directions @ first[:, -1], directions)  # the network by the weighted sums of the first layer
-    offsets, rows = biases.settle(sums, scale.relative_error**0.5)
-    rest = sums.through(lambda hidden: torch.atanh(hidden) - offsets, sums.inputs)
+    sums = Sums(span.basis @ torch.linalg.inv(first[:, :-1]), first[:, :-1] @ span.basis.T, first[:, -1])
+    within = sums.within(asked)
+    offsets, rows = biases.settle(within, scale.relative_error**0.5)
+    rest = within.through(lambda hidden: torch.atanh(hidden) - offsets, within.inputs)
     second = _second_layer(rest, scale, Span(rows, float("inf"), False))
-    network = _fitted(sums, offsets, second)
-    # the first layer by y, which is the weighted sum less the bias: inputs are `directions y`
-    start = torch.cat([network.vectors[0][:, :-1], (network.vectors[0][:, :-1] @ first[:, -1] + network.vectors[0][:, -1])[:, None]], 1)
-    return shallow.widen(asked, scale, alone, network.replace(start, *network.vectors[1:]))
+    return shallow.widen(asked, scale, sums, _fitted(within, offsets, second))
 
 
 def _second_layer(rest: Questions, scale: Scale, span: Span) -> torch.Tensor:
@@ -54,7 +49,7 @@ def _second_layer(rest: Questions, scale: Scale, span: Span) -> torch.Tensor:
     inside = Scale(RADIUS, scale.spread, scale.error, CUBE)
     alone = shallow.separate(rest, inside, span)
     far = CUBE / alone.directions.abs().amax(0)
-    fitted = shallow.name(rest.within(torch.zeros_like(alone.directions[:, 0]), alone.directions), ("tanh",), far)
+    fitted = shallow.name(alone.within(rest), ("tanh",), far)
     return torch.cat([alone.rows * fitted.rates[:, None], fitted.places[:, None]], 1)
 
 

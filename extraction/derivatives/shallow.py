@@ -36,16 +36,26 @@ BREADTH = 1.5  # the standard deviation of weighted sums at the queries of fits
 
 
 @dataclass(frozen=True)
-class Alone:
-    """Coordinates that move one neuron each: inputs are `directions y`, and y is `rows x`.
+class Sums:
+    """Coordinates u that are the weighted sums of a layer, or nearly: inputs are `directions (u - offsets)`, and u is `rows x + offsets`.
 
     Attributes:
         directions: `[d, H]`.
         rows: `[H, d]`.
+        offsets: `[H]`.
     """
 
     directions: torch.Tensor
     rows: torch.Tensor
+    offsets: torch.Tensor
+
+    def within(self, asked: Questions) -> Questions:
+        """The teacher in these coordinates."""
+        return asked.within(-self.directions @ self.offsets, self.directions)
+
+    def rescaled(self, rates: torch.Tensor, offsets: torch.Tensor) -> Sums:
+        """The coordinates `rates u + offsets`, for coordinates without offsets."""
+        return Sums(self.directions / rates, self.rows * rates[:, None], offsets)
 
 
 def recover(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str]) -> Layers:
@@ -61,13 +71,12 @@ def recover(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str
         Lacking: it has not one hidden layer with one of these activation functions and at most as many neurons as inputs.
     """
     alone = separate(asked, scale, span)
-    inner = asked.within(torch.zeros_like(alone.directions[:, 0]), alone.directions)
-    fitted = name(inner, candidates)
-    network, _ = fit(inner, fitted)
-    return widen(asked, scale, alone, network)
+    fitted = name(alone.within(asked), candidates)
+    sums = alone.rescaled(fitted.rates, fitted.places)
+    return widen(asked, scale, sums, fit(sums.within(asked), fitted.act_fun))
 
 
-def separate(asked: Questions, scale: Scale, span: Span) -> Alone:
+def separate(asked: Questions, scale: Scale, span: Span) -> Sums:
     """Coordinates that move one neuron each, in units in which weighted sums are of order 1."""
     inner = asked.within(torch.zeros_like(span.basis[:, 0]), span.basis)
     points = -(-MATRICES // len(scale.spread))
@@ -82,7 +91,7 @@ def separate(asked: Questions, scale: Scale, span: Span) -> Alone:
         )
     rows = torch.linalg.inv(common.directions)
     lengths = rows.norm(dim=1) * scale.radius
-    return Alone(span.basis @ (common.directions * lengths), (rows / lengths[:, None]) @ span.basis.T)
+    return Sums(span.basis @ (common.directions * lengths), (rows / lengths[:, None]) @ span.basis.T, torch.zeros_like(lengths))
 
 
 def name(inner: Questions, candidates: Sequence[str], far: torch.Tensor | None = None) -> Fitted:
@@ -99,28 +108,25 @@ def name(inner: Questions, candidates: Sequence[str], far: torch.Tensor | None =
     return fitted
 
 
-def fit(inner: Questions, fitted: Fitted) -> tuple[Layers, float]:
-    """The network in coordinates that move one neuron each, and its error."""
+def fit(inner: Questions, act_fun: str) -> Layers:
+    """The network in coordinates that are the weighted sums of its layer, nearly."""
     width = inner.inputs
-    hidden = torch.cat([torch.diag(fitted.rates), fitted.places[:, None]], 1)
+    hidden = torch.eye(width, width + 1, dtype=torch.float64, device=inner.device)
     outputs = len(inner(torch.zeros(1, width, dtype=torch.float64, device=inner.device))[0])
     unknowns = width * (width + 1) + outputs * (width + 1)
-    sums = BREADTH * inner.normal(int(EQUATIONS * unknowns / outputs) + 2 * width, width)
-    queries = (sums - fitted.places) / fitted.rates
+    queries = BREADTH * inner.normal(int(EQUATIONS * unknowns / outputs) + 2 * width, width)
     answers = inner(queries)
-    first = Layers((hidden,), fitted.act_fun)
-    result = polish(first.followed_by(fit_outputs(first.activations(queries), answers).T.contiguous()), queries, answers)
-    return result.layers, result.error
+    first = Layers((hidden,), act_fun)
+    return polish(first.followed_by(fit_outputs(first.activations(queries), answers).T.contiguous()), queries, answers).layers
 
 
-def widen(asked: Questions, scale: Scale, alone: Alone, network: Layers) -> Layers:
-    """The network in all inputs, from that in coordinates that move one neuron each."""
-    hidden, upper = network.vectors[0], network.replace(*network.vectors[1:])
-    width, outputs = len(hidden), upper.sizes[-1]
-    count = -(-int(by_columns.EQUATIONS * width) // outputs)
-    coordinates = torch.linalg.solve(hidden[:, :-1], (BREADTH * asked.normal(count, width) - hidden[:, -1]).T).T
-    sums = coordinates @ hidden[:, :-1].T + hidden[:, -1]
-    start = hidden[:, :-1] @ alone.rows
-    points, step = coordinates @ alone.directions.T, by_columns.LENGTH * scale.unit(asked.inputs)
-    weights = by_columns.columns(asked, points, sums, upper, start, step)
-    return network.replace(torch.cat([weights, hidden[:, -1:]], 1), *upper.vectors)
+def widen(asked: Questions, scale: Scale, sums: Sums, network: Layers) -> Layers:
+    """The network in all inputs, from that in coordinates that are the weighted sums of its first layer, nearly."""
+    weights, bias = network.vectors[0][:, :-1], network.vectors[0][:, -1]
+    upper = network.replace(*network.vectors[1:])
+    count = -(-int(by_columns.EQUATIONS * len(weights)) // upper.sizes[-1])
+    coordinates = BREADTH * asked.normal(count, len(weights))
+    points = (coordinates - sums.offsets) @ sums.directions.T
+    start, step = weights @ sums.rows, by_columns.LENGTH * scale.unit(asked.inputs)
+    found = by_columns.columns(asked, points, coordinates @ weights.T + bias, upper, start, step)
+    return network.replace(torch.cat([found, (weights @ sums.offsets + bias)[:, None]], 1), *upper.vectors)
