@@ -133,18 +133,6 @@ def affine(activation: ActivationFunction) -> Features:
     return features
 
 
-def polynomial(activation: ActivationFunction, degree: int) -> Features:
-    """The powers of s up to a degree, for a neuron whose output enters smoothly."""
-
-    def features(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        values, slopes = value_and_slope(activation, sums)
-        powers = torch.stack([values**power for power in range(degree + 1)], -1)
-        weights = torch.arange(1, degree + 1, dtype=values.dtype, device=values.device)
-        return powers, torch.cat([torch.zeros_like(powers[..., :1]), powers[..., :-1] * weights * slopes[..., None]], -1)
-
-    return features
-
-
 def levenberg_marquardt(
     features: Features, places: torch.Tensor, values: torch.Tensor, start: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,10 +144,10 @@ def levenberg_marquardt(
         features: of the weighted sums.
         places: t, `[H, T]`.
         values: `[H, T]`.
-        start: k and b, `[H, 2]`.
+        start: k and b, `[H, 2]`; or k alone, `[H, 1]`, with b = 0.
 
     Returns:
-        k and b `[H, 2]`, and the sums of squared errors `[H]`.
+        k and b in the same shape, and the sums of squared errors `[H]`.
     """
     unknowns, damping = start.clone(), torch.full_like(start[:, 0], 1e-3)
     loss, step_of = _projected(features, places, values, unknowns)
@@ -180,13 +168,13 @@ def levenberg_marquardt(
 
 def _projected(features: Features, places: torch.Tensor, values: torch.Tensor, unknowns: torch.Tensor):
     """The squared errors `[H]` of the best mixtures, and the step of k and b as a function of the damping `[H]`."""
-    shapes, slopes = features(unknowns[:, :1] * places + unknowns[:, 1:])  # [H, T, F]
+    lines = torch.stack([places, torch.ones_like(places)], 2)[:, :, : unknowns.shape[1]]  # [H, T, 2]
+    shapes, slopes = features((lines @ unknowns[:, :, None])[:, :, 0])  # [H, T, F]
     orthogonal, triangular = torch.linalg.qr(shapes)
     along = orthogonal.mT @ values[:, :, None]
     residuals = values - (orthogonal @ along)[:, :, 0]
     mixture = torch.linalg.solve_triangular(triangular, along, upper=True)  # [H, F, 1]
-    slope = (slopes @ mixture)[:, :, 0]
-    changes = torch.stack([slope * places, slope], 2)
+    changes = (slopes @ mixture) * lines
     changes = changes - orthogonal @ (orthogonal.mT @ changes)
     normal, right = changes.mT @ changes, changes.mT @ residuals[:, :, None]
 

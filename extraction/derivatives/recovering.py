@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extraction.derivatives import shallow
+from extraction.derivatives import kinks, saturating, shallow, transitions
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
@@ -23,25 +23,41 @@ def recover(asked: Questions, candidates: Sequence[str] = SMOOTH) -> Recovery:
         asked: the teacher; any input may be asked.
         candidates: the activation functions that it may have.
     """
-    stages: list[tuple[str, int]] = []
-    layers = None
-
-    def done(stage: str) -> None:
-        stages.append((stage, asked.count.asked - sum(queries for _, queries in stages)))
-
+    stages = _Stages(asked)
     try:
         scale = measure(asked)
-        done("scale")
-        span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
-        done("gradients")
-        layers = shallow.recover(asked, scale, span, candidates)
-        done("network")
+        stages.end("scale")
+        layers = _found(asked, scale, candidates, stages)
+        stages.end("network")
         error = confirmed(asked, scale, layers)
-        lacks: tuple[str, ...] = ()
-        done("confirmation")
+        stages.end("confirmation")
+        return Recovery(layers, error, (), asked.count.asked, tuple(stages.ended))
     except (Lacking, BudgetSpent) as reason:
-        layers, error, lacks = None, float("inf"), (str(reason),)
-    return Recovery(layers, error, lacks, None, asked.count.asked, tuple(stages))
+        stages.end("unfinished")
+        return Recovery(None, float("inf"), (str(reason),), asked.count.asked, tuple(stages.ended))
+
+
+class _Stages:
+    """The queries of each stage."""
+
+    def __init__(self, asked: Questions):
+        self.count, self.before, self.ended = asked.count, asked.count.asked, []
+
+    def end(self, name: str) -> None:
+        """Ends a stage that began where the last one ended."""
+        self.ended.append((name, self.count.asked - self.before))
+        self.before = self.count.asked
+
+
+def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _Stages) -> Layers:
+    """The network by whichever way suits it: by kinks, by jumps far out, or by second derivatives."""
+    if kinks.is_piecewise_linear(asked, scale):
+        return kinks.recover(asked, scale)
+    span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
+    stages.end("gradients")
+    if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
+        return saturating.recover(asked, scale, span)
+    return shallow.recover(asked, scale, span, candidates)
 
 
 def confirmed(asked: Questions, scale: Scale, layers: Layers) -> float:

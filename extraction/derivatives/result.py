@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from extraction.network import Layers
 
 
@@ -21,7 +19,6 @@ class Recovery:
         layers: all layers, the output layer last; None if some of them were not found.
         error: the root mean square error on fresh queries, as a share of the spread of the outputs; infinite without a network.
         lacks: what was not found, one sentence each; empty for a network that gives the answers.
-        directions: incoming weights of the first layer up to scales, one row for each neuron, where no more was found.
         queries: how many were asked.
         stages: the name of each stage, with the queries that it took.
     """
@@ -29,6 +26,5 @@ class Recovery:
     layers: Layers | None
     error: float
     lacks: tuple[str, ...]
-    directions: torch.Tensor | None
     queries: int
     stages: tuple[tuple[str, int], ...]

@@ -34,11 +34,11 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
     Raises:
         Lacking: it is no such network.
     """
-    inner = asked.within(torch.zeros_like(span.basis[:, 0]), span.basis)
+    inner = span.within(asked)
     first = transitions.first_layer(inner, scale)
     sums = Sums(span.basis @ torch.linalg.inv(first[:, :-1]), first[:, :-1] @ span.basis.T, first[:, -1])
     within = sums.within(asked)
-    offsets, rows = biases.settle(within, scale.relative_error**0.5)
+    offsets, rows = biases.settle(within, len(scale.spread), scale.relative_error**0.5)
     rest = within.through(lambda hidden: torch.atanh(hidden) - offsets, within.inputs)
     second = _second_layer(rest, scale, Span(rows, float("inf"), False))
     return shallow.widen(asked, scale, sums, _fitted(within, offsets, second))

@@ -78,7 +78,7 @@ def recover(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str
 
 def separate(asked: Questions, scale: Scale, span: Span) -> Sums:
     """Coordinates that move one neuron each, in units in which weighted sums are of order 1."""
-    inner = asked.within(torch.zeros_like(span.basis[:, 0]), span.basis)
+    inner = span.within(asked)
     points = -(-MATRICES // len(scale.spread))
     centres = scale.inside(scale.radius * asked.normal(points, span.rank) @ span.basis.T) @ span.basis
     matrices = [curvatures(inner, centre, scale.second(span.rank)) for centre in centres]

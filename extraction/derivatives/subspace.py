@@ -42,6 +42,10 @@ class Span:
         """The dimension."""
         return self.basis.shape[1]
 
+    def within(self, asked: Questions) -> Questions:
+        """The teacher in this subspace, through the origin."""
+        return asked.within(torch.zeros_like(self.basis[:, 0]), self.basis)
+
 
 def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.Tensor]) -> Span:
     """The space that the gradients at random points span.

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 
 from extraction.derivatives.differences import Scale
-from extraction.derivatives.profiles import levenberg_marquardt, polynomial
+from extraction.derivatives.profiles import affine, levenberg_marquardt
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 
@@ -40,7 +40,9 @@ MOVE = 0.3  # the typical change of the weighted sum by a step along an axis
 CONFIRMED = 1e-3  # the largest |v.d - 1| of a neuron that is alone, far; near it is CONFIRMED_NEAR
 CONFIRMED_NEAR = 1e-9
 HELD_WIDE, REACH_WIDE, HELD, REACH_NEAR = 100.0, 80.0, 25.0, 4.0
-DEGREE, TAIL, SAMPLES = 6, 6.0, 61  # of the polynomial that stands for the layers behind, for weighted sums of up to TAIL
+AFFINE = 1e-6  # a larger error of an affine function of tanh, as a share of the jump: there is another hidden layer
+MIDDLE = 3.0  # the largest |u| of answers across a jump
+TAIL, DEGREE, SAMPLES = (2.5, 9.0), 6, 61  # |u| of answers in the tails of a jump, and the powers that stand for the layers behind
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,32 @@ def first_layer(asked: Questions, scale: Scale) -> torch.Tensor:
             f"{unconfirmed} of {asked.inputs} neurons of the first layer were not confirmed (worst doubt {float(doubt.max()):.0e})"
         )
     return vectors
+
+
+def saturates(asked: Questions, scale: Scale) -> bool:
+    """Whether answers far out along a line do not change any more."""
+    directions = scale.radius * asked.normal(8, asked.inputs)
+    near, far = (asked(distance * FAR * asked.inputs * directions) / scale.spread for distance in (1, 2))
+    return float(((near - far).abs().amax(1) < JUMP).double().mean()) > 0.6
+
+
+def is_deep(asked: Questions, scale: Scale) -> bool:
+    """Whether answers across one jump of a far line are no affine function of one tanh, as they are with one hidden layer."""
+    far = FAR * asked.inputs
+    origin, direction = far * scale.radius * asked.normal(asked.inputs), scale.radius * asked.normal(asked.inputs)
+    low, high = -far, far
+    while high - low > 40 * SHORTEST:
+        edges = torch.tensor([low, (low + high) / 2, high], dtype=origin.dtype, device=origin.device)
+        changes = asked(origin + edges[:, None] * direction).diff(dim=0).norm(dim=1)
+        low, high = edges[:2].tolist() if changes[0] > changes[1] else edges[1:].tolist()
+    ends = origin.new_tensor([low - 40, high + 40])[:, None]
+    crossing = _located(asked, origin[None], direction[None], *ends)
+    nodes = torch.linspace(-MIDDLE, MIDDLE, SAMPLES, dtype=origin.dtype, device=origin.device)[None] / crossing.rates
+    values = asked(crossing.points + nodes.T * direction)
+    left = torch.linalg.svd(values - values.mean(0), full_matrices=False)[0][None, :, 0]
+    start = torch.stack([crossing.rates, torch.zeros_like(crossing.rates)], 1)
+    _, losses = levenberg_marquardt(affine(torch.tanh), nodes, left, start)
+    return float(losses.sqrt()) > AFFINE
 
 
 def _on_a_far_line(asked: Questions, scale: Scale, known: torch.Tensor) -> torch.Tensor:
@@ -228,18 +256,31 @@ def _met_near(
     if not precisely:
         return torch.cat([vectors[:, :-1], -(vectors[:, :-1] * crossing.points).sum(1, keepdim=True)], 1), torch.zeros_like(reach)
     ratios, doubt = _directions(asked, crossing, scale.unit(asked.inputs))
-    rates, offsets = _rates(asked, crossing)
-    weights = ratios * rates[:, None]
-    return torch.cat([weights, (offsets - (weights * crossing.points).sum(1))[:, None]], 1), doubt
+    weights = ratios * _rates(asked, crossing)[:, None]
+    return torch.cat([weights, -(weights * crossing.points).sum(1, keepdim=True)], 1), doubt
 
 
-def _rates(asked: Questions, crossing: Crossing) -> tuple[torch.Tensor, torch.Tensor]:
-    """w.d, and the weighted sum in the middle of each jump, from answers that are a polynomial of `tanh(k t + b)`."""
-    lengths = TAIL / crossing.rates
-    nodes = torch.linspace(-1, 1, SAMPLES, dtype=lengths.dtype, device=lengths.device)
-    along = crossing.points[:, None] + (nodes * lengths[:, None])[:, :, None] * crossing.directions[:, None]
-    values = asked(along.flatten(0, 1)).unflatten(0, along.shape[:2])
-    left = torch.linalg.svd(values - values.mean(1, keepdim=True), full_matrices=False)[0][:, :, 0]
-    start = torch.stack([torch.full_like(lengths, TAIL), torch.zeros_like(lengths)], 1)
-    unknowns, _ = levenberg_marquardt(polynomial(torch.tanh, DEGREE), nodes.expand(len(lengths), -1), left, start)
-    return unknowns[:, 0] / lengths, unknowns[:, 1]
+def _rates(asked: Questions, crossing: Crossing) -> torch.Tensor:
+    """The absolute value of w.d, `[N]`, from the tails of each jump.
+
+    With u = k t + b and z = exp(-2 |u|), answers in a tail are a function of `tanh(u) = +-(1 - z) / (1 + z)`, and so a power series in z,
+    whatever comes behind. The powers of `exp(-2 k t)` have free factors, which contain b; k is what the decay tells.
+    """
+    nodes = torch.linspace(*TAIL, SAMPLES, dtype=torch.float64, device=asked.device)
+    found = []
+    for side in (-1, 1):
+        places = crossing.places[:, None] + side * nodes / crossing.rates[:, None]
+        along = crossing.origins[:, None] + places[:, :, None] * crossing.directions[:, None]
+        values = asked(along.flatten(0, 1)).unflatten(0, along.shape[:2])
+        left = torch.linalg.svd(values - values.mean(1, keepdim=True), full_matrices=False)[0][:, :, 0]
+        unknowns, losses = levenberg_marquardt(_decays, nodes.expand(len(left), -1), left, torch.ones_like(left[:, :1]))
+        found.append((unknowns[:, 0], losses))
+    factor = torch.where(found[0][1] < found[1][1], found[0][0], found[1][0])
+    return crossing.rates * factor
+
+
+def _decays(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The powers of `exp(-2 u)`, and their derivatives by u."""
+    orders = torch.arange(DEGREE + 1, dtype=sums.dtype, device=sums.device)
+    powers = torch.exp(-2 * orders * (sums[..., None] - TAIL[0]))
+    return powers, -2 * orders * powers

@@ -53,6 +53,11 @@ TARGETS = [
     *(Target(act, (20, 10, 3), "P", 1e-12, 20_000, 5) for act in ("tanh", "sigmoid", "gelu", "silu", "softplus", "g")),
     *(Target(act, (64, 32, 10), "P", 1e-12, 50_000, 10) for act in ("tanh", "sigmoid", "gelu", "silu", "softplus", "g")),
     *(Target(act, (784, 128, 10), "P", 1e-12, 200_000, 30) for act in ("tanh", "sigmoid", "gelu", "silu", "softplus")),
+    Target("tanh", (20, 12, 8, 3), "P", 1e-13, 40_000, 10),
+    Target("tanh", (784, 128, 64, 10), "P", 1e-13, 400_000, 60),
+    Target("relu", (20, 10, 1), "C", 2**-40, 2**14, 5),
+    Target("relu", (80, 40, 1), "C", 2**-40, 2**16, 10),
+    Target("relu", (784, 128, 1), "C", 2**-40, 2**18, 60),
 ]
 
 
