@@ -20,8 +20,8 @@ from extraction.derivatives.slopes import value_and_slope
 from extraction.network import Layers
 from models import activation_functions
 
-EQUATIONS = 2.0  # for each unknown, at least
-LENGTH = 0.4  # of a step, in units
+EQUATIONS, MORE = 2.0, 24  # for each unknown, and so many more
+LENGTH = 0.8  # of a step, in units
 STEPS = 4
 SETTLED = 1e-15
 CHUNK_VALUES = 2**24

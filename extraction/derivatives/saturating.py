@@ -54,14 +54,15 @@ def _second_layer(rest: Questions, scale: Scale, span: Span) -> torch.Tensor:
 
 
 def _fitted(sums: Questions, offsets: torch.Tensor, second: torch.Tensor) -> Layers:
-    """The network by the sums of the first layer, after a fit of everything but the directions of the first layer."""
+    """The network by the sums of the first layer: first all but the directions of the first layer, which are right to 1e-13, then everything."""
     width = sums.inputs
     eye = torch.eye(width, dtype=offsets.dtype, device=offsets.device)
     hidden = Layers((torch.cat([eye, offsets[:, None]], 1), second), "tanh")
     outputs = sums(torch.zeros(1, width, dtype=offsets.dtype, device=offsets.device)).shape[1]
-    unknowns = 2 * width + second.numel() + outputs * (len(second) + 1)
-    queries = BREADTH * sums.normal(int(EQUATIONS * unknowns / outputs) + 2 * width, width)
+    upper = second.numel() + outputs * (len(second) + 1)
+    queries = BREADTH * sums.normal(int(EQUATIONS * (upper + width * (width + 1)) / outputs) + 2 * width, width)
     answers = sums(queries)
-    network = hidden.followed_by(fit_outputs(hidden.activations(queries), answers).T.contiguous())
+    some = int(EQUATIONS * (upper + 2 * width) / outputs) + 2 * width
+    network = hidden.followed_by(fit_outputs(hidden.activations(queries[:some]), answers[:some]).T.contiguous())
     free = torch.cat([eye, torch.ones_like(offsets)[:, None]], 1)
-    return polish(network, queries, answers, (free,)).layers
+    return polish(polish(network, queries[:some], answers[:some], (free,)).layers, queries, answers).layers

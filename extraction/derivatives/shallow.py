@@ -124,7 +124,7 @@ def widen(asked: Questions, scale: Scale, sums: Sums, network: Layers) -> Layers
     """The network in all inputs, from that in coordinates that are the weighted sums of its first layer, nearly."""
     weights, bias = network.vectors[0][:, :-1], network.vectors[0][:, -1]
     upper = network.replace(*network.vectors[1:])
-    count = -(-int(by_columns.EQUATIONS * len(weights)) // upper.sizes[-1])
+    count = -(-int(by_columns.EQUATIONS * len(weights) + by_columns.MORE) // upper.sizes[-1])
     coordinates = BREADTH * asked.normal(count, len(weights))
     points = (coordinates - sums.offsets) @ sums.directions.T
     start, step = weights @ sums.rows, by_columns.LENGTH * scale.unit(asked.inputs)
