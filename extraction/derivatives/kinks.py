@@ -1,8 +1,9 @@
 """One hidden layer of relu or leaky relu, from the kinks along lines.
 
 Along a line the network is piecewise linear, with one kink for each neuron whose plane the line crosses. Two pieces that meet in one kink
-show it exactly: the kink is where their extensions meet, and the answer there agrees with both. Where it does not, there are more kinks
-between, and the interval is divided. Between two kinks the gradient is constant, so that a difference over any step within the piece is
+show it exactly: the kink is where their extensions meet, and the answers close to it on both sides agree with them. Where they do not,
+there are more kinks between, and the interval is divided. (The answer at the meeting itself shows nothing: it agrees wherever extensions
+meet before the first of several kinks.) Between two kinks the gradient is constant, so that a difference over any step within the piece is
 exact but for rounding. The Jacobian changes across a kink by (outgoing) x (incoming).
 
 Every piece checks its gradient: J d must be the slope along the line. Every neuron is confirmed a second time, on another line: its plane
@@ -30,6 +31,7 @@ from models.activation_functions import LEAKY_SLOPE
 REACH = 300.0  # lines are followed so many units to both sides
 LINES = 6
 SAME = 1e-9  # relative differences below this are rounding
+CLOSE = 1e-5  # the distance from a kink, as a share of the interval, at which the pieces on both sides are checked
 SHARE = 0.02  # of a piece or interval that a slope is measured over
 LEVELS = 60  # of divisions
 SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any more
@@ -165,12 +167,19 @@ def _meeting(
     meeting = (gap * bend).sum(1) / bend.square().sum(1)
     inside = (meeting > low) & (meeting < high)
     meeting = torch.where(inside, meeting, low)
-    expected = left[0] + left[1] * (meeting - low)[:, None]
-    other = right[0] + right[1] * (meeting - high)[:, None]
-    actual = asked(line.at(meeting))
-    size = SAME * (expected.abs() + (left[1] * (high - low)[:, None]).abs() + (right[1] * (high - low)[:, None]).abs())
-    agrees = ((actual - expected).abs() <= size).all(1) & ((actual - other).abs() <= size).all(1)
-    return meeting, inside & agrees
+    agrees = inside
+    reach = (high - low)[:, None]
+    size = SAME * (left[0].abs() + (left[1].abs() + right[1].abs()) * reach)
+    close = CLOSE * (high - low)
+    for place, (values, slopes), end in (
+        (meeting - close, left, low),
+        (meeting + close, right, high),
+        ((meeting + low) / 2, left, low),
+        ((meeting + high) / 2, right, high),
+    ):
+        expected = values + slopes * (place - end)[:, None]
+        agrees = agrees & ((asked(line.at(place)) - expected).abs() <= size).all(1)
+    return meeting, agrees
 
 
 def unexplained(line: Line, neurons: Neurons) -> torch.Tensor:

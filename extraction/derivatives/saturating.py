@@ -54,7 +54,10 @@ def _second_layer(rest: Questions, scale: Scale, span: Span) -> torch.Tensor:
 
 
 def _fitted(sums: Questions, offsets: torch.Tensor, second: torch.Tensor) -> Layers:
-    """The network by the sums of the first layer: first all but the directions of the first layer, which are right to 1e-13, then everything."""
+    """The network by the sums of the first layer, after a fit.
+
+    The first fit leaves out the directions of the first layer, which are right to 1e-13; the second takes a step of all weights.
+    """
     width = sums.inputs
     eye = torch.eye(width, dtype=offsets.dtype, device=offsets.device)
     hidden = Layers((torch.cat([eye, offsets[:, None]], 1), second), "tanh")
