@@ -18,11 +18,12 @@ Axes: d inputs, N kinks or neurons, o outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from extraction.derivatives.differences import Scale
+from extraction.derivatives.differences import EPS, Scale
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.network import Layers
@@ -38,7 +39,13 @@ SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any 
 ATTEMPTS = 4  # to measure a gradient, each over a tenth of the step before
 MATCHED = 1e-5  # relative error of a predicted kink
 PARALLEL = 1e-6  # 1 - |cos| of neurons that are the same
+RANK_ONE = 1e-6  # a larger second singular value of a jump of Jacobians: there are two kinks, or a step has crossed another
+PRECISE = 2e-14  # neurons with larger doubts are measured again
+PLACES = 500  # that are compared for it
 SIGNS = 1e-4  # the largest error of z
+
+
+Neuron = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # the incoming vector, the bias, the outgoing vector and the doubt
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,25 @@ class Neurons:
         incoming: unit vectors, `[N, d]`.
         biases: `[N]`.
         outgoing: `[N, o]`.
+        doubts: rounding errors of the incoming vectors, roughly, `[N]`.
     """
 
     incoming: torch.Tensor
     biases: torch.Tensor
     outgoing: torch.Tensor
+    doubts: torch.Tensor
+
+    @classmethod
+    def of(cls, found: Sequence[Neuron], inputs: int, outputs: int) -> Neurons:
+        """Neurons from those found one by one."""
+        if not found:
+            empty = torch.zeros(0, dtype=torch.float64)
+            return cls(empty.reshape(0, inputs), empty, empty.reshape(0, outputs), empty)
+        return cls(*(torch.stack(part) for part in zip(*found, strict=True)))
 
     def some(self, which: torch.Tensor) -> Neurons:
         """A part of them."""
-        return Neurons(self.incoming[which], self.biases[which], self.outgoing[which])
+        return Neurons(*(part[which] for part in vars(self).values()))
 
     def joined(self, others: Neurons) -> Neurons:
         """These and those others that are not among them."""
@@ -97,16 +114,14 @@ def recover(asked: Questions, scale: Scale) -> Layers:
     Raises:
         Lacking: it has not one hidden layer of relu or leaky relu with at most as many neurons as inputs, or not all of them were found.
     """
-    empty = torch.zeros(0, asked.inputs, dtype=torch.float64, device=asked.device)
-    confirmed = Neurons(empty, empty[:, 0], torch.zeros(0, len(scale.spread)).to(empty))
-    candidates = confirmed
+    candidates = confirmed = Neurons.of([], asked.inputs, len(scale.spread))
     for _ in range(LINES):
         line = find_kinks(asked, scale)
         if len(candidates.biases):
             confirmed = confirmed.joined(candidates.some(predicts(asked, scale, line, candidates)))
         new = line.kinks[unexplained(line, confirmed)]
         if not len(new) and len(confirmed.biases):
-            return signed(asked, scale, confirmed)
+            return signed(asked, scale, refined(asked, scale, confirmed))
         candidates = measured(asked, line, new)
     raise Lacking(
         f"{len(confirmed.biases)} neurons were confirmed on {LINES} lines, and {len(new)} kinks of the last line are not explained"
@@ -211,41 +226,86 @@ def predicts(asked: Questions, scale: Scale, line: Line, neurons: Neurons) -> to
 
 def measured(asked: Questions, line: Line, kinks: torch.Tensor) -> Neurons:
     """The neurons of some kinks of a line, from the Jacobians on both sides."""
-    edges = torch.cat(
-        [line.kinks[:1] - (line.kinks[-1] - line.kinks[0]) / 4, line.kinks, line.kinks[-1:] * 1 + (line.kinks[-1] - line.kinks[0]) / 4]
-    )
+    outside = (line.kinks[-1:] - line.kinks[:1]) / 4 + REACH * EPS
+    edges = torch.cat([line.kinks[:1] - outside, line.kinks, line.kinks[-1:] + outside])
     middles, lengths = (edges[1:] + edges[:-1]) / 2, edges.diff()
     places = torch.searchsorted(line.kinks, kinks)
-    pieces = torch.cat([places, places + 1]).unique()
-    jacobians = {int(piece): _jacobian(asked, line, middles[piece], lengths[piece]) for piece in pieces}
-    found = []
-    for place, kink in zip(places.tolist(), kinks, strict=True):
-        before, after = jacobians[place], jacobians[place + 1]
-        if before is None or after is None:
-            continue
-        left, sizes, right = torch.linalg.svd(after - before, full_matrices=False)
-        if len(sizes) > 1 and sizes[1] > 1e-6 * sizes[0]:
-            continue  # two kinks, or another one crossed by a step
-        incoming = right[0] * (right[0] @ line.direction).sign()
-        outgoing = left[:, 0] * sizes[0] * (right[0] @ line.direction).sign()
-        found.append((incoming, -(incoming @ line.at(kink[None])[0]), outgoing))
-    if not found:
-        return Neurons(line.origin[None][:0], line.origin[:0], asked(line.origin[None])[:0])
-    return Neurons(*(torch.stack(part) for part in zip(*found, strict=True)))
+    pieces = {int(piece): _piece(asked, line, middles[piece], lengths[piece]) for piece in torch.cat([places, places + 1]).unique()}
+    found = [_neuron(pieces[place], pieces[place + 1]) for place in places.tolist()]
+    return Neurons.of([neuron for neuron in found if neuron is not None], asked.inputs, asked(line.origin[None]).shape[1])
 
 
-def _jacobian(asked: Questions, line: Line, place: torch.Tensor, length: torch.Tensor) -> torch.Tensor | None:
-    """The Jacobian `[o, d]` on a piece of a line, or None where no step stays on the piece."""
+@dataclass(frozen=True)
+class Affine:
+    """A piece of the network: near the point, f is `value + jacobian (x - point)`, measured over a step."""
+
+    point: torch.Tensor
+    value: torch.Tensor
+    jacobian: torch.Tensor
+    step: float
+
+
+def _piece(asked: Questions, line: Line, place: torch.Tensor, length: torch.Tensor) -> Affine | None:
+    """The piece of the network at a place of a line, or None where no step stays on the piece."""
     point = line.at(place[None])[0]
-    along = asked(torch.stack([point, point + 0.4 * length * line.direction]))
-    slope = (along[1] - along[0]) / (0.4 * length)
+    here, there = asked(torch.stack([point, point + 0.4 * length * line.direction]))
+    slope = (there - here) / (0.4 * length)
     for attempt in range(ATTEMPTS):
-        step = float(length) * 10.0 ** (-attempt) * 0.3
-        moves = step * torch.eye(asked.inputs, dtype=point.dtype, device=point.device)
-        jacobian = (asked(point + moves) - along[0]).T / step
-        if not bool(_differ((jacobian @ line.direction)[None], slope[None], 1e-7)):
-            return jacobian
+        piece = _affine(asked, point, 0.3 * float(length) * 0.1**attempt)
+        if not bool(_differ((piece.jacobian @ line.direction)[None], slope[None])):
+            return piece
     return None
+
+
+def _affine(asked: Questions, point: torch.Tensor, step: float) -> Affine:
+    """The piece of the network at a point, if a step along every axis stays on it."""
+    value = asked(point[None])[0]
+    moves = step * torch.eye(asked.inputs, dtype=point.dtype, device=point.device)
+    return Affine(point, value, (asked(point + moves) - value).T / step, step)
+
+
+def _neuron(before: Affine | None, after: Affine | None) -> Neuron | None:
+    """The neuron between two pieces whose values agree on its plane, or None where there is not exactly one."""
+    if before is None or after is None:
+        return None
+    left, sizes, right = torch.linalg.svd(after.jacobian - before.jacobian, full_matrices=False)
+    if not float(sizes[0]) > 0 or (len(sizes) > 1 and sizes[1] > RANK_ONE * sizes[0]):
+        return None
+    sign = (right[0] @ (after.point - before.point)).sign()
+    incoming, outgoing = right[0] * sign, left[:, 0] * sizes[0] * sign
+    middle = (before.point + after.point) / 2
+    values = [piece.value + piece.jacobian @ (middle - piece.point) for piece in (before, after)]
+    bias = ((values[1] - values[0]) @ outgoing) / outgoing.square().sum() - incoming @ middle
+    doubt = EPS * (before.value.norm() + after.value.norm()) / (min(before.step, after.step) * sizes[0])
+    return incoming, bias, outgoing, doubt
+
+
+def refined(asked: Questions, scale: Scale, neurons: Neurons) -> Neurons:
+    """The neurons, with those that are doubtful measured again where other planes are farther away."""
+    better = []
+    for number in range(len(neurons.biases)):
+        neuron = tuple(part[number] for part in vars(neurons).values())
+        if neurons.doubts[number] > PRECISE:
+            again = _measured_apart(asked, scale, neurons, number)
+            is_same = again is not None and float(1 - (again[0] @ neuron[0]).abs()) < PARALLEL
+            neuron = again if is_same and again is not None and again[3] < neuron[3] else neuron
+        better.append(neuron)
+    return Neurons.of(better, asked.inputs, len(scale.spread))
+
+
+def _measured_apart(asked: Questions, scale: Scale, neurons: Neurons, number: int) -> Neuron | None:
+    """A neuron measured at that of some random points on its plane which leaves the longest steps; no query is spent on the search."""
+    incoming, bias = neurons.incoming[number], neurons.biases[number]
+    points = scale.radius * asked.normal(PLACES, asked.inputs)
+    points = points - (points @ incoming + bias)[:, None] * incoming
+    sums = (points @ neurons.incoming.T + neurons.biases).abs()
+    sums[:, number] = torch.inf
+    most = neurons.incoming.abs().amax(1)
+    across = 0.5 * (sums / (neurons.incoming @ incoming).abs().clamp_min(1e-300)).amin(1).clamp(max=scale.radius)
+    steps = 0.4 * torch.minimum((sums / 2 / most).amin(1), across / most[number])
+    best = int(steps.argmax())
+    ends = [points[best] + side * across[best] * incoming for side in (-1, 1)]
+    return _neuron(*(_affine(asked, end, float(steps[best])) for end in ends))
 
 
 def signed(asked: Questions, scale: Scale, neurons: Neurons) -> Layers:
