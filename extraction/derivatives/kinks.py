@@ -36,16 +36,16 @@ CLOSE = 1e-5  # the distance from a kink, as a share of the interval, at which t
 SHARE = 0.02  # of a piece or interval that a slope is measured over
 LEVELS = 60  # of divisions
 SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any more
+STEP = 0.03  # of gradients, as a share of the piece of a line
 ATTEMPTS = 4  # to measure a gradient, each over a tenth of the step before
 MATCHED = 1e-5  # relative error of a predicted kink
 PARALLEL = 1e-6  # 1 - |cos| of neurons that are the same
 RANK_ONE = 1e-6  # a larger second singular value of a jump of Jacobians: there are two kinks, or a step has crossed another
-PRECISE = 2e-14  # neurons with larger doubts are measured again
-PLACES = 500  # that are compared for it
+EXPLAINED = 1e-5  # a larger share of a gradient that known neurons do not explain: there are others
 SIGNS = 1e-4  # the largest error of z
 
 
-Neuron = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # the incoming vector, the bias, the outgoing vector and the doubt
+Neuron = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # the incoming vector, the bias and the outgoing vector
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,18 @@ class Neurons:
         incoming: unit vectors, `[N, d]`.
         biases: `[N]`.
         outgoing: `[N, o]`.
-        doubts: rounding errors of the incoming vectors, roughly, `[N]`.
     """
 
     incoming: torch.Tensor
     biases: torch.Tensor
     outgoing: torch.Tensor
-    doubts: torch.Tensor
 
     @classmethod
     def of(cls, found: Sequence[Neuron], inputs: int, outputs: int) -> Neurons:
         """Neurons from those found one by one."""
         if not found:
             empty = torch.zeros(0, dtype=torch.float64)
-            return cls(empty.reshape(0, inputs), empty, empty.reshape(0, outputs), empty)
+            return cls(empty.reshape(0, inputs), empty, empty.reshape(0, outputs))
         return cls(*(torch.stack(part) for part in zip(*found, strict=True)))
 
     def some(self, which: torch.Tensor) -> Neurons:
@@ -121,7 +119,8 @@ def recover(asked: Questions, scale: Scale) -> Layers:
             confirmed = confirmed.joined(candidates.some(predicts(asked, scale, line, candidates)))
         new = line.kinks[unexplained(line, confirmed)]
         if not len(new) and len(confirmed.biases):
-            return signed(asked, scale, refined(asked, scale, confirmed))
+            act_fun, slope, signs = named(asked, scale, confirmed)
+            return assembled(asked, refined(asked, scale, confirmed, signs), slope, act_fun, signs)
         candidates = measured(asked, line, new)
     raise Lacking(
         f"{len(confirmed.biases)} neurons were confirmed on {LINES} lines, and {len(new)} kinks of the last line are not explained"
@@ -226,23 +225,22 @@ def predicts(asked: Questions, scale: Scale, line: Line, neurons: Neurons) -> to
 
 def measured(asked: Questions, line: Line, kinks: torch.Tensor) -> Neurons:
     """The neurons of some kinks of a line, from the Jacobians on both sides."""
-    outside = (line.kinks[-1:] - line.kinks[:1]) / 4 + REACH * EPS
+    outside = (line.kinks[-1:] - line.kinks[:1]) / 4 + EPS
     edges = torch.cat([line.kinks[:1] - outside, line.kinks, line.kinks[-1:] + outside])
     middles, lengths = (edges[1:] + edges[:-1]) / 2, edges.diff()
     places = torch.searchsorted(line.kinks, kinks)
     pieces = {int(piece): _piece(asked, line, middles[piece], lengths[piece]) for piece in torch.cat([places, places + 1]).unique()}
-    found = [_neuron(pieces[place], pieces[place + 1]) for place in places.tolist()]
+    found = [_neuron(pieces[place], pieces[place + 1], line.direction) for place in places.tolist()]
     return Neurons.of([neuron for neuron in found if neuron is not None], asked.inputs, asked(line.origin[None]).shape[1])
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A piece of the network: near the point, f is `value + jacobian (x - point)`, measured over a step."""
+    """A piece of the network: near the point, f is `value + jacobian (x - point)`."""
 
     point: torch.Tensor
     value: torch.Tensor
     jacobian: torch.Tensor
-    step: float
 
 
 def _piece(asked: Questions, line: Line, place: torch.Tensor, length: torch.Tensor) -> Affine | None:
@@ -251,7 +249,7 @@ def _piece(asked: Questions, line: Line, place: torch.Tensor, length: torch.Tens
     here, there = asked(torch.stack([point, point + 0.4 * length * line.direction]))
     slope = (there - here) / (0.4 * length)
     for attempt in range(ATTEMPTS):
-        piece = _affine(asked, point, 0.3 * float(length) * 0.1**attempt)
+        piece = _affine(asked, point, STEP * float(length) * 0.1**attempt)
         if not bool(_differ((piece.jacobian @ line.direction)[None], slope[None])):
             return piece
     return None
@@ -261,85 +259,80 @@ def _affine(asked: Questions, point: torch.Tensor, step: float) -> Affine:
     """The piece of the network at a point, if a step along every axis stays on it."""
     value = asked(point[None])[0]
     moves = step * torch.eye(asked.inputs, dtype=point.dtype, device=point.device)
-    return Affine(point, value, (asked(point + moves) - value).T / step, step)
+    return Affine(point, value, (asked(point + moves) - value).T / step)
 
 
-def _neuron(before: Affine | None, after: Affine | None) -> Neuron | None:
-    """The neuron between two pieces whose values agree on its plane, or None where there is not exactly one."""
+def _neuron(before: Affine | None, after: Affine | None, near: torch.Tensor) -> Neuron | None:
+    """The neuron between two pieces whose values agree on its plane, or None where there is not exactly one.
+
+    Args:
+        before: one piece; None where it could not be measured.
+        after: the other.
+        near: a vector `[d]` that points from one side of the plane to the other; the incoming vector takes its sign.
+    """
     if before is None or after is None:
         return None
     left, sizes, right = torch.linalg.svd(after.jacobian - before.jacobian, full_matrices=False)
     if not float(sizes[0]) > 0 or (len(sizes) > 1 and sizes[1] > RANK_ONE * sizes[0]):
         return None
-    sign = (right[0] @ (after.point - before.point)).sign()
-    incoming, outgoing = right[0] * sign, left[:, 0] * sizes[0] * sign
+    forward = (right[0] @ (after.point - before.point)).sign()
+    incoming, outgoing = right[0] * forward, left[:, 0] * sizes[0] * forward
     middle = (before.point + after.point) / 2
     values = [piece.value + piece.jacobian @ (middle - piece.point) for piece in (before, after)]
     bias = ((values[1] - values[0]) @ outgoing) / outgoing.square().sum() - incoming @ middle
-    doubt = EPS * (before.value.norm() + after.value.norm()) / (min(before.step, after.step) * sizes[0])
-    return incoming, bias, outgoing, doubt
+    same = (incoming @ near).sign()
+    return incoming * same, bias * same, outgoing
 
 
-def refined(asked: Questions, scale: Scale, neurons: Neurons) -> Neurons:
-    """The neurons, with those that are doubtful measured again where other planes are farther away."""
-    better = []
-    for number in range(len(neurons.biases)):
-        neuron = tuple(part[number] for part in vars(neurons).values())
-        if neurons.doubts[number] > PRECISE:
-            again = _measured_apart(asked, scale, neurons, number)
-            is_same = again is not None and float(1 - (again[0] @ neuron[0]).abs()) < PARALLEL
-            neuron = again if is_same and again is not None and again[3] < neuron[3] else neuron
-        better.append(neuron)
-    return Neurons.of(better, asked.inputs, len(scale.spread))
-
-
-def _measured_apart(asked: Questions, scale: Scale, neurons: Neurons, number: int) -> Neuron | None:
-    """A neuron measured at that of some random points on its plane which leaves the longest steps; no query is spent on the search."""
-    incoming, bias = neurons.incoming[number], neurons.biases[number]
-    points = scale.radius * asked.normal(PLACES, asked.inputs)
-    points = points - (points @ incoming + bias)[:, None] * incoming
-    sums = (points @ neurons.incoming.T + neurons.biases).abs()
-    sums[:, number] = torch.inf
-    most = neurons.incoming.abs().amax(1)
-    across = 0.5 * (sums / (neurons.incoming @ incoming).abs().clamp_min(1e-300)).amin(1).clamp(max=scale.radius)
-    steps = 0.4 * torch.minimum((sums / 2 / most).amin(1), across / most[number])
-    best = int(steps.argmax())
-    ends = [points[best] + side * across[best] * incoming for side in (-1, 1)]
-    return _neuron(*(_affine(asked, end, float(steps[best])) for end in ends))
-
-
-def signed(asked: Questions, scale: Scale, neurons: Neurons) -> Layers:
-    """The network of confirmed neurons, with their signs and the activation function.
+def named(asked: Questions, scale: Scale, neurons: Neurons) -> tuple[str, float, torch.Tensor]:
+    """The activation function of confirmed neurons, its slope, and the sign of each neuron, `[N]`.
 
     Raises:
         Lacking: what is left is no sum of the same neurons, or belongs to no known activation function.
     """
-    line = Line(scale.radius * asked.normal(asked.inputs), torch.zeros(asked.inputs).to(scale.spread), torch.zeros(0).to(scale.spread))
-    sums = neurons.incoming @ line.origin + neurons.biases
-    active = torch.where(sums > 0, 1.0, 0.0).to(sums)
-    rank_one = torch.einsum("no,nd->nod", neurons.outgoing, neurons.incoming)
-    step = 0.5 * float((sums.abs() / neurons.incoming.abs().amax(1)).min())
-    moves = step * torch.eye(asked.inputs, dtype=sums.dtype, device=sums.device)
-    here = asked(line.origin[None])
-    jacobian = (asked(line.origin + moves) - here).T / step
-    left = jacobian - torch.einsum("n,nod->od", active, rank_one)
-    z = torch.linalg.lstsq(rank_one.flatten(1).T, left.flatten()[:, None], driver="gelsd").solution[:, 0]
-    remainder = left - torch.einsum("n,nod->od", z, rank_one)
-    if float(remainder.abs().max()) > 1e-6 * float(jacobian.abs().max()):
+    point = scale.radius * asked.normal(asked.inputs)
+    sums = neurons.incoming @ point + neurons.biases
+    jumps = torch.einsum("no,nd->nod", neurons.outgoing, neurons.incoming)
+    jacobian = _affine(asked, point, 0.5 * float((sums.abs() / neurons.incoming.abs().amax(1)).min())).jacobian
+    left = jacobian - jumps[sums > 0].sum(0)
+    z = torch.linalg.lstsq(jumps.flatten(1).T, left.flatten()[:, None], driver="gelsd").solution[:, 0]
+    remainder = left - torch.einsum("n,nod->od", z, jumps)
+    if float(remainder.abs().max()) > EXPLAINED * float(jacobian.abs().max()):
         raise Lacking("the kinks do not explain the gradient: there are neurons without kinks, or linear ones")
     for act_fun, slope in (("relu", 0.0), ("leaky_relu", LEAKY_SLOPE)):
         plus, minus = slope / (1 - slope), -1 / (1 - slope)
-        sign = torch.where((z - plus).abs() < (z - minus).abs(), 1.0, -1.0).to(z)
-        if float(torch.where(sign > 0, z - plus, z - minus).abs().max()) <= SIGNS:
-            return _assembled(neurons, sign, slope, act_fun, (line.origin, here[0]))
+        signs = torch.where((z - plus).abs() < (z - minus).abs(), 1.0, -1.0).to(z)
+        if float(torch.where(signs > 0, z - plus, z - minus).abs().max()) <= SIGNS:
+            return act_fun, slope, signs
     raise Lacking("the slopes of the neurons are those of no known activation function")
 
 
-def _assembled(neurons: Neurons, sign: torch.Tensor, slope: float, act_fun: str, known: tuple[torch.Tensor, torch.Tensor]) -> Layers:
-    """The layers of a network, whose output bias follows from one answer."""
+def refined(asked: Questions, scale: Scale, neurons: Neurons, signs: torch.Tensor) -> Neurons:
+    """The neurons measured again, one at a time, with all others inactive.
+
+    Incoming vectors are independent, so that all weighted sums can be `-radius`, and any one of them `+radius`. Steps of half the radius
+    over the largest weight stay on a piece. Neurons that are inactive add no rounding errors: 784-128-1 is right to 1e-14 where Jacobians
+    along a line, whose pieces are short, give 1e-9.
+    """
+    inverse = torch.linalg.pinv(neurons.incoming)
+    sums = -scale.radius * signs
+    centre = inverse @ (sums - neurons.biases)
+    step = 0.5 * scale.radius / float(neurons.incoming.abs().max())
+    before = _affine(asked, centre, step)
+    better = []
+    for number, known in enumerate(zip(*vars(neurons).values(), strict=True)):
+        again = _neuron(before, _affine(asked, centre - 2 * sums[number] * inverse[:, number], step), known[0])
+        is_same = again is not None and float(1 - again[0] @ known[0]) < PARALLEL
+        better.append(again if again is not None and is_same else known)
+    return Neurons.of(better, asked.inputs, len(scale.spread))
+
+
+def assembled(asked: Questions, neurons: Neurons, slope: float, act_fun: str, signs: torch.Tensor) -> Layers:
+    """The layers of a network, whose output bias follows from one answer, where all neurons are inactive."""
     lengths = (neurons.outgoing.norm(dim=1) / (1 - slope)).sqrt()
-    hidden = torch.cat([neurons.incoming, neurons.biases[:, None]], 1) * (sign * lengths)[:, None]
+    hidden = torch.cat([neurons.incoming, neurons.biases[:, None]], 1) * (signs * lengths)[:, None]
     weights = (neurons.outgoing / (1 - slope) / lengths[:, None]).T
     first = Layers((hidden,), act_fun)
-    bias = known[1] - weights @ first.activations(known[0][None])[0]
+    point = torch.linalg.pinv(neurons.incoming) @ (-signs * neurons.biases.abs().max() - neurons.biases)
+    bias = asked(point[None])[0] - weights @ first.activations(point[None])[0]
     return first.followed_by(torch.cat([weights, bias[:, None]], 1))
