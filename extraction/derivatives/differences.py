@@ -22,11 +22,13 @@ from dataclasses import dataclass
 import torch
 
 from extraction.derivatives.questions import Questions
+from extraction.derivatives.result import Lacking
 
 OCTAVES = 24  # radii from 2^-24 to 2^24 are tried
-LINES = 4  # lines along which the radius and the error are measured
+LINES = 3  # lines along which the radius and the error are measured
 ORDER, NODES, SPACING = 6, 12, 2.0**-11  # differences of this order over so many points, in units, contain nothing but errors
 VISIBLE = 1e-5  # changes below this share of the answers are not judged by their bends
+BENT = 1e-6  # smaller bends are rounding: the network is affine, and has no radius
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -74,7 +76,12 @@ def measure(asked: Questions, radius: float | None = None) -> Scale:
     Args:
         asked: the teacher, for any inputs near those of the radius.
         radius: if known; else the smallest at which the network is about as far from linear as it gets.
+
+    Raises:
+        Lacking: answers are not finite.
     """
+    if not bool(asked(asked.normal(4, asked.inputs)).isfinite().all()):
+        raise Lacking("answers are not finite")
     radius = radius or _radius(asked)
     answers = asked(radius * asked.normal(64, asked.inputs))
     spread = answers.std(0)
@@ -85,14 +92,16 @@ def measure(asked: Questions, radius: float | None = None) -> Scale:
 def _radius(asked: Questions) -> float:
     """The smallest radius t with at least half of the largest relative `|f(2 t v) - 2 f(t v) + f(0)|`, over random directions v."""
     directions = asked.normal(LINES, asked.inputs)
+    directions = torch.cat([directions, -directions])
     radii = 2.0 ** torch.arange(-OCTAVES, OCTAVES + 1, dtype=torch.float64, device=asked.device)
     points = radii[:, None, None] * directions
     centre = asked(torch.zeros_like(directions[:1]))
-    values = asked(points.flatten(0, 1)).unflatten(0, points.shape[:2]) - centre  # [radii, LINES, o]
+    values = asked(points.flatten(0, 1)).unflatten(0, points.shape[:2]) - centre  # [radii, 2 LINES, o]
     bends = (values[1:] - 2 * values[:-1]).abs() / (values[1:].abs() + 2 * values[:-1].abs()).clamp_min(1e-300)
     bend = torch.where(values[1:].abs() > VISIBLE * centre.abs(), bends, 0.0).mean((1, 2))
-    first = int((bend >= 0.5 * bend.max()).nonzero()[0, 0])
-    return float(radii[first + 1])
+    if float(bend.max()) < BENT:
+        return 1.0
+    return float(radii[1:][bend >= 0.5 * bend.max()][0])
 
 
 def _error(asked: Questions, radius: float) -> torch.Tensor:

@@ -10,6 +10,8 @@ Every piece checks its gradient: J d must be the slope along the line. Every neu
 and the size of its kink predict where that line has a kink and how large. Two kinks that were taken for one give a neuron whose
 prediction fails, which is refused and found again on the other line.
 
+Deep networks are refused and leave nothing: on pieces that two lines share, a deeper neuron predicts kinks like one of the first layer.
+
 What is left of the Jacobian when all kinks are known is a sum of the same neurons, `sum_j z_j v_j w_j`: z is 0 or -1 for relu and its
 opposite, `a / (1 - a)` or `-1 / (1 - a)` for a leaky relu of slope a. This names the activation function and the signs.
 
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 
 import torch
 
-from extraction.derivatives.differences import EPS, Scale
+from extraction.derivatives.differences import Scale
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.network import Layers
@@ -34,7 +36,7 @@ LINES = 6
 SAME = 1e-9  # relative differences below this are rounding
 CLOSE = 1e-5  # the distance from a kink, as a share of the interval, at which the pieces on both sides are checked
 SHARE = 0.02  # of a piece or interval that a slope is measured over
-LEVELS = 60  # of divisions
+LEVELS, MOST = 60, 2048  # divisions, and intervals at a time
 SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any more
 STEP = 0.03  # of gradients, as a share of the piece of a line
 ATTEMPTS = 4  # to measure a gradient, each over a tenth of the step before
@@ -100,7 +102,7 @@ class Line:
 
 def is_piecewise_linear(asked: Questions, scale: Scale) -> bool:
     """Whether second differences over short steps vanish at most places."""
-    points, step = scale.radius * asked.normal(32, asked.inputs), 1e-4 * scale.radius
+    points, step = scale.radius * asked.normal(32, asked.inputs), scale.radius * scale.relative_error**0.25
     moves = step * asked.normal(32, asked.inputs)
     bends = asked(points + moves) + asked(points - moves) - 2 * asked(points)
     return float((bends.abs() <= 50 * scale.error).all(1).double().mean()) > 0.75
@@ -115,15 +117,18 @@ def recover(asked: Questions, scale: Scale) -> Layers:
     candidates = confirmed = Neurons.of([], asked.inputs, len(scale.spread))
     for _ in range(LINES):
         line = find_kinks(asked, scale)
+        if not len(line.kinks) and not len(confirmed.biases):
+            raise Lacking("the answers are constant, or an affine function of the inputs, along a line")
         if len(candidates.biases):
             confirmed = confirmed.joined(candidates.some(predicts(asked, scale, line, candidates)))
         new = line.kinks[unexplained(line, confirmed)]
-        if not len(new) and len(confirmed.biases):
+        if not len(new):
             act_fun, slope, signs = named(asked, scale, confirmed)
             return assembled(asked, refined(asked, scale, confirmed, signs), slope, act_fun, signs)
         candidates = measured(asked, line, new)
     raise Lacking(
-        f"{len(confirmed.biases)} neurons were confirmed on {LINES} lines, and {len(new)} kinks of the last line are not explained"
+        f"{len(confirmed.biases)} neurons were confirmed on {LINES} lines, and {len(new)} kinks of the last line belong to none of them: "
+        "there is more than one hidden layer, or answers are not exact"
     )
 
 
@@ -146,10 +151,12 @@ def find_kinks(asked: Questions, scale: Scale) -> Line:
         low, high, left, right = _some(~is_kink & (high - low > SHORTEST * reach), low, high, left, right)
         if not len(low):
             break
+        if len(low) > MOST:
+            raise Lacking(f"a line has more than {MOST} places where the answers bend: they are not piecewise linear, or not exact")
         middle = low + (high - low) * (0.5 + 0.1 * asked.uniform(len(low)))
         centre = _pieces(asked, line, middle, (high - low) * 1e-3 * SHARE)
         low, high = torch.cat([low, middle]), torch.cat([middle, high])
-        left, right = (tuple(torch.cat(pair) for pair in zip(*both, strict=True)) for both in ((left, centre), (centre, right)))
+        left, right = _joined(left, centre), _joined(centre, right)
     return Line(origin, direction, torch.cat([*kinks, origin[:0]]).sort().values)
 
 
@@ -161,6 +168,10 @@ def _pieces(asked: Questions, line: Line, places: torch.Tensor, step: torch.Tens
     steps = torch.as_tensor(step).to(places).expand_as(places)
     here, there = asked(torch.cat([line.at(places), line.at(places + steps)])).chunk(2)
     return here, (there - here) / steps[:, None]
+
+
+def _joined(one: Piece, other: Piece) -> Piece:
+    return torch.cat([one[0], other[0]]), torch.cat([one[1], other[1]])
 
 
 def _some(which: torch.Tensor, low: torch.Tensor, high: torch.Tensor, left: Piece, right: Piece):
@@ -225,7 +236,7 @@ def predicts(asked: Questions, scale: Scale, line: Line, neurons: Neurons) -> to
 
 def measured(asked: Questions, line: Line, kinks: torch.Tensor) -> Neurons:
     """The neurons of some kinks of a line, from the Jacobians on both sides."""
-    outside = (line.kinks[-1:] - line.kinks[:1]) / 4 + EPS
+    outside = (line.kinks[-1:] - line.kinks[:1] + line.origin.norm()) / 4
     edges = torch.cat([line.kinks[:1] - outside, line.kinks, line.kinks[-1:] + outside])
     middles, lengths = (edges[1:] + edges[:-1]) / 2, edges.diff()
     places = torch.searchsorted(line.kinks, kinks)

@@ -107,8 +107,8 @@ def fit(profiles: Profiles, act_fun: str) -> Fitted:
     shapes = _normalised(activation(starts[:, 0, None] * scaled[:, None] + starts[:, 1, None]))  # [H, S, T]
     likeness = torch.einsum("hst,ht->hs", shapes, values).abs()
     best = likeness.topk(TRIED).indices.flatten()  # [H TRIED]
-    many = [each.repeat_interleave(TRIED, 0) for each in (scaled, values)]
-    unknowns, losses = levenberg_marquardt(affine(activation), *many, starts[best])
+    places, repeated = scaled.repeat_interleave(TRIED, 0), values.repeat_interleave(TRIED, 0)
+    unknowns, losses = levenberg_marquardt(affine(activation), places, repeated, starts[best])
     losses, winner = losses.unflatten(0, (-1, TRIED)).min(1)
     unknowns = unknowns.unflatten(0, (-1, TRIED))[torch.arange(len(winner), device=winner.device), winner]
     return Fitted(act_fun, unknowns[:, 0] / largest[:, 0], unknowns[:, 1], losses.sqrt())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from extraction.derivatives import kinks, saturating, shallow, transitions
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
@@ -31,10 +33,11 @@ def recover(asked: Questions, candidates: Sequence[str] = SMOOTH) -> Recovery:
         stages.end("network")
         error = confirmed(asked, scale, layers)
         stages.end("confirmation")
-        return Recovery(layers, error, (), asked.count.asked, tuple(stages.ended))
+        return Recovery(layers, error, (), None, asked.count.asked, tuple(stages.ended))
     except (Lacking, BudgetSpent) as reason:
         stages.end("unfinished")
-        return Recovery(None, float("inf"), (str(reason),), asked.count.asked, tuple(stages.ended))
+        vectors = reason.vectors if isinstance(reason, Lacking) else None
+        return Recovery(None, float("inf"), (str(reason),), vectors, asked.count.asked, tuple(stages.ended))
 
 
 class _Stages:
@@ -56,8 +59,25 @@ def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _S
     span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
     stages.end("gradients")
     if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
-        return saturating.recover(asked, scale, span)
+        return as_candidate(saturating.recover(asked, scale, span), candidates)
     return shallow.recover(asked, scale, span, candidates)
+
+
+def as_candidate(network: Layers, candidates: Sequence[str]) -> Layers:
+    """A network of tanh, or the equal one of sigmoid where that is a candidate and tanh is not: `tanh(x) = 2 sigmoid(2 x) - 1`.
+
+    Raises:
+        Lacking: neither is a candidate.
+    """
+    if "tanh" in candidates:
+        return network
+    if "sigmoid" not in candidates:
+        raise Lacking("the hidden layers are those of tanh or sigmoid, which are no candidates")
+    vectors = [*(2 * each for each in network.vectors[:-1]), network.vectors[-1]]
+    for depth in range(1, len(vectors)):
+        weights, bias = vectors[depth][:, :-1], vectors[depth][:, -1:]
+        vectors[depth] = torch.cat([2 * weights, bias - weights.sum(1, keepdim=True)], 1)
+    return Layers(tuple(vectors), "sigmoid")
 
 
 def confirmed(asked: Questions, scale: Scale, layers: Layers) -> float:

@@ -18,6 +18,7 @@ from extraction.derivatives import biases, shallow, transitions
 from extraction.derivatives.differences import Scale
 from extraction.derivatives.gauss_newton import polish
 from extraction.derivatives.questions import Questions
+from extraction.derivatives.result import Lacking
 from extraction.derivatives.shallow import Sums
 from extraction.derivatives.subspace import Span
 from extraction.network import Layers, fit_outputs
@@ -38,10 +39,18 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
     first = transitions.first_layer(inner, scale)
     sums = Sums(span.basis @ torch.linalg.inv(first[:, :-1]), first[:, :-1] @ span.basis.T, first[:, -1])
     within = sums.within(asked)
+    try:
+        return shallow.widen(asked, scale, sums, _behind(within, scale))
+    except Lacking as reason:
+        raise Lacking(str(reason), torch.cat([sums.rows, sums.offsets[:, None]], 1)) from None
+
+
+def _behind(within: Questions, scale: Scale) -> Layers:
+    """The network by the sums of the first layer, of which a constant is missing."""
     offsets, rows = biases.settle(within, len(scale.spread), scale.relative_error**0.5)
     rest = within.through(lambda hidden: torch.atanh(hidden) - offsets, within.inputs)
     second = _second_layer(rest, scale, Span(rows, float("inf"), False))
-    return shallow.widen(asked, scale, sums, _fitted(within, offsets, second))
+    return _fitted(within, offsets, second)
 
 
 def _second_layer(rest: Questions, scale: Scale, span: Span) -> torch.Tensor:

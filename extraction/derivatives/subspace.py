@@ -20,7 +20,7 @@ from extraction.derivatives.questions import Questions
 SURPLUS = 4  # rows beyond the rank, at least, that show that it is complete
 GROWTH = 6  # one point more for every so many
 GAP = 30.0  # the least quotient of neighbouring singular values that counts as a gap
-FLOOR = 1e-3  # the gap must begin above this multiple of the largest value times the square root of the precision ... and end below
+ERRORS = 1e3  # singular values behind the gap are at most so many times the precision
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.
         rows = torch.cat([rows, jacobians.flatten(0, 1)])
         values, directions = torch.linalg.svd(rows, full_matrices=False)[1:]
         rank, gap = rank_by_gap(values, scale.relative_error**0.5)
-        if rank + max(SURPLUS, outputs // 2) <= len(rows) and (rank < inputs or len(rows) >= inputs + SURPLUS):
+        if rank + max(SURPLUS, outputs // 2) <= len(rows):
             return Span(directions[:rank].T.contiguous(), gap, rank == inputs)
 
 
@@ -79,7 +79,7 @@ def rank_by_gap(values: torch.Tensor, precision: float) -> tuple[int, float]:
     """
     relative = values / values[0]
     quotients = relative[:-1] / relative[1:].clamp_min(1e-300)
-    possible = (relative[:-1] > precision) & (relative[1:] < 1e3 * precision) & (quotients > GAP)
+    possible = (relative[:-1] > precision) & (relative[1:] < ERRORS * precision) & (quotients > GAP)
     if not bool(possible.any()):
         return len(values), float("inf")
     best = int(torch.where(possible, quotients, 0.0).argmax())

@@ -112,8 +112,14 @@ def is_deep(asked: Questions, scale: Scale) -> bool:
         edges = torch.tensor([low, (low + high) / 2, high], dtype=origin.dtype, device=origin.device)
         changes = asked(origin + edges[:, None] * direction).diff(dim=0).norm(dim=1)
         low, high = edges[:2].tolist() if changes[0] > changes[1] else edges[1:].tolist()
-    ends = origin.new_tensor([low - 40, high + 40])[:, None]
-    crossing = _located(asked, origin[None], direction[None], *ends)
+    margin = 40.0  # beyond which the jump has ended; slow neurons have long jumps
+    for _ in range(8):
+        edges = torch.tensor([low - 2 * margin, low - margin, high + margin, high + 2 * margin], dtype=origin.dtype, device=origin.device)
+        values = asked(origin + edges[:, None] * direction) / scale.spread
+        if float((values[::2] - values[1::2]).abs().max()) < JUMP:
+            break
+        margin *= 2
+    crossing = _located(asked, origin[None], direction[None], edges[1:2], edges[2:3])
     nodes = torch.linspace(-MIDDLE, MIDDLE, SAMPLES, dtype=origin.dtype, device=origin.device)[None] / crossing.rates
     values = asked(crossing.points + nodes.T * direction)
     left = torch.linalg.svd(values - values.mean(0), full_matrices=False)[0][None, :, 0]
