@@ -1,9 +1,20 @@
 """Gauss-Newton for networks of many unknowns: conjugate gradients with Kronecker preconditioners.
 
-Each step minimises `|J d + r|` over the change d of all free weights by conjugate gradients on the least-squares problem (CGLS, Hestenes
-and Stiefel 1952), which needs products with J and J' alone: a forward and a backward pass. The preconditioner of a layer is `(A x G)^-1`:
-A is the second moment of the layer's inputs, G that of the outputs' derivatives by its weighted sums (Martens and Grosse 2015, here on
-the Gauss-Newton matrix of squared errors). Where only some weights of a layer are free, its preconditioner is diagonal.
+Each step minimises `|J d + r|` over the change d of all free weights by conjugate gradients on the least-squares problem (CGLS, Hestenes and
+Stiefel 1952), which needs products with J and J' alone: a forward and a backward pass. Preconditioners decide how many:
+
+| network | preconditioner | iterations of the first, the last step |
+|---|---|---|
+| 64-32-10 gelu | layer by layer, `(A x G)^-1` | 224, over 300 |
+| | blocks of inputs (`_InputBlocks`) | 36, 16 |
+| 200-64-32-10 tanh | layer by layer | over 300, 155 |
+| | output layer eliminated, two Kronecker products for the last hidden layer | 59, 29 |
+| 200-64-32-10 sigmoid | layer by layer | over 300 and no end: 2e-9 after twelve steps |
+| | output layer eliminated | 215, 117: 6e-14 after three |
+
+`(A x G)^-1` has the second moment A of the layer's inputs and G of the outputs' derivatives by its weighted sums (Martens and Grosse 2015,
+here of the Gauss-Newton matrix of squared errors). It ignores that the layer behind can do nearly the same where a neuron is nearly linear.
+Where only some weights of a layer are free, its preconditioner is diagonal.
 
 A step is solved as exactly as it can help: if the residuals are a share e of the answers, a full step leaves e^2, and so the linear problem
 is solved to a tolerance of e, or to one that leaves rounding errors alone. Steps that do not lower the loss are halved.
@@ -79,16 +90,27 @@ def polish(layers: Layers, queries: torch.Tensor, answers: torch.Tensor, free: S
 
 
 class _Linearised:
-    """A network at some queries, and the products of its Jacobian by all weights; outputs are divided by their spread `[o]`."""
+    """A network at some queries, and the products of its Jacobian by all weights; outputs are divided by their spread `[o]`.
+
+    The output layer of a deep network is eliminated (variable projection): it is that of least squares, and J is the Jacobian of what the
+    output layer cannot compensate. `basis` spans what it can, `[n, K + 1]`; None for one hidden layer.
+    """
 
     def __init__(self, layers: Layers, queries: torch.Tensor, answers: torch.Tensor, spread: torch.Tensor):
-        self.layers, self.scale = layers, 1 / spread
+        self.scale, self.basis = 1 / spread, None
         self.inputs, self.slopes = [with_ones(queries)], []
         for vectors in layers.vectors[:-1]:
             values, slopes = value_and_slope(layers.activation, self.inputs[-1] @ vectors.T)
             self.inputs.append(with_ones(values))
             self.slopes.append(slopes)
+        if len(layers) > 2:
+            self.basis, triangular = torch.linalg.qr(self.inputs[-1])
+            last = torch.linalg.solve_triangular(triangular, self.basis.T @ answers, upper=True).T
+            layers = layers.replace(*layers.vectors[:-1], last)
+        self.layers = layers
         self.residuals = (self.inputs[-1] @ layers.vectors[-1].T - answers) * self.scale
+        if self.basis is not None:
+            self.residuals -= self.basis @ (self.basis.T @ self.residuals)
         self.error = float(self.residuals.square().mean().sqrt())
         if not self.error < float("inf"):
             self.error = float("inf")
@@ -99,12 +121,13 @@ class _Linearised:
         for depth, slopes in enumerate(self.slopes, 1):
             sums = (slopes * sums) @ self.layers.vectors[depth][:, :-1].T
             sums += self.inputs[depth] @ change[depth].T
-        return sums * self.scale
+        sums = sums * self.scale
+        return sums if self.basis is None else sums - self.basis @ (self.basis.T @ sums)
 
     def pull(self, outputs: torch.Tensor) -> Vectors:
         """J' times something of the outputs, `[n, o]`."""
         back = outputs * self.scale
-        result = [back.T @ self.inputs[-1]]
+        result = [back.T @ self.inputs[-1] if self.basis is None else torch.zeros_like(self.layers.vectors[-1])]
         for depth in range(len(self.slopes), 0, -1):
             back = (back @ self.layers.vectors[depth][:, :-1]) * self.slopes[depth - 1]
             result.append(back.T @ self.inputs[depth - 1])
@@ -159,7 +182,9 @@ class _LayerBlocks:
     def __init__(self, problem: _Linearised, masks: Sequence[torch.Tensor | None]):
         self.masks, self.parts = masks, []
         for mask, inputs, outputs in zip(masks, problem.input_moments(), problem.output_moments(), strict=True):
-            if mask is None:
+            if len(self.parts) == len(masks) - 2 and problem.basis is not None and mask is None:
+                self.parts.append(_last_hidden_part(problem, inputs))
+            elif mask is None:
                 (a, left), (g, right) = torch.linalg.eigh(inputs), torch.linalg.eigh(outputs)
                 curvature = torch.outer(g.clamp_min(0), a.clamp_min(0))
                 self.parts.append((left, right, curvature + DAMPING * curvature.max()))
@@ -172,6 +197,33 @@ class _LayerBlocks:
         for each, (left, right, curvature) in zip(slope, self.parts, strict=True):
             result.append(each / curvature if left is None else right @ ((right.T @ each @ left) / curvature) @ left.T)
         return _masked(result, self.masks)
+
+
+def _last_hidden_part(problem: _Linearised, moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The part of the last hidden layer, when the output layer is eliminated.
+
+    Derivatives s' of the neurons are nearly constant, so that the output layer compensates most of a change of the layer. With their mean m
+    and covariance C, the products P of outgoing vectors, the inputs' moment A and that of what the basis leaves of the inputs, B, `J'J` is
+    about `(m m' * P) x B + (C * P) x A`. Both terms are diagonal in one basis (of generalised eigenvectors).
+    """
+    slopes, inputs, basis = problem.slopes[-1], problem.inputs[-2], problem.basis
+    assert basis is not None
+    outgoing = problem.layers.vectors[-1][:, :-1] * problem.scale[:, None]
+    products, mean = outgoing.T @ outgoing, slopes.mean(0)
+    left = inputs - basis @ (basis.T @ inputs)
+    vectors, b = _generalised(left.T @ left, moment)
+    centred = slopes - mean
+    outputs, m = _generalised(torch.outer(mean, mean) * products, (centred.T @ centred) / len(slopes) * products)
+    return vectors, outputs, torch.outer(m.clamp_min(0), b.clamp_min(0)) + 1
+
+
+def _generalised(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors X and values with `X' other X = 1` and `X' one X = diag(values)`."""
+    eye = torch.eye(len(other), dtype=other.dtype, device=other.device)
+    factor = torch.linalg.cholesky(other + 1e-10 * other.diagonal().mean() * eye)
+    half = torch.linalg.solve_triangular(factor, one, upper=False)
+    values, vectors = torch.linalg.eigh(torch.linalg.solve_triangular(factor, half.T, upper=False))
+    return torch.linalg.solve_triangular(factor.T, vectors, upper=True), values
 
 
 class _InputBlocks:

@@ -11,22 +11,36 @@ from extraction.network import Layers
 
 
 class TestProducts(unittest.TestCase):
-    def setUp(self):
-        self.network, self.queries = known.layers((3, 4, 3, 2), "gelu"), known.normal(20, 3)
-        answers = known.layers((3, 4, 3, 2), "gelu", seed=1).pre_activations(self.queries)
-        self.spread = answers.std(0)
-        self.problem = gauss_newton._Linearised(self.network, self.queries, answers, self.spread)
+    def products(self, sizes: tuple[int, ...]):
+        """A linearised network, a change of its weights, and what autograd says of J times it and J' times something."""
+        network, queries = known.layers(sizes, "gelu"), known.normal(20, 3)
+        answers = known.layers(sizes, "gelu", seed=1).pre_activations(queries)
+        spread = answers.std(0)
+        problem = gauss_newton._Linearised(network, queries, answers, spread)
+        vectors = problem.layers.vectors
+
+        def outputs(*vectors: torch.Tensor) -> torch.Tensor:
+            return network.replace(*vectors).pre_activations(queries) / spread
+
+        jacobian = jacrev(outputs, argnums=tuple(range(len(vectors))))(*vectors)
+        change = [known.normal(*each.shape) for each in vectors]
+        pushed = [torch.einsum("noij,ij->no", part, each) for part, each in zip(jacobian, change, strict=True)]
+        pulled = [torch.einsum("noij,no->ij", part, known.normal(20, 2)) for part in jacobian]
+        return problem, change, pushed, pulled
 
     def test_push_and_pull_are_the_jacobian_and_its_transpose(self):
-        def outputs(*vectors: torch.Tensor) -> torch.Tensor:
-            return self.network.replace(*vectors).pre_activations(self.queries) / self.spread
+        problem, change, pushed, pulled = self.products((3, 4, 2))
+        torch.testing.assert_close(problem.push(change), sum(pushed))
+        torch.testing.assert_close(problem.pull(known.normal(20, 2)), pulled)
 
-        jacobian = jacrev(outputs, argnums=(0, 1, 2))(*self.network.vectors)
-        change = [known.normal(*vectors.shape) for vectors in self.network.vectors]
-        pushed = sum(torch.einsum("noij,ij->no", part, each) for part, each in zip(jacobian, change, strict=True))
-        torch.testing.assert_close(self.problem.push(change), pushed)
-        pulled = self.problem.pull(known.normal(20, 2))
-        torch.testing.assert_close(pulled, [torch.einsum("noij,no->ij", part, known.normal(20, 2)) for part in jacobian])
+    def test_the_output_layer_of_deep_networks_is_eliminated(self):
+        problem, change, pushed, pulled = self.products((3, 4, 3, 2))
+        change[-1] = torch.zeros_like(change[-1])
+        features = problem.inputs[-1]
+        left = torch.eye(20, dtype=torch.float64) - features @ torch.linalg.pinv(features)
+        torch.testing.assert_close(problem.push(change), left @ sum(pushed[:-1]))
+        torch.testing.assert_close(problem.pull(known.normal(20, 2))[:-1], pulled[:-1])
+        torch.testing.assert_close(left @ problem.residuals, problem.residuals)
 
 
 class TestPolish(unittest.TestCase):
