@@ -1,7 +1,7 @@
 """Gauss-Newton for networks of many unknowns: conjugate gradients with Kronecker preconditioners.
 
-Each step minimises `|J d + r|` over the change d of all free weights by conjugate gradients on the least-squares problem (CGLS, Hestenes and
-Stiefel 1952), which needs products with J and J' alone: a forward and a backward pass. Preconditioners decide how many:
+Each step minimises `|J d + r|` over the change d of all free weights by conjugate gradients on the least-squares problem (CGLS, Hestenes
+and Stiefel 1952), which needs products with J and J' alone: a forward and a backward pass. Preconditioners decide how many:
 
 | network | preconditioner | iterations of the first, the last step |
 |---|---|---|

@@ -54,6 +54,8 @@ TARGETS = [
     *(Target(act, (64, 32, 10), "P", 1e-12, 50_000, 10) for act in ("tanh", "sigmoid", "gelu", "silu", "softplus", "g")),
     *(Target(act, (784, 128, 10), "P", 1e-12, 200_000, 30) for act in ("tanh", "sigmoid", "gelu", "silu", "softplus")),
     Target("tanh", (20, 12, 8, 3), "P", 1e-13, 40_000, 10),
+    Target("sigmoid", (20, 12, 8, 3), "P", 1e-12, 40_000, 10),
+    Target("tanh", (200, 64, 32, 10), "P", 1e-13, 100_000, 20),
     Target("tanh", (784, 128, 64, 10), "P", 1e-13, 400_000, 60),
     Target("relu", (20, 10, 1), "C", 2**-40, 2**14, 5),
     Target("relu", (80, 40, 1), "C", 2**-40, 2**16, 10),
