@@ -20,7 +20,7 @@ from extraction.derivatives.slopes import value_and_slope
 from extraction.network import Layers
 from models import activation_functions
 
-EQUATIONS, MORE = 2.0, 24  # for each unknown, and so many more
+EQUATIONS, MORE = 2.0, 80  # for each unknown, and so many more
 LENGTH = 0.8  # of a step, in units
 STEPS = 4
 SETTLED = 1e-15

@@ -25,7 +25,7 @@ from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 
 OCTAVES = 24  # radii from 2^-24 to 2^24 are tried
-LINES = 3  # lines along which the radius and the error are measured
+LINES, ERROR_LINES = 3, 7  # lines along which the radius and the error are measured
 ORDER, NODES, SPACING = 6, 12, 2.0**-11  # differences of this order over so many points, in units, contain nothing but errors
 VISIBLE = 1e-5  # changes below this share of the answers are not judged by their bends
 BENT = 1e-6  # smaller bends are rounding: the network is affine, and has no radius
@@ -110,11 +110,11 @@ def _error(asked: Questions, radius: float) -> torch.Tensor:
     A difference of order k of independent errors s has the standard deviation `s sqrt((2k)!) / k!`.
     """
     nodes = SPACING * radius * torch.arange(NODES, dtype=torch.float64, device=asked.device)
-    starts, directions = asked.normal(LINES, 1, asked.inputs) * radius, asked.normal(LINES, 1, asked.inputs)
+    starts, directions = asked.normal(ERROR_LINES, 1, asked.inputs) * radius, asked.normal(ERROR_LINES, 1, asked.inputs)
     points = starts + nodes[:, None] * directions
     values = asked(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-    differences = values.diff(n=ORDER, dim=1).flatten(0, 1)
-    return differences.square().mean(0).sqrt() * math.factorial(ORDER) / math.sqrt(math.factorial(2 * ORDER))
+    differences = values.diff(n=ORDER, dim=1).square().mean(1).median(0).values  # a line that crosses a kink does not count
+    return differences.sqrt() * math.factorial(ORDER) / math.sqrt(math.factorial(2 * ORDER))
 
 
 def gradients(asked: Questions, points: torch.Tensor, step: float) -> torch.Tensor:

@@ -32,13 +32,13 @@ from extraction.network import Layers
 from models.activation_functions import LEAKY_SLOPE
 
 REACH = 300.0  # lines are followed so many units to both sides
-LINES = 6
+LINES, COMPLETE = 8, 2  # at most, and lines in a row without a kink that is not explained
 SAME = 1e-9  # relative differences below this are rounding
 CLOSE = 1e-5  # the distance from a kink, as a share of the interval, at which the pieces on both sides are checked
 SHARE = 0.02  # of a piece or interval that a slope is measured over
 LEVELS, MOST = 60, 2048  # divisions, and intervals at a time
 SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any more
-STEP = 0.03  # of gradients, as a share of the piece of a line
+STEP = 0.01  # of gradients, as a share of the piece of a line
 ATTEMPTS = 4  # to measure a gradient, each over a tenth of the step before
 MATCHED = 1e-5  # relative error of a predicted kink
 PARALLEL = 1e-6  # 1 - |cos| of neurons that are the same
@@ -115,6 +115,7 @@ def recover(asked: Questions, scale: Scale) -> Layers:
         Lacking: it has not one hidden layer of relu or leaky relu with at most as many neurons as inputs, or not all of them were found.
     """
     candidates = confirmed = Neurons.of([], asked.inputs, len(scale.spread))
+    complete = 0
     for _ in range(LINES):
         line = find_kinks(asked, scale)
         if not len(line.kinks) and not len(confirmed.biases):
@@ -122,7 +123,8 @@ def recover(asked: Questions, scale: Scale) -> Layers:
         if len(candidates.biases):
             confirmed = confirmed.joined(candidates.some(predicts(asked, scale, line, candidates)))
         new = line.kinks[unexplained(line, confirmed)]
-        if not len(new):
+        complete = complete + 1 if not len(new) else 0
+        if complete == COMPLETE:
             act_fun, slope, signs = named(asked, scale, confirmed)
             return assembled(asked, refined(asked, scale, confirmed, signs), slope, act_fun, signs)
         candidates = measured(asked, line, new)

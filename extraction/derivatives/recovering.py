@@ -14,7 +14,8 @@ from extraction.derivatives.result import Lacking, Recovery
 from extraction.derivatives.subspace import gradient_span
 from extraction.network import Layers
 
-FRESH = 200  # queries that confirm a network
+FRESH = 100  # queries that confirm a network, at each distance
+DISTANCES = (1.0, 10.0, 1e3)  # in radii: a neuron whose plane is far from the origin shows far out
 CONFIRMED = 1e-9  # its largest error on them, as a share of the spread of the outputs, where the answers are exact
 
 
@@ -86,9 +87,13 @@ def confirmed(asked: Questions, scale: Scale, layers: Layers) -> float:
     Raises:
         Lacking: it is too large.
     """
-    queries = scale.radius * asked.normal(FRESH, asked.inputs)
-    errors = (layers.pre_activations(queries) - asked(queries)) / scale.spread
-    error = float(errors.square().mean().sqrt())
-    if not error <= max(CONFIRMED, 10 * scale.relative_error):
-        raise Lacking(f"the network differs from the teacher by {error:.0e} of the spread of the outputs on fresh queries")
-    return error
+    worst = 0.0
+    for distance in DISTANCES:
+        queries = distance * scale.radius * asked.normal(FRESH, asked.inputs)
+        answers = asked(queries)
+        errors = (layers.pre_activations(queries) - answers) / answers.std(0).clamp_min(1e-300)
+        error = float(errors.square().mean().sqrt())
+        if not error <= max(CONFIRMED, 10 * scale.relative_error):  # true for nan
+            raise Lacking(f"the network differs from the teacher by {error:.0e} of the spread of the outputs on fresh queries")
+        worst = max(worst, error)
+    return worst

@@ -32,7 +32,7 @@ DIAGONAL = 1e-2  # a larger share off the diagonal: there is no common basis
 FAR = 16.0  # the largest t of profiles, where weighted sums are about t
 ALONE = 1e-2  # a larger second singular value of a profile: the neuron is not alone
 EQUATIONS = 2.5  # for each unknown
-BREADTH = 1.5  # the standard deviation of weighted sums at the queries of fits
+BREADTH, WIDE = 1.5, 2.5  # the standard deviation of weighted sums at the queries of fits, and at the base points of columns
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def widen(asked: Questions, scale: Scale, sums: Sums, network: Layers) -> Layers
     weights, bias = network.vectors[0][:, :-1], network.vectors[0][:, -1]
     upper = network.replace(*network.vectors[1:])
     count = -(-int(by_columns.EQUATIONS * len(weights) + by_columns.MORE) // upper.sizes[-1])
-    coordinates = BREADTH * asked.normal(count, len(weights))
+    coordinates = WIDE * asked.normal(count, len(weights))
     points = (coordinates - sums.offsets) @ sums.directions.T
     start, step = weights @ sums.rows, by_columns.LENGTH * scale.unit(asked.inputs)
     found = by_columns.columns(asked, points, coordinates @ weights.T + bias, upper, start, step)
