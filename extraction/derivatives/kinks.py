@@ -224,9 +224,8 @@ def _crossings(line: Line, neurons: Neurons) -> torch.Tensor:
 def predicts(asked: Questions, scale: Scale, line: Line, neurons: Neurons) -> torch.Tensor:
     """Which neurons predict a kink of a line and its size, `[N]`; neurons whose planes the line crosses beyond its reach do not."""
     places = _crossings(line, neurons)
-    distances = (line.kinks[:, None] - places).abs().nan_to_num(torch.inf)  # [kinks, N]
-    if len(line.kinks) < 2:
-        return distances.new_zeros(len(places), dtype=torch.bool)
+    beyond = places.abs() + line.origin.norm()  # a distance that does not count as near, where there are fewer than two kinks
+    distances = torch.cat([(line.kinks[:, None] - places).abs(), beyond.expand(2, -1)]).nan_to_num(torch.inf)  # [kinks + 2, N]
     nearest, second = distances.topk(2, 0, largest=False).values
     step = 0.5 * second
     bends = sum(sign * asked(line.at(places + move * step)) for sign, move in ((1, 1), (1, -1), (-2, 0)))

@@ -106,8 +106,14 @@ def saturates(asked: Questions, scale: Scale) -> bool:
 def is_deep(asked: Questions, scale: Scale) -> bool:
     """Whether answers across one jump of a far line are no affine function of one tanh, as they are with one hidden layer."""
     far = FAR * asked.inputs
-    origin, direction = far * scale.radius * asked.normal(asked.inputs), scale.radius * asked.normal(asked.inputs)
-    low, high = -far, far
+    for _ in range(LINES):
+        origin, direction = far * scale.radius * asked.normal(asked.inputs), scale.radius * asked.normal(asked.inputs)
+        low, high = -REACH * far, REACH * far
+        ends = torch.tensor([low, high], dtype=origin.dtype, device=origin.device)
+        if float((asked(origin + ends[:, None] * direction) / scale.spread).diff(dim=0).abs().max()) > JUMP:
+            break
+    else:
+        return False
     while high - low > 40 * SHORTEST:
         edges = torch.tensor([low, (low + high) / 2, high], dtype=origin.dtype, device=origin.device)
         changes = asked(origin + edges[:, None] * direction).diff(dim=0).norm(dim=1)
