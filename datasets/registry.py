@@ -23,7 +23,7 @@ def choices() -> dict[str, Sequence[str]]:
     """The valid values of those fields of DatasetHparams that have a fixed list of values, for help texts."""
     return {
         "dataset_name": list(registered_datasets),
-        "datagen": list(datagen.registered_policies),
+        "datagen": datagen.names(),
         "link": LINKS,
         "unsupervised_labels": UNSUPERVISED_LABELS,
     }

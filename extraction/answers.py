@@ -6,10 +6,12 @@ Axes: Q queries, O outputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from datasets import repeats
 from foundations.extraction_hparams import EXACT_ANSWERS, parse_answers
 
 UNITS = {"float32": 2.0**-24, "float16": 2.0**-11}  # the largest relative error of rounding to a number format
@@ -30,11 +32,13 @@ class Answers:
         precision: 'float64' (exact), 'float32', 'float16', 'decimals:N' or 'noise:S', one for each output.
         shares: the standard deviation of the error of an answer, as a share of the spread of its output; 0 where answers are exact.
         is_given: whether the user said so; what is noticed in the numbers themselves is a lower bound, because noise can be larger.
+        repeats: the number of repeated questions whose answers show the errors; 0 where these are given or noticed otherwise.
     """
 
     precision: tuple[str, ...]
     shares: tuple[float, ...]
     is_given: bool = False
+    repeats: int = 0
 
     @classmethod
     def exact(cls, outputs: int) -> Answers:
@@ -42,16 +46,54 @@ class Answers:
         return cls((EXACT_ANSWERS,) * outputs, (0.0,) * outputs)
 
     @classmethod
-    def of(cls, answers: torch.Tensor, given: str | None = None) -> Answers:
-        """The precision of answers `[Q, O]` in the user's own units: as given by `--answers`, or as their numbers show."""
+    def of(cls, answers: torch.Tensor, given: str | None = None, queries: torch.Tensor | None = None) -> Answers:
+        """The precision of answers `[Q, O]` in the user's own units.
+
+        It is the one that `--answers` gives. Without, it is the one that the numbers show, or the noise where answers to repeated queries
+        differ by more.
+
+        Args:
+            answers: `[Q, O]`.
+            given: the text of `--answers`.
+            queries: `[Q, inputs]`; where they are left out, none counts as repeated.
+        """
         columns = [noticed(column) if given is None else given for column in answers.T]
-        pairs = zip(columns, answers.T, spreads(answers).tolist(), strict=True)
-        return cls(tuple(columns), tuple(deviation(name, column) / spread for name, column, spread in pairs), given is not None)
+        deviations = [deviation(name, column) for name, column in zip(columns, answers.T, strict=True)]
+        shown = repeats.noise(queries, answers) if given is None and queries is not None else None
+        count = 0
+        for output, noise in enumerate(shown[0].tolist() if shown else ()):
+            rounding = ARITHMETIC * torch.finfo(answers.dtype).eps * float(answers[:, output].abs().max())
+            if shown and noise > max(TOLERANCE * deviations[output], rounding):
+                columns[output], deviations[output], count = f"noise:{noise:.2g}", noise, shown[1]
+        shares = tuple(noise / spread for noise, spread in zip(deviations, spreads(answers).tolist(), strict=True))
+        return cls(tuple(columns), shares, given is not None, count)
+
+    @classmethod
+    def of_logits(cls, answers: torch.Tensor, precision: str, error: float) -> Answers:
+        """The precision of logits `[Q, O]` whose errors have a standard deviation, from probabilities of a precision."""
+        return cls((precision,) * answers.shape[1], tuple(error / spread for spread in spreads(answers).tolist()))
+
+    def with_noise(self, noise: Sequence[float], answers: torch.Tensor) -> Answers:
+        """The precision with noise of a standard deviation that was measured for each output, where there is any.
+
+        Args:
+            noise: of each output, `[O]`; 0 where there is none.
+            answers: `[Q, O]`, for the spread of each output.
+        """
+        shares = [max(share, each / spread) for share, each, spread in zip(self.shares, noise, spreads(answers).tolist(), strict=True)]
+        names = [f"noise:{each:.2g}" if each else name for name, each in zip(self.precision, noise, strict=True)]
+        return Answers(tuple(names), tuple(shares), self.is_given)
 
     @property
     def name(self) -> str:
         """The precision as text."""
-        return ", ".join(sorted(set(self.precision)))
+        source = f", as {self.repeats:,} repeated questions show" if self.repeats else ""
+        return ", ".join(sorted(set(self.precision))) + source
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether larger errors than these contradict what is known: they were given, or repeated questions show them."""
+        return self.is_given or self.repeats > 0
 
     @property
     def is_exact(self) -> bool:
@@ -61,6 +103,8 @@ class Answers:
     def allowed(self, count: int) -> list[float]:
         """The largest root mean square error of the right network over `count` answers, as a share of each output's spread, `[O]`."""
         chance = 1 + SAMPLING / math.sqrt(2 * count)
+        if self.repeats:
+            chance *= 1 + SAMPLING / math.sqrt(2 * self.repeats)
         factors = (ARITHMETIC if name in UNITS else TOLERANCE for name in self.precision)
         return [share * factor * chance for share, factor in zip(self.shares, factors, strict=True)]
 
@@ -72,7 +116,17 @@ class Answers:
         """
         parts = weights * torch.tensor(self.shares).to(weights)[:, None]
         largest = parts.abs().argmax(0).tolist()
-        return Answers(tuple(self.precision[output] for output in largest), tuple(parts.norm(dim=0).tolist()), self.is_given)
+        return Answers(tuple(self.precision[output] for output in largest), tuple(parts.norm(dim=0).tolist()), self.is_given, self.repeats)
+
+
+def finer(answers: torch.Tensor, given: str) -> bool:
+    """Whether answers `[Q, O]` have more digits than the precision given by `--answers` has."""
+    kind, amount = parse_answers(given)
+    if kind in UNITS:
+        return bool((answers.to(getattr(torch, kind)) != answers).any())
+    step = 10.0**-amount
+    rounded = (answers / step).round() * step
+    return kind == "decimals" and bool(((rounded - answers).abs() > 1e-3 * step + 1e-6 * answers.abs()).any())
 
 
 def spreads(answers: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -21,6 +21,10 @@ from datasets.base import DataLoader
 from extraction.answers import spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
+from extraction.gauges import free_directions, linear_directions
+from extraction.linear import has_open_signs, linear_slopes, moved_away
+from extraction.linked import as_probabilities, is_linked
+from extraction.network import Layers
 from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.signs import has_joint_sign_flip
@@ -29,7 +33,6 @@ from extraction.uncertainty import (
     held_out_excess,
     largest_weight_error,
     noise_of,
-    scaling_directions,
     standard_errors,
     structure,
     uncertain_neurons,
@@ -55,30 +58,31 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     symmetry, units = symmetries[result.network.act_fun], spreads(session.answers)
     residual, held_out = (largest_error(result.network, loader, units) for loader in session.loaders)
     network, queries = in_units(result.network, session.loaders.train, units)
-    free = _free(network, symmetry)
+    slopes = linear_slopes(Layers.of(network), queries.examples)
+    free = len(free_directions(network, symmetry, slopes)[0])
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
     rank = bound = disagreement = None
     if unknowns + free <= DENSE_PARAMETERS:
         rank, bound = determination(network, symmetry, queries)
     if rank == unknowns and residual <= FLOOR:
-        disagreement = rivalry(network, queries)
+        disagreement = rivalry(_with_layers(network, moved_away(Layers.of(network), queries.examples).vectors), queries)
     figures: dict[str, Value] = {
         "residual": residual,
         "held_out_residual": held_out,
-        "equations": session.answers.numel(),
+        "equations": session.distinct_queries * session.answers.shape[1],
         "unknowns": unknowns,
         "rank": rank,
         "weight_error_bound": bound,
         "agreement": agreement(result),
         "separation": separation(network, symmetry),
-        "signs_settled": signs_settled(network, symmetry),
+        "signs_settled": signs_settled(network, symmetry, slopes),
         "disagreement": disagreement,
     }
-    certificate = Certificate.of(figures, session.known.name)
-    if certificate.accepted or rank is None:
-        return certificate
-    more, uncertain = to_precision(session, result, figures)
-    return Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
+    certificate, mixtures = Certificate.of(figures, session.known.name), len(linear_directions(network, symmetry, slopes)[0])
+    if not certificate.accepted and rank is not None:
+        more, uncertain = to_precision(session, result, figures)
+        certificate = Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
+    return certificate.with_open(mixtures) if mixtures else certificate
 
 
 def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
@@ -92,21 +96,26 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
     Returns:
         The figures, and the names of the neurons and outputs that the answers leave uncertain.
     """
-    network, symmetry, test = result.network, symmetries[result.network.act_fun], session.loaders.test
-    unknowns, units, train = int(exact["unknowns"] or 0), spreads(session.answers), _fitted_to(session, result)
+    symmetry, unknowns = symmetries[result.network.act_fun], int(exact["unknowns"] or 0)
+    slopes = linear_slopes(Layers.of(result.network), session.queries)
     noise, errors = error_bars(session, result)
+    network, model, validated = result.network, result.network, result.validated or result.network
+    if is_linked(session):
+        session, (model, validated) = as_probabilities(session, [network, validated])
+        unknowns -= model.open_shifts
+    units, train, test = spreads(session.answers), _fitted_to(session, result), session.loaders.test
     uncertain = uncertain_neurons(network, errors, PRECISE)
     worst = largest_weight_error(network, errors)
     precise = worst if worst < math.inf else None
     figures: dict[str, Value] = {
         "noise": float((noise / units).max()),
-        "held_out_excess": held_out_excess(result.validated or network, test, noise, unknowns / session.answers.numel()),
-        "structure": structure(network, train, unknowns),
+        "held_out_excess": held_out_excess(validated, test, noise, unknowns / session.answers.numel()),
+        "structure": structure(model, train, unknowns, _number_format(session)),
         "error_95": precise,
         "resolution": float(exact["separation"] or 0.0) / precise if precise else None,
-        "signs_resolved": signs_settled(network, symmetry, max(SEPARATION, RESOLVED * precise)) if precise else None,
+        "signs_resolved": signs_settled(network, symmetry, slopes, max(SEPARATION, RESOLVED * precise)) if precise else None,
     }
-    if session.known.is_given:
+    if session.known.is_stated:
         shares = (noise / units).tolist()
         allowed = session.known.allowed(len(session.answers))
         figures["error_ratio"] = max(share / max(limit, FLOOR) for share, limit in zip(shares, allowed, strict=True))
@@ -115,10 +124,20 @@ def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, V
 
 def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The standard deviation of the answers' errors, `[O]`, and the standard errors of the weights, see `uncertainty.standard_errors`."""
-    network, symmetry, loader = result.network, symmetries[result.network.act_fun], _fitted_to(session, result)
-    unknowns = sum(parameter.numel() for parameter in network.parameters()) - _free(network, symmetry)
-    noise = noise_of(network, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    return noise, standard_errors(network, symmetry, loader, noise)
+    network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
+    slopes = linear_slopes(Layers.of(network), _fitted_to(session, result).examples)
+    unknowns = sum(parameter.numel() for parameter in network.parameters()) - len(free_directions(network, symmetry, slopes)[0])
+    if is_linked(session):
+        session, (model,) = as_probabilities(session, [network])
+        unknowns -= model.open_shifts
+    loader = _fitted_to(session, result)
+    noise = noise_of(model, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
+    return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
+
+
+def _number_format(session: Session) -> torch.dtype | None:
+    """The number format of the answers, that with the fewest digits where they differ; None for float64."""
+    return next((getattr(torch, name) for name in ("float16", "float32") if name in session.known.precision), None)
 
 
 def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:
@@ -136,10 +155,16 @@ def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tens
 def in_units(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> tuple[FullyConnected, DataLoader]:
     """A network and its answers with every output in its unit, `[O]`, so that an output of small scale counts like the others."""
     *hidden, last = network.layer_vectors()
-    scaled = copy.deepcopy(network)
-    scaled.load_layer_vectors([*hidden, last / units[:, None]])
+    scaled = _with_layers(network, [*hidden, last / units[:, None]])
     dataset = type(loader.dataset)(loader.examples, loader.labels / units)
     return scaled, DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
+
+
+def _with_layers(network: FullyConnected, vectors: Sequence[torch.Tensor]) -> FullyConnected:
+    """A copy of a network with other weights."""
+    other = copy.deepcopy(network)
+    other.load_layer_vectors(vectors)
+    return other
 
 
 def agreement(result: Reconstruction) -> float:
@@ -164,11 +189,19 @@ def separation(network: FullyConnected, symmetry: Symmetry) -> float:
     return least
 
 
-def signs_settled(network: FullyConnected, symmetry: Symmetry, tolerance: float = SEPARATION) -> bool:
-    """Whether no neurons of a layer can change sign together without a change of the function; false where in doubt."""
+def signs_settled(network: FullyConnected, symmetry: Symmetry, slopes: Sequence[torch.Tensor], tolerance: float = SEPARATION) -> bool:
+    """Whether no neurons of a layer can change sign together without a change of the function; false where in doubt.
+
+    Args:
+        network: the network.
+        symmetry: of its activation function.
+        slopes: of its units that never switch, see `linear.linear_slopes`.
+        tolerance: see `signs.has_joint_sign_flip`.
+    """
     vectors = network.layer_vectors()
     return symmetry.slope == 0 or not any(
-        has_joint_sign_flip(incoming, following, tolerance) for incoming, following in zip(vectors[:-1], vectors[1:], strict=True)
+        has_joint_sign_flip(incoming, following, tolerance) or has_open_signs(incoming, following, linear, symmetry, tolerance)
+        for incoming, following, linear in zip(vectors[:-1], vectors[1:], slopes, strict=True)
     )
 
 
@@ -176,7 +209,8 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     """How well the answers determine the weights, to first order, for a network of at most DENSE_PARAMETERS.
 
     The curvature `J'J` of the residuals, every column of J at unit length, has an eigenvalue of zero for each combination of weights that
-    the answers leave open. The combinations that a free scaling leaves open are counted as determined.
+    the answers leave open. The combinations that `gauges.free_directions` names are
+    counted as determined.
 
     The fit can push a relu weight that no answer determines until the kink of its neuron just touches a query. Whether it does is a matter
     of rounding. So the rank is examined with biases a little lower and a little higher, and the smaller rank counts. Without this, a
@@ -188,17 +222,19 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
         loader: the queries and answers.
 
     Returns:
-        The rank, less the scalings; and the largest deviation of a weight that the residual allows, as a share of the largest weight of
-        its layer, None where some combination is open.
+        The rank, less the free directions; and the largest deviation of a weight that the residual allows, as a share of the largest
+        weight of its layer, None where some combination is open.
     """
     count = sum(parameter.numel() for parameter in network.parameters())
     outputs = loader.labels.shape[1]
     chosen = _some(loader, -(-EQUATIONS_PER_UNKNOWN * count // outputs))
     queries, answers = loader.examples[chosen], loader.labels[chosen]
     touched = [_shift_biases(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
-    spectra = [_spectrum(each, symmetry, queries, answers) for each in touched]
+    slopes = linear_slopes(Layers.of(network), loader.examples)
+    free = len(free_directions(network, symmetry, slopes)[0])
+    spectra = [_spectrum(each, symmetry, slopes, queries, answers) for each in touched]
     rank, lengths, least = min(spectra, key=lambda spectrum: (spectrum[0], spectrum[2]))
-    if rank + _free(network, symmetry) < count:
+    if rank + free < count:
         return rank, None
     with torch.no_grad():
         rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
@@ -208,17 +244,14 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
     return rank, float((deviations / largest).max())
 
 
-def _free(network: FullyConnected, symmetry: Symmetry) -> int:
-    """How many weights scaling leaves free: one for each hidden neuron."""
-    return sum(network.sizes[1:-1]) if symmetry.positive_scaling else 0
-
-
-def _spectrum(network: FullyConnected, symmetry: Symmetry, queries: torch.Tensor, answers: torch.Tensor) -> tuple[int, torch.Tensor, float]:
-    """The rank of the Jacobian less the scalings, the lengths of its columns `[P]`, and the least eigenvalue with unit lengths."""
+def _spectrum(
+    network: FullyConnected, symmetry: Symmetry, slopes: list[torch.Tensor], queries: torch.Tensor, answers: torch.Tensor
+) -> tuple[int, torch.Tensor, float]:
+    """The rank of the Jacobian less the free directions, the lengths of its columns `[P]`, and the least eigenvalue with unit lengths."""
     square = curvature(network, queries, answers)
     lengths = square.diagonal().sqrt()
     lengths = torch.where(lengths > 0, lengths, 1.0)
-    _, scalings = scaling_directions(network, symmetry)
+    _, scalings = free_directions(network, symmetry, slopes)
     free = torch.nn.functional.normalize(scalings * lengths, dim=1)
     eigenvalues = torch.linalg.eigvalsh(square / lengths[:, None] / lengths + free.T @ free * len(square))
     rounding = len(square) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()

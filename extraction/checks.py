@@ -96,16 +96,21 @@ class Certificate:
         return "accepted to the precision of the answers" if self.accepted_to_precision else "not accepted"
 
     @property
+    def is_met_exactly(self) -> bool:
+        """Whether the network gives all answers to rounding, also the held-out ones."""
+        return all(check.met for check in self.checks if check.name in ("residual", "held_out_residual"))
+
+    @property
     def fits(self) -> bool:
         """Whether the network gives all answers, also the held-out ones, exactly or as well as their errors allow."""
         met = {check.name: check.met for check in self.checks}
-        is_exact = bool(met["residual"] and met["held_out_residual"])
-        return is_exact or (met.get("structure") is True and met.get("held_out_excess") is True and met.get("error_ratio") is not False)
+        is_noise = met.get("structure") is True and met.get("held_out_excess") is True and met.get("error_ratio") is not False
+        return self.is_met_exactly or is_noise
 
     @property
     def lacks_only_rank(self) -> bool:
-        """Whether an exact network, or one as exact as its answers, meets every requirement but has unknowns that are left open."""
-        failed = {check.name for check in self.checks if check.met is False}
+        """Whether an exact network, or one as exact as its answers, meets all requirements but leaves unknowns, and perhaps signs, open."""
+        failed = {check.name for check in self.checks if check.met is False} - {"signs_settled", "signs_resolved"}
         exact, precise = ({rule.name for rule in rules} for rules in (RULES, PRECISION_RULES))
         examined = any(check.name in precise for check in self.checks)
         return failed & exact == {"rank"} or (examined and failed & (precise | {"equations", "rank"}) == {"rank"})
@@ -234,7 +239,7 @@ PRECISION_RULES = (
         "Errors over those of the stated precision",
         "at most",
         1.0,
-        "The errors on the training answers, over the largest errors that answers of the precision given by --answers allow.",
+        "The errors on the training answers, over the largest errors that answers of the stated precision allow.",
     ),
     Rule(
         "held_out_excess",

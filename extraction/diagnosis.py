@@ -5,8 +5,8 @@ Errors are relative: root mean squares as shares of the standard deviation of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from models.activation_functions import activation_functions
 from models.students import Model as Students
@@ -18,12 +18,13 @@ CROWDED = 0.7  # students are too narrow where a layer has this many recovered n
 SPARSE = 0.5  # students with fewer recovered neurons than this share, all layers considered, are wide enough
 WIDER = 2  # times as wide are the students to try
 EQUATIONS = 5  # numbers in the answers to ask for, for each unknown
+LONGER = "6000it"  # to train students for
 NAMED = 3  # units that are named in a sentence
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A hidden neuron of the recovered network: its layer and its place there, counted from 1, and the queries for which it is active."""
+    """A hidden neuron of the recovered network: its layer, from 1, its place there, from 0, and the queries for which it is active."""
 
     layer: int
     neuron: int
@@ -52,6 +53,7 @@ class Facts:
             or one that students that miss held-out answers have in common.
         units: the hidden units with a kink that few or all queries leave on one side of it.
         weights: the largest number of incoming weights of one of these units.
+        datagen: the queries that were generated, in canonical form; None for those of a file.
     """
 
     students: str
@@ -67,6 +69,7 @@ class Facts:
     unknowns: int
     units: Sequence[Unit] = ()
     weights: int = 0
+    datagen: str | None = None
 
     @property
     def misses_held_out_answers(self) -> bool:
@@ -74,8 +77,31 @@ class Facts:
         return self.best_held_out_loss**0.5 > max(MISSED * self.best_loss**0.5, PRECISE)
 
 
-def advice(facts: Facts) -> list[str]:
-    """What is wrong as far as the numbers show it, the likeliest cause first, each with what to try next; nothing where they do not."""
+@dataclass(frozen=True)
+class Advice:
+    """What is wrong and what to try next.
+
+    Attributes:
+        text: a sentence or more.
+        flags: of the command to try, which differ from those of the run: values by names; several values of a flag are joined by commas.
+    """
+
+    text: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def advice(facts: Facts, fits: bool = False) -> list[Advice]:
+    """What is wrong as far as the numbers show it, the likeliest cause first, each with what to try next; nothing where they do not.
+
+    Args:
+        facts: the numbers.
+        fits: whether the network gives all answers as well as their errors allow, so that only weights can be open.
+    """
+    if fits:
+        return list(_units(facts))
     lines = list(_too_few_queries(facts))
     if not lines:
         lines = list(_narrow_or_wrong_students(facts))
@@ -83,28 +109,32 @@ def advice(facts: Facts) -> list[str]:
     return lines or list(_students_to_train_longer(facts))
 
 
-def _too_few_queries(facts: Facts) -> Iterator[str]:
+def _too_few_queries(facts: Facts) -> Iterator[Advice]:
     """Students, or the network, agree with the answers that they were trained on and miss those that were held out."""
     wanted = -(-EQUATIONS * facts.unknowns // facts.outputs)
     scope = f"{facts.queries:,} distinct queries give {facts.queries * facts.outputs:,} numbers for {facts.unknowns:,} unknowns"
-    remedy = f"use {max(wanted, 2 * facts.queries):,} queries or more (a longer file, or --datagen with a larger count)"
+    wanted = max(wanted, 2 * facts.queries)
+    remedy = f"use {wanted:,} queries or more ({'--datagen' if facts.datagen else 'a longer file, then the same command'})"
+    flags = {"datagen": _with_count(facts.datagen, wanted)} if facts.datagen else {}
     best, held_out = facts.best_loss**0.5, facts.best_held_out_loss**0.5
     if facts.misses_held_out_answers:
-        yield (
+        yield Advice(
             f"There are too few queries: {scope}. The best student agrees with the answers to {best:.1e} of their standard deviation, and "
-            f"misses the {facts.held_out:,} held-out answers by {held_out:.1e}; {remedy}."
+            f"misses the {facts.held_out:,} held-out answers by {held_out:.1e}; {remedy}.",
+            flags,
         )
     elif facts.error is not None and facts.held_out_error is not None and facts.held_out_error > max(MISSED * facts.error, PRECISE):
-        yield (
+        yield Advice(
             f"There are too few queries: {scope}. The network agrees with the answers to {facts.error:.1e} of their standard deviation, "
-            f"and misses the {facts.held_out:,} held-out answers by {facts.held_out_error:.1e}; {remedy}."
+            f"and misses the {facts.held_out:,} held-out answers by {facts.held_out_error:.1e}; {remedy}.",
+            flags,
         )
 
 
-def _narrow_or_wrong_students(facts: Facts) -> Iterator[str]:
+def _narrow_or_wrong_students(facts: Facts) -> Iterator[Advice]:
     """No student imitates the teacher, or a layer has about as many neurons as the students have."""
     widths = hidden_widths(facts.students)
-    command = f"--default_hparams='{wider(facts.students)}'"
+    command, flags = f"--default_hparams='{wider(facts.students)}'", {"default_hparams": wider(facts.students)}
     imitates = facts.best_loss <= IMITATED
     crowded = [depth for depth, (count, width) in enumerate(zip(facts.found, widths, strict=False), 1) if count >= CROWDED * width]
     loss = f"the loss of the best student is {facts.best_loss:.1e} of the variance of the answers"
@@ -112,44 +142,55 @@ def _narrow_or_wrong_students(facts: Facts) -> Iterator[str]:
         layers = ", ".join(
             f"{facts.found[depth - 1]} were found in hidden layer {depth}, of students of {widths[depth - 1]}" for depth in crowded
         )
-        yield f"The students are too narrow for so many neurons: {layers}; {loss}; try {command}."
+        yield Advice(f"The students are too narrow for so many neurons: {layers}; {loss}; try {command}.", flags)
     elif not imitates and sum(facts.found) >= SPARSE * sum(widths[: len(facts.found)]) > 0:
-        yield f"The students may be too narrow: {loss}; try {command}."
+        yield Advice(f"The students may be too narrow: {loss}; try {command}.", flags)
     elif not imitates:
-        others = ", ".join(name for name in activation_functions if name not in (facts.act_fun, "identity"))
-        yield (
+        others = [name for name in activation_functions if name not in (facts.act_fun, "identity")]
+        yield Advice(
             f"No student imitates the teacher: {loss}, far above what students with the right depth and activation function reach. "
-            f"Try another --act_fun ({others}), a hidden layer more (--default_hparams='{deeper(facts.students)}'), "
-            f"or wider students ({command})."
+            f"Try another --act_fun ({', '.join(others)}), a hidden layer more (--default_hparams='{deeper(facts.students)}'), "
+            f"or wider students ({command}).",
+            {"act_fun": ",".join(others)},
         )
 
 
-def _units(facts: Facts) -> Iterator[str]:
+def _units(facts: Facts) -> Iterator[Advice]:
     """Units whose kink no query, or too few queries, show."""
     always = [unit for unit in facts.units if 2 * unit.active > facts.queries]
     seldom = [unit for unit in facts.units if 2 * unit.active <= facts.queries]
-    spread = "use queries that are spread more widely (--datagen wide, or another file)"
+    spread = f"use queries that are spread more widely ({'--datagen wide' if facts.datagen else 'another file'})"
+    flags = {"datagen": "wide"} if facts.datagen else {}
     if always:
-        yield (
+        yield Advice(
             f"Units that never switch, or hardly ever, are a linear map, and the answers tell only the sum of such maps: {_named(always)}, "
-            f"active for {', '.join(f'{unit.active:,}' for unit in always[:NAMED])} of {facts.queries:,} queries. To tell more, {spread}."
+            f"active for {', '.join(f'{unit.active:,}' for unit in always[:NAMED])} of {facts.queries:,} queries. To tell more, {spread}.",
+            flags,
         )
     if seldom:
         counts = ", ".join(f"{unit.active:,}" for unit in seldom[:NAMED])
-        yield (
+        yield Advice(
             f"Few queries show what {_named(seldom)} {'does' if len(seldom) == 1 else 'do'}: active for {counts} of {facts.queries:,} "
-            f"queries, with up to {facts.weights} incoming weights each. To tell more, {spread}."
+            f"queries, with up to {facts.weights} incoming weights each. To tell more, {spread}.",
+            flags,
         )
 
 
-def _students_to_train_longer(facts: Facts) -> Iterator[str]:
+def _students_to_train_longer(facts: Facts) -> Iterator[Advice]:
     """Students imitate the teacher, but not well enough that all share its neurons."""
     if facts.error is None or facts.error > PRECISE**0.5:
-        yield (
+        yield Advice(
             f"The students imitate the teacher to a loss of {facts.best_loss:.1e} of the variance of the answers, which was not enough "
-            f"to find all neurons: train them longer (--extra_training 6000it), or try wider ones "
-            f"(--default_hparams='{wider(facts.students)}')."
+            f"to find all neurons: train them longer (--extra_training {LONGER}), or try wider ones "
+            f"(--default_hparams='{wider(facts.students)}').",
+            {"extra_training": LONGER},
         )
+
+
+def _with_count(datagen: str, count: int) -> str:
+    """Queries in canonical form with so many random ones more, or instead of fewer."""
+    others = [policy for policy in datagen.split("+") if policy.partition(":")[0] != "random"]
+    return "+".join([*others, f"random:{count}"])
 
 
 def _named(units: Sequence[Unit]) -> str:

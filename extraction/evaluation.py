@@ -13,8 +13,9 @@ from scipy.optimize import linear_sum_assignment
 
 from datasets import boruta
 from datasets.base import DataLoader
+from extraction import linear
 from extraction.checks import Certificate
-from extraction.diagnosis import advice
+from extraction.diagnosis import Advice, advice
 from extraction.facts import of_network, of_students
 from extraction.host import from_host, to_host
 from extraction.network import Layers
@@ -193,6 +194,19 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
     )
 
 
-def advice_on(session: Session, result: Reconstruction) -> list[str]:
-    """What may be wrong with a network that is not identified, as far as numbers show it, and what to try next."""
-    return advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network))
+def advice_on(session: Session, result: Reconstruction, fits: bool) -> list[Advice]:
+    """What may be wrong with a network that is not identified, as far as numbers show it, and what to try next.
+
+    Args:
+        session: the extraction.
+        result: the reconstruction.
+        fits: whether the network gives all answers as well as their errors allow.
+    """
+    return advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), fits)
+
+
+def remarks_on(session: Session, result: Reconstruction, certificate: Certificate) -> list[str]:
+    """What the queries leave open or fix by themselves, a sentence each."""
+    settled = bool(certificate["signs_settled"]) or not certificate.lacks_only_rank
+    remarks = session.scaling.remarks() if session.scaling else []
+    return remarks + linear.remarks(Layers.of(result.network), session.queries, settled)

@@ -14,11 +14,10 @@ import torch
 from extraction.diagnosis import Facts, Unit
 from extraction.fitting import relative_loss
 from extraction.network import Layers
+from extraction.scaling import USUAL_FACTOR
 from extraction.session import Session
 from models.mlp import FullyConnected
 from models.students import Model as Students
-
-USUAL_FACTOR = 4  # how many times wider than the teacher students are by default
 
 
 def of_students(session: Session, losses: Sequence[float], held_out_losses: Sequence[float]) -> Facts:
@@ -49,6 +48,7 @@ def of_students(session: Session, losses: Sequence[float], held_out_losses: Sequ
         queries=len(torch.unique(session.queries, dim=0)),
         outputs=session.answers.shape[1],
         unknowns=sum((before + 1) * after for before, after in zip(sizes[:-1], sizes[1:], strict=True)),
+        datagen=session.desc.dataset_hparams.datagen,
     )
 
 
@@ -77,5 +77,5 @@ def units_on_one_side(network: FullyConnected, queries: torch.Tensor) -> list[Un
     for depth in range(1, len(layers) if layers.symmetry.positive_scaling else 0):
         active = (layers.replace(*layers.vectors[:depth]).pre_activations(queries) > 0).sum(0).tolist()
         fewest = layers.sizes[depth - 1] + 1
-        units += [Unit(depth, place, count) for place, count in enumerate(active, 1) if min(count, len(queries) - count) < fewest]
+        units += [Unit(depth, place, count) for place, count in enumerate(active) if min(count, len(queries) - count) < fewest]
     return units

@@ -38,6 +38,7 @@ EXACT = 1e-10  # the residual of a network that has found the solution, as a sha
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+OVERSTATED = 5.0  # times smaller than stated are errors that contradict the statement
 SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
 
 
@@ -103,6 +104,18 @@ def gives_answers(session: Session, network: FullyConnected) -> bool:
         return True
     errors = _relative_losses(network, loader).sqrt().tolist()
     return all(error <= allowed for error, allowed in zip(errors, session.known.allowed(len(loader.labels)), strict=True))
+
+
+def overstated(session: Session, network: FullyConnected) -> list[str]:
+    """A remark where the errors of a network are far smaller than `--answers` states; else nothing."""
+    known = session.known
+    if not known.is_given or known.is_exact:
+        return []
+    errors = _relative_losses(network, session.loaders.train).sqrt().tolist()
+    ratio = min(share / max(error, EXACT) for share, error in zip(known.shares, errors, strict=True))
+    if ratio < OVERSTATED:
+        return []
+    return [f"the network leaves errors that are {ratio:.1g} times smaller than --answers {known.name} states, which contradicts it"]
 
 
 def information_loss(network: FullyConnected, loader: DataLoader) -> float:
@@ -174,17 +187,22 @@ def folded(session: Session, fitted: Fit) -> Fit:
         return fitted
     before, _ = scaling.fold(Layers.of(fitted.before)).to_network(desc.model_hparams)
     network, model_hparams = scaling.fold(Layers.of(fitted.network)).to_network(desc.model_hparams)
-    location, logger = f"{fitted.location}_folded", MetricLogger.load(fitted.location)
-    run, (inputs, *_, outputs) = TrainingDesc(desc.dataset_hparams, model_hparams, _finetune_hparams(session)), network.sizes
+    return stored(session, Fit(model_hparams, before, network, fitted.location), f"{fitted.location}_folded")
+
+
+def stored(session: Session, fitted: Fit, location: str) -> Fit:
+    """A fit whose network is saved in a run folder of its own, with the metrics of the folder before."""
+    desc, logger = session.desc, MetricLogger.load(fitted.location)
+    run, (inputs, *_, outputs) = TrainingDesc(desc.dataset_hparams, fitted.model_hparams, _finetune_hparams(session)), fitted.network.sizes
     weights = os.path.basename(models.latest_weights_file(fitted.location))
 
     def write() -> None:
         record(run, location, session.seed, (inputs, outputs))
-        get_platform().write(os.path.join(location, weights), to_bytes(network.state_dict()))
+        get_platform().write(os.path.join(location, weights), to_bytes(fitted.network.state_dict()))
         logger.save(location)
 
     get_platform().on_primary(write)
-    return Fit(model_hparams, before, network, location)
+    return dataclasses.replace(fitted, location=location)
 
 
 def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int | None) -> None:

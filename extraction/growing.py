@@ -12,6 +12,7 @@ F directions.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 import torch
 
 from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.linear import settled
 from extraction.network import Layers, fit_outputs, some_of, with_ones
 from extraction.session import Session
-from extraction.signs import resolve_signs
 from extraction.simplify import merged_where_equally_active, removals
 from extraction.students import Standardisation
 from foundations.errors import ConfigError
@@ -31,7 +32,7 @@ from models.mlp import FullyConnected
 GROWTHS = 3  # growths that are fitted, before the best one counts
 MOST_GROWN = 0.1  # neurons that are grown, for each neuron that was recovered
 GROWABLE = 0.1  # the relative loss below which a network may lack no more than some neurons
-LEAST_GROWN = 4  # neurons that may be grown in any network
+LEAST_GROWN = 8  # neurons that may be grown in any network
 NOISE = 4.0  # a growth explains more than this many times what it explains of noise
 FOUND = 0.01  # a fit counts at once as the best that leaves this share of the loss or less
 WORTHWHILE = 0.9  # a neuron is kept where it leaves this share of the loss or less
@@ -39,6 +40,7 @@ REPLACED = 1e-5  # the relative loss of an exact network without a neuron, befor
 STARTS = 64  # candidates that climb together
 CLIMB_STEPS, CLIMB_RATE = 150, 0.05  # of Adam, over standardised inputs
 LENGTHS = (0.5, 3.0)  # the range of the first lengths of a candidate's weights, over standardised inputs
+UNEVEN = 5.0  # inputs keep their proportions where the ratio of their standard deviations is larger
 DISTINCT = 0.95  # candidates with a larger cosine are one
 DEPENDENT = 1e-10  # activations count as linearly dependent on others below this share of the square that is their own
 
@@ -156,7 +158,7 @@ def without_excess(session: Session, exact: Fit, location: str) -> Fit:
         for _, _, layers in [candidate for candidate in candidates if candidate[0] <= REPLACED][:GROWTHS]:
             trials += 1
             trial = fit(session, layers, f"{location}_{trials}")
-            if is_exact(trial.network, session.loaders.train):
+            if trial.neurons < exact.neurons and is_exact(trial.network, session.loaders.train):
                 exact, is_smaller = trial, True
                 break
     return exact
@@ -169,7 +171,9 @@ def _replaced(session: Session, exact: Fit) -> Iterator[Layers]:
         yield merged
     for removal in removals(exact.network, session.queries):
         if removal.layers.sizes[-2] < exact.network.sizes[-2]:
-            yield with_resolved_signs(removal.layers, session)
+            layers = with_resolved_signs(removal.layers, session)
+            if layers.sizes[-2] < exact.network.sizes[-2]:  # no unit was added that never switches
+                yield layers
 
 
 def _loss(session: Session, layers: Layers) -> float:
@@ -192,7 +196,7 @@ def with_resolved_signs(layers: Layers, session: Session) -> Layers:
     """The layers with the signs of the last hidden layer as least squares over all queries shows them, and the output layer of these."""
     last, below = layers.vectors[-2], layers.replace(*layers.vectors[:-2])
     inputs = below.activations(session.queries)
-    last, _ = resolve_signs(last, layers.act_fun, inputs, session.answers)
+    last = settled(last, layers.act_fun, inputs, session.answers, session.seed)
     return below.followed_by(last, fit_outputs(layers.replace(last).activations(inputs), session.answers).T)
 
 
@@ -221,6 +225,8 @@ def _growths_of_layer(layers: Layers, depth: int, x: torch.Tensor, y: torch.Tens
     """The growths of one hidden layer, at most one for each start."""
     inputs = layers.replace(*layers.vectors[: depth - 1]).activations(x)
     scale = Standardisation.of(inputs)
+    if depth == 1 and scale.spread.max() > UNEVEN * scale.spread.min():  # answers are scarce, see `scaling.Coordinates.of_inputs`
+        scale = dataclasses.replace(scale, spread=scale.spread.square().mean().sqrt().expand_as(scale.spread))
     residual = _residual(layers, depth, inputs, scale.apply(inputs), y)
     incoming = _climb(residual, layers, generator)
     with torch.no_grad():

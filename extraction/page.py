@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import jinja2
 
-from datasets import links
-from extraction import evaluation, report
+from datasets.teachers import links
+from extraction import evaluation, export, verdict, weight_tables
 from extraction.report import Report
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
@@ -24,9 +24,11 @@ from foundations.extraction_hparams import ExtractionHparams
 from foundations.hparams import Hparams
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
+from models import registry as models
 from platforms.platform import get_platform
 from platforms.system import files, provenance
 
+EXPORTED = os.path.basename(paths.exported_program(""))
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
 BUNDLES: dict[str, type[Hparams]] = {
     "dataset_hparams": DatasetHparams,
@@ -46,8 +48,9 @@ CAPTIONS = {
     "cluster_alignment": "The angle between each member of a cluster and the neuron that was recovered from it.",
     "teacher_alignment": "Cosine similarity between the recovered neurons and the teacher's neurons. Partners are on the diagonal.",
 }
-WEIGHTS_CAPTION = "The incoming weights of each recovered neuron: an image where the inputs are an image, bars elsewhere."
-PARTNERS_CAPTION = "Below each is its partner in the teacher, after undoing the order, signs and scales that do not affect the outputs."
+WEIGHTS_CAPTION = "The incoming weights of each neuron, on one scale for the layer."
+PARTNERS_CAPTION = "The teacher's weights and the recovered ones are shown in one order, with the same signs and scales."
+RESIDUALS_CAPTION = "The errors of the network against the answers. Errors that are noise have the same spread everywhere, and no shape."
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,6 @@ def write(location: str, students_location: str, content: Report) -> None:
 
 def render(location: str, students_location: str, content: Report) -> str:
     """The text of the page."""
-    headline, rest = report.headline(content)
     names = [name.removesuffix(".png") for name in get_platform().listdir(paths.plots(location)) if name.endswith(".png")]
     pictures = [_figure(location, name, caption) for kind, caption in CAPTIONS.items() for name in _of_kind(kind, names)]
     compared = content.layers[0].matched is not None
@@ -85,12 +87,16 @@ def render(location: str, students_location: str, content: Report) -> str:
         template = environment.from_string(file.read())
     return template.render(
         report=content,
-        headline=headline,
-        verdict=rest,
-        rows=report.rows(content),
+        verdict=verdict.of(content),
+        next_steps=verdict.next_steps(content),
+        rows=verdict.rows(content),
         matched=f"{evaluation.MATCHED:.0e}",
         identified=f"{evaluation.IDENTIFIED:.0e}",
-        weights=[_figure(location, name, caption) for name in _of_kind("weights", names)],
+        tables=weight_tables.of(location, content),
+        weights=[_figure(location, name, caption, len(content.layers)) for name in _of_kind("weights", names)],
+        rebuilding="\n".join(_rebuilding(location, content)),
+        exported=EXPORTED if get_platform().exists(paths.exported_program(location)) else "",
+        residuals=[_figure(location, name, RESIDUALS_CAPTION) for name in _of_kind("residuals", names)],
         pictures=pictures,
         chosen=chosen,
         defaults=defaults,
@@ -99,18 +105,30 @@ def render(location: str, students_location: str, content: Report) -> str:
     )
 
 
+def _rebuilding(location: str, content: Report) -> list[str]:
+    """The lines of Python that rebuild the network; none where its weights are not there."""
+    folder = paths.reconstructed_model(location)
+    layers = weight_tables.layers_in(folder)
+    if not layers:
+        return []
+    sizes = [layers[0].shape[1] - 1, *map(len, layers)]
+    return export.lines(sizes, content.act_fun, os.path.abspath(models.latest_weights_file(folder)))
+
+
 def _of_kind(kind: str, names: Sequence[str]) -> list[str]:
     """The pictures of a kind, by the number of their layer."""
     matching = [name for name in names if re.fullmatch(rf"{kind}(_\d+)?", name)]
     return sorted(matching, key=lambda name: (len(name), name))
 
 
-def _figure(location: str, name: str, caption: str) -> Figure:
-    """A picture with a caption, which says the layer where there is one."""
+def _figure(location: str, name: str, caption: str, layers: int | None = None) -> Figure:
+    """A picture with a caption, which says the layer where there is one; the last of some layers is the output layer."""
     with get_platform().open(os.path.join(paths.plots(location), f"{name}.png"), "rb") as file:
         data = base64.b64encode(file.read()).decode()
     layer = re.search(r"_(\d+)$", name)
-    return Figure(data, f"Hidden layer {layer[1]}. {caption}" if layer else caption)
+    if layer is None:
+        return Figure(data, caption)
+    return Figure(data, f"{'Output layer' if int(layer[1]) == layers else f'Hidden layer {layer[1]}'}. {caption}")
 
 
 def _hyperparameters(location: str, students_location: str) -> tuple[list[Row], list[Row]]:

@@ -6,18 +6,20 @@ Axes: N students, n clustered neurons, K recovered and R teacher's neurons, D in
 from __future__ import annotations
 
 import functools
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from extraction import clustering
+from extraction import clustering, weight_plots
 from extraction.evaluation import in_gauge_of, match
 from extraction.host import to_host
 from extraction.network import Layers
 from extraction.recovery import RecoveredLayer
+from extraction.report import Columns
+from extraction.residuals import Points
 from extraction.search import Reconstruction
 from extraction.symmetry import Symmetry
 from training.metric_logger import MetricLogger
@@ -25,16 +27,33 @@ from training.plotting import attempt, drawing, figure, plottable, save
 
 SHOWN_LEAVES = 500  # of a larger dendrogram only the top merges are drawn: scipy's function recurses as deep as the tree
 SHOWN_ROWS = 2000  # of a larger matrix of distances, because a picture has fewer pixels
-SHOWN_NEURONS = 64
 LEAST_ANGLE = 1e-7  # smaller angles are rounding errors, such as that of a neuron with itself, and drawn as this
 
 
-def draw(result: Reconstruction, teacher: Layers | None, students_location: str, folder: str, remedy: str) -> None:
+@dataclass(frozen=True)
+class Shown:
+    """What the pictures show.
+
+    Attributes:
+        result: the reconstruction.
+        teacher: None where its weights are unknown.
+        columns: the names of inputs and outputs, and the inputs whose weights no query tells.
+        points: the errors on the answers.
+        errors: the standard errors of the weights, `[K, D]` for each layer; None where the answers have no errors.
+    """
+
+    result: Reconstruction
+    teacher: Layers | None
+    columns: Columns
+    points: Points
+    errors: list[torch.Tensor] | None = None
+
+
+def draw(shown: Shown, students_location: str, folder: str, remedy: str) -> None:
     """Draws all pictures of an extraction. Each one that fails is a warning.
 
     Args:
-        result: the reconstruction.
-        teacher: None where its weights are unknown.
+        shown: the reconstruction, and what is known of it.
         students_location: the students' run folder, for their losses.
         folder: where the pictures go.
         remedy: how the user gets a picture after a failure.
@@ -44,28 +63,36 @@ def draw(result: Reconstruction, teacher: Layers | None, students_location: str,
         path = os.path.join(folder, f"{name}.png")
         attempt(path, lambda: draw_to(path), remedy)
 
-    symmetry = Layers.of(result.network).symmetry
+    network = Layers.of(shown.result.network)
     picture("student_losses", lambda path: student_losses(MetricLogger.load(students_location), path))
-    for depth, layer in enumerate(result.layers, start=1):
+    for depth, layer in enumerate(shown.result.layers, start=1):
         picture(f"dendrogram_{depth}", lambda path, layer=layer: dendrogram(layer, path))
         picture(f"distance_matrix_{depth}", lambda path, layer=layer: distance_matrix(layer, path))
-        picture(f"cluster_alignment_{depth}", lambda path, layer=layer: cluster_alignment(layer, symmetry, path))
-    _draw_neurons(Layers.of(result.network), teacher, picture)
+        picture(f"cluster_alignment_{depth}", lambda path, layer=layer: cluster_alignment(layer, network.symmetry, path))
+    picture("residuals", lambda path: weight_plots.residuals(shown.points, shown.columns.outputs, path))
+    for depth, neurons in enumerate(_neurons_of(network, shown, picture), start=1):
+        picture(f"weights_{depth}", lambda path, neurons=neurons: weight_plots.weights(neurons(), path))
 
 
-def _draw_neurons(network: Layers, teacher: Layers | None, picture: Callable[[str, Callable[[str], None]], None]) -> None:
-    """Draws the recovered neurons of every hidden layer, compared with the teacher's where these are known."""
-    symmetry = network.symmetry
-    ours, theirs = list(network.vectors), list(teacher.vectors) if teacher else []
-    if len(theirs) == len(ours):
-        ours = in_gauge_of(ours, theirs, symmetry)
-        for depth, (mine, true) in enumerate(zip(ours[:-1], theirs, strict=False), start=1):
-            draw_to = functools.partial(teacher_alignment, mine, true, symmetry)
-            picture(f"teacher_alignment_{depth}", draw_to)
-    known = theirs if len(theirs) == len(ours) else [None] * len(ours)
-    for depth, (mine, true) in enumerate(zip(ours[:-1], known, strict=False), start=1):
-        shown = functools.partial(_neurons_shown, mine, true, symmetry)
-        picture(f"weights_{depth}", lambda path, depth=depth, shown=shown: weights(shown(), path, images=depth == 1))
+def _neurons_of(
+    network: Layers, shown: Shown, picture: Callable[[str, Callable[[str], None]], None]
+) -> Iterator[Callable[[], weight_plots.Neurons]]:
+    """What is drawn of every layer; the alignment with the teacher's neurons is drawn on the way where these are known."""
+    symmetry, ours = network.symmetry, list(network.vectors)
+    known = list(shown.teacher.vectors) if shown.teacher and len(shown.teacher) == len(ours) else []
+    ours = in_gauge_of(ours, known, symmetry) if known else ours
+    for depth, (mine, true) in enumerate(zip(ours, known or [None] * len(ours), strict=True), start=1):
+        is_last = depth == len(ours)
+        if true is not None and not is_last:
+            picture(f"teacher_alignment_{depth}", functools.partial(teacher_alignment, mine, true, symmetry))
+        names = weight_plots.Names(
+            "Output layer" if is_last else f"Hidden layer {depth}",
+            shown.columns.inputs if depth == 1 else [],
+            shown.columns.outputs if is_last else [],
+            is_input=depth == 1,
+        )
+        errors = shown.errors[depth - 1] if shown.errors and true is None else None
+        yield functools.partial(_neurons_shown, (mine, true, errors), symmetry, names, shown.columns.open if depth == 1 else [])
 
 
 @drawing()
@@ -160,49 +187,32 @@ def teacher_alignment(ours: torch.Tensor, theirs: torch.Tensor, symmetry: Symmet
     save(chart, path)
 
 
-@drawing()
-def weights(rows: dict[str, np.ndarray], path: str, images: bool) -> None:
-    """The incoming weights of a layer's neurons.
+def _neurons_shown(
+    vectors: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None],
+    symmetry: Symmetry,
+    names: weight_plots.Names,
+    open_inputs: Sequence[int],
+) -> weight_plots.Neurons:
+    """The recovered neurons of a layer and, where the teacher's weights are known, its neurons, partners in the same places.
 
     Args:
-        rows: the neurons by the label of their row, `[K, D]` each; those of one column are partners.
-        path: the picture.
-        images: whether weights are drawn as an image where their number is a square.
+        vectors: the recovered neurons, the teacher's, and the standard errors of the recovered ones.
+        symmetry: of the activation function.
+        names: of the layer.
+        open_inputs: the inputs whose weights no query tells.
     """
-    inputs = next(iter(rows.values())).shape[1] - 1
-    count = min(SHOWN_NEURONS, max(map(len, rows.values())))
-    columns = min(count, 16)
-    side = math.isqrt(inputs)
-    square = images and side * side == inputs
-    chart, _ = figure(width=0.75 * columns + 0.6, height=(0.78 if square else 1.6) * len(rows) * math.ceil(count / columns) + 0.5)
-    chart.clear()
-    grid = chart.subplots(len(rows) * math.ceil(count / columns), columns, squeeze=False)
-    for axis in grid.flat:
-        axis.set_axis_off()
-    for part, (label, vectors) in enumerate(rows.items()):
-        for neuron, vector in enumerate(vectors[:count, :-1]):
-            axis = grid[len(rows) * (neuron // columns) + part, neuron % columns]
-            bound = float(np.abs(vector).max()) or 1.0
-            if square:
-                axis.imshow(vector.reshape(side, side), cmap="RdBu_r", vmin=-bound, vmax=bound)
-            else:
-                axis.bar(range(len(vector)), vector, width=1.0)
-            if neuron % columns == 0:
-                axis.set_axis_on()
-                axis.set(xticks=[], yticks=[], ylabel=label)
-                axis.spines[:].set_visible(False)
-    chart.suptitle("Incoming weights of the hidden neurons", fontsize=11)
-    save(chart, path)
-
-
-def _neurons_shown(ours: torch.Tensor, theirs: torch.Tensor | None, symmetry: Symmetry) -> dict[str, np.ndarray]:
-    """The recovered neurons and, where the teacher's weights are known, its neurons, partners in the same places."""
-    if theirs is None:
-        return {"recovered": to_host(ours)}
-    pairs = match(ours, theirs, symmetry)
-    ours = ours.clone()
-    ours[pairs.ours] *= pairs.factors
-    return {"recovered": to_host(_partners_first(ours, pairs.ours)), "teacher": to_host(_partners_first(theirs, pairs.theirs))}
+    ours, theirs, errors = vectors
+    partners = None
+    if theirs is not None and names.is_last:
+        partners = to_host(theirs)
+    elif theirs is not None:
+        pairs = match(ours, theirs, symmetry)
+        ours = ours.clone()
+        ours[pairs.ours] *= pairs.factors
+        ours, partners = _partners_first(ours, pairs.ours), to_host(_partners_first(theirs, pairs.theirs))
+    marked = np.zeros(tuple(ours.shape), dtype=bool) if errors is None else ~np.isfinite(to_host(errors))
+    marked[:, list(open_inputs)] = True
+    return weight_plots.Neurons(names, to_host(ours), marked, partners, None if errors is None else to_host(errors))
 
 
 def _partners_first(vectors: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

@@ -1,23 +1,20 @@
-"""The report of an extraction: kept as JSON, printed as a short table with a verdict. Only this module knows the JSON."""
+"""The report of an extraction, kept as JSON. Only this module knows the JSON; `extraction/verdict.py` puts a report into words."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from extraction.checks import FLOOR, PRECISE, Certificate, Value
+from extraction.checks import Certificate, Value
 from foundations import json_text, paths
 from foundations.errors import reason
-from foundations.extraction_hparams import EXACT_ANSWERS
-from foundations.tables import aligned
 from platforms.platform import get_platform
 from platforms.system import files
 
-NAMED = 5  # neurons that a verdict names
+TRUTHS = ("identified", "accepted", "accepted_to_precision")  # figures of `summary` that are true or false
 REMEDY = "delete it and run the same command again"
 
 
@@ -74,6 +71,48 @@ class StudentsSummary:
 
 
 @dataclass(frozen=True)
+class OutputErrors:
+    """The errors of one output, on the answers for training and on those that were held out.
+
+    Attributes:
+        unit: the unit of the other figures, in the units of the output.
+        training: the root mean square on the answers for training.
+        training_largest: the largest of them.
+        held_out: the root mean square on held-out answers.
+        held_out_largest: the largest of them.
+    """
+
+    unit: float
+    training: float
+    training_largest: float
+    held_out: float
+    held_out_largest: float
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """The errors of all outputs, with the meaning of their units."""
+
+    unit: str
+    outputs: list[OutputErrors]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The inputs and outputs of a network as the user knows them.
+
+    Attributes:
+        inputs: the names of the inputs; empty where they have none.
+        outputs: the names of the outputs; likewise.
+        open: the numbers of the inputs whose weights no query tells, or not in full.
+    """
+
+    inputs: list[str] = dataclasses.field(default_factory=list)
+    outputs: list[str] = dataclasses.field(default_factory=list)
+    open: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Report:
     """What an extraction found.
 
@@ -90,7 +129,14 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
+        queries: how many queries a black box was asked, by phase; empty for other teachers.
+        shortage: what the budget of queries has left out, as a sentence; empty if nothing.
+        notes: what is to be said of rows and of the precision of the answers, a sentence each.
+        left_out: the numbers of the rows of the user's file, counted from 0, that contradict all others and are left out.
         advice: where the network is not identified, what is wrong as far as numbers show it, and what to try next.
+        command: what to run next; empty where there is nothing to try.
+        residuals: the errors of each output; None in reports from before they were recorded.
+        columns: the inputs and outputs as the user knows them.
     """
 
     identified: bool | None
@@ -106,11 +152,23 @@ class Report:
     seconds: dict[str, float]
     remarks: list[str] = dataclasses.field(default_factory=list)
     advice: list[str] = dataclasses.field(default_factory=list)
+    queries: dict[str, int] = dataclasses.field(default_factory=dict)
+    shortage: str = ""
+    command: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[int] = dataclasses.field(default_factory=list)
+    residuals: Residuals | None = None
+    columns: Columns = dataclasses.field(default_factory=Columns)
 
     @property
     def hidden(self) -> list[LayerScore]:
         """The scores of the hidden layers."""
         return self.layers[:-1]
+
+    @property
+    def queries_shown(self) -> str:
+        """How many queries were asked, in total and by phase, as text."""
+        return f"{sum(self.queries.values()):,}: " + ", ".join(f"{phase} {count:,}" for phase, count in self.queries.items())
 
     @property
     def losses_shown(self) -> str:
@@ -144,18 +202,27 @@ class Report:
 def summary(content: Mapping[str, typing.Any]) -> dict[str, Value]:
     """The figures of a report that are listed with its run, from its parsed JSON; nothing else of it is looked at.
 
+    A network of an older report is accepted to the precision of its answers if it is accepted as exact.
+
     Raises:
         KeyError, TypeError, AttributeError, OverflowError: a figure is missing, or is not of its type.
     """
+    certificate = content["certificate"]
+    to_precision = certificate.get("accepted_to_precision", certificate["accepted"])
+    checks = certificate.get("checks", []) if to_precision else []  # the errors of a wrong network mean nothing
     figures = {
         "identified": content["identified"],
-        "accepted": content["certificate"]["accepted"],
+        "accepted": certificate["accepted"],
+        "accepted_to_precision": to_precision,
         "max_relative_error": content["max_relative_error"],
+        "weight_error_95": next((check["value"] for check in checks if check["name"] == "error_95"), None),
         "max_abs_error": json_text.number(content["function"]["max_abs_error"]),
         "seconds": float(sum(content["seconds"].values())),
     }
+    if content.get("queries"):
+        figures["queries"] = sum(content["queries"].values())
     for name, value in figures.items():
-        kinds = (bool, types.NoneType) if name in ("identified", "accepted") else (int, float, types.NoneType)
+        kinds = (bool, types.NoneType) if name in TRUTHS else (int, float, types.NoneType)
         if type(value) not in kinds:
             raise TypeError(f"{name} is {value!r:.40}")
     return figures
@@ -186,156 +253,6 @@ def is_current(location: str, students_location: str) -> bool:
         return False
     latest = paths.latest_model(get_platform().listdir(students_location))
     return latest is not None and read(location).students.weights == latest
-
-
-COLUMNS = {
-    "recovered_width": "recovered",
-    "teacher_width": "teacher",
-    "matched": "matched",
-    "missing": "missing",
-    "excess": "excess",
-    "max_cosine_distance": "cosine distance",
-    "max_weight_error": "weight error",
-}
-
-
-def rows(report: Report) -> list[list[str]]:
-    """The table of the layers, its titles first; where the teacher's weights are unknown it shows widths only."""
-    columns = {name: title for name, title in COLUMNS.items() if name == "recovered_width" or report.identified is not None}
-    names = [f"hidden {depth} ({report.act_fun})" for depth in range(1, len(report.layers))] + ["output"]
-    body = [[name, *(_cell(getattr(layer, column)) for column in columns)] for name, layer in zip(names, report.layers, strict=True)]
-    return [["layer", *columns.values()], *body]
-
-
-def table(report: Report) -> str:
-    """The report as text, ending in a verdict."""
-    lines = aligned(rows(report), "<>")
-    rule = "-" * max(map(len, lines))
-    seconds = report.seconds
-    notes = [
-        f"students    {report.students.count}, losses {report.losses_shown}",
-        f"clustered   {_errors(report.before_finetuning)}",
-        f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
-        f"certificate {_certificate(report.certificate)}",
-        *(f"note        {remark}" for remark in report.remarks),
-        f"time        {sum(seconds.values()):.1f} s: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items()),
-    ]
-    return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {verdict(report)}", *report.advice])
-
-
-def verdict(report: Report) -> str:
-    """What was found, in a sentence, and where it is not exact, why."""
-    name = report.model_name
-    if report.identified is None:
-        if report.remarks and report.certificate.lacks_only_rank:
-            given = _errors_of_answers(report.certificate)
-            return f"IDENTIFIED but for what no query tells. For {name}, {given}, but {'; '.join(report.remarks)}."
-        return _verdict_of_answers(name, report.certificate)
-    if report.identified:
-        neurons = ", ".join(f"{layer.matched} of {layer.teacher_width}" for layer in report.hidden)
-        return f"IDENTIFIED. {neurons} neurons, none in excess; every weight within {_cell(report.max_relative_error)} of the teacher's."
-    if report.layers[0].matched is None:
-        return f"NOT IDENTIFIED. {name} and the teacher have different numbers of layers."
-    matched = ", ".join(f"{layer.matched} of {layer.teacher_width} neurons matched, {layer.excess} in excess" for layer in report.hidden)
-    return f"NOT IDENTIFIED. {matched}; largest weight error {_cell(report.max_relative_error)}."
-
-
-def headline(report: Report) -> tuple[str, str]:
-    """The verdict, cut into what was found and the rest."""
-    found, *rest = re.split(r"\. |, (?=because |whose )", verdict(report), maxsplit=1)
-    return found, rest[0] if rest else ""
-
-
-def _verdict_of_answers(name: str, certificate: Certificate) -> str:
-    """The verdict where the true weights are unknown, so that the certificate decides."""
-    if certificate.accepted:
-        return f"IDENTIFIED exactly. {name} gives every answer to rounding, and the answers determine all its weights."
-    if certificate.accepted_to_precision:
-        return (
-            f"IDENTIFIED to the precision of the answers. No weight of {name} is off by more than {_cell(certificate['error_95'])} (95%), "
-            f"relative to the largest in its layer; {_errors_of_answers(certificate)}."
-        )
-    met = {check.name: check.met for check in certificate.checks}
-    neurons = [each for each in certificate.open if each.startswith("neuron")]
-    resolved = certificate["separation"] is not None and met["separation"] and met["signs_settled"]
-    if certificate.fits and certificate.open and len(neurons) < certificate.neurons and resolved and met["equations"]:
-        names = ", ".join(certificate.open[:NAMED]) + (
-            f" and {len(certificate.open) - NAMED} more" if len(certificate.open) > NAMED else ""
-        )
-        return (
-            f"IDENTIFIED but for {names}, whose weights the answers leave open by more than {PRECISE:.0%}; "
-            f"{_errors_of_answers(certificate)}. Next: use more queries, where these neurons change, or more precise answers."
-        )
-    reason_, remedy = _reason(certificate, met)
-    return f"NOT IDENTIFIED, because {reason_}. Next: {remedy}."
-
-
-def _errors_of_answers(certificate: Certificate) -> str:
-    """What the errors of the answers are, as a clause."""
-    if _met_exactly(certificate):
-        return "every answer is given to rounding"
-    stated = "" if certificate.precision in ("", EXACT_ANSWERS) else f" (precision: {certificate.precision})"
-    return f"the answers have errors of {_cell(certificate['noise'])} of their standard deviation{stated}"
-
-
-def _reason(certificate: Certificate, met: Mapping[str, bool | None]) -> tuple[str, str]:
-    """The first reason why a network is not identified, and what to try next."""
-    longer = "train the students longer (--extra_training 6000it), use wider students, or another --act_fun"
-    more = "use more queries (--datagen, --samples, or a longer file)"
-    error = _cell(certificate["residual"])
-    if not met["equations"]:
-        unknowns = next(check.limit for check in certificate.checks if check.name == "equations")
-        return f"{certificate['equations']} numbers in the answers are too few for {unknowns} unknowns", more
-    if met.get("held_out_excess") is False and certificate["held_out_excess"] is not None:
-        held_out = _cell(certificate["held_out_residual"])
-        return f"the largest error is {error} on the answers for training, but {held_out} on held-out answers", more
-    if met.get("error_ratio") is False:
-        ratio = _cell(certificate["error_ratio"])
-        return f"the errors are {ratio} times what --answers {certificate.precision} allows", f"{longer}, or leave out --answers"
-    if met.get("structure") is False and certificate["structure"] is not None:
-        return f"the errors (largest {error} of a standard deviation) depend on the query, which noise does not", longer
-    if "structure" in certificate and certificate["structure"] is None:
-        return f"the largest error is {error} of a standard deviation, and the queries are too few to tell noise from a wrong network", more
-    if certificate["rank"] is None:
-        return f"the largest error is {error} of a standard deviation, and the network is too large to examine its weights", longer
-    if not met["signs_settled"] or met.get("signs_resolved") is False and certificate["signs_resolved"] is not None:
-        return "some neurons can change sign together without a change of the answers beyond their errors", more
-    if not met["separation"] or met.get("resolution") is False and certificate["resolution"] is not None:
-        return "two neurons have the same or opposite directions, within their errors", "try another --act_fun, or more queries"
-    if certificate.open:
-        return "the answers leave the weights of most neurons open", more
-    return f"the largest error is {error} of a standard deviation, where an exact network leaves {FLOOR:.0e}", longer
-
-
-def _met_exactly(certificate: Certificate) -> bool:
-    """Whether all answers are given to rounding."""
-    return all(check.met for check in certificate.checks if check.name in ("residual", "held_out_residual"))
-
-
-def _certificate(certificate: Certificate) -> str:
-    """The certificate in a line."""
-    checks = {check.name: check for check in certificate.checks}
-    rank, unknowns = checks["rank"].value, checks["rank"].limit
-    disagreement = checks["disagreement"].value
-    rival = "" if disagreement is None else f", largest difference to a second network {disagreement:.1e}"
-    return (
-        f"{certificate.grade}: largest error {_cell(checks['residual'].value)}, on held-out answers "
-        f"{_cell(checks['held_out_residual'].value)}, relative to their standard deviation; "
-        f"{_cell(rank)} of {unknowns} unknowns determined{rival}"
-    )
-
-
-def _errors(comparison: Comparison) -> str:
-    """The error of a network's outputs and, where the teacher's weights are known, of its weights."""
-    function, worst = comparison.function, comparison.max_relative_error
-    error = "" if worst is None else f"weight error {worst:.1e}, "
-    return f"{error}on {function.queries} held-out queries mean squared error {function.mse:.1e}, largest {function.max_abs_error:.1e}"
-
-
-def _cell(value: Value) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
 
 
 def _with_checks(figures: Mapping[str, Value]) -> dict[str, typing.Any]:

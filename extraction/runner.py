@@ -23,7 +23,8 @@ from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
-    from datasets.teacher_dataset import Teacher
+    from datasets.base import Loaders
+    from datasets.teachers.base import Teacher
     from extraction.report import Report
     from extraction.search import Reconstruction
     from extraction.session import Session
@@ -84,6 +85,7 @@ class ExtractionRunner(Runner):
         return current and PICTURES in report.read(self.output_location).seconds
 
     def run(self) -> None:
+        from extraction import verdict
         from training import plotting
 
         if not self.job.quiet:
@@ -99,11 +101,11 @@ class ExtractionRunner(Runner):
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
             self._print_link()
-            print(report.table(report.read(self.output_location)))
+            print(verdict.table(report.read(self.output_location)))
 
     def _print_link(self) -> None:
         """Prints what the recovered network gives, if the answers are not its outputs."""
-        from datasets import links
+        from datasets.teachers import links
 
         if self.desc.dataset_hparams.link in links.MEANINGS:
             print(links.MEANINGS[self.desc.dataset_hparams.link])
@@ -122,43 +124,57 @@ class ExtractionRunner(Runner):
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
         with locks.held(self.students_location):
-            students, session = self._train_students(watch)
+            students, session = self.train_students(watch)
         with locks.held(self.output_location):
             if not self._is_complete:
                 provenance.record(self.output_location, session.seed)
                 self._reconstruct(students, session, watch)
 
-    def _train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
+    def train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
         """The trained students, and the session of the steps after them."""
-        from datasets import registry as datasets
-        from datasets.base import Loaders
         from extraction import students
-        from extraction.answers import Answers
-        from extraction.scaling import Scaling
-        from extraction.session import Session, in_float64
         from training.plan import StandardPlan
 
         with watch("teacher"):
-            self.prepare()
-            shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
-            loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            scaling = Scaling.settled(loaders.train, self.students_location) if self.teacher.model_hparams is None else None
-            training_job.record(self.desc, self.students_location, seed, shape)
-            own = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-            loaders = scaling.apply(loaders) if scaling else loaders
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders)) if scaling else own
-        given = self.desc.extraction_hparams.answers
-        precision = Answers.of(own.train.labels, given) if given or self.teacher.model_hparams is None else None
-        if precision and scaling:
-            precision = precision.mixed(scaling.outputs.inward)
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, precision, scaling, own)
-        for remark in scaling.remarks() if scaling else []:
+            session, loaders = self.start()
+        for remark in session.remarks:
             session.say(f"Note: {remark}.")
         with watch("students"):
-            identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
+            identity, evaluate_only_at_end = training_job.identity(self.desc, session.seed, self.job), self.job.evaluate_only_at_end
             plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
             return students.train_students(session, loaders, plan), session
+
+    def start(self) -> tuple[Session, Loaders]:
+        """The session before students are trained, and the queries and answers in the number format of their training.
+
+        The run is recorded in its folder.
+        """
+        from datasets import registry as datasets
+        from datasets.base import Loaders
+        from datasets.teachers.live import LiveTeacher
+        from extraction import suspects
+        from extraction.diagnosis import hidden_widths
+        from extraction.rows import Rows
+        from extraction.scaling import Scaling
+        from extraction.session import Session, in_float64
+
+        self.prepare()
+        shape = self.teacher.inputs, self.teacher.outputs
+        seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
+        loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
+        own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
+        widths = hidden_widths(self.desc.model_hparams.model_name)
+        scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
+        training_job.record(self.desc, self.students_location, seed, shape)
+        own_rows = own_rows.without_rare(scaling) if own_rows else None
+        rows = own_rows.scaled(scaling) if own_rows else None
+        loaders = rows.kept if rows else loaders
+        exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+        live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=live)
+        if own_rows and rows:
+            session = session.of_file(own_rows, rows)
+        return session.with_precision(), loaders
 
     def _reconstruct(self, students: Students, session: Session, watch: Stopwatch) -> None:
         """Everything from trained students to the report."""
@@ -166,40 +182,52 @@ class ExtractionRunner(Runner):
 
         with watch("reconstruction"):
             self._record()
-            result = search.reconstruct(session, students)
+            try:
+                result = search.reconstruct(session, students)
+            except ConfigError as error:
+                if not self._shortage:
+                    raise
+                raise ConfigError(f"{error} {self._shortage}.") from error
         get_platform().on_primary(lambda: self._report(session, result, watch))
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
-        from extraction import certificate, evaluation, plotting, uncertainty
+        from datasets.teachers.live import LiveTeacher
+        from extraction import examination, export, next_step, plotting
         from extraction.network import Layers
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
         with watch("certificate"):
-            certified = certificate.certify(session, result)
-            if "error_95" in certified:
-                _, errors = certificate.error_bars(session.unscaled, result.unscaled)
-                uncertainty.save(result.unscaled.network, errors, result.unscaled.fit.location)
-            if session.scaling:
-                certified = certified.with_open(session.scaling.open_weights(result.network.sizes[1]))
+            examined = examination.examine(session, result)
         with watch("comparison"):
-            teacher = self.teacher.load() if self.teacher.model_hparams else None
+            teacher = self.teacher.load()
             assert teacher is None or isinstance(teacher, FullyConnected)  # `check` refuses all other teachers
-            advice = evaluation.advice_on(session, result)
-            result = result.unscaled
-            content = evaluation.report_on(session.unscaled, result, teacher, certified)
-            found = content.identified or certified.accepted_to_precision
-            remarks = session.scaling.remarks() if session.scaling else []
-            content = dataclasses.replace(content, remarks=remarks, advice=[] if found else advice)
+            points, (inputs, outputs) = examined.points, self.teacher.columns
+            content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
+            if isinstance(self.teacher, LiveTeacher):
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
+            content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
+        recovered = examined.result.unscaled
+        with watch("export"):
+            get_platform().write(paths.exported_program(self.output_location), export.program(recovered.network))
         with watch(PICTURES):
-            true, folder = Layers.of(teacher) if teacher else None, paths.plots(self.output_location)
+            errors = examined.errors if examined.certificate.fits else None
+            shown = plotting.Shown(recovered, Layers.of(teacher) if teacher else None, content.columns, points, errors)
+            folder = paths.plots(self.output_location)
             remedy = f"delete {paths.report(self.output_location)} and run the same command again to draw it"
-            attempt(folder, lambda: plotting.draw(result, true, self.students_location, folder, remedy), remedy)
+            attempt(folder, lambda: plotting.draw(shown, self.students_location, folder, remedy), remedy)
         content = dataclasses.replace(content, seconds=watch.seconds)
         report.write(self.output_location, content)
         self._write_page(content)
+
+    @property
+    def _shortage(self) -> str:
+        """What the budget of queries has left out, as a sentence; empty if nothing."""
+        from datasets.teachers.live import LiveTeacher
+
+        return self.teacher.shortage(str(self.desc.dataset_hparams.datagen)) if isinstance(self.teacher, LiveTeacher) else ""
 
     def _write_page(self, content: Report) -> None:
         """Writes the page of a report, from files that exist already."""
@@ -242,8 +270,9 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     Raises:
         ConfigError: something cannot be run.
     """
-    from datasets import boruta, teacher_dataset
+    from datasets import boruta
     from datasets import registry as datasets
+    from datasets.teachers import run_folders
     from models import registry as models
     from models.students import Model as Students
     from training import optimizers
@@ -274,4 +303,4 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     if h.boruta is not None:
         boruta.check(h.boruta, dataset.shape[0])
     desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)
-    return desc, teacher_dataset.located(teacher, desc.dataset_hparams), dataset.prepare
+    return desc, run_folders.located(teacher, desc.dataset_hparams), dataset.prepare

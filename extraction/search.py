@@ -5,6 +5,7 @@ Axes: K neurons of a layer, D inputs with the bias last, Q queries.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -14,18 +15,19 @@ from dataclasses import dataclass
 import torch
 
 from datasets import boruta
-from extraction.checks import SURPRISE
 from extraction.diagnosis import advice
 from extraction.facts import of_students
-from extraction.fitting import Fit, fit, folded, gives_answers, information_loss, is_exact, relative_loss, unknowns_of
-from extraction.growing import grow
+from extraction.fitting import Fit, fit, folded, gives_answers
+from extraction.linear import settled as settled_last
+from extraction.linear import with_linear_map
+from extraction.linked import fit_probabilities, is_linked
 from extraction.network import Layers, contributions, fit_outputs
+from extraction.outliers import Judgement, judge, trimmed
 from extraction.recovery import Neurons, RecoveredLayer, recover
+from extraction.selection import Candidate, best_of, completed, fit_to_all_answers, smallest_of_the_best, trim
 from extraction.session import Session
-from extraction.signs import resolve_signs, settle_signs
-from extraction.simplify import merged_where_equally_active, removals
+from extraction.signs import settle_signs
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
-from extraction.uncertainty import held_out_excess, noise_of
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
@@ -33,16 +35,8 @@ from models import registry as models
 from models.mlp import FullyConnected
 from models.students import Model as Students
 from platforms.platform import get_platform
-from training.second_order import DENSE_PARAMETERS
 
 LACKING = 100.0  # a layer lacks a neuron where students above it have more than this many times the loss of those before
-TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neurons in excess
-PROMISING = 1e-4  # the relative loss below which it is worth the time to take neurons from a network
-WORSE = 100.0  # a fit without a neuron counts as equally good up to this many times the loss with it
-TRIALS = 3  # neurons whose removal is tried before all neurons count as needed
-NEARLY_EXACT = 1e-12  # the relative loss below which a network lacks no neuron, and may have one in excess
-AS_GOOD = 2.0  # networks up to this many times the smallest loss count as equally good
-FINALISTS = 3  # networks that are fitted to all answers, where none gives the answers exactly
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,7 @@ class Attempt:
         doubtful: the numbers of doubtful clusters, for each cluster that counts, to try in turn while a layer lacks a neuron.
         settles_signs: whether signs that matter are settled, and the layer is trained further, before the next layer is recovered.
         sharpens: whether recovered layers are fitted to the answers before the next layer is recovered.
+        grows: whether a network that is nearly complete grows the neurons that it lacks before the next attempt.
     """
 
     name: str = ""
@@ -62,6 +57,7 @@ class Attempt:
     doubtful: tuple[float, ...] = (0.0, 0.5, 1.0)
     settles_signs: bool = False
     sharpens: bool = False
+    grows: bool = False
 
     @property
     def is_generous(self) -> bool:
@@ -81,7 +77,7 @@ class Attempt:
 
 
 ATTEMPTS = (
-    Attempt(),
+    Attempt(grows=True),
     Attempt(
         "generous",
         "The network does not give the answers exactly: adding doubtful clusters, then removing neurons that are not needed",
@@ -110,6 +106,7 @@ class Reconstruction:
         held_out_losses: of the students, on the held-out queries.
         validated: the network before a last fit to all answers, the held-out ones included; None where there was no such fit.
         own: the reconstruction for the user's inputs and outputs, in its final folder; this one where left out.
+        judgement: what became of rows of a file that the network does not give; None for the answers of a network.
     """
 
     layers: list[RecoveredLayer]
@@ -119,6 +116,7 @@ class Reconstruction:
     held_out_losses: list[float]
     validated: FullyConnected | None = None
     own: Reconstruction | None = None
+    judgement: Judgement | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
@@ -151,17 +149,14 @@ class Peeled:
     may_have_excess: bool
 
 
-Candidate = tuple[list[RecoveredLayer], Fit]  # the recovered layers, and a network that was fitted from them
-
-
 def reconstruct(session: Session, students: Students) -> Reconstruction:
     """Recovers the network that the students imitate.
 
     A network that lacks a neuron cannot give the answers exactly. A network with too many neurons can, and shows which neurons it does not
     need. So where the clusters that count do not lead to the rounding floor, the next attempt adds doubtful clusters and removes the
-    neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. Where all
-    attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where that fails as well, as
-    with noisy answers, the result is one of the networks that give the answers about as well as the best one.
+    neurons that are needed least. Where that fails too, the last attempt trains the students of deeper layers more exactly. After the first
+    attempt, and where all attempts fail, the best network is completed: it grows the neurons that it lacks, or loses those in excess. Where
+    that fails as well, as with noisy answers, the result is one of the networks that give the answers about as well as the best one.
 
     Args:
         session: the extraction.
@@ -174,173 +169,100 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     losses = individual_losses(students.to(session.queries), session.loaders.train)
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
+    session, candidates = _attempted(session, start, work)
+    judgement, (recovered, fitted) = _judged(session, best_of(session, candidates, f"{work}_all_queries"), work)
+    session = judgement.session
+    last = None if judgement.doubtful else fit_to_all_answers(session, fitted, f"{work}_all_answers")
+    if is_linked(session):
+        fitted = fit_probabilities(session, fitted, f"{work}_probabilities")
+        last = last and fit_probabilities(session.with_all_answers, last, f"{work}_all_probabilities")
+    validated, fitted = (None, fitted) if last is None else (fitted.network, last)
+    held_out = individual_losses(students, session.loaders.test)
+    return _placed(session, Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement))
+
+
+def _placed(session: Session, result: Reconstruction) -> Reconstruction:
+    """A reconstruction whose network for the user's inputs and outputs is in its final folder."""
+    final, own = paths.reconstructed_model(session.location), folded(session, result.fit)
+    get_platform().move(own.location, final)
+    unscaled = dataclasses.replace(result, fit=dataclasses.replace(own, location=final))
+    if session.scaling is None:
+        return unscaled
+    if result.validated is not None:
+        network, _ = session.scaling.fold(Layers.of(result.validated)).to_network(session.desc.model_hparams)
+        unscaled = dataclasses.replace(unscaled, validated=network)
+    return dataclasses.replace(result, own=unscaled)
+
+
+def _judged(session: Session, best: Candidate, location: str) -> tuple[Judgement, Candidate]:
+    """What becomes of the rows that the best network does not give, and the network.
+
+    A neuron that few rows show may have looked like errors in them: the network grows it, if it can.
+
+    Args:
+        session: the extraction without rows that were set aside.
+        best: the network, fitted to the others.
+        location: the path that the folders of the fits begin with.
+    """
+    judgement = judge(session, best[1].network)
+    if judgement.doubtful:
+        grown = completed(judgement.session, best, f"{location}_doubtful")
+        if grown and gives_answers(judgement.session, grown[-1][1].network):
+            return Judgement(judgement.session), grown[-1]
+    return judgement, best
+
+
+def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, list[Candidate]]:
+    """The network that gives the answers exactly, or else all networks that the attempts led to.
+
+    Args:
+        session: the extraction.
+        start: the students of the whole network.
+        work: the path that the folders of the runs begin with.
+
+    Returns:
+        The session, without rows that seem to contradict all others, and the networks.
+
+    Raises:
+        ConfigError: the students share too little.
+    """
     candidates: list[Candidate] = []
-    failures = []
+    grown, failures = None, []
     for attempt in ATTEMPTS:
-        if not attempt.suits(students, session):
+        if not attempt.suits(start.students, session):
             continue
         if attempt.message:
             session.say(attempt.message)
         try:
             peeled = peel(session, start, attempt)
             location = f"{work}_{attempt.name}" if attempt.name else work
-            fits = trim(session, peeled.layers, location) if peeled.may_have_excess else [fit(session, peeled.layers, location)]
+            fits = _fitted(session, peeled, location)
         except ConfigError as error:
             failures.append(error)
             continue
         candidates += [(peeled.recovered, fitted) for fitted in fits]
-        if gives_answers(session, fits[-1].network):
-            candidates = candidates[-1:]
-            break
-    else:
-        if not candidates:
-            raise failures[0]
-        candidates += completed(session, _smallest_of_the_best(session, candidates), f"{work}_completed")
-    recovered, fitted = _best(session, candidates, f"{work}_all_queries")
-    last = fit_to_all_answers(session, fitted, f"{work}_all_answers")
-    validated, fitted = (None, fitted) if last is None else (fitted.network, last)
-    final = paths.reconstructed_model(session.location)
-    own = folded(session, fitted)
-    get_platform().move(own.location, final)
-    own = dataclasses.replace(own, location=final)
-    held_out = individual_losses(students, session.loaders.test)
-    unscaled = Reconstruction(recovered, own, losses, students_file, held_out, validated)
-    if session.scaling is None:
-        return unscaled
-    if validated is not None:
-        network, _ = session.scaling.fold(Layers.of(validated)).to_network(session.desc.model_hparams)
-        unscaled = dataclasses.replace(unscaled, validated=network)
-    return dataclasses.replace(unscaled, fit=fitted, validated=validated, own=unscaled)
+        without = None if gives_answers(session, fits[-1].network) else trimmed(session, fits[-1], f"{location}_rows")
+        if without is not None:
+            session, fitted = without
+            candidates, start = [(peeled.recovered, fitted)], dataclasses.replace(start, loaders=session.loaders)
+        if attempt.grows and not gives_answers(session, candidates[-1][1].network):
+            candidates += completed(session, candidates[-1], f"{location}_grown")
+            grown = candidates[-1]
+        if gives_answers(session, candidates[-1][1].network):
+            return session, candidates[-1:]
+    if not candidates:
+        raise failures[0]
+    best = smallest_of_the_best(session, candidates)
+    return session, candidates + (completed(session, best, f"{work}_completed") if best is not grown else [])
 
 
-def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | None:
-    """A last fit to all answers, the held-out ones included: where answers have errors, more of them make the weights more exact.
-
-    Args:
-        session: the extraction.
-        fitted: the network, fitted to the answers for training.
-        location: the path that the folder of the fit begins with.
-
-    Returns:
-        None where the network gives the answers exactly, gives the held-out answers less well than those it was fitted to, or has more
-        than DENSE_PARAMETERS.
-    """
-    network, train = fitted.network, session.loaders.train
-    unknowns = unknowns_of(network)
-    if is_exact(network, train) or unknowns > DENSE_PARAMETERS:
-        return None
-    noise = noise_of(network, train, unknowns)
-    if not held_out_excess(network, session.loaders.test, noise, unknowns / train.labels.numel()) <= SURPRISE:
-        return None
-    last = fit(session.with_all_answers, Layers.of(network), location, None)
-    return dataclasses.replace(last, before=fitted.before) if last.neurons == fitted.neurons else None
-
-
-def _smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:
-    """The smallest of the networks that give the answers about as well as the best."""
-    return min((pair for _, pair in _as_good(session, candidates)), key=lambda pair: pair[1].neurons)
-
-
-def _as_good(session: Session, candidates: list[Candidate]) -> list[tuple[float, Candidate]]:
-    """The networks that give the answers about as well as the best, with their losses."""
-    losses = [relative_loss(fitted.network, session.loaders.train) for _, fitted in candidates]
-    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
-    return [(loss, pair) for loss, pair in zip(losses, candidates, strict=True) if loss <= AS_GOOD * min(losses)]
-
-
-def _best(session: Session, candidates: list[Candidate], location: str) -> Candidate:
-    """The network that gives the answers exactly; where none does, the best one after fits to all answers in every step.
-
-    A step of Levenberg-Marquardt that sees a few thousand of 20,000 noisy answers stops where these are fitted best: the weights were nine
-    times as far off as after steps that see all answers. Of the smallest networks that give the answers about as well as the best one, the
-    information criterion decides.
-
-    Args:
-        session: the extraction.
-        candidates: the networks.
-        location: the path that the folders of the fits begin with.
-    """
-    ranked = [pair for _, pair in sorted(_as_good(session, candidates), key=lambda pair: pair[0])]
-    best = ranked[0][1].network
-    if is_exact(best, session.loaders.train) or unknowns_of(best) > DENSE_PARAMETERS:
-        return _smallest_of_the_best(session, candidates)
-    by_name = {pair[1].model_hparams.model_name: pair for pair in reversed(ranked)}
-    finalists = []
-    for place, (recovered, fitted) in enumerate(sorted(by_name.values(), key=lambda pair: pair[1].neurons)[:FINALISTS]):
-        layers = Layers.of(fitted.network)
-        finalists.append((recovered, dataclasses.replace(fit(session, layers, f"{location}_{place}", None), before=fitted.before)))
-    recovered, fitted = min(finalists, key=lambda pair: information_loss(pair[1].network, session.loaders.train))
-    return recovered, without_uninformative_neurons(session, fitted, location)
-
-
-def without_uninformative_neurons(session: Session, fitted: Fit, location: str) -> Fit:
-    """A network without the neurons that fit errors of the answers, as the information criterion decides; the least needed is tried first.
-
-    Args:
-        session: the extraction.
-        fitted: the network, fitted to all queries in every step.
-        location: the path that the folders of the fits begin with.
-    """
-    loader, trials = session.loaders.train, 0
-    while True:
-        network = fitted.network
-        removal = next(iter(removals(network, session.queries)), None)
-        if removal is None or removal.loss > WORSE * math.sqrt(relative_loss(network, loader)):
-            return fitted
-        trials += 1
-        trial = fit(session, removal.layers, f"{location}_trial_{trials}", None)
-        if information_loss(trial.network, loader) >= information_loss(network, loader):
-            return fitted
-        fitted = dataclasses.replace(trial, before=fitted.before)
-
-
-def completed(session: Session, best: Candidate, location: str) -> list[Candidate]:
-    """The networks that the best network becomes when it grows neurons, or loses those in excess.
-
-    A network a little above the rounding floor lacks no neuron: two of its neurons may stand for one, which makes the curvature nearly
-    singular. A network far above it lacks neurons.
-
-    Args:
-        session: the extraction.
-        best: the network.
-        location: the path that the folders of the runs begin with.
-    """
-    recovered, fitted = best
-    if relative_loss(fitted.network, session.loaders.train) <= NEARLY_EXACT:
-        session.say("The network is nearly exact: removing neurons that are not needed")
-        layers = Layers.of(fitted.network)
-        fits = trim(session, merged_where_equally_active(layers, session.queries) or layers, location)
-    else:
-        session.say("The network does not give the answers exactly: fitting new neurons to what it leaves unexplained")
-        fits = grow(session, fitted, location)[1:]
-    return [(recovered, later) for later in fits]
-
-
-def trim(session: Session, layers: Layers, location: str) -> list[Fit]:
-    """Fits a network that may have neurons in excess, then without one neuron after the other.
-
-    Surplus neurons cancel each other at the solution and make the curvature nearly singular, which slows convergence down. So the neuron
-    that is needed least is removed first, as long as the fit is as good without it.
-
-    Args:
-        session: the extraction.
-        layers: of the network, the output layer last.
-        location: the path that the folders of the runs begin with.
-
-    Returns:
-        The fits, each with fewer neurons than the fit before.
-    """
-    fits, trials = [fit(session, layers, location, TRIM_EQUATIONS)], 0
-    while not gives_answers(session, fits[-1].network):
-        loss, count = relative_loss(fits[-1].network, session.loaders.train), len(fits)
-        for removal in removals(fits[-1].network, session.queries)[: TRIALS if loss <= PROMISING else 0]:
-            trials += 1
-            trial = fit(session, removal.layers, f"{location}_trial_{trials}", TRIM_EQUATIONS)
-            if relative_loss(trial.network, session.loaders.train) <= WORSE * loss:
-                fits.append(trial)
-                break
-        if len(fits) == count:
-            break
+def _fitted(session: Session, peeled: Peeled, location: str) -> list[Fit]:
+    """The fits of the layers that were recovered: without neurons in excess, and with a linear map where it pays."""
+    fits = trim(session, peeled.layers, location) if peeled.may_have_excess else [fit(session, peeled.layers, location)]
+    if not gives_answers(session, fits[-1].network):
+        layers = with_linear_map(Layers.of(fits[-1].network), session.queries, session.answers, session.seed)
+        with contextlib.suppress(ConfigError):  # more unknowns than answers, or a divergence
+            fits += [fit(session, layers, f"{location}_linear")] if layers else []
     return fits
 
 
@@ -383,7 +305,7 @@ def peel(session: Session, start: Imitation, attempt: Attempt) -> Peeled:
     recovered.append(recover_layer(session, here, len(below) == 0, attempt.doubtful[0]))
     layers = stacked(below, recovered[-1].incoming, here.scale)
     inputs = layers.all_but_last.activations(session.queries)
-    last, _ = resolve_signs(layers.vectors[-1], session.act_fun, inputs, session.answers)
+    last = settled_last(layers.vectors[-1], session.act_fun, inputs, session.answers, session.seed)
     layers = layers.all_but_last.followed_by(last)
     outputs = fit_outputs(layers.replace(last).activations(inputs), session.answers)
     return Peeled(recovered, layers.followed_by(outputs.T), may_have_excess)
@@ -494,10 +416,10 @@ def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtf
         informative = session.scaling.inputs.selected(informative)
     recovered = recover(neurons, session.symmetry, session.criteria(doubtful), informative)
     if recovered is None:
-        held_out = individual_losses(students, imitation.loaders.test)
+        facts = of_students(session, imitation.losses, individual_losses(students, imitation.loaders.test))
         raise ConfigError(
             f"no cluster contains neurons of {h.gamma:.0%} of the {students.networks} students within an angle of pi/{h.beta:g}; "
-            f"the students are in {session.students_location}. {' '.join(advice(of_students(session, imitation.losses, held_out)))}"
+            f"the students are in {session.students_location}. {' '.join(map(str, advice(facts)))}"
         )
     if not recovered.incoming.isfinite().all():
         raise ConfigError(f"neurons of the {students.networks} students contribute nothing to their outputs; try a smaller --lr")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from datasets.base import DataLoader, Loaders
-from extraction.answers import Answers
+from datasets.teachers.base import Teacher
+from extraction.answers import Answers, finer
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
+from extraction.rows import Rows, named
 from extraction.scaling import Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
@@ -34,6 +37,9 @@ class Session:
         precision: of the answers; exact when left out.
         scaling: how inputs and outputs were transformed; None where they are as the user has them.
         own: the loaders before `scaling`; None without one.
+        rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
+        own_rows: all rows before `scaling`; None without one.
+        teacher: who answers; None if it cannot be asked more.
     """
 
     desc: ExtractionDesc
@@ -43,6 +49,9 @@ class Session:
     precision: Answers | None = None
     scaling: Scaling | None = None
     own: Loaders | None = None
+    rows: Rows | None = None
+    own_rows: Rows | None = None
+    teacher: Teacher | None = None
 
     @property
     def act_fun(self) -> str:
@@ -70,6 +79,16 @@ class Session:
         return self.loaders.train.labels
 
     @property
+    def distinct_queries(self) -> int:
+        """The number of queries for training that differ; answers to the same query are no more equations."""
+        return len(torch.unique(self.queries, dim=0))
+
+    @property
+    def probability_errors(self) -> float:
+        """The standard deviation of the errors of probabilities that answers were converted from; 0 where fits see the logits alone."""
+        return self.rows.errors.probabilities if self.rows and self.rows.errors else 0.0
+
+    @property
     def known(self) -> Answers:
         """The precision of the answers."""
         return self.precision or Answers.exact(self.answers.shape[1])
@@ -87,13 +106,56 @@ class Session:
             return model_hparams
         students = models.meta_model(model_hparams, len(self.scaling.outputs.mean))
         assert isinstance(students, Students)
-        sizes = [self.queries.shape[1], *students.sizes[1:-1], self.answers.shape[1]]
+        hidden = [self.scaling.width] if self.scaling.width else students.sizes[1:-1]
+        sizes = [self.queries.shape[1], *hidden, self.answers.shape[1]]
         return dataclasses.replace(model_hparams, model_name=stack_name(students.networks, sizes))
 
     @property
     def unscaled(self) -> Session:
         """The session with the queries and answers as the user has them."""
-        return dataclasses.replace(self, loaders=self.own or self.loaders, scaling=None, own=None)
+        loaders, rows = self.own or self.loaders, self.own_rows or self.rows
+        return dataclasses.replace(self, loaders=loaders, rows=rows, scaling=None, own=None, own_rows=None)
+
+    def of_file(self, own: Rows, inside: Rows) -> Session:
+        """The session with the rows of a file of answers, before and after `scaling`."""
+        own, inside = (rows.changed(lambda loader: in_float64(loader, seed=self.seed)) for rows in (own, inside))
+        return dataclasses.replace(self, loaders=inside.kept, own=own.kept, rows=inside, own_rows=own)
+
+    def with_precision(self) -> Session:
+        """The session with the precision of its answers: as `--answers` says, or for a file as its numbers show."""
+        given, own = self.desc.extraction_hparams.answers, (self.own or self.loaders).train
+        if given is None and self.rows is None:
+            return self
+        errors = self.rows.errors if self.rows else None
+        if given is None and errors is not None:
+            precision = Answers.of_logits(own.labels, errors.name, errors.logits)
+        else:
+            precision = Answers.of(own.labels, given, own.examples)
+        if given is None and self.teacher and self.teacher.noise:
+            precision = precision.with_noise(self.teacher.noise, own.labels)
+        return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the precision of the answers and of rows, a sentence each."""
+        given, answers = self.desc.extraction_hparams.answers, (self.own or self.loaders).train.labels
+        is_contradicted = given is not None and finer(answers, given)
+        return [f"the answers have more digits than --answers {given} states, which contradicts it"] if is_contradicted else []
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the queries and answers before students are trained, a sentence each."""
+        found = [*(self.scaling.remarks() if self.scaling else []), *self.notes]
+        if self.rows and self.rows.left_out:
+            found.append(f"{named([*self.rows.left_out])}, counted from 0, may have gross errors: students do not learn from such rows")
+        return found
+
+    def leaving_out(self, numbers: Iterable[int]) -> Session:
+        """The session without the rows of the file with these numbers, and with all others."""
+        assert self.rows is not None  # a file of answers
+        numbers = frozenset(numbers)
+        rows, own_rows = self.rows.without(numbers), self.own_rows and self.own_rows.without(numbers)
+        return dataclasses.replace(self, loaders=rows.kept, own=own_rows and own_rows.kept, rows=rows, own_rows=own_rows)
 
     @property
     def with_all_answers(self) -> Session:
@@ -101,6 +163,42 @@ class Session:
         train, test = self.loaders
         dataset = type(train.dataset)(torch.cat([train.examples, test.examples]), torch.cat([train.labels, test.labels]))
         return dataclasses.replace(self, loaders=Loaders(DataLoader(dataset, train.batch_size, train.seed, torch.float64), test))
+
+    def ask(self, queries: torch.Tensor, phase: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Asks the teacher further queries, as many of them, from the first, as its budget allows.
+
+        A step that is resumed asks the same queries again, which costs nothing: the answers of a black box are kept. So that a resumed run
+        gives the same bits, queries must follow from the seed, the answers and the network alone.
+
+        Args:
+            queries: `[n, inputs]`, after `scaling`.
+            phase: what the answers are for; questions are counted by phase.
+
+        Returns:
+            The queries that were asked, `[m, inputs]`, and the answers, `[m, outputs]`, both after `scaling` and in float64. A teacher may
+            round queries to its number type. Where the teacher cannot be asked more, m is 0.
+
+        Raises:
+            ConfigError: the teacher fails; the answers before are kept.
+        """
+        if self.teacher is None or not self.teacher.is_askable or not len(queries):
+            return queries[:0], self.answers[:0]
+        if self.scaling is None:
+            return _like(self.queries, *self.teacher.ask_for(phase, queries))
+        inputs, outputs = self.scaling.inputs, self.scaling.outputs
+        own = inputs.mean + inputs.spread * (queries @ inputs.outward)
+        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
+        return inputs.apply(asked), outputs.apply(answers)
+
+    def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
+        """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
+        loaders = [_joined(self.loaders.test, *self.ask(queries, phase))]
+        if self.own is not None and self.scaling is not None:
+            inputs = self.scaling.inputs
+            own = inputs.mean + inputs.spread * (queries @ inputs.outward)
+            loaders.append(_joined(self.own.test, *self.unscaled.ask(own, phase)))
+        changed = [Loaders(before.train, test) for before, test in zip((self.loaders, self.own), loaders, strict=False) if before]
+        return dataclasses.replace(self, loaders=changed[0], own=changed[1] if len(changed) > 1 else self.own)
 
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""
@@ -121,6 +219,20 @@ class Session:
         """Prints a line of progress, unless the run is quiet."""
         if self.verbose:
             print(text, flush=True)
+
+
+def _like(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two tensors on the device and in the number format of another."""
+    first, second = (other.to(values) for other in others)
+    return first, second
+
+
+def _joined(loader: DataLoader, queries: torch.Tensor, answers: torch.Tensor) -> DataLoader:
+    """A loader with further examples and labels."""
+    if not len(queries):
+        return loader
+    dataset = type(loader.dataset)(torch.cat([loader.examples, queries]), torch.cat([loader.labels, answers]))
+    return DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
 
 
 def in_float64(loader: DataLoader, batch_size: int | None = None, seed: int | None = None) -> DataLoader:

@@ -74,6 +74,11 @@ def scaling(location: str) -> str:
     return os.path.join(location, "scaling.pth")
 
 
+def set_aside(location: str) -> str:
+    """The rows of a file of answers that students do not learn from, if there are any."""
+    return os.path.join(location, "rows_set_aside.json")
+
+
 def logger(location: str) -> str:
     """The metrics. The file is written when training is complete."""
     return os.path.join(location, "logger")
@@ -177,3 +182,8 @@ def polish(location: str, weights: str) -> str:
 def reconstructed_model(location: str) -> str:
     """The folder of the network that an extraction has reconstructed."""
     return os.path.join(location, "reconstructed_model")
+
+
+def exported_program(location: str) -> str:
+    """The file of the reconstructed network that torch opens without this program."""
+    return os.path.join(reconstructed_model(location), "network.pt2")

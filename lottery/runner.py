@@ -201,7 +201,6 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     Raises:
         ConfigError: the experiment cannot be run.
     """
-    from datasets import teacher_dataset
     from models import registry as models
     from pruning import registry as pruning
 
@@ -212,7 +211,7 @@ def check(desc: LotteryDesc, job: JobArgs) -> tuple[LotteryDesc, tuple[int, int]
     dataset = training_job.check(desc, job)
     dataset_hparams, shape = dataset.dataset_hparams, dataset.shape
     queries = dataset_hparams.datagen
-    desc.check_start(teacher_dataset.training_pairs(dataset.teacher, queries) if dataset.teacher else None)
+    desc.check_start(dataset.teacher.training_pairs(queries) if dataset.teacher else None)
     pruning.check(desc.pruning_hparams, models.meta_model(desc.model_hparams, shape[1]))
     if pretraining is None:
         desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset_hparams), job.global_seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,10 +22,15 @@ from training import teachers
 from training.desc import TrainingDesc
 
 if TYPE_CHECKING:
-    from datasets.teacher_dataset import Teacher
+    from datasets.teachers.base import Teacher
+    from datasets.teachers.live import LiveTeacher
+    from foundations.model_hparams import ModelHparams
     from training.trackers.base import Identity
 
-FILE_FLAGS = ("arrays", "outputs", "link", "teacher_file")  # of DatasetHparams: only for a file of answers
+FILE_FLAGS = ("arrays", "outputs")  # of DatasetHparams: only for a file of answers
+OWN_FLAGS = ("link", "teacher_file")  # only for a file of answers or a black box
+LIVE_FLAGS = ("query_budget", "oracle_batch_size")  # only for a black box
+NETWORK_FLAGS = ("teacher_folder", "teacher_digest")  # only for a network in a run folder
 TRACKER_MODES = ("online", "offline")
 Run = TypeVar("Run", bound="TrainingRun")
 
@@ -201,10 +206,20 @@ def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
     models.check(desc.model_hparams)
     optimizers.check(desc.training_hparams, classes=hparams.dataset_name != "teacher")
     if hparams.dataset_name == "teacher":
-        dataset = check_teacher(hparams, desc.model_hparams.act_fun, job)
+        dataset = check_teacher(hparams, desc.model_hparams, job)
         check_magnitude(dataset, desc.training_hparams)
     else:
-        for name in ("teacher_name", "datagen", "samples", "d_in", "teacher_folder", "teacher_digest", *FILE_FLAGS):
+        for name in (
+            "teacher_name",
+            "datagen",
+            "samples",
+            "d_in",
+            "teacher_folder",
+            "teacher_digest",
+            *FILE_FLAGS,
+            *OWN_FLAGS,
+            *LIVE_FLAGS,
+        ):
             if getattr(hparams, name) is not None:
                 raise ConfigError(f"--{name}: valid only with --dataset_name teacher, not with {hparams.dataset_name}")
         dataset = CheckedDataset(hparams, datasets.shape(hparams), None, lambda: None)
@@ -266,10 +281,11 @@ def check_centring(desc: TrainingDesc) -> None:
         raise ConfigError(f"--centred: valid only for fully connected networks and their students, not for {name}")
 
 
-def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> CheckedDataset:
-    """Checks the dataset `teacher`, and resolves `--teacher_name`: a hash or its prefix, a model's name, or a file of answers.
+def check_teacher(hparams: DatasetHparams, model_hparams: ModelHparams | None, job: JobArgs) -> CheckedDataset:
+    """Checks the dataset `teacher`, and resolves `--teacher_name`: a hash or its prefix, a model's name, a file of answers, or a black box.
 
-    A model's name stands for its default run with the activation function `act_fun`.
+    A model's name stands for its default run with the activation function of the model that is trained. A black box that does not say how
+    many inputs it takes has those of this model. It is asked its first questions here, which it keeps in its ledger.
 
     Returns:
         The dataset, with the teacher's full name and the canonical queries among its hyperparameters.
@@ -277,25 +293,33 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
     Raises:
         ConfigError: the teacher does not exist, or its queries are invalid.
     """
-    from datasets import answer_files, teacher_dataset
+    from datasets.teachers import registry as registered
+    from datasets.teachers import run_folders
+    from datasets.teachers.live import LiveTeacher
+    from datasets.teachers.stored_answers import AnswerFile
     from models import registry as models
 
     name, folder, prepare = hparams.teacher_name, hparams.teacher_folder, lambda: None
     if name is None:
-        raise ConfigError("--teacher_name is required with --dataset_name teacher: a hash, a model's name or a file of answers")
-    if answer_files.is_file(name):
+        raise ConfigError(
+            "--teacher_name is required with --dataset_name teacher: a hash, a model's name, a file of answers or a black box"
+        )
+    kind = registered.recognised(name)
+    if issubclass(kind, LiveTeacher):
+        return _check_live(hparams, kind, model_hparams, job)
+    _refuse(hparams, LIVE_FLAGS, f"valid only with a black box as teacher, not with {name}")
+    if kind is AnswerFile:
         return _check_file(hparams, name, job)
-    for flag in FILE_FLAGS:
-        if getattr(hparams, flag) is not None:
-            raise ConfigError(f"--{flag}: valid only with a file of answers as teacher, not with {name}")
-    if _is_model(name):
-        teacher, folder, prepare = _default_teacher(name, hparams, act_fun, job)
+    _refuse(hparams, (*FILE_FLAGS, *OWN_FLAGS), f"valid only with a file of answers as teacher, not with {name}")
+    if is_model(name):
+        assert model_hparams is not None  # without one, a race has refused the name of a model
+        teacher, folder, prepare = _default_teacher(name, hparams, model_hparams.act_fun, job)
     else:
-        name = teacher_dataset.resolve(name)
+        name = run_folders.resolve(name)
         derived = _derived_seed(hparams, job)
-        if derived is not None and is_finished(teacher_dataset.location_of(name, derived)):
+        if derived is not None and is_finished(run_folders.location_of(name, derived)):
             folder = f"seed_{derived}"
-        teacher = teacher_dataset.find(name, hparams.teacher_seed, folder)
+        teacher = run_folders.find(name, hparams.teacher_seed, folder)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
         raise ConfigError(f"--teacher_name: {name} is a stack of students, not a single network; valid: a single network")
     return _checked_teacher(hparams, teacher, prepare, teacher_seed=hparams.teacher_seed, teacher_folder=folder)
@@ -303,21 +327,48 @@ def check_teacher(hparams: DatasetHparams, act_fun: str, job: JobArgs) -> Checke
 
 def _check_file(hparams: DatasetHparams, name: str, job: JobArgs) -> CheckedDataset:
     """The part of `check_teacher` for a file of answers."""
-    from datasets import answer_files, teacher_dataset
+    from datasets.teachers import answer_files, stored_answers
 
-    for flag in ("teacher_folder", "teacher_digest"):
-        if getattr(hparams, flag) is not None:
-            raise ConfigError(f"--{flag}: valid only with a network as teacher; the name of a file of answers contains its digest")
-    teacher, content = teacher_dataset.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs, hparams.link))
+    _refuse(hparams, NETWORK_FLAGS, "valid only with a network as teacher; the name of a file of answers contains its digest")
+    teacher, content = stored_answers.inspect_answers(name, answer_files.Layout(hparams.arrays, hparams.outputs, hparams.link))
 
     def prepare() -> None:
-        files.write_if_changed(teacher_dataset.answers_path(teacher.name), content)
+        files.write_if_changed(stored_answers.answers_path(teacher.name), content)
         if teacher.note and not job.quiet:
             print(f"Note: {teacher.note}.")
 
     file = hparams.teacher_file or answer_files.label(name)
     resolved = {"teacher_seed": NOT_CHOSEN, "teacher_file": file, "arrays": None, "outputs": None, "link": teacher.link}
     return _checked_teacher(hparams, teacher, prepare, **resolved)
+
+
+def _check_live(hparams: DatasetHparams, kind: type[LiveTeacher], model_hparams: ModelHparams | None, job: JobArgs) -> CheckedDataset:
+    """The part of `check_teacher` for a black box, which is asked its first questions."""
+    from datasets.teachers import registry as registered
+    from models import registry as models
+
+    _refuse(hparams, FILE_FLAGS, f"valid only with a file of answers as teacher, not with {hparams.teacher_name}")
+    _refuse(hparams, NETWORK_FLAGS, "valid only with a network as teacher; the name of a black box contains its digest")
+    named = kind.named(registered.name_of(kind), hparams, models.meta_model(model_hparams).input_size if model_hparams else None)
+    queries = _queries(hparams, named)
+    assert queries is not None  # only a file of answers has its own
+    teacher = named.started(queries, hparams.link)
+
+    def prepare() -> None:
+        teacher.begin(job.quiet)
+        for note in filter(None, [teacher.note, teacher.shortage(queries)]):
+            if not job.quiet:
+                print(f"Note: {note}.")
+
+    resolved = {"teacher_seed": NOT_CHOSEN, "teacher_file": hparams.teacher_file or teacher.label, "link": teacher.link}
+    return _checked_teacher(hparams, teacher, prepare, **resolved)
+
+
+def _refuse(hparams: DatasetHparams, flags: Sequence[str], why: str) -> None:
+    """Raises a ConfigError if one of some flags is set."""
+    for flag in flags:
+        if getattr(hparams, flag) is not None:
+            raise ConfigError(f"--{flag}: {why}")
 
 
 def _checked_teacher(hparams: DatasetHparams, teacher: Teacher, prepare: Callable[[], None], **resolved: object) -> CheckedDataset:
@@ -331,17 +382,20 @@ def _checked_teacher(hparams: DatasetHparams, teacher: Teacher, prepare: Callabl
 def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:
     """The canonical form of the queries to a teacher; None for a file of answers, which contains its queries."""
     from datasets.datagen import registry as datagen
+    from datasets.teachers.live import LiveTeacher
+    from datasets.teachers.stored_answers import AnswerFile
 
-    if teacher.model_hparams is None:
-        if hparams.samples not in (None, teacher.pairs):
-            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} contains {teacher.pairs} pairs")
+    if isinstance(teacher, AnswerFile):
+        if hparams.samples not in (None, teacher.count):
+            raise ConfigError(f"--samples: {hparams.samples} is wrong; {hparams.teacher_name} contains {teacher.count} pairs")
         return None
     if hparams.datagen is None:
-        raise ConfigError(f"--datagen is required with a network as teacher; valid: {', '.join(datagen.registered_policies)}, joined by +")
+        who = "a black box" if isinstance(teacher, LiveTeacher) else "a network"
+        raise ConfigError(f"--datagen is required with {who} as teacher; valid: {', '.join(datagen.names())}, joined by +")
     return datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples, teacher.dataset_name)
 
 
-def _is_model(name: str) -> bool:
+def is_model(name: str) -> bool:
     """Whether a name is the name of a model."""
     from models import registry as models
 
@@ -361,7 +415,7 @@ def _derived_seed(hparams: DatasetHparams, job: JobArgs) -> int | None:
 
 def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobArgs) -> tuple[Teacher, str | None, Callable[[], None]]:
     """The default run of a model as a teacher, the folder of its seed, and a function that trains it if it has not been trained."""
-    from datasets import teacher_dataset
+    from datasets.teachers import run_folders
 
     desc = TrainingDesc.default_for(name)
     desc.model_hparams.act_fun = act_fun
@@ -369,15 +423,15 @@ def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobA
     run.epoch_lines = False
     hashname, folder = run.desc.hashname, hparams.teacher_folder
     derived = _derived_seed(hparams, job)
-    if derived is not None and (is_finished(teacher_dataset.location_of(hashname, derived)) or not is_finished(run.output_location)):
+    if derived is not None and (is_finished(run_folders.location_of(hashname, derived)) or not is_finished(run.output_location)):
         run.job.global_seed, folder = derived, f"seed_{derived}"
     elif folder is not None:
-        return teacher_dataset.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
-    location = teacher_dataset.location_of(hashname, hparams.teacher_seed, folder)
+        return run_folders.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
+    location = run_folders.location_of(hashname, hparams.teacher_seed, folder)
     if location != run.output_location and not is_finished(location):  # an unfinished run of OpenLTH
         location, folder = run.output_location, f"seed_{hparams.teacher_seed}"
     dataset_name = run.desc.dataset_hparams.dataset_name
-    teacher = teacher_dataset.Teacher(hashname, *run.shape, run.desc.model_hparams, location, dataset_name)
+    teacher = run_folders.TrainedNetwork(hashname, *run.shape, run.desc.model_hparams, dataset_name, location=location)
 
     def prepare() -> None:
         if not is_finished(location):

@@ -131,8 +131,8 @@ def _datasets(desc: Desc) -> dict[str, DatasetHparams]:
 
 
 def _has_network(hparams: DatasetHparams) -> bool:
-    """Whether the teacher of a dataset is a network, not a file of answers."""
-    return hparams.dataset_name == "teacher" and hparams.teacher_name is not None and not hparams.teacher_name.startswith("answers_")
+    """Whether the teacher of a dataset is a network in a run folder, whose weights may change, under its resolved name."""
+    return hparams.dataset_name == "teacher" and hparams.teacher_name is not None and hparams.teacher_name.startswith("train_")
 
 
 def _earlier(desc: Desc, seed_folder: str) -> list[Earlier]:
@@ -158,12 +158,10 @@ def _records(desc: Desc, seed_folder: str) -> Iterator[Earlier]:
 
 def _settled(field: str, hparams: DatasetHparams, earlier: list[Earlier]) -> DatasetHparams:
     """The hyperparameters of a dataset with the folder of its teacher, and with its digest if earlier runs had another teacher."""
-    from datasets import teacher_dataset
+    from datasets.teachers import run_folders
 
     seed, plain = hparams.teacher_seed, f"seed_{hparams.teacher_seed}"
-    folders = (
-        [hparams.teacher_folder] if hparams.teacher_folder else teacher_dataset.seed_folders(str(hparams.teacher_name), seed) or [plain]
-    )
+    folders = [hparams.teacher_folder] if hparams.teacher_folder else run_folders.seed_folders(str(hparams.teacher_name), seed) or [plain]
     try:
         known = {folder: _digest(hparams, folder) for folder in folders}
     except ConfigError:
@@ -183,7 +181,7 @@ def _settled(field: str, hparams: DatasetHparams, earlier: list[Earlier]) -> Dat
 
 def _is_same(field: str, hparams: DatasetHparams, folder: str, digest: str | None, earlier: list[Earlier]) -> bool:
     """Whether a teacher has the weights that it had in earlier runs. Nothing contradicts this for a teacher without a digest."""
-    from datasets import teacher_dataset
+    from datasets.teachers import run_folders
 
     if digest is None:
         return True
@@ -194,18 +192,18 @@ def _is_same(field: str, hparams: DatasetHparams, folder: str, digest: str | Non
             continue  # that seed has a teacher of its own
         if then is not None:
             return then == digest
-        if _started_after(teacher_dataset.location_of(str(hparams.teacher_name), hparams.teacher_seed, folder), run.location):
+        if _started_after(run_folders.location_of(str(hparams.teacher_name), hparams.teacher_seed, folder), run.location):
             return False
     return True
 
 
 def _digest(hparams: DatasetHparams, folder: str | None) -> str | None:
     """The digest of the weights in a folder of the teacher of a dataset; None before they are trained."""
-    from datasets import teacher_dataset
+    from datasets.teachers import run_folders
 
     name, seed = str(hparams.teacher_name), hparams.teacher_seed
-    is_there = teacher_dataset.is_run(teacher_dataset.location_of(name, seed, folder))
-    return teacher_dataset.read(name, seed, folder).digest if is_there else None
+    is_there = run_folders.is_run(run_folders.location_of(name, seed, folder))
+    return run_folders.read(name, seed, folder).digest if is_there else None
 
 
 def _recorded(run: Earlier, field: str) -> object:

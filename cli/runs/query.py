@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -35,8 +36,8 @@ ATTRIBUTES: dict[str, Callable[[Run], object]] = {
     "size": lambda run: run.size,
     "folder": lambda run: run.location,
 }
-METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "max_relative_error", "max_abs_error")
-METRICS += ("level", "weights_left", "barrier", "seconds")
+METRICS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss", "identified", "accepted", "accepted_to_precision")
+METRICS += ("max_relative_error", "weight_error_95", "max_abs_error", "level", "weights_left", "barrier", "seconds", "queries")
 VALID_VALUES = {"kind": index.KINDS, "state": index.STATES}
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
@@ -159,7 +160,8 @@ class _Parser:
 
     def _error(self, expected: str) -> ConfigError:
         rest = self.text[self.position :].strip()
-        return ConfigError(f"--where: {expected} is expected {f'before {rest!r}' if rest else 'at the end'}, as in 'lr<0.1 and seed=3'")
+        where = f"before {rest!r}" if rest else "at the end"
+        return ConfigError(f"--where: {expected} is expected {where}, as in 'lr<0.1 and seed=3'; values with spaces stand in quotes")
 
 
 def comparison(name: str, sign: str, text: str, quoted: bool = False) -> Predicate:
@@ -206,10 +208,11 @@ def _same(have: object, text: str, number: float | None, quoted: bool) -> bool:
 
 
 def _is_teacher(run: Run, text: str) -> bool:
-    """Whether a text names the teacher of a run: the name of a file of answers, or the name of a run or file, its hash or a prefix."""
+    """Whether a text names the teacher of a run: the name or path of its file of answers, its own name, its hash or a prefix."""
     name, file = run.hparams.get("teacher_name"), run.hparams.get("teacher_file")
     names = [name, name.partition("_")[2]] if isinstance(name, str) and text else []
-    return text == file or any(each.startswith(text) for each in names)
+    is_file = file is not None and file in (text, "+".join(map(os.path.basename, text.split("+"))))
+    return is_file or any(each.startswith(text) for each in names)
 
 
 def to_number(have: object) -> float | None:

@@ -276,8 +276,9 @@ def _show_parts(runner: RunsRunner, shown: Run) -> None:
 
 
 def _diff(runner: RunsRunner) -> None:
-    """Show the hyperparameters in which two runs differ."""
-    one, other = (runner.names.find(text)[0] for text in runner.args.hashes)
+    """Show the hyperparameters in which two runs differ, and their results."""
+    found = [runner.names.find(text) for text in runner.args.hashes]
+    one, other = (seeds[0] for seeds in found)
     names = [name for name in dict.fromkeys([*one.hparams, *other.hparams]) if one.hparams.get(name) != other.hparams.get(name)]
     trained = [run.trained_steps for run in (one, other)]
     if not names and trained[0] == trained[1]:
@@ -287,6 +288,10 @@ def _diff(runner: RunsRunner) -> None:
     lines += [(name, *(table.plain(run.hparams.get(name), runner.names) for run in (one, other))) for name in names]
     if one.deviates or other.deviates:
         lines.append(("trained_steps", *(table.plain(text, runner.names) for text in trained)))
+    rows = [Row(tuple(seeds)) for seeds in found]
+    metrics = [name for name in query.METRICS if any(name in run.metrics for row in rows for run in row.runs)]
+    lines += [("", "", "")] if metrics else []
+    lines += [(name, *(table.cell(row, name, runner.names) for row in rows)) for name in metrics]
     print("\n".join(tables.aligned(lines)))
 
 

@@ -26,6 +26,8 @@ DROP_ORDER = (
     "dataset_name",
     "size",
     "accepted",
+    "weight_error_95",
+    "accepted_to_precision",
     "level",
     "date",
     "teacher",
@@ -33,6 +35,7 @@ DROP_ORDER = (
     "lr",
     "model_name",
 )
+MAIN_METRICS = ("test_accuracy", "identified", "accepted", "accepted_to_precision", "max_relative_error", "weight_error_95")
 SHARES = ("accuracy", "weights_left")  # the ends of the names of metrics that are shown in per cent
 
 
@@ -40,7 +43,9 @@ def columns(rows: Sequence[Row]) -> list[str]:
     """The default columns: the hyperparameters that differ among the rows, and the main metrics."""
     runs = [run for row in rows for run in row.runs]
     known = {name for run in runs for name in run.metrics}
-    metrics = [name for name in METRICS if name in known and name in ("test_accuracy", "identified", "accepted", "max_relative_error")]
+    metrics = [name for name in METRICS if name in known and name in MAIN_METRICS]
+    if all(run.metrics.get("accepted") == run.metrics.get("accepted_to_precision") for run in runs):
+        metrics = [name for name in metrics if name != "accepted_to_precision"]
     if any("test_loss" in run.metrics and "test_accuracy" not in run.metrics for run in runs):
         metrics.append("test_loss")
     metrics += [name for name in ("level", "weights_left", "barrier") if name in known]

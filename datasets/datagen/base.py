@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import torch
 
@@ -10,7 +11,20 @@ TRAIN_TO_TEST = 4  # generated training queries per test query
 
 
 class Policy(abc.ABC):
-    """A rule that generates any number of queries."""
+    """A rule that generates any number of queries.
+
+    `parameters` are the names of the numbers that follow its name in `--datagen`, such as `box:LOW:HIGH`.
+    """
+
+    parameters: ClassVar[tuple[str, ...]] = ()
+
+    def with_parameters(self, *values: float) -> Policy:
+        """The policy with values of its parameters.
+
+        Raises:
+            ValueError: the values are invalid. The message says what is valid.
+        """
+        return self
 
     @abc.abstractmethod
     def check(self, name: str, inputs: int, dataset_name: str | None) -> None:

@@ -26,3 +26,15 @@ class Gaussian(Policy):
         self, count: int | None, train: bool, inputs: int, generator: torch.Generator, dataset_name: str | None = None
     ) -> torch.Tensor:
         return self.std * torch.randn(query_count(count, train), inputs, generator=generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(Gaussian):
+    """Independent normal values with mean 0 and a standard deviation that the user chooses."""
+
+    parameters = ("SCALE",)
+
+    def with_parameters(self, *values: float) -> Normal:
+        if values[0] <= 0:
+            raise ValueError("the standard deviation must be more than 0")
+        return Normal(values[0])

@@ -21,7 +21,9 @@ class Images(FinitePolicy):
         """Raises a ConfigError unless the number of values of an image equals the number of inputs of the teacher."""
         size, _ = self.dataset.shape()
         if size != inputs:
-            raise ConfigError(f"--datagen: {name} generates queries of {size} values; the teacher takes {inputs}")
+            raise ConfigError(
+                f"--datagen: {name} generates queries of {size} values; the teacher takes {inputs}; use others, such as random"
+            )
 
     def size(self) -> int:
         """The number of training images."""

@@ -1,19 +1,20 @@
 """The table of query policies, and the syntax of `--datagen`. To add a policy, add a row; every image dataset is a policy.
 
-A datagen string joins policies by `+`. A policy can have a count: `digits+random:4000`.
+A datagen string joins policies by `+`. A policy can have parameters and then a count: `digits+random:4000`, `box:-1:1:4000`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
 
 from datasets.datagen.base import FinitePolicy, Policy
-from datasets.datagen.gaussian import Gaussian
+from datasets.datagen.gaussian import Gaussian, Normal
 from datasets.datagen.grid import Grid
 from datasets.datagen.images import Images
-from datasets.datagen.uniform import Uniform
+from datasets.datagen.uniform import Box, Uniform
 from datasets.datagen.variations import Biased, Mosaic
 from datasets.image_registry import registered_images
 from foundations.errors import ConfigError, unknown
@@ -25,6 +26,8 @@ registered_policies: dict[str, Policy] = {
     "random": Gaussian(),
     "wide": Gaussian(std=3.0),
     "uniform": Uniform(),
+    "normal": Normal(),
+    "box": Box(),
     "grid": Grid(),
     "biased": Biased(),
     "mosaic": Mosaic(),
@@ -43,15 +46,47 @@ def parse(datagen: str) -> dict[str, int | None]:
     """
     policies: dict[str, int | None] = {}
     for part in datagen.split("+"):
-        name, _, count = part.partition(":")
+        name, *texts = part.split(":")
         if name not in registered_policies:
             raise unknown("--datagen", name, registered_policies)
+        wanted = registered_policies[name].parameters
+        count, has_count = ":".join(texts[len(wanted) :]), len(texts) > len(wanted)
+        if wanted:
+            name = _with_parameters(name, texts[: len(wanted)])
         if name in policies:
             raise ConfigError(f"--datagen: {name} occurs twice in {datagen!r}; write it once with one count, such as {name}:8000")
-        if ":" in part and not re.fullmatch(r"[1-9]\d{0,17}", count):
+        if has_count and not re.fullmatch(r"[1-9]\d{0,17}", count):
             raise ConfigError(f"--datagen: {count!r} is not a count in {datagen!r}; valid: a positive whole number, such as {name}:4000")
         policies[name] = int(count) if count else None
     return dict(sorted(policies.items()))
+
+
+def _with_parameters(name: str, texts: list[str]) -> str:
+    """The canonical name of a policy with parameters: `box:-1:1`; a ConfigError if one is missing or invalid."""
+    policy, shown = registered_policies[name], ":".join([name, *texts])
+    written = ":".join([name, *policy.parameters])
+    try:
+        values = [float(text) for text in texts]
+    except ValueError:
+        values = []
+    if len(values) < len(policy.parameters) or not all(map(math.isfinite, values)):
+        raise ConfigError(f"--datagen: {shown!r} is incomplete; valid: {written} or {written}:COUNT, with finite numbers")
+    try:
+        policy.with_parameters(*values)
+    except ValueError as error:
+        raise ConfigError(f"--datagen: {shown!r} is invalid: {error}") from None
+    return ":".join([name, *(repr(value).removesuffix(".0").replace("e+", "e") for value in values)])
+
+
+def names() -> list[str]:
+    """The policies with their parameters, as they are written."""
+    return [":".join([name, *policy.parameters]) for name, policy in registered_policies.items()]
+
+
+def policy_of(name: str) -> Policy:
+    """The policy with a canonical name, which may contain parameters."""
+    first, *texts = name.split(":")
+    return registered_policies[first].with_parameters(*map(float, texts)) if texts else registered_policies[first]
 
 
 def resolve(datagen: str, inputs: int, samples: int | None = None, dataset_name: str | None = None) -> str:
@@ -68,11 +103,11 @@ def resolve(datagen: str, inputs: int, samples: int | None = None, dataset_name:
     """
     policies = parse(datagen)
     for name, count in policies.items():
-        policy = registered_policies[name]
+        policy = policy_of(name)
         policy.check(name, inputs, dataset_name)
         if count is not None and isinstance(policy, FinitePolicy) and count > policy.size():
             raise ConfigError(f"--datagen: {name} has {policy.size()} queries, fewer than {count}; valid: up to {policy.size()}")
-    without_count = [name for name, count in policies.items() if count is None and not isinstance(registered_policies[name], FinitePolicy)]
+    without_count = [name for name, count in policies.items() if count is None and not isinstance(policy_of(name), FinitePolicy)]
     if samples is None:
         policies.update(dict.fromkeys(without_count, DEFAULT_COUNT))
     else:
@@ -96,7 +131,7 @@ def training_queries(datagen: str) -> int:
 
 def _fixed_count(name: str, count: int | None) -> int:
     """The number of training queries of a policy: its count, or all queries of a finite policy; 0 if neither is defined."""
-    policy = registered_policies[name]
+    policy = policy_of(name)
     return count or (policy.size() if isinstance(policy, FinitePolicy) else 0)
 
 
@@ -113,5 +148,5 @@ def generate(datagen: str, train: bool, inputs: int, seed: int, dataset_name: st
     parts = []
     for name, count in parse(datagen).items():
         generator = torch.Generator().manual_seed(derive(seed, "queries", name, train))
-        parts.append(registered_policies[name].generate(count, train, inputs, generator, dataset_name))
+        parts.append(policy_of(name).generate(count, train, inputs, generator, dataset_name))
     return torch.cat(parts)

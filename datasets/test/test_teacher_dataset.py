@@ -11,7 +11,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from datasets import answer_files, digits, registry, teacher_dataset
+from datasets import digits, registry, teacher_dataset
+from datasets.teachers import answer_files, run_folders, stored_answers
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
@@ -38,7 +39,7 @@ class NetworkTest(TestCase):
             np.testing.assert_allclose(dataset.labels.cpu().numpy(), expected, rtol=1e-13, atol=1e-14)
 
     def test_the_answers_to_many_queries_are_in_the_order_of_the_queries(self):
-        dataset = self.dataset(f"random:{teacher_dataset.CHUNK + 3}")
+        dataset = self.dataset(f"random:{run_folders.CHUNK + 3}")
         with torch.no_grad():
             expected = self.network(dataset.examples.double().cpu())
         torch.testing.assert_close(dataset.labels.cpu(), expected, rtol=1e-13, atol=1e-14)
@@ -65,12 +66,12 @@ class NetworkTest(TestCase):
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
 
     def test_a_teacher_whose_training_has_not_finished_is_refused(self):
-        os.remove(paths.logger(teacher_dataset.location_of(self.name, 5)))
+        os.remove(paths.logger(run_folders.location_of(self.name, 5)))
         with self.assertRaisesRegex(ConfigError, "--teacher_name: the run in .* has not finished"):
             self.dataset()
 
     def test_a_teacher_with_a_truncated_file_of_weights_is_refused(self):
-        path = os.path.join(teacher_dataset.location_of(self.name, 5), "model_ep1_it0.pth")
+        path = os.path.join(run_folders.location_of(self.name, 5), "model_ep1_it0.pth")
         os.truncate(path, os.path.getsize(path) // 2)
         with self.assertRaisesRegex(ConfigError, path):
             self.dataset()
@@ -89,57 +90,57 @@ class FindTest(TestCase):
 
     def test_a_hash_is_found_with_or_without_its_prefix_train(self):
         for name in self.names:
-            self.assertEqual(teacher_dataset.find(name, 5).name, name)
-            self.assertEqual(teacher_dataset.find(name.removeprefix("train_"), 5).name, name)
+            self.assertEqual(run_folders.find(name, 5).name, name)
+            self.assertEqual(run_folders.find(name.removeprefix("train_"), 5).name, name)
 
     def test_a_unique_prefix_is_enough(self):
         for name in self.names:
-            self.assertEqual(teacher_dataset.find(name.removeprefix("train_")[:8], 5).name, name)
+            self.assertEqual(run_folders.find(name.removeprefix("train_")[:8], 5).name, name)
 
     def test_a_teacher_has_its_sizes_activation_function_and_dataset(self):
-        teacher = teacher_dataset.find(self.names[0], 5)
+        teacher = run_folders.find(self.names[0], 5)
         self.assertEqual(teacher.dataset_name, "digits")
         self.assertEqual((teacher.inputs, teacher.outputs, teacher.model_hparams.act_fun), (3, 2, "tanh"))
 
     def test_an_ambiguous_prefix_is_refused_with_all_matching_runs(self):
         other = self.twin(self.names[0])
         with self.assertRaises(ConfigError) as caught:
-            teacher_dataset.find(self.names[0][:-1], 5)
+            run_folders.find(self.names[0][:-1], 5)
         self.assertIn("2 runs", str(caught.exception))
         for name in (self.names[0], other):
             self.assertIn(name, str(caught.exception))
 
     def test_a_full_hash_is_never_ambiguous(self):
         other = self.twin(self.names[0])
-        self.assertEqual(teacher_dataset.find(other, 5).name, other)
+        self.assertEqual(run_folders.find(other, 5).name, other)
 
     def test_a_copy_of_a_run_makes_no_hash_ambiguous(self):
         name = self.names[0]
         for copy in (f"{name}_old", f"{name}.bak", f"{name} (copy)"):
             shutil.copytree(os.path.join(self.root, name), os.path.join(self.root, copy))
         for text in (name, name.removeprefix("train_"), name[:14], name[6:14]):
-            self.assertEqual(teacher_dataset.find(text, 5).name, name)
-        self.assertEqual(teacher_dataset.find(f"{name}_old", 5).name, f"{name}_old")
+            self.assertEqual(run_folders.find(text, 5).name, name)
+        self.assertEqual(run_folders.find(f"{name}_old", 5).name, f"{name}_old")
         shutil.rmtree(os.path.join(self.root, name))
         with self.assertRaisesRegex(ConfigError, "3 runs under .* begin with it"):
-            teacher_dataset.find(name, 5)
+            run_folders.find(name, 5)
 
     def test_an_empty_hash_is_refused(self):
         shutil.rmtree(os.path.join(self.root, self.names[1]))
         for name in ("", "train_"):
             with self.assertRaises(ConfigError):
-                teacher_dataset.find(name, 5)
+                run_folders.find(name, 5)
 
     def test_an_unknown_hash_is_refused_with_the_valid_forms(self):
         with self.assertRaisesRegex(ConfigError, "'xyz' is not a teacher .*; valid: a hash, the name of a model or a file of answers"):
-            teacher_dataset.find("xyz", 5)
+            run_folders.find("xyz", 5)
 
     def test_a_wrong_seed_is_refused_with_the_existing_seeds(self):
         with self.assertRaisesRegex(ConfigError, f"--teacher_seed: {self.names[0]} has no seed 6; valid: 5$"):
-            teacher_dataset.find(self.names[0], 6)
+            run_folders.find(self.names[0], 6)
 
     def test_damaged_hyperparameters_of_a_teacher_are_named(self):
-        path = paths.hparams_dict(teacher_dataset.location_of(self.names[0], 5))
+        path = paths.hparams_dict(run_folders.location_of(self.names[0], 5))
         with open(path) as file:
             record = json.load(file)
         model = record["model_hparams"]
@@ -149,7 +150,7 @@ class FindTest(TestCase):
         for content in ("{", "[]", '{"shape": [3, 2]}', "[" * 100_000, *(json.dumps(record | change) for change in wrong)):
             get_platform().write(path, content)
             with self.assertRaisesRegex(ConfigError, f"{path} is damaged"):
-                teacher_dataset.find(self.names[0], 5)
+                run_folders.find(self.names[0], 5)
 
 
 class FileTest(TestCase):
@@ -162,13 +163,13 @@ class FileTest(TestCase):
 
     def loader(self, path: str, train: bool):
         """Stores the content of a file under its resolved name and reads the stored file, as a run does."""
-        teacher, content = teacher_dataset.inspect_answers(path)
-        get_platform().write(teacher_dataset.answers_path(teacher.name), content)
+        teacher, content = stored_answers.inspect_answers(path)
+        get_platform().write(stored_answers.answers_path(teacher.name), content)
         return registry.get(DatasetHparams("teacher", 5, teacher.name), train, dtype=torch.float64)
 
     def assert_refused(self, path: str, *words: str):
         with self.assertRaises(ConfigError) as caught:
-            teacher_dataset.inspect_answers(path)
+            stored_answers.inspect_answers(path)
         for word in (path, *words):
             self.assertIn(word, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
@@ -187,26 +188,26 @@ class FileTest(TestCase):
         np.testing.assert_array_equal(self.loader(path, train=False).examples.cpu().numpy(), self.queries[[9, 19]])
 
     def test_images_are_flattened_and_single_answers_make_a_column(self):
-        teacher, _ = teacher_dataset.inspect_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
+        teacher, _ = stored_answers.inspect_answers(self.file(X=np.random.RandomState(2).randn(10, 3, 4), y=np.arange(10)))
         self.assertEqual((teacher.inputs, teacher.outputs), (12, 1))
 
     def test_the_name_depends_on_the_content_only(self):
         path = self.file(X=self.queries, y=self.answers)
         copy = shutil.copy(path, os.path.join(self.root, "copy.npz"))
         other = self.file("other.npz", X=self.queries, y=self.answers + 1)
-        names = [teacher_dataset.inspect_answers(one)[0].name for one in (path, copy, other)]
+        names = [stored_answers.inspect_answers(one)[0].name for one in (path, copy, other)]
         self.assertEqual(names[0], names[1])
         self.assertNotEqual(names[0], names[2])
 
     def test_a_run_reads_the_stored_copy_if_the_original_file_is_gone(self):
         path = self.file(X=self.queries, y=self.answers)
-        teacher, content = teacher_dataset.inspect_answers(path)
-        get_platform().write(teacher_dataset.answers_path(teacher.name), content)
+        teacher, content = stored_answers.inspect_answers(path)
+        get_platform().write(stored_answers.answers_path(teacher.name), content)
         os.remove(path)
         self.assertEqual(registry.shape(DatasetHparams("teacher", 5, teacher.name)), (3, 2))
 
     def test_a_file_has_no_model_and_no_dataset(self):
-        teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))
+        teacher, _ = stored_answers.inspect_answers(self.file(X=self.queries, y=self.answers))
         self.assertEqual((teacher.model_hparams, teacher.dataset_name), (None, None))
 
     def test_a_missing_file_is_named(self):
@@ -314,8 +315,8 @@ class FileTest(TestCase):
         self.assert_refused(path, "not a regular file")
 
     def test_stored_answers_that_have_changed_are_refused(self):
-        teacher, _ = teacher_dataset.inspect_answers(self.file(X=self.queries, y=self.answers))
-        kept = teacher_dataset.answers_path(teacher.name)
+        teacher, _ = stored_answers.inspect_answers(self.file(X=self.queries, y=self.answers))
+        kept = stored_answers.answers_path(teacher.name)
         np.savez(kept, X=self.queries, y=self.answers + 1)
         for read in (teacher_dataset.Dataset.shape, lambda hparams: teacher_dataset.Dataset.create(hparams, True, 0)):
             with self.assertRaisesRegex(ConfigError, f"^{kept} is damaged"):

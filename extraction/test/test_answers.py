@@ -4,7 +4,7 @@ import unittest
 
 import torch
 
-from extraction.answers import Answers, deviation, noticed, spreads
+from extraction.answers import Answers, deviation, finer, noticed, spreads
 from foundations.errors import ConfigError
 from foundations.extraction_hparams import ExtractionHparams
 
@@ -43,6 +43,13 @@ class TestNoticed(unittest.TestCase):
         self.assertAlmostEqual(noise.shares[0], 0.03 / float(VALUES.std(correction=0)))
         self.assertTrue(noise.is_given)
 
+    def test_measured_noise_is_the_precision_where_it_is_larger(self):
+        answers = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1, 100.0])
+        known = Answers.of(answers).with_noise((0.01, 0.0), answers)
+        self.assertEqual((known.precision, known.is_given), (("noise:0.01", "float64"), False))
+        self.assertAlmostEqual(known.shares[0], 0.01 / float(answers[:, 0].std()), places=5)
+        self.assertEqual(known.shares[1], 0.0)
+
     def test_exact_answers_allow_no_error(self):
         self.assertEqual(Answers.exact(2).allowed(100), [0, 0])
 
@@ -53,7 +60,38 @@ class TestNoticed(unittest.TestCase):
         self.assertEqual(spreads(torch.ones(5, 1)).tolist(), [1.0])
 
 
+class TestRepeats(unittest.TestCase):
+    def repeated(self, errors):
+        """Queries that occur twice each, and their answers with errors `[5000]` times 0.03."""
+        queries = (torch.arange(5000) % 2500)[:, None].double()
+        return queries, (VALUES[:2500].repeat(2) + 0.03 * errors)[:, None]
+
+    def test_repeated_questions_show_the_noise(self):
+        queries, answers = self.repeated(VALUES / 3)
+        known = Answers.of(answers, None, queries)
+        self.assertAlmostEqual(known.shares[0] * float(answers.std(correction=0)), 0.03, delta=0.001)
+        self.assertRegex(known.name, r"^noise:0\.0(29|3|31), as 2,500 repeated questions show$")
+        self.assertTrue(known.is_stated)
+        self.assertGreater(known.allowed(5000)[0], Answers.of(answers, "noise:0.03").allowed(5000)[0])
+
+    def test_equal_answers_to_repeated_questions_are_exact(self):
+        queries, answers = self.repeated(0 * VALUES)
+        self.assertTrue(Answers.of(answers, None, queries).is_exact)
+        self.assertEqual(Answers.of(answers.float().double(), None, queries).name, "float32")
+
+    def test_what_is_given_counts_more(self):
+        queries, answers = self.repeated(VALUES)
+        self.assertEqual(Answers.of(answers, "float32", queries).name, "float32")
+
+
 class TestStated(unittest.TestCase):
+    def test_more_digits_contradict_a_precision(self):
+        for given, answers in (("decimals:3", VALUES.round(decimals=3)), ("float32", VALUES.float().double()), ("float16", VALUES.half())):
+            self.assertFalse(finer(answers.double()[:, None], given))
+            self.assertTrue(finer(VALUES[:, None], given))
+        self.assertFalse(finer(VALUES.round(decimals=3).float().double()[:, None], "decimals:3"))
+        self.assertFalse(finer(VALUES[:, None], "noise:0.1") or finer(VALUES[:, None], "float64"))
+
     def test_the_default_leaves_the_name_of_the_run_as_it_is(self):
         self.assertEqual(str(ExtractionHparams()), "Hparams()")
         self.assertEqual(str(ExtractionHparams(answers="noise:1e-3")), str(ExtractionHparams(answers="noise:0.001")))

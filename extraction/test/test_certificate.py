@@ -181,10 +181,13 @@ class TestDetermination(CertificateTestCase):
         )  # three weights, the bias and two outgoing weights, less one for the scale
         self.assert_undetermined(certificate)
 
-    def test_a_neuron_that_is_always_active_is_undetermined(self):
+    def test_all_but_the_bias_of_a_neuron_that_is_always_active_is_determined(self):
         model = network("relu")
         model.fc_layers[0].bias.data[2] = 100
-        self.assert_undetermined(self.assert_rank_is_that_of_the_jacobian(model))
+        certificate = self.assert_rank_is_that_of_the_jacobian(model)
+        self.assertEqual(certificate.rank, certificate.unknowns - 1)
+        self.assertLess(certificate.disagreement, 1e-8)
+        self.assert_refused(certificate)
 
     def test_weights_determined_only_by_a_query_at_a_kink_count_as_undetermined(self):
         """The second input is zero for all queries that activate the neuron, except one."""

@@ -15,7 +15,7 @@ GOOD = Facts("students_mlp(10)_5_32_2", "tanh", 1e-8, 1e-8, [8], 1e-8, 1e-8, 200
 
 def changed(**facts) -> str:
     """The advice for facts that differ from good ones."""
-    return "\n".join(advice(dataclasses.replace(GOOD, **facts)))
+    return "\n".join(map(str, advice(dataclasses.replace(GOOD, **facts))))
 
 
 class TestAdvice(unittest.TestCase):
@@ -57,6 +57,28 @@ class TestAdvice(unittest.TestCase):
         self.assertIn("the sum of such maps: neuron 3 of hidden layer 1, active for 1,800 of 1,800 queries", line)
         self.assertIn("neuron 5 of hidden layer 1, neuron 1 of hidden layer 2 do: active for 4, 0 of 1,800 queries", line)
 
+    def test_each_cause_has_the_flags_of_the_command_to_try(self):
+        failed = {"error": 0.2, "held_out_error": 0.2}
+        few = failed | {"best_loss": 1e-12, "best_held_out_loss": 4e-2, "queries": 54}
+        cases = (
+            (few, {}),
+            (few | {"datagen": "digits+random:60"}, {"datagen": "digits+random:165"}),
+            (failed | {"found": [30], "best_loss": 2e-3, "best_held_out_loss": 2e-3}, {"default_hparams": "students_mlp(10)_5_64_2"}),
+            (failed | {"best_loss": 1e-5, "best_held_out_loss": 1e-5}, {"extra_training": "6000it"}),
+            ({"units": [Unit(1, 3, 4)]}, {}),
+            ({"units": [Unit(1, 3, 4)], "datagen": "random:1800"}, {"datagen": "wide"}),
+        )
+        for facts, flags in cases:
+            with self.subTest(flags):
+                self.assertEqual(advice(dataclasses.replace(GOOD, **facts))[0].flags, flags)
+        (wrong,) = advice(dataclasses.replace(GOOD, **failed, found=[5], best_loss=0.02, best_held_out_loss=0.02))
+        self.assertEqual(wrong.flags["act_fun"].split(",")[:2], ["relu", "leaky_relu"])
+        self.assertNotIn("tanh", wrong.flags["act_fun"])
+
+    def test_of_a_network_that_fits_only_units_are_said(self):
+        facts = dataclasses.replace(GOOD, error=0.1, held_out_error=0.1, units=[Unit(1, 3, 4)])
+        self.assertEqual([line.text[:16] for line in advice(facts, fits=True)], ["Few queries show"])
+
     def test_the_students_to_try_are_students(self):
         for name in ("students_mlp(10)_5_32_9_2", "students_digits_lenet(4)_36_36", "students_mnist_lenet_20"):
             for other in (wider(name), deeper(name)):
@@ -71,7 +93,7 @@ class TestFacts(unittest.TestCase):
         hidden, outputs = model.layer_vectors()
         hidden[:, -1] = torch.tensor([0.0, 1e3, -1e3, 0.1, 0.0], dtype=torch.float64)
         model.load_layer_vectors([hidden, outputs])
-        self.assertEqual(units_on_one_side(model, x), [Unit(1, 2, 300), Unit(1, 3, 0)])
+        self.assertEqual(units_on_one_side(model, x), [Unit(1, 1, 300), Unit(1, 2, 0)])
         self.assertEqual(units_on_one_side(network("mlp_4_5_3", "tanh"), x), [])
 
     def test_facts_are_those_of_the_best_student_and_of_the_network(self):

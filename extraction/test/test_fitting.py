@@ -8,9 +8,9 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.answers import Answers
-from extraction.fitting import fit, gives_answers, is_exact, relative_loss
+from extraction.fitting import fit, gives_answers, is_exact, overstated, relative_loss
 from extraction.network import Layers
-from extraction.search import fit_to_all_answers, trim, without_uninformative_neurons
+from extraction.selection import fit_to_all_answers, trim, without_uninformative_neurons
 from extraction.simplify import removals
 from extraction.test.known_networks import answered, network, queries, session_of
 from foundations.errors import ConfigError
@@ -147,3 +147,23 @@ class TestAnswersWithErrors(TestCase):
         for given, expected in (("noise:0.001", True), ("noise:1e-5", False), ("float64", False)):
             session = dataclasses.replace(self.session, precision=Answers.of(self.session.answers, given))
             self.assertIs(gives_answers(session, self.teacher), expected)
+
+
+class TestStatements(TestCase):
+    """What `--answers` states, against the errors that a network leaves."""
+
+    def said(self, given, noise):
+        teacher, x = network("mlp_4_3_2"), queries(400)
+        loaders = answered(teacher, x, 400)
+        loaders.train.labels = loaders.train.labels + noise * queries(400, 2)
+        session = session_of("students_mlp(2)_4_6_2", loaders, self.root)
+        return overstated(dataclasses.replace(session, precision=Answers.of(session.answers, given)), teacher)
+
+    def test_a_statement_far_above_the_errors_is_contradicted(self):
+        (remark,) = self.said("noise:0.5", 1e-3)
+        self.assertRegex(remark, r"errors that are [45]e\+02 times smaller than --answers noise:0.5 states")
+        self.assertEqual(len(self.said("decimals:3", 0.0)), 1)
+
+    def test_a_statement_near_the_errors_or_below_them_is_not(self):
+        for given, noise in (("noise:0.001", 1e-3), ("noise:0.0001", 1e-3), ("noise:0.004", 1e-3), (None, 0.0), ("float64", 0.0)):
+            self.assertEqual(self.said(given, noise), [])

@@ -10,7 +10,7 @@ from extraction import growing
 from extraction.fitting import Fit, fit, is_exact
 from extraction.growing import grow, growths, promising, with_resolved_signs, without_excess
 from extraction.network import Layers, contributions, fit_outputs
-from extraction.search import completed
+from extraction.selection import completed
 from extraction.session import Session
 from extraction.test.known_networks import answered, network, queries, session_of
 from models.mlp import FullyConnected
@@ -112,6 +112,14 @@ class TestGrowing(TestCase):
         found = without_excess(session, self.built(session, Layers((both, shared), "relu")), self.folder("excess"))
         self.assertTrue(is_exact(found.network, session.loaders.train))
         self.assertEqual(found.network.sizes, teacher.sizes)
+
+    def test_units_that_never_switch_are_not_in_excess(self):
+        teacher = network("mlp_4_5_1", "relu")
+        hidden, outputs = teacher.layer_vectors()
+        hidden[0, -1] += 50
+        teacher.load_layer_vectors([hidden, outputs])
+        start = self.built(self.session(teacher), Layers.of(teacher))
+        self.assertIs(without_excess(self.session(teacher), start, self.folder("linear")), start)
 
     def test_two_neurons_that_stand_for_one_are_merged(self):
         teacher = network("mlp_4_5_3")

@@ -7,8 +7,7 @@ import json
 import os
 from html.parser import HTMLParser
 
-from extraction import page
-from extraction import report as reports
+from extraction import page, verdict
 from extraction.desc import ExtractionDesc
 from extraction.test import test_report
 from extraction.test.test_report import report
@@ -63,13 +62,13 @@ class TestPage(TestCase):
     def test_the_page_begins_with_the_verdict(self):
         found = self.page()
         headline = found.texts.index("IDENTIFIED")
-        rest = reports.verdict(report()).removeprefix("IDENTIFIED. ")
+        (rest,) = verdict.of(report()).reasons
         self.assertLess(headline, found.texts.index(rest))
         self.assertLess(found.texts.index(rest), found.texts.index("Layer by layer"))
 
     def test_the_page_has_a_table_of_the_layers(self):
         found = self.page()
-        for cell in (cell for row in reports.rows(report()) for cell in row):
+        for cell in (cell for row in verdict.rows(report()) for cell in row):
             self.assertIn(cell, found.texts)
 
     def test_the_page_names_the_file_of_answers(self):
@@ -92,7 +91,7 @@ class TestPage(TestCase):
         order = ["weights_1", "student_losses", "dendrogram_1", "dendrogram_2", "dendrogram_10", "teacher_alignment_1"]
         self.assertEqual(names, order)
         self.assertTrue(found.captions[4].startswith("Hidden layer 10. "))
-        self.assertIn("partner in the teacher", found.captions[0])
+        self.assertIn("teacher's weights and the recovered ones", found.captions[0])
 
     def test_unmet_requirements_of_the_certificate_are_marked(self):
         figures = test_report.content()["certificate"] | {"rank": 1209, "disagreement": None, "accepted": False}
@@ -133,7 +132,7 @@ class TestPage(TestCase):
         found = self.page(identified=None, max_relative_error=None, layers=layers)
         self.assertIn("IDENTIFIED exactly", found.texts)
         self.assertIn("The true weights are unknown", found.text)
-        self.assertNotIn("partner", found.captions[0])
+        self.assertNotIn("teacher", found.captions[0])
 
     def test_the_error_names_damaged_hyperparameters(self):
         for path in (paths.hparams_dict(self.students), paths.hparams_dict(self.location, "extraction_")):

@@ -8,7 +8,7 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.network import Layers
-from extraction.scaling import Coordinates, Scaling
+from extraction.scaling import Coordinates, Scaling, rare_columns
 from extraction.test.known_networks import network, queries
 from foundations import paths
 from foundations.errors import ConfigError
@@ -72,6 +72,30 @@ class TestCoordinates(TestCase):
         values[:, 1], values[:, 3] = 0.1, 1e8 + 1e-9 * values[:, 3]
         for one in (Coordinates.of_inputs(values), Coordinates.of_outputs(values)):
             self.assertEqual((one.constant, one.inward.shape), ([1, 3], (5, 3)))
+
+    def test_columns_that_vary_in_too_few_rows_are_left_out_with_these_rows(self):
+        values = queries(100, 5).clone()
+        values[:, [1, 3, 4]] = torch.tensor([0.1, 5.0, 0.0]).double()
+        values[[3, 4], 1], values[[4, 5, 6], 3], values[4, 4] = 7.0, 8.0, 9.0
+        rare, rows = rare_columns(values, 3)
+        self.assertEqual(rare.tolist(), [0, 2, 0, 3, 1])  # without row 4 column 3 differs in two rows
+        self.assertEqual((~rows).nonzero().flatten().tolist(), [3, 4, 5, 6])
+        one = Coordinates.of_inputs(values, 3)
+        self.assertEqual((one.too_rare, one.constant, float(one.mean[3])), ([1, 3, 4], [], 5.0))
+        self.assertEqual(one.is_rare(values).nonzero().flatten().tolist(), [3, 4, 5, 6])
+        np.testing.assert_allclose(one.mean[0], values[rows, 0].mean())
+        self.assertEqual(rare_columns(values, 2)[0].tolist(), [0, 0, 0, 0, 1])
+        self.assertEqual(Coordinates.of_inputs(values).too_rare, [])
+
+    def test_at_most_half_of_the_rows_are_left_out(self):
+        values = torch.eye(100).double()[:, :60]
+        self.assertEqual(rare_columns(values, 2)[0].tolist(), [0] * 60)
+        self.assertTrue(rare_columns(values, 2)[1].all())
+
+    def test_columns_that_others_determine_are_named(self):
+        values = queries(100, 4).clone()
+        values[:, 3] = 2 * values[:, 0] - values[:, 1] + 3
+        self.assertEqual(Coordinates.of_inputs(values).dependent, [0, 1, 3])
 
     def test_small_directions_of_outputs_are_amplified_but_rounding_is_not(self):
         x = queries(1000, 3)
@@ -147,6 +171,20 @@ class TestScaling(TestCase):
         self.assertRegex(Scaling.of(loaders_of(x, x[:, [1]]).train).remarks()[0], "^columns 0, 2 and 29 of X are constant")
         x[:, :25] = 1.0
         self.assertRegex(Scaling.of(loaders_of(x, x[:, [26]]).train).remarks()[0], r"^26 columns \(0, .*18, 19?.*, \.\.\.\) of X are")
+
+    def test_rare_columns_are_named_and_their_rows_left_out_for_test_too(self):
+        x = queries(100).clone()
+        x[:, 3] = 5.0
+        x[[8, 19], 3] = 6.0
+        loaders = loaders_of(x, x[:, :2])
+        self.assertEqual(Scaling.of(loaders.train, widths=[4]).inputs.too_rare, [])
+        scaling = Scaling.of(loaders.train, widths=[8])
+        self.assertRegex(scaling.remarks()[1], "^column 3 of X varies in 1 query only, too few")
+        self.assertRegex(scaling.remarks()[0], "students of 6 neurons are trained")
+        self.assertEqual((scaling.width, Scaling.from_state(scaling.state()).width), (6, 6))
+        self.assertEqual([len(loader.dataset) for loader in scaling.without_rare_rows(loaders)], [89, 9])
+        again = Scaling.from_state({name: value for name, value in scaling.state().items() if not name.endswith("rare")})
+        self.assertEqual(again.inputs.constant, [3])
 
     def test_students_get_the_transformed_rows_in_their_number_format(self):
         x = queries(100) + 1e6

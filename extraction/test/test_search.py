@@ -7,6 +7,7 @@ from unittest import mock
 import torch
 
 from extraction import search
+from extraction.fitting import is_exact
 from extraction.network import Layers, fit_outputs
 from extraction.search import with_settled_signs
 from extraction.students import Imitation, Standardisation, standardised
@@ -35,6 +36,18 @@ class TestDepth(TestCase):
         self.assertEqual(plain.students.sizes, [5, 9, 3])
         inputs = plain.loaders.train.examples * plain.scale.spread + plain.scale.mean
         torch.testing.assert_close(inputs, teacher.activations(x, 1).detach())
+
+    def test_a_network_that_is_nearly_complete_grows_before_doubtful_clusters_are_taken(self):
+        teacher = network("mlp_4_5_3")
+        hidden, outputs = teacher.layer_vectors()
+        layers = Layers((hidden[1:], outputs[:, 1:]), "tanh")
+        session = session_of("students_mlp(2)_4_9_3", answered(teacher, queries(400), 400), self.root)
+        start = Imitation(network("students_mlp(2)_4_9_3"), [], session.loaders, Standardisation.identity(session.queries), "")
+        work = os.path.join(self.root, "extract_toy", "seed_1", "main", "work")
+        with mock.patch.object(search, "peel", return_value=search.Peeled([], layers, False)) as peel:
+            _, ((_, found),) = search._attempted(session, start, work)
+        self.assertEqual((found.network.sizes, peel.call_count), ([4, 5, 3], 1))
+        self.assertTrue(is_exact(found.network, session.loaders.train))
 
     def extract_two_layers(self, *flags: str) -> str:
         """Extracts a network with two hidden layers and returns the output of the command."""

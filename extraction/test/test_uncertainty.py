@@ -5,6 +5,7 @@ import math
 import unittest
 
 import torch
+from torch.func import functional_call, jacrev
 
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
@@ -59,6 +60,52 @@ class TestStandardErrors(unittest.TestCase):
                 self.assertAlmostEqual(float((values < 2).double().mean()), 0.95, delta=0.04)
                 self.assertGreaterEqual(covered, 18)
 
+    def test_errors_are_those_of_the_larger_covariance_of_least_squares(self):
+        _, model, loader = fitted("mlp_3_3_2", "tanh", 4)
+        spread = loader.examples[:, :1].abs()  # errors are larger where the first input is
+        residuals = 1e-3 * spread * torch.randn(600, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        loader = DataLoader(Dataset(loader.examples, model(loader.examples).detach() - residuals), 600, 0, torch.float64)
+        weights = dict(model.named_parameters())
+        rows = jacrev(lambda values: functional_call(model, values, (loader.examples,)))(weights)
+        jacobian = torch.cat([rows[name].flatten(2) for name in weights], 2).detach()  # [Q, O, P]
+        inverse = torch.linalg.inv(torch.einsum("qop,qor->pr", jacobian, jacobian))
+        noise = noise_of(model, loader, parameters(model))
+        torch.testing.assert_close(noise, (residuals.square().sum(0) / (600 - parameters(model) / 2)).sqrt())
+        equal = torch.einsum("qop,o,qor->pr", jacobian, noise.square(), jacobian)
+        pulls = torch.einsum("qop,qo->qp", jacobian, residuals)
+        own = pulls.T @ pulls * 600 / (600 - parameters(model) / 2)
+        away = (inverse @ pulls.sum(0)).square()
+        covariances = [(inverse @ each @ inverse).diagonal() for each in (equal, own)]
+        self.assertTrue(0 < int((covariances[0] > covariances[1]).sum()) < parameters(model))
+        expected = (torch.maximum(*covariances) + away).sqrt()
+        hidden, last = standard_errors(model, symmetries["tanh"], loader, noise)
+        found = torch.cat([hidden[:, :-1].flatten(), hidden[:, -1], last[:, :-1].flatten(), last[:, -1]])
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+    def test_answers_to_the_same_query_count_once_where_errors_are_those_of_rounding(self):
+        teacher, model, loader = fitted("mlp_3_3_2", "tanh", 5)
+        answers = teacher(loader.examples).detach().round(decimals=2)
+        once = DataLoader(Dataset(loader.examples, answers), 600, 0, torch.float64)
+        noise = noise_of(teacher, once, parameters(model))
+        twice = DataLoader(Dataset(loader.examples.repeat(2, 1), answers.repeat(2, 1)), 1200, 0, torch.float64)
+        torch.testing.assert_close(noise_of(teacher, twice, parameters(model)), noise, rtol=1e-3, atol=0)
+        errors = [standard_errors(teacher, symmetries["tanh"], each, noise) for each in (once, twice)]
+        ratios = torch.cat([(b / a).flatten() for a, b in zip(*errors, strict=True)])
+        self.assertGreater(float(ratios.min()), 0.95)
+        self.assertLess(float(ratios.max()), 1.05)
+
+    def test_errors_of_arithmetic_do_not_average_out(self):
+        teacher, model, loader = fitted("mlp_3_3_2", "tanh", 6)
+        answers = copy.deepcopy(teacher).float()(loader.examples.float()).double().detach()
+        loader = DataLoader(Dataset(loader.examples, answers), 600, 0, torch.float64)
+        for _ in range(8):
+            LevenbergMarquardt(model).step(Objective(model, loader.examples, answers))
+        noise = noise_of(model, loader, parameters(model))
+        plain, wider = (standard_errors(model, symmetries["tanh"], loader, noise, computed_in) for computed_in in (None, torch.float32))
+        ratios = torch.cat([(b / a).flatten() for a, b in zip(plain, wider, strict=True)])
+        self.assertGreater(float(ratios.min()), 1.3)
+        self.assertLess(float(ratios.median()), 2)
+
     def test_weights_that_no_answer_tells_have_infinite_errors(self):
         _, model, loader = fitted("mlp_3_3_2", "tanh", 0)
         model.fc.weight.data[:, 1] = 0
@@ -84,6 +131,15 @@ class TestNoise(unittest.TestCase):
         self.assertLess(structure(model, loader, parameters(model)), 3)
         _, narrow, loader = fitted("mlp_3_3_2", "tanh", 2, start=network("mlp_3_2_2"))
         self.assertGreater(structure(narrow, loader, parameters(narrow)), 10)
+
+    def test_errors_of_arithmetic_have_structure_up_to_a_size(self):
+        teacher, model, loader = fitted("mlp_3_3_2", "relu", 2)
+        wave = NOISE * torch.sign(model(loader.examples).detach())  # as large as the noise, and a function of the query
+        loader = DataLoader(Dataset(loader.examples, loader.labels + 0.5 * wave), 600, 0, torch.float64)
+        self.assertGreater(structure(model, loader, parameters(model)), 5)
+        self.assertLess(structure(model, loader, parameters(model), torch.float32), 5)
+        loader = DataLoader(Dataset(loader.examples, loader.labels + 5 * wave), 600, 0, torch.float64)
+        self.assertGreater(structure(model, loader, parameters(model), torch.float32), 5)
 
     def test_too_few_queries_show_no_structure(self):
         _, model, loader = fitted("mlp_3_3_2", "tanh", 2, count=40)

@@ -74,6 +74,16 @@ def read(location: str) -> dict | None:
     return content if isinstance(starts, list) and all(isinstance(start, dict) for start in starts) else None
 
 
+def last_command(location: str) -> str | None:
+    """The command line of the last start of a run; None if it is not known."""
+    content = read(location)
+    if content is None:
+        return None
+    last = content["starts"][-1] if content["starts"] else {}
+    command = last.get("command", content.get("command"))
+    return command if isinstance(command, str) else None
+
+
 def _now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
 

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from datasets import teacher_dataset
+from datasets.teachers import run_folders
 from foundations import ancestors, paths
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
@@ -259,7 +259,7 @@ class TrainTest(FolderTestCase):
     def test_both_are_teachers(self):
         for program, seed in ((OPENLTH, 1), (PUBLISHED, -1)):
             writers.train(self.root, program, seed, ITERATIONS)
-            teacher = teacher_dataset.find(program.name("train", writers.TRAIN)[:12], seed)
+            teacher = run_folders.find(program.name("train", writers.TRAIN)[:12], seed)
             weights = teacher.load().state_dict()
             self.assertTrue(torch.equal(weights["fc.weight"], writers.perceptron(2)["fc.weight"].double()))
 

@@ -5,7 +5,7 @@ from unittest import mock
 
 import torch
 
-from datasets import teacher_dataset
+from datasets.teachers import run_folders
 from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from testing.benchmarks import synthetic_teachers
@@ -13,8 +13,8 @@ from testing.benchmarks.synthetic_teachers import numbers, spread_apart, synthet
 from testing.test_case import TestCase
 
 
-def make(inputs: int, width: int, seed: int) -> teacher_dataset.Teacher:
-    return teacher_dataset.find(synthetic_teacher(inputs, width, seed), seed)
+def make(inputs: int, width: int, seed: int) -> run_folders.TrainedNetwork:
+    return run_folders.find(synthetic_teacher(inputs, width, seed), seed)
 
 
 class TeacherTest(TestCase):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from datasets import teacher_dataset
+from datasets.teachers import run_folders
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
@@ -41,7 +41,7 @@ class TeachersTestCase(TestCase):
     def setUp(self):
         super().setUp()
         self.name, _ = toy_teacher.make("mlp_3_4_2", "tanh", seed=1)
-        self.teacher = teacher_dataset.location_of(self.name, 1)
+        self.teacher = run_folders.location_of(self.name, 1)
 
     def desc(self, **changes: object) -> TrainingDesc:
         """A student of the teacher, as checked but without the teacher's weights."""
@@ -79,12 +79,12 @@ class ChangedTeacherTest(TeachersTestCase):
     def test_the_record_has_the_digest_of_the_weights(self):
         location = self.run_student().run_path(self.root, 3)
         record = json.loads(Path(paths.hparams_dict(location)).read_text())
-        self.assertEqual(record["teacher_digests"], {"dataset_hparams": teacher_dataset.read(self.name, 1).digest})
+        self.assertEqual(record["teacher_digests"], {"dataset_hparams": run_folders.read(self.name, 1).digest})
 
     def test_a_teacher_that_has_changed_gives_every_seed_a_name_with_its_digest(self):
         before = self.run_student()
         self.change_teacher()
-        digest = teacher_dataset.read(self.name, 1).digest
+        digest = run_folders.read(self.name, 1).digest
         for seed in (3, 4):
             after = self.run_student(seed)
             self.assertEqual(after.dataset_hparams.teacher_digest, digest)
@@ -154,7 +154,7 @@ class ChangedTeacherTest(TeachersTestCase):
         self.assertEqual(teachers.digests(desc), {})
 
     def test_a_digest_on_the_command_line_is_checked(self):
-        digest = teacher_dataset.read(self.name, 1).digest
+        digest = run_folders.read(self.name, 1).digest
         self.assertEqual(teachers.settle(self.desc(teacher_digest=digest[:8]), 3), self.desc())
         with self.assertRaisesRegex(ConfigError, f"--teacher_digest: 123x is not the digest of {self.name}; valid: {digest}"):
             teachers.settle(self.desc(teacher_digest="123x"), 3)
@@ -180,7 +180,7 @@ class ReplicateTest(TeachersTestCase):
     def test_the_digest_or_the_folder_chooses_between_the_two(self):
         self.change_teacher()
         for folder in ("replicate_1", "seed_1"):
-            digest = teacher_dataset.read(self.name, 1, folder).digest
+            digest = run_folders.read(self.name, 1, folder).digest
             for chosen in ({"teacher_digest": digest}, {"teacher_folder": folder}):
                 settled = teachers.settle(self.desc(**chosen), 3).dataset_hparams
                 self.assertEqual(settled.teacher_folder or "seed_1", folder)
@@ -189,7 +189,7 @@ class ReplicateTest(TeachersTestCase):
         toy_teacher.make("mlp_3_4_2", "tanh", seed=2)
         for folder in ("seed_1", "seed_2", "../x", "main"):
             with self.assertRaisesRegex(ConfigError, f"--teacher_folder: seed 1 of {self.name} has no folder .*; valid: replicate_1"):
-                teacher_dataset.find(self.name, 1, folder)
+                run_folders.find(self.name, 1, folder)
 
     def test_an_older_run_keeps_the_teacher_that_existed_when_it_was_started(self):
         before = self.run_student()
@@ -222,7 +222,7 @@ class TrainedOnTheSpotTest(TestCase):
     def teacher(self, teacher_seed: int = -1, **arguments: int) -> tuple[str, str | None]:
         """The folder of the seed of the teacher of students, and the record of it in their hyperparameters."""
         hparams = DatasetHparams("teacher", 10, "digits_lenet_4", teacher_seed, "digits")
-        dataset = job.check_teacher(hparams, "relu", JobArgs(**arguments))
+        dataset = job.check_teacher(hparams, MODEL, JobArgs(**arguments))
         self.assertEqual(dataset.dataset_hparams.teacher_seed, teacher_seed)
         return os.path.basename(os.path.dirname(dataset.teacher.location)), dataset.dataset_hparams.teacher_folder
 
@@ -250,15 +250,15 @@ class TrainedOnTheSpotTest(TestCase):
     def test_its_hash_means_the_same_folder_as_the_name_of_its_model(self):
         folder, _ = self.teacher(global_seed=3)
         name = self.train(int(folder.removeprefix("seed_")))
-        dataset = job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), "relu", JobArgs(global_seed=3))
+        dataset = job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), MODEL, JobArgs(global_seed=3))
         self.assertEqual(dataset.dataset_hparams.teacher_folder, folder)
         with self.assertRaisesRegex(ConfigError, "--teacher_seed: .* has no seed -1; valid: "):
-            job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), "relu", JobArgs(global_seed=4))
+            job.check_teacher(DatasetHparams("teacher", 10, name, -1, "digits"), MODEL, JobArgs(global_seed=4))
 
     def test_a_default_run_without_a_seed_is_used_if_it_is_finished(self):
         name = self.train(-1)
         self.assertEqual(self.teacher(global_seed=3), ("seed_-1", None))
-        os.remove(paths.logger(teacher_dataset.location_of(name, -1)))
+        os.remove(paths.logger(run_folders.location_of(name, -1)))
         self.assertNotEqual(self.teacher(global_seed=3), ("seed_-1", None))
 
     def test_a_finished_replicate_is_used_and_an_unfinished_one_is_not(self):
@@ -273,7 +273,7 @@ class TrainedOnTheSpotTest(TestCase):
         names = set()
         for seed in (3, 4):
             hparams = DatasetHparams("teacher", 10, "digits_lenet_4", -1, "digits")
-            dataset = job.check_teacher(hparams, "relu", JobArgs(global_seed=seed))
+            dataset = job.check_teacher(hparams, MODEL, JobArgs(global_seed=seed))
             self.train(int(str(dataset.dataset_hparams.teacher_folder).removeprefix("seed_")))
             desc = TrainingDesc(dataset.dataset_hparams, dataclasses.replace(MODEL, model_name="mlp_64_5_10"), TRAINING)
             desc = teachers.settle(desc, seed)

@@ -70,13 +70,20 @@ class TestQuery(TestCase):
         for word in ("no", "false", "NO"):
             self.assertEqual(self.seeds(f"accepted={word}"), [5])
             self.assertEqual(self.seeds(f"identified!={word} and kind=extract"), [4])
+            self.assertEqual(self.seeds(f"accepted_to_precision={word}"), [5])  # older reports have no such figure
 
     def test_a_teacher_is_found_by_its_file_its_name_and_its_hash(self):
         desc = run_folders.extraction("answers_12ab")
         desc.dataset_hparams.teacher_file = "my answers.csv"
         run_folders.extract_run(self.root, desc, 5)
         self.runs = index.scan(self.root)
-        for where in ("teacher='my answers.csv'", "teacher=answers_12ab", "teacher=12a", "teacher~answers.csv"):
+        for where in (
+            "teacher='my answers.csv'",
+            "teacher=answers_12ab",
+            "teacher=12a",
+            "teacher~answers.csv",
+            "teacher='a b/my answers.csv'",
+        ):
             self.assertEqual(self.seeds(where), [5], where)
         self.assertEqual(self.seeds("teacher='my'"), [])
 
@@ -91,7 +98,7 @@ class TestQuery(TestCase):
             "lr=1 and": "a name is expected at the end",
             "(lr=1": r"`\)` is expected at the end",
             "lr=1)": "the end is expected before '\\)'",
-            "lr=1 lr=2": "`and`, `or` or the end is expected before 'lr=2'",
+            "lr=1 lr=2": "`and`, `or` or the end is expected before 'lr=2'.*values with spaces stand in quotes",
             "state=finish": "'finish' is not known, did you mean 'finished'",
             "kind=trian": "did you mean 'train'",
             "(" * 10_000: "nested too deeply",

@@ -105,9 +105,10 @@ class TestLooking(RunsTestCase):
         self.assertRegex(text, r"B  main/checkpoint\.pth\n")
         self.assertIn("python EC.py train --lr 0.1\n", text)
 
-    def test_diff_shows_only_the_hyperparameters_that_differ(self):
+    def test_diff_shows_only_the_hyperparameters_that_differ_and_the_results(self):
         lines = self.ask("diff", self.descs[0].hashname, self.short[1]).splitlines()
-        self.assertEqual([line.split() for line in lines], [self.short, ["lr", "0.1", "0.3"]])
+        self.assertEqual([line.split() for line in lines[:3]], [self.short, ["lr", "0.1", "0.3"], []])
+        self.assertRegex(lines[3], r"^test_accuracy +85\.00 ± 7\.07% +\d")
 
     def test_why_shows_the_run_and_the_most_similar_runs(self):
         text = self.ask("why", "train", *TRAIN)

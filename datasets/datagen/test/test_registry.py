@@ -29,7 +29,7 @@ class ParseTest(TestCase):
 
     def test_an_unknown_policy_is_refused_with_the_nearest_name(self):
         with self.assertRaisesRegex(
-            ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*biased, .*digits, .*mosaic, random"
+            ConfigError, "--datagen: 'randm' is not known, did you mean 'random'.*biased, .*digits, .*mosaic, normal, random"
         ):
             registry.parse("digits+randm")
 
@@ -100,6 +100,40 @@ class ResolveTest(TestCase):
         self.assertEqual(registry.resolve("digits:1437", 64), "digits:1437")
         with self.assertRaisesRegex(ConfigError, "--datagen: digits has 1437 queries, fewer than 1438; valid: up to 1437"):
             registry.resolve("digits:1438", 64)
+
+
+class ParametersTest(TestCase):
+    def test_a_policy_has_its_parameters_and_then_its_count(self):
+        for text, canonical in (
+            ("box:-1:1", "box:-1:1:4000"),
+            ("box:-1.0:1e0:50", "box:-1:1:50"),
+            ("normal:.5", "normal:0.5:4000"),
+            ("box:0:1:5+box:0:2:5+normal:1e30:5", "box:0:1:5+box:0:2:5+normal:1e30:5"),
+        ):
+            self.assertEqual(registry.resolve(text, 3), canonical)
+            self.assertEqual(registry.resolve(canonical, 3), canonical)
+
+    def test_the_parameters_are_the_bounds_and_the_standard_deviation(self):
+        box = registry.generate("box:2:3:4000", True, 2, seed=1)
+        self.assertTrue(((box >= 2) & (box <= 3)).all())
+        torch.testing.assert_close(box.mean(0), torch.full((2,), 2.5), atol=0.02, rtol=0)
+        normal = registry.generate("normal:7:4000", True, 2, seed=1)
+        torch.testing.assert_close(normal.std(0), torch.full((2,), 7.0), atol=0.3, rtol=0)
+
+    def test_missing_and_wrong_parameters_are_refused_with_the_way_to_write_them(self):
+        for text, message in (
+            ("box", "'box' is incomplete; valid: box:LOW:HIGH or box:LOW:HIGH:COUNT, with finite numbers"),
+            ("box:1", "'box:1' is incomplete"),
+            ("box:a:b", "'box:a:b' is incomplete"),
+            ("box:0:inf", "'box:0:inf' is incomplete"),
+            ("box:1:1", "'box:1:1' is invalid: the first bound must be less than the second"),
+            ("normal:0", "'normal:0' is invalid: the standard deviation must be more than 0"),
+            ("normal:1:0", "'0' is not a count in 'normal:1:0'.*such as normal:1:4000"),
+            ("box:0:1:2:3", "'2:3' is not a count"),
+            ("box:0:1+box:0:1.0", "box:0:1 occurs twice"),
+        ):
+            with self.subTest(text), self.assertRaisesRegex(ConfigError, f"--datagen: {message}"):
+                registry.parse(text)
 
 
 class MakeTest(TestCase):

@@ -6,8 +6,9 @@ import os
 
 import numpy as np
 
-from datasets import answer_files, registry, teacher_dataset
-from datasets.answer_files import Layout
+from datasets import registry
+from datasets.teachers import answer_files, stored_answers
+from datasets.teachers.answer_files import Layout
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
@@ -38,7 +39,7 @@ class AnswerFileTestCase(TestCase):
 
     def assert_refused(self, name: str, said: str, **layout: object):
         with self.assertRaises(ConfigError) as caught:
-            teacher_dataset.inspect_answers(name, Layout(**layout))
+            stored_answers.inspect_answers(name, Layout(**layout))
         self.assertIn(said, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
 
@@ -62,8 +63,8 @@ class FormatTest(AnswerFileTestCase):
         for name, layout in sources:
             with self.subTest(name):
                 self.assertTrue(answer_files.is_file(name))
-                teacher, content = teacher_dataset.inspect_answers(name, layout)
-                self.assertEqual((teacher.inputs, teacher.outputs, teacher.pairs), (3, 2, 20))
+                teacher, content = stored_answers.inspect_answers(name, layout)
+                self.assertEqual((teacher.inputs, teacher.outputs, teacher.count), (3, 2, 20))
                 with np.load(io.BytesIO(content)) as stored:
                     np.testing.assert_array_equal(stored["X"], QUERIES)
                     np.testing.assert_array_equal(stored["y"], ANSWERS)
@@ -71,8 +72,8 @@ class FormatTest(AnswerFileTestCase):
         self.assertEqual(len(names), 1)
 
     def test_a_run_reads_what_was_stored(self):
-        teacher, content = teacher_dataset.inspect_answers(self.csv("table.csv", QUERIES, ANSWERS), Layout(outputs=2))
-        get_platform().write(teacher_dataset.answers_path(teacher.name), content)
+        teacher, content = stored_answers.inspect_answers(self.csv("table.csv", QUERIES, ANSWERS), Layout(outputs=2))
+        get_platform().write(stored_answers.answers_path(teacher.name), content)
         dataset = registry.get(DatasetHparams("teacher", 5, teacher.name), train=False).dataset
         np.testing.assert_array_equal(dataset.examples.cpu().numpy(), QUERIES[[9, 19]])
         np.testing.assert_array_equal(dataset.labels.cpu().numpy(), ANSWERS[[9, 19]])
@@ -82,12 +83,12 @@ class FormatTest(AnswerFileTestCase):
         with open(path, "rb") as file:
             content = file.read()
         for layout in (Layout(), Layout("X,y")):
-            teacher, stored = teacher_dataset.inspect_answers(path, layout)
+            teacher, stored = stored_answers.inspect_answers(path, layout)
             self.assertEqual((teacher.name, stored), (f"answers_{hashlib.md5(content).hexdigest()}", content))
 
     def test_the_number_type_of_the_file_is_stored(self):
         path = self.npz(inputs=QUERIES, targets=ANSWERS.astype(np.float32))
-        with np.load(io.BytesIO(teacher_dataset.inspect_answers(path, Layout("inputs,targets"))[1])) as stored:
+        with np.load(io.BytesIO(stored_answers.inspect_answers(path, Layout("inputs,targets"))[1])) as stored:
             self.assertEqual((stored["X"].dtype, stored["y"].dtype), (np.float64, np.float32))
 
     def test_the_bytes_of_a_converted_file_are_always_the_same(self):
@@ -156,7 +157,7 @@ class RefusalTest(AnswerFileTestCase):
         os.truncate(path, os.path.getsize(path) - 1)
         self.assert_refused(path, "q.npy is not a table of numbers: the array of shape (20, 5) and type float64 does not have", outputs=2)
         np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-        self.assert_refused(path, "is not a table of numbers: the array has shape (1,) and type object", outputs=2)
+        self.assert_refused(path, "is not a table of numbers: the array contains objects (type object)", outputs=2)
         self.assert_refused(self.write("t.csv", "a,b", "1,x"), "t.csv is not a table of numbers: line 2, column b contains 'x'", outputs=1)
 
     def test_answers_that_are_classes_are_refused(self):
@@ -167,8 +168,14 @@ class RefusalTest(AnswerFileTestCase):
             (places % 2 == 0, "whole numbers 0, 1: classes"),
             (np.eye(4)[places % 4], "the answers in {} are classes in one-hot form"),
             (np.c_[ANSWERS, places % 3], "column 2 of the answers in {} contains only"),
-            (np.array(["a", "b"] * 10), "type <U1; the answers must be the numbers that the network outputs"),
-            (np.array(["a", "b"] * 10, dtype=object), "type object; the answers must be the numbers"),
+            (
+                np.array(["a", "b"] * 10),
+                "contains texts (type <U1); valid: real numbers; the answers must be the numbers that the network gives",
+            ),
+            (
+                np.array(["a", "b"] * 10, dtype=object),
+                "contains objects (type object); valid: real numbers; the answers must be the numbers",
+            ),
         ]
         for answers, said in cases:
             path = self.npz(X=QUERIES, y=answers)
@@ -176,16 +183,16 @@ class RefusalTest(AnswerFileTestCase):
 
     def test_answers_that_are_whole_numbers_by_rounding_are_accepted(self):
         answers = np.round(100 * ANSWERS)
-        self.assertEqual(teacher_dataset.inspect_answers(self.npz(X=QUERIES, y=answers))[0].outputs, 2)
+        self.assertEqual(stored_answers.inspect_answers(self.npz(X=QUERIES, y=answers))[0].outputs, 2)
 
     def test_classes_that_an_older_version_has_stored_stay_usable(self):
         path = self.npz(X=QUERIES, y=np.arange(20) % 4)
         with open(path, "rb") as file:
             content = file.read()
-        stored = teacher_dataset.answers_path(f"answers_{hashlib.md5(content).hexdigest()}")
+        stored = stored_answers.answers_path(f"answers_{hashlib.md5(content).hexdigest()}")
         with open(stored, "wb") as file:
             file.write(content)
-        self.assertEqual(teacher_dataset.inspect_answers(path)[0].outputs, 1)
+        self.assertEqual(stored_answers.inspect_answers(path)[0].outputs, 1)
 
 
 class CommandTest(AnswerFileTestCase):

@@ -8,7 +8,8 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from datasets import registry, teacher_dataset
+from datasets import registry
+from datasets.teachers import run_folders
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
@@ -81,14 +82,14 @@ class ForeignTestCase(TestCase):
 class PerceptronTest(ForeignTestCase):
     def test_a_run_of_openlth_is_a_teacher(self):
         self.openlth("mnist_lenet_5", "mnist", self.perceptron())
-        teacher = teacher_dataset.find("71bc92a9", 1)
+        teacher = run_folders.find("71bc92a9", 1)
         self.assertEqual((teacher.name, teacher.inputs, teacher.outputs, teacher.dataset_name), (OPENLTH, 784, 3, "mnist"))
         self.assertEqual(teacher.model_hparams, ModelHparams("mnist_lenet_5", "kaiming_normal", "uniform"))
         self.assert_answers(OPENLTH, 1, lambda x: np.maximum(x, 0))
 
     def test_a_run_of_expand_and_cluster_is_a_teacher_and_its_objects_are_not_unpickled(self):
         self.published("mnist_lenet_5", "mnist", self.perceptron(), "tanh")
-        teacher = teacher_dataset.find(PUBLISHED.removeprefix("train_"), -1)
+        teacher = run_folders.find(PUBLISHED.removeprefix("train_"), -1)
         self.assertEqual((teacher.name, teacher.inputs, teacher.outputs), (PUBLISHED, 784, 3))
         self.assertEqual(teacher.model_hparams.act_fun, "tanh")
         self.assert_answers(PUBLISHED, -1, np.tanh)
@@ -96,13 +97,13 @@ class PerceptronTest(ForeignTestCase):
 
     def test_a_frozen_run_is_a_teacher(self):
         self.openlth("mnist_lenet_5", "mnist", self.perceptron(), more="    * others_frozen => True\n    * output_frozen => True\n")
-        self.assertTrue(teacher_dataset.find(OPENLTH, 1).model_hparams.output_frozen)
+        self.assertTrue(run_folders.find(OPENLTH, 1).model_hparams.output_frozen)
         self.assert_answers(OPENLTH, 1, lambda x: np.maximum(x, 0))
 
     def test_a_replicate_is_a_seed(self):
         self.openlth("mnist_lenet_5", "mnist", self.perceptron(), replicate=4)
         with self.assertRaisesRegex(ConfigError, f"--teacher_seed: {OPENLTH} has no seed 1; valid: 4$"):
-            teacher_dataset.find(OPENLTH, 1)
+            run_folders.find(OPENLTH, 1)
 
     def test_an_interrupted_run_is_refused(self):
         folder = self.openlth("mnist_lenet_5", "mnist", self.perceptron())
@@ -111,7 +112,7 @@ class PerceptronTest(ForeignTestCase):
             self.assert_answers(OPENLTH, 1, np.tanh)
         os.remove(os.path.join(folder, "model_ep40_it0.pth"))
         with self.assertRaisesRegex(ConfigError, f"{folder} contains no model_ep"):
-            teacher_dataset.find(OPENLTH, 1)
+            run_folders.find(OPENLTH, 1)
 
     def test_a_damaged_log_is_named(self):
         folder = self.openlth("mnist_lenet_5", "mnist", self.perceptron())
@@ -119,17 +120,17 @@ class PerceptronTest(ForeignTestCase):
         for content in ("", "Model Hyperparameters", LOG.partition("Model")[0], "    * model_name => mnist_lenet_5", "\xff"):
             get_platform().write(path, content.encode("latin-1"))
             with self.assertRaisesRegex(ConfigError, f"{path} does not contain the names of the model and the dataset"):
-                teacher_dataset.find(OPENLTH, 1)
+                run_folders.find(OPENLTH, 1)
 
     def test_an_unknown_model_is_named_with_the_file(self):
         folder = self.openlth("mnist_conv_C16_M_F32", "mnist", self.perceptron())
         with self.assertRaisesRegex(ConfigError, f"^--teacher_name: {folder}/hparams.log: 'mnist_conv_C16_M_F32' is not a model"):
-            teacher_dataset.find(OPENLTH, 1)
+            run_folders.find(OPENLTH, 1)
 
     def test_weights_of_another_model_are_refused(self):
         folder = self.openlth("cifar_vgg_11", "mnist", self.perceptron() | {"fc.bias": torch.zeros(())})
         with self.assertRaisesRegex(ConfigError, f"{folder}/model_ep40_it0.pth does not contain the weights of this model"):
-            teacher_dataset.find(OPENLTH, 1)
+            run_folders.find(OPENLTH, 1)
 
     def test_students_learn_from_it(self):
         self.openlth("mnist_lenet_5", "mnist", self.perceptron())
@@ -155,7 +156,7 @@ class ConvolutionalTest(ForeignTestCase):
 
     def assert_sees_images(self, model: torch.nn.Module, queries: int, *shape: int):
         """Asserts that the answers of the teacher are the outputs of a model for images of a given shape."""
-        teacher = teacher_dataset.find(OPENLTH, 1)
+        teacher = run_folders.find(OPENLTH, 1)
         self.assertEqual((teacher.inputs, teacher.outputs), (math.prod(shape), 3))
         dataset = registry.get(DatasetHparams("teacher", 8, OPENLTH, 1, f"random:{queries}"), seed=1).dataset
         self.assertEqual(dataset.examples.shape, (queries, math.prod(shape)))
@@ -176,7 +177,7 @@ class ConvolutionalTest(ForeignTestCase):
         shutil.rmtree(os.path.join(self.root, OPENLTH))
         self.openlth("cifar_resnet_8_4", "places", self.model.state_dict())
         with self.assertRaisesRegex(ConfigError, "the size of the images of places is unknown; valid: digits, .*cifar10, imagenet$"):
-            teacher_dataset.find(OPENLTH, 1)
+            run_folders.find(OPENLTH, 1)
 
     def test_extract_refuses_convolutional_teachers(self):
         options = (f"--teacher_name={OPENLTH}", "--teacher_seed=1", "--datagen=random:40")

@@ -5,8 +5,8 @@ import os
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
-from datasets import answer_files, links, teacher_dataset
-from datasets.answer_files import Layout
+from datasets.teachers import answer_files, links, stored_answers
+from datasets.teachers.answer_files import Layout
 from foundations import dataset_hparams
 from foundations.errors import ConfigError
 from testing.test_case import TestCase
@@ -52,13 +52,14 @@ class TestLinks(TestCase):
     def test_rows_without_logits_are_left_out_and_named(self):
         answers = softmax(LOGITS, 1)
         answers[7], answers[20] = [1, 0, 0, 0], [0.5, 0.5, 0, 0]
-        queries, converted, note = links.convert(QUERIES, answers, "softmax")
+        converted = links.convert(answers, "softmax")
         kept = [place for place in range(40) if place not in (7, 20)]
-        np.testing.assert_array_equal(queries, QUERIES[kept])
-        np.testing.assert_allclose(converted, CENTRED[kept], atol=1e-12)
-        self.assertIn("2 rows have a probability of exactly 0 or 1 and are left out, by number from 0: 7, 20", note)
+        np.testing.assert_array_equal(np.flatnonzero(converted.kept), kept)
+        np.testing.assert_allclose(converted.logits, CENTRED[kept], atol=1e-12)
+        self.assertIsNone(converted.errors)
+        self.assertIn("2 rows have a probability of exactly 0 or 1 and are left out, by number from 0: 7, 20", converted.note)
         with self.assertRaisesRegex(ValueError, "21 of 40 rows have a probability of exactly 0 or 1"):
-            links.convert(QUERIES, np.where(np.arange(40)[:, None] < 21, [1, 0, 0, 0], softmax(LOGITS, 1)), "softmax")
+            links.convert(np.where(np.arange(40)[:, None] < 21, [1, 0, 0, 0], softmax(LOGITS, 1)), "softmax")
 
     def test_answers_that_no_network_with_the_link_gives_are_refused(self):
         cases = [
@@ -74,10 +75,10 @@ class TestLinks(TestCase):
 
 
 class TestFiles(TestCase):
-    def inspect(self, answers: np.ndarray, link: str | None = None) -> tuple[teacher_dataset.Teacher, np.ndarray]:
+    def inspect(self, answers: np.ndarray, link: str | None = None) -> tuple[stored_answers.AnswerFile, np.ndarray]:
         path = os.path.join(self.root, "it.npz")
         np.savez(path, X=QUERIES, y=answers)
-        teacher, content = teacher_dataset.inspect_answers(path, Layout(link=link))
+        teacher, content = stored_answers.inspect_answers(path, Layout(link=link))
         with open(path, "wb") as file:
             file.write(content)
         return teacher, answer_files.read_stored(path).answers

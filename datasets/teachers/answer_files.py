@@ -17,21 +17,25 @@ from typing import IO
 
 import numpy as np
 
-from datasets import links, text_tables
+from datasets.teachers import links, text_tables
 from foundations.errors import ConfigError, one_line, reason
 from platforms.platform import get_platform
 
 NAMES = ("X", "y")  # the arrays of a stored archive
+ROWS = "file_rows"  # the array with the numbers of the rows in the user's file, in a stored archive where some are left out
+ERRORS = "logit_errors"  # the array with the errors of logits (`links.Errors`)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*SEPARATORS, ".npy")
 # The ends of the names of files that people may try, with the way to a format that can be read.
 FOREIGN = {".txt": "", ".dat": "", ".gz": "unpack it, then use ", ".zip": "unpack it, then use ", ".bz2": "unpack it, then use "}
 FOREIGN |= dict.fromkeys((".xz", ".7z", ".tar"), "unpack it, then use ")
 FOREIGN |= dict.fromkeys((".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".mat", ".h5", ".hdf5", ".arff"), "")
-FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt", ".pth"), "")
+FOREIGN |= dict.fromkeys((".pkl", ".pickle", ".joblib", ".pt"), "")
+FOREIGN[".pth"] = "a network as a program (torch.jit.save, .pt), "
 VALID = "a .npz file, a table (.csv, .tsv or .npy) with --outputs, or two tables joined by +, such as inputs.npy+answers.npy"
 SHOWN = 12  # arrays or columns that an error lists
-CLASSES = "the answers must be the numbers that the network outputs, (logits or probabilities), one column for each"
+CLASSES = "the answers must be the numbers that the network gives (logits or probabilities), one column for each output"
+KINDS = {"U": "texts", "S": "texts", "O": "objects", "c": "complex numbers", "M": "dates", "m": "times"}  # by the kind of a numpy type
 FEW = 20  # distinct whole numbers in a column of class labels, if they do not count from 0 or 1
 
 
@@ -61,6 +65,9 @@ class Pairs:
         names: the names of both in errors.
         note: what was decided in reading the file, for the user; empty if nothing.
         link: what the answers in the file are, if they were converted to logits or if the user has said that they are raw.
+        rows: the numbers of the pairs in the user's file, `[n]`, counted from 0; None where no row was left out.
+        errors: of answers that were converted to logits, where these are not exact to float64.
+        columns: the names of the queries' and of the answers' columns; empty where the file has none.
     """
 
     content: bytes
@@ -69,6 +76,9 @@ class Pairs:
     names: tuple[str, str] = NAMES
     note: str = ""
     link: str | None = None
+    rows: np.ndarray | None = None
+    errors: links.Errors | None = None
+    columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 def is_file(name: str) -> bool:
@@ -110,7 +120,15 @@ def read(name: str, layout: Layout) -> Pairs:
 
 def read_stored(path: str) -> Pairs:
     """The queries and answers in an archive that a run has stored; errors as in `read`."""
-    return _archive(path, Layout())
+    pairs = _archive(path, Layout())
+    try:
+        with zipfile.ZipFile(io.BytesIO(pairs.content)) as file:
+            members = {name: _member(file, name) for name in (ROWS, ERRORS) if f"{name}.npy" in file.namelist()}
+    except Exception as error:  # as in `_archive`
+        raise ConfigError(f"--teacher_name: {path} is damaged ({reason(error)})") from None
+    rows, errors = members.get(ROWS), members.get(ERRORS)
+    rows = rows.astype(np.int64) if rows is not None and rows.shape == (len(pairs.queries),) else None
+    return dataclasses.replace(pairs, rows=rows, errors=None if errors is None else links.Errors.of(errors))
 
 
 def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
@@ -125,11 +143,13 @@ def linked(pairs: Pairs, link: str | None, path: str) -> Pairs:
     if chosen is None:
         return dataclasses.replace(pairs, note=_joined(pairs.note, path, links.hint(pairs.answers)))
     try:
-        queries, answers, note = links.convert(pairs.queries, pairs.answers, chosen)
+        converted = links.convert(pairs.answers, chosen)
     except ValueError as error:
         flag = "--teacher_name" if link is None else "--link"
         raise ConfigError(f"{flag}: {path}: {reason(error)}") from None
-    return dataclasses.replace(_converted(queries, answers, pairs.names, _joined(pairs.note, path, note)), link=chosen)
+    queries, rows = pairs.queries[converted.kept], None if converted.kept.all() else np.flatnonzero(converted.kept)
+    content, note = archive(queries, converted.logits, rows, converted.errors), _joined(pairs.note, path, converted.note)
+    return Pairs(content, queries, converted.logits, pairs.names, note, chosen, rows, converted.errors, pairs.columns)
 
 
 def _joined(notes: str, path: str, note: str) -> str:
@@ -183,10 +203,10 @@ def _pair(paths: list[str], layout: Layout) -> Pairs:
     for flag, value in (("arrays", layout.arrays), ("outputs", layout.outputs)):
         if value is not None:
             raise ConfigError(f"--{flag}: valid only with one file; of two files the first contains the queries and the second the answers")
-    (queries, _, first), (answers, _, second) = (_columns(path) for path in paths)
+    (queries, inputs, first), (answers, outputs, second) = (_columns(path) for path in paths)
     notes = [f"{os.path.basename(path)}: {note}" for path, note in zip(paths, (first, second), strict=True) if note]
     names = os.path.basename(paths[0]), os.path.basename(paths[1])
-    return _converted(queries, answers, names, "; ".join(notes))
+    return dataclasses.replace(_converted(queries, answers, names, "; ".join(notes)), columns=(_named(inputs), _named(outputs)))
 
 
 def _table(path: str, layout: Layout) -> Pairs:
@@ -208,7 +228,13 @@ def _divided(values: np.ndarray, names: tuple[str, ...], outputs: int | None, pa
     if not 1 <= outputs < width:
         raise ConfigError(f"--outputs: {outputs} is out of range; valid: 1 to {width - 1}, because {path} has {listed}")
     values = values.reshape(len(values), -1)
-    return _converted(values[:, :-outputs], values[:, -outputs:], ("the queries", "the answers"), note)
+    pairs = _converted(values[:, :-outputs], values[:, -outputs:], ("the queries", "the answers"), note)
+    return dataclasses.replace(pairs, columns=(_named(names)[:-outputs], _named(names)[-outputs:]))
+
+
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of columns, none if all are numbers, which programs write where there are no names."""
+    return () if all(map(str.isdigit, names)) else names
 
 
 def _columns(path: str) -> tuple[np.ndarray, tuple[str, ...], str]:
@@ -236,11 +262,17 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64).reshape(len(values), -1)
 
 
-def archive(queries: np.ndarray, answers: np.ndarray) -> bytes:
-    """An `.npz` file with two arrays. The same numbers of the same type give the same bytes."""
+def archive(queries: np.ndarray, answers: np.ndarray, rows: np.ndarray | None = None, errors: links.Errors | None = None) -> bytes:
+    """An `.npz` file with two arrays, the numbers of their rows in the user's file if some are left out, and the errors of logits.
+
+    The same numbers of the same type give the same bytes.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for name, values in zip(NAMES, (queries, answers), strict=True):
+        more = {ROWS: rows, ERRORS: None if errors is None else errors.to_array()}
+        for name, values in (*zip(NAMES, (queries, answers), strict=True), *more.items()):
+            if values is None:
+                continue
             member = io.BytesIO()
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
             np.lib.format.write_array(member, values, version=(1, 0), allow_pickle=False)
@@ -327,8 +359,8 @@ def _array(opened: Callable[[], IO[bytes]], size: int, name: str) -> np.ndarray:
         shape, _, kind = np.lib.format.read_array_header_1_0(member)
         count = math.prod(shape)
         if kind.kind not in "fiub" or not count or not shape or min(shape) < 0:
-            advice = f"; {CLASSES}" if kind.kind in "USO" else ""
-            raise ValueError(f"{name} has shape {shape} and type {kind}{advice}")
+            what = f"contains {KINDS[kind.kind]} (type {kind})" if kind.kind in KINDS else f"has shape {shape} and type {kind}"
+            raise ValueError(f"{name} {what}; valid: real numbers{f'; {CLASSES}' if kind.kind in 'USO' else ''}")
         if member.tell() + count * kind.itemsize != size:
             raise ValueError(f"{name} of shape {shape} and type {kind} does not have {size} bytes")
         if 2 * count * np.dtype(np.float64).itemsize > get_platform().memory_bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>", "#n/a", "-", "?"}  # how programs write a cell without a number, in lower case
-UNNAMED = {"", "unnamed: 0"}  # the names of the column of row labels that pandas writes
+UNNAMED = re.compile(r"(unnamed: 0(\.\d+)?)?", re.IGNORECASE)  # the names of the columns of row labels that pandas writes
 COUNTERS = {"index", "id", "row"}  # names of a column that is left out if it counts the rows
 DIGITS = re.compile(r"\d+")
 DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
@@ -24,6 +24,14 @@ REMEDIES = {
     "\t": "tabs; name it .tsv",
     ",": "commas; name it .csv",
     " ": "spaces; save it with commas (numpy: savetxt(delimiter=','))",
+    "|": "vertical bars; save it with commas",
+}
+OTHER_KINDS = {  # cells that are no numbers, with what they are and what is valid instead
+    re.compile(r"true|false", re.IGNORECASE): "a truth value; save true and false as 1 and 0",
+    DECIMAL_COMMA: "which has a decimal comma; save it with decimal points",
+    re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?"): "which has commas between thousands; save it without them",
+    re.compile(r"[-+]?[\d.]+\s*%"): "a percentage; save it as a number",
+    re.compile(r"\d{4}-\d\d-\d\d.*"): "a date; save it as a number, or leave out the column",
 }
 NUMBERS = "valid: numbers, which the network takes or gives; for classes its logits or probabilities, one column for each"
 
@@ -67,7 +75,7 @@ def parse(content: bytes, separator: str) -> Table:
         raise ValueError("it contains no rows")
     if names and all(map(DIGITS.fullmatch, filter(None, names))):
         notes.append("line 1 is taken as the names of the columns")
-    has_labels = bool(names) and len(names) > 1 and names[0].lower() in UNNAMED
+    has_labels = bool(names) and len(names) > 1 and UNNAMED.fullmatch(names[0]) is not None
     if has_labels:
         notes.append("the first column has no name: it is taken as the labels of the rows and left out")
     columns = names or tuple(str(place + 1) for place in range(len(start[0][1])))
@@ -75,7 +83,7 @@ def parse(content: bytes, separator: str) -> Table:
     values = _numbers(body, columns, has_labels, is_plain)
     columns = columns[has_labels:]
     if len(columns) > 1 and (np.diff(values[:, 0]) == 1).all():
-        if columns[0].lower() in COUNTERS:
+        if columns[0].lower() in COUNTERS or UNNAMED.fullmatch(columns[0]):
             notes.append(f"column {columns[0]} counts the rows and is left out")
             values, columns = values[:, 1:], columns[1:]
         else:
@@ -109,7 +117,7 @@ def _check_separator(row: Sequence[str], separator: str) -> None:
     if ";" in text:
         raise ValueError(f"it is separated by {REMEDIES[';']}")
     if len(row) == 1 and not _is_number(text):
-        other = next((sign for sign in ("\t", ",", " ") if sign != separator and sign in text), None)
+        other = next((sign for sign in ("\t", ",", "|", " ") if sign != separator and sign in text), None)
         if other and all(_is_number(cell) or cell.strip().lower() in MISSING for cell in text.split(other)):
             raise ValueError(f"it is separated by {REMEDIES[other]}")
 
@@ -117,11 +125,13 @@ def _check_separator(row: Sequence[str], separator: str) -> None:
 def _names(start: Sequence[tuple[int, list[str]]]) -> tuple[str, ...]:
     """The names of the columns, if the first of the first two rows contains names.
 
-    pandas names columns that have no names 0, 1, 2, ... Such a row is told from a row of values by the decimals in the row below.
+    pandas names columns that have no names 0, 1, 2, ... Such a row is told from a row of values by the decimals in the row below. A row
+    with a fraction is a row of values: no name is a fraction.
     """
     first = tuple(cell.strip() for cell in start[0][1])
     if any(cell.lower() not in MISSING and not _is_number(cell) and not DECIMAL_COMMA.fullmatch(cell) for cell in first):
-        return first
+        is_row = any(_is_number(cell) and not DIGITS.fullmatch(cell) for cell in first if cell.lower() not in MISSING)
+        return () if is_row else first
     below = [cell.strip() for cell in start[1][1]] if len(start) > 1 else []
     labelled = len(first) > 1 and not first[0]
     numbered = first[labelled:]
@@ -152,8 +162,12 @@ def _numbers(rows: Sequence[tuple[int, list[str]]], columns: Sequence[str], has_
     missing = np.argwhere(np.isnan(values))
     if len(missing):
         row, column = missing[0]
-        place = f"the first in line {rows[row][0]}, column {columns[column + has_labels]}"
-        raise ValueError(f"{len(missing)} cells contain no number, {place}; leave out their rows")
+        name, ends = columns[column + has_labels], len(columns) - has_labels - 1
+        if len(missing) == len(values) > 0 and (missing[:, 1] == ends).all():
+            raise ValueError("the last column is empty, because every line ends in a separator; remove it")
+        place = f"line {rows[row][0]}, column {name or column + has_labels + 1}"
+        cells = f"{len(missing)} cells contain no number, the first in" if len(missing) > 1 else "a cell contains no number:"
+        raise ValueError(f"{cells} {place}; leave out {'their rows' if len(missing) > 1 else 'its row'}")
     return values
 
 
@@ -165,7 +179,7 @@ def _number(cell: str, line: int, column: str) -> float:
     try:
         return _strict(text)
     except ValueError:
-        kind = "which has a decimal comma; save it with decimal points" if DECIMAL_COMMA.fullmatch(text) else f"not a number; {NUMBERS}"
+        kind = next((meaning for pattern, meaning in OTHER_KINDS.items() if pattern.fullmatch(text)), f"not a number; {NUMBERS}")
         raise ValueError(f"line {line}, column {column} contains {text[:40]!r}, {kind}") from None
 
 

@@ -4,7 +4,7 @@ import unittest
 
 import numpy as np
 
-from datasets import text_tables
+from datasets.teachers import text_tables
 
 VALUES = np.random.RandomState(0).randn(12, 3) * [1, 1e-9, 1e12]
 ROWS = [",".join(map(repr, row)) for row in VALUES.tolist()]  # the shortest texts that give the same numbers, as pandas writes them
@@ -29,6 +29,7 @@ class TestParse(unittest.TestCase):
             "index of pandas": lines(",a,b,c", *numbered(ROWS)),
             "index and names of pandas": lines(",0,1,2", *numbered(ROWS)),
             "an index read and written again": lines("Unnamed: 0,a,b,c", *numbered(ROWS)),
+            "an index written twice": lines(",Unnamed: 0,a,b,c", *(f"{place},{row}" for place, row in enumerate(numbered(ROWS)))),
             "an index of texts": lines(",a,b,c", *(f"row_{row}" for row in numbered(ROWS))),
             "a column that counts from 1": lines("id,a,b,c", *numbered(ROWS, 1)),
             "header of numpy": lines("# a,b,c", *ROWS),
@@ -77,10 +78,16 @@ class TestParse(unittest.TestCase):
             (lines("1.5 2", "3 4"), "separated by spaces; save it with commas"),
             (lines("a,b", '"1,5",2'), "line 2, column a contains '1,5', which has a decimal comma; save it with decimal points"),
             (lines("a,b", "1,2", "3,setosa"), "line 3, column b contains 'setosa', not a number; valid: numbers"),
-            (lines("a,b", "1,2", "3,True"), "line 3, column b contains 'True', not a number"),
+            (lines("a,b", "1,2", "3,True"), "line 3, column b contains 'True', a truth value; save true and false as 1 and 0"),
+            (lines("1.5,setosa", "2.5,virginica"), "line 1, column 2 contains 'setosa', not a number"),
+            (lines("a,b", '"1,234.5",2'), "line 2, column a contains '1,234.5', which has commas between thousands"),
+            (lines("a,b", "12%,2"), "line 2, column a contains '12%', a percentage"),
+            (lines("a,b", "2024-01-31,2"), "line 2, column a contains '2024-01-31', a date"),
+            (lines("a|b", "1|2", "3|4"), "separated by vertical bars"),
+            (lines("a,b,", "1,2,", "3,4,"), "the last column is empty, because every line ends in a separator; remove it"),
             (lines("a,b", "1,2", "3,1_000"), "line 3, column b contains '1_000', not a number"),
             (lines("a,b", "1,2", "3,", "NA,nan"), "3 cells contain no number, the first in line 3, column b; leave out their rows"),
-            (lines(",a,b", "x,1,", "y,2,3"), "1 cells contain no number, the first in line 2, column b"),
+            (lines(",a,b", "x,1,", "y,2,3"), "a cell contains no number: line 2, column b; leave out its row"),
             (lines("a,b", "", "1,2,3"), "line 3 has 3 values, not 2"),
             (lines("a,b"), "it contains no rows"),
             (b"", "it contains no rows"),

@@ -1,0 +1,89 @@
+"""A recovered network for use without this program: as layers of plain torch, as a file, and as the lines of Python that rebuild it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from models import activation_functions
+from models.mlp import FullyConnected
+
+
+class G(nn.Module):
+    """The activation function g as a layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return activation_functions.g(x)
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(activation_functions.LEAKY_SLOPE),
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "g": G,
+    "identity": nn.Identity,
+}
+G_LINES = [
+    "class G(nn.Module):",
+    "    def forward(self, x):",
+    "        return torch.sigmoid(4 * x) + nn.functional.softplus(x)",
+]
+EXAMPLES = 3  # in the batch that the program is traced with; any number of examples can be given to it
+
+
+def sequential(layers: Sequence[torch.Tensor], act_fun: str) -> nn.Sequential:
+    """A network as layers of plain torch, with copies of its weights; it maps `[n, inputs]` to `[n, outputs]`.
+
+    Args:
+        layers: incoming weights with the bias last, `[width, fan_in + 1]` each, the output layer last.
+        act_fun: the activation function of the hidden layers.
+    """
+    modules: list[nn.Module] = []
+    for vectors in layers:
+        layer = nn.Linear(vectors.shape[1] - 1, vectors.shape[0]).to(vectors)
+        with torch.no_grad():
+            layer.weight.copy_(vectors[:, :-1])
+            layer.bias.copy_(vectors[:, -1])
+        modules += [layer, MODULES[act_fun]()]
+    return nn.Sequential(*modules[:-1])
+
+
+def program(network: FullyConnected) -> bytes:
+    """The network as an exported program (`torch.export`), which takes any number of examples, `[n, inputs]`, on the CPU."""
+    plain = sequential(network.layer_vectors(), network.act_fun).cpu()
+    example = network.fc.weight.data.new_zeros(EXAMPLES, network.sizes[0], device="cpu")
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own modules
+        exported = torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("n")},))
+        torch.export.save(exported, stream)
+    return stream.getvalue()
+
+
+def lines(sizes: list[int], act_fun: str, weights: str) -> list[str]:
+    """The lines of Python that rebuild a network with nothing but torch.
+
+    Args:
+        sizes: the number of inputs, then the width of each layer.
+        act_fun: the activation function of the hidden layers.
+        weights: the path of the file with the weights.
+    """
+    activation = ("" if act_fun == "g" else "nn.") + repr(MODULES[act_fun]())
+    layers = [f"nn.Linear({fan_in}, {width})" for fan_in, width in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [
+        "import torch",
+        "from torch import nn",
+        "",
+        *([*G_LINES, ""] if act_fun == "g" else []),
+        f"network = nn.Sequential({f', {activation}, '.join(layers)}).double()",
+        f"weights = torch.load({weights!r}, weights_only=True)",
+        "network.load_state_dict(dict(zip(network.state_dict(), weights.values())))",
+    ]
