@@ -21,7 +21,8 @@ Not reached: more neurons than inputs (gelu 64-128-64: the second derivatives ha
 suffice), deep relu and leaky relu (kinks of deeper layers are bent; refused), deep gelu, silu, softplus and g (they look like relu from
 afar; refused), a second hidden layer that is not narrower than the first (the first layer is found without its biases), three hidden
 layers (the first layer is found), answers with links (softmax), and inputs whose centre is far from 0 (shift them). Answers of float32, and
-noise of 1e-8: gelu and tanh 20-10-3 are found with errors of 1e-7 to 3e-7; relu and deep networks are refused.
+noise of 1e-8: gelu and tanh 20-10-3 are found with errors of 1e-7 to 3e-7, gelu 64-32-10 from float32 with 2e-7, tanh 64-32-10 not (4
+neurons are not alone); relu and deep networks are refused.
 
 Teachers: *P* have PyTorch's default initialisation and are trained for 200 steps by Adam (1e-3, batches of 256, cross-entropy) on 2,000
 smooth random images with random labels, which stand for the images and labels of published teachers: the same kind of network, not the

@@ -31,7 +31,9 @@ class TestKinks(unittest.TestCase):
         right = kinks.measured(self.asked, line, line.kinks)
         merged = kinks.Neurons(right.incoming + right.incoming.roll(1, 0), right.biases + right.biases.roll(1, 0), right.outgoing)
         other = kinks.find_kinks(self.asked, self.scale)
-        self.assertTrue(kinks.predicts(self.asked, self.scale, other, right).all())
+        within_reach = kinks._crossings(other, right).abs() < 100
+        self.assertGreater(within_reach.sum(), 1)
+        self.assertTrue(torch.equal(kinks.predicts(self.asked, self.scale, other, right), within_reach))
         self.assertFalse(kinks.predicts(self.asked, self.scale, other, merged).any())
 
     def test_piecewise_linear_and_smooth_networks_are_told_apart(self):
