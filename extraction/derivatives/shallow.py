@@ -7,9 +7,8 @@
 5. The first layer in all inputs follows column by column (`columns`).
 6. Fresh queries confirm the network.
 
-Measured at 784-128-10 (gelu; 7.6 s of one core): 11,871 queries for gradients, 16,513 for second derivatives, 7,808 for profiles, 4,700 for
-the fit, 26,656 for columns; worst weight error 2e-14. Second derivatives at one point suffice with ten outputs; a fit of all 101,770 weights
-in all inputs, in place of the fit within the span and columns, would cost some fifty times the time.
+Measured at 784-128-10 (gelu; 7.6 s of one core): 11,871 queries for gradients, 16,513 for second derivatives, 7,808 for profiles, 4,706
+for the fit, 26,656 for columns; worst weight error 2e-14. Second derivatives at one point suffice where there are ten outputs.
 
 Axes: d inputs, H neurons, o outputs.
 """
