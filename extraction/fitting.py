@@ -226,7 +226,9 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
 
     stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
-    train_network(session, network, model_hparams, Training(_finetune_hparams(session), location, equations, stop_when))
+    hparams = _finetune_hparams(session)
+    hparams = hparams if equations is None else session.penalised(hparams)
+    train_network(session, network, model_hparams, Training(hparams, location, equations, stop_when))
 
 
 def _finetune_hparams(session: Session) -> TrainingHparams:
