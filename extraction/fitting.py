@@ -38,6 +38,7 @@ EXACT = 1e-10  # the residual of a network that has found the solution, as a sha
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+SCARCE_STEPS = "200it"  # of fine-tuning where answers are scarce: after 60, ten neurons on images still halved their loss in ten
 OVERSTATED = 5.0  # times smaller than stated are errors that contradict the statement
 SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
 
@@ -227,7 +228,8 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
 
     stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
     hparams = _finetune_hparams(session)
-    hparams = hparams if equations is None else session.penalised(hparams)
+    if session.is_scarce and stop_when and h.finetune_training_steps == type(h)().finetune_training_steps:
+        hparams = dataclasses.replace(hparams, training_steps=SCARCE_STEPS)
     train_network(session, network, model_hparams, Training(hparams, location, equations, stop_when))
 
 
