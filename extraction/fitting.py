@@ -38,6 +38,7 @@ EXACT = 1e-10  # the residual of a network that has found the solution, as a sha
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+SCARCE_STEPS = "200it"  # of fine-tuning where answers are scarce: after 60, ten neurons on images still halved their loss in ten
 OVERSTATED = 5.0  # times smaller than stated are errors that contradict the statement
 SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
 
@@ -228,7 +229,10 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
 
     stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
-    training, factors = Training(_finetune_hparams(session), location, equations, stop_when), session.output_weights
+    hparams = _finetune_hparams(session)
+    if session.is_scarce and stop_when and h.finetune_training_steps == type(h)().finetune_training_steps:
+        hparams = dataclasses.replace(hparams, training_steps=SCARCE_STEPS)
+    training, factors = Training(hparams, location, equations, stop_when), session.output_weights
     if factors is None:
         train_network(session, network, model_hparams, training)
         return

@@ -16,13 +16,15 @@ from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
 from extraction.rows import Rows, named
-from extraction.scaling import Scaling
+from extraction.scaling import SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
 from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.students import Model as Students
+
+RIDGE = 0.1  # the penalty on the squares of the weights where answers are scarce, as a share of the loss
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,19 @@ class Session:
     def seed(self) -> int:
         """The seed of the run."""
         return self.loaders.train.seed
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether the answers are few for students with one hidden layer as wide as asked for, and enough for narrower ones."""
+        if self.scaling is None or not self.scaling.width:
+            return False
+        inputs, outputs, width = self.queries.shape[1], self.answers.shape[1], self.scaling.width
+        return self.answers.numel() >= SCARCE * ((inputs + 1) * width + (width + 1) * outputs)
+
+    def penalised(self, hparams: TrainingHparams) -> TrainingHparams:
+        """The hyperparameters of a training by Levenberg-Marquardt with a penalty on the weights where answers are scarce."""
+        wanted = self.is_scarce and hparams.optimizer_name == "levenberg_marquardt"
+        return dataclasses.replace(hparams, weight_decay=RIDGE) if wanted else hparams
 
     @property
     def students_hparams(self) -> ModelHparams:
