@@ -10,7 +10,7 @@ from cli.completion.runner import CompletionRunner
 from cli.plot.runner import PlotRunner
 from cli.runs.runner import RunsRunner
 from cli.sweep.runner import SweepRunner
-from extraction.runner import ExtractionRunner
+from extraction.race_runner import ExtractCommand
 from foundations.errors import ConfigError, one_line
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.runner import LotteryRunner
@@ -21,7 +21,7 @@ from training.runner import TrainingRunner
 COMMANDS = Commands(
     {
         "train": TrainingRunner,
-        "extract": ExtractionRunner,
+        "extract": ExtractCommand,
         "lottery": LotteryRunner,
         "lottery_branch": LotteryBranchRunner,
         "sweep": SweepRunner,

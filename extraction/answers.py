@@ -16,6 +16,12 @@ from foundations.extraction_hparams import EXACT_ANSWERS, parse_answers
 
 UNITS = {"float32": 2.0**-24, "float16": 2.0**-11}  # the largest relative error of rounding to a number format
 MOST_DECIMALS = 12
+SIMILAR = 3.0  # errors of outputs that differ by this factor or less count as equal
+MOST_WEIGHT = 1e3  # of an output in a fit; with larger weights the curvature is lost in rounding
+SPILLED = 10 / MOST_WEIGHT**2  # the share of the errors of other outputs that a fit leaves in an exact one
+COARSER = 10.0  # decimals whose step is as many times the errors of the number format are coarser
+TELLING = 100.0  # a number tells whether it is rounded to decimals where their step is as many times its error in the number format
+LEAST = 10  # numbers that tell
 GRID = 4.0  # units of float64 rounding within which a number counts as one with so many decimals
 ARITHMETIC = 10.0  # a network that computes in a number format is off by up to this many times the rounding of its answers
 TOLERANCE = 1.1  # the same for rounding alone and for noise, whose size is known
@@ -106,7 +112,18 @@ class Answers:
         if self.repeats:
             chance *= 1 + SAMPLING / math.sqrt(2 * self.repeats)
         factors = (ARITHMETIC if name in UNITS else TOLERANCE for name in self.precision)
-        return [share * factor * chance for share, factor in zip(self.shares, factors, strict=True)]
+        least = SPILLED * max(self.shares)
+        return [max(share, least) * factor * chance for share, factor in zip(self.shares, factors, strict=True)]
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """The factors of outputs in a fit that make their errors about equal, `[O]`; None where the errors differ little.
+
+        Errors of the least exact output would otherwise keep the network from the answers of the others.
+        """
+        largest = max(self.shares)
+        factors = torch.tensor([min(MOST_WEIGHT, largest / max(share, largest / MOST_WEIGHT)) if largest else 1.0 for share in self.shares])
+        return factors.double() if float(factors.max()) > SIMILAR else None
 
     def mixed(self, weights: torch.Tensor) -> Answers:
         """The precision of mixtures of the standardised outputs.
@@ -145,15 +162,24 @@ def spreads(answers: torch.Tensor) -> torch.Tensor:
 
 
 def noticed(column: torch.Tensor) -> str:
-    """The precision that the numbers of an output show, `[Q]`: a number format with fewer digits than float64, or a number of decimals."""
+    """The precision that the numbers of an output show, `[Q]`: a number format with fewer digits than float64, or a number of decimals.
+
+    Decimals count where they are coarser than the number format, and where enough numbers are so small that the format could give them
+    more decimals: float16 has all whole numbers up to 2048, and whole numbers are no sign of it. A constant shows nothing.
+    """
+    if bool((column == column[0]).all()):
+        return EXACT_ANSWERS
     formats = [name for name, dtype in (("float16", torch.float16), ("float32", torch.float32)) if bool((column.to(dtype) == column).all())]
     unit = UNITS[formats[0]] if formats else torch.finfo(torch.float64).eps * GRID
-    size = float(column.abs().max())
+    errors = unit * column.abs()
+    typical, largest = float(errors.square().mean().sqrt()), float(errors.max())
     for decimals in range(MOST_DECIMALS + 1):
         step = 10.0**-decimals
-        if step < 100 * unit * size:
+        is_coarser = step >= COARSER * typical or (decimals == 0 and largest <= step)
+        telling = (errors > 0) & (TELLING * errors <= step)
+        if not is_coarser or int(telling.sum()) < LEAST:
             break  # too fine to be told from the number format
-        if bool(((column / step).round() * step - column).abs().le(unit * column.abs()).all()):
+        if bool(((column / step).round() * step - column).abs().le(errors).all()):
             return f"decimals:{decimals}"
     return formats[0] if formats else EXACT_ANSWERS
 

@@ -132,7 +132,13 @@ def about_open(session: Session, best: Candidate, location: str) -> Asked:
         location: the path that the folders of the fits begin with.
     """
     state, network = Asked(session, best), best[1].network
-    if session.teacher is None or unknowns_of(network) > DENSE_PARAMETERS or is_linked(session) or _missed(session, network) is None:
+    if (
+        session.linear_term is not None
+        or session.teacher is None
+        or unknowns_of(network) > DENSE_PARAMETERS
+        or is_linked(session)
+        or _missed(session, network) is None
+    ):
         return state
     box, rounds, widenings = Box.of(session), 0, 0
     looks_at_corners = session.symmetry.slope != 0 or box.limits is not None

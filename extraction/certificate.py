@@ -18,10 +18,12 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from datasets.base import DataLoader
-from extraction.answers import spreads
+from extraction import linear_term
+from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
 from extraction.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
+from extraction.fitting import weight_outputs, weighted
 from extraction.gauges import free_directions, linear_directions
 from extraction.linear import has_open_signs, linear_slopes, moved_away
 from extraction.linked import as_probabilities, is_linked
@@ -61,10 +63,12 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     free = len(free_directions(network, symmetry, slopes)[0])
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
     rank = bound = disagreement = None
+    has_term = session.linear_term is not None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = determination(network, symmetry, queries, session.asked)
+        rank, bound = linear_term.determination(network, queries) if has_term else determination(network, symmetry, queries, session.asked)
     if rank == unknowns and residual <= FLOOR:
-        disagreement = rivalry(with_layers(network, moved_away(Layers.of(network), queries.examples).vectors), queries, session.asked)
+        first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
+        disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)
     figures: dict[str, Value] = {
         "residual": residual,
         "held_out_residual": held_out,
@@ -77,8 +81,9 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "signs_settled": signs_settled(network, symmetry, slopes),
         "disagreement": disagreement,
     }
-    certificate, mixtures = Certificate.of(figures, session.known.name), len(linear_directions(network, symmetry, slopes)[0])
-    if not certificate.accepted and rank is not None:
+    mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
+    certificate = Certificate.of(figures, session.known.name)
+    if not certificate.accepted and rank is not None and not has_term:
         more, uncertain = to_precision(session, result, figures)
         certificate = Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
     return certificate.with_open(mixtures) if mixtures else certificate
@@ -126,12 +131,18 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
     slopes = linear_slopes(Layers.of(network), _fitted_to(session, result).examples)
     unknowns = sum(parameter.numel() for parameter in network.parameters()) - len(free_directions(network, symmetry, slopes)[0])
+    is_weighted = session.output_weights is not None
     if is_linked(session):
         session, (model,) = as_probabilities(session, [network])
         unknowns -= model.open_shifts
     loader = _fitted_to(session, result)
     noise = noise_of(model, loader, unknowns).clamp_min(torch.finfo(torch.float64).eps * spreads(session.answers))
-    return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
+    if not is_weighted:
+        return noise, standard_errors(model, symmetry, loader, noise, _number_format(session))
+    factors, model = (noise.max() / noise).clamp_max(MOST_WEIGHT), copy.deepcopy(network)
+    weight_outputs(model, factors)
+    *hidden, last = standard_errors(model, symmetry, weighted(loader, factors), noise * factors, _number_format(session))
+    return noise, [*hidden, last / factors[:, None]]
 
 
 def _number_format(session: Session) -> torch.dtype | None:
@@ -188,7 +199,7 @@ def signs_settled(network: FullyConnected, symmetry: Symmetry, slopes: Sequence[
     )
 
 
-def rivalry(network: FullyConnected, loader: DataLoader, asked: int = 0) -> float:
+def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int = 0) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
     The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
@@ -202,7 +213,7 @@ def rivalry(network: FullyConnected, loader: DataLoader, asked: int = 0) -> floa
         for parameter in rival.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
-    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])
+    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])  # type: ignore[arg-type]
     for _ in range(RIVAL_STEPS):
         optimizer.step(objective)
         if optimizer.converged:

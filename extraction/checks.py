@@ -108,6 +108,12 @@ class Certificate:
         return self.is_met_exactly or is_noise
 
     @property
+    def exceeds_stated_errors(self) -> bool:
+        """Whether the network leaves nothing but noise, which is larger than the stated precision of the answers allows."""
+        met = {check.name: check.met for check in self.checks}
+        return met.get("error_ratio") is False and met.get("structure") is True and met.get("held_out_excess") is True
+
+    @property
     def lacks_only_rank(self) -> bool:
         """Whether an exact network, or one as exact as its answers, meets all requirements but leaves unknowns, and perhaps signs, open."""
         failed = {check.name for check in self.checks if check.met is False} - {"signs_settled", "signs_resolved"}

@@ -17,6 +17,7 @@ PRECISE = 1e-6  # a relative error that rounded or single-precision answers may 
 CROWDED = 0.7  # students are too narrow where a layer has this many recovered neurons for each of the students' neurons
 SPARSE = 0.5  # students with fewer recovered neurons than this share, all layers considered, are wide enough
 WIDER = 2  # times as wide are the students to try
+SKIPPED = 3.0  # a linear map beside the network is named that lowers the error this many times
 EQUATIONS = 5  # numbers in the answers to ask for, for each unknown
 LONGER = "6000it"  # to train students for
 NAMED = 3  # units that are named in a sentence
@@ -54,6 +55,8 @@ class Facts:
         units: the hidden units with a kink that few or all queries leave on one side of it.
         weights: the largest number of incoming weights of one of these units.
         datagen: the queries that were generated, in canonical form; None for those of a file.
+        without_map: the relative error of the best outputs over the last hidden layer; None where its units can carry a linear map.
+        beside_map: the same over this layer and the inputs.
     """
 
     students: str
@@ -70,6 +73,8 @@ class Facts:
     units: Sequence[Unit] = ()
     weights: int = 0
     datagen: str | None = None
+    without_map: float | None = None
+    beside_map: float | None = None
 
     @property
     def misses_held_out_answers(self) -> bool:
@@ -83,7 +88,8 @@ class Advice:
 
     Attributes:
         text: a sentence or more.
-        flags: of the command to try, which differ from those of the run: values by names; several values of a flag are joined by commas.
+        flags: of the command to try, which differ from those of the run: values by names; several values of a flag are joined by commas,
+            and a flag with an empty value is left out.
     """
 
     text: str
@@ -91,6 +97,20 @@ class Advice:
 
     def __str__(self) -> str:
         return self.text
+
+
+LARGER_ERRORS = Advice(
+    "What the network leaves of the answers looks like noise, larger than --answers states: leave --answers out, so that the errors are "
+    "estimated.",
+    {"answers": ""},
+)
+
+
+PROBABILITIES = Advice(
+    "All answers are between 0 and 1: if they are probabilities of a sigmoid, such as predict_proba of one of two classes, give "
+    "--link sigmoid.",
+    {"link": "sigmoid"},
+)
 
 
 def advice(facts: Facts, fits: bool = False) -> list[Advice]:
@@ -104,7 +124,7 @@ def advice(facts: Facts, fits: bool = False) -> list[Advice]:
         return list(_units(facts))
     lines = list(_too_few_queries(facts))
     if not lines:
-        lines = list(_narrow_or_wrong_students(facts))
+        lines = [*_skip_connection(facts), *_narrow_or_wrong_students(facts)]
     lines += _units(facts)
     return lines or list(_students_to_train_longer(facts))
 
@@ -128,6 +148,19 @@ def _too_few_queries(facts: Facts) -> Iterator[Advice]:
             f"There are too few queries: {scope}. The network agrees with the answers to {facts.error:.1e} of their standard deviation, "
             f"and misses the {facts.held_out:,} held-out answers by {facts.held_out_error:.1e}; {remedy}.",
             flags,
+        )
+
+
+def _skip_connection(facts: Facts) -> Iterator[Advice]:
+    """A linear map of the inputs explains much of what the network does not."""
+    if facts.without_map is None or facts.beside_map is None:
+        return
+    if facts.without_map > max(PRECISE, SKIPPED * facts.beside_map):
+        yield Advice(
+            f"The teacher may have a skip connection: a linear map of X beside it lowers the error from {facts.without_map:.1e} to "
+            f"{facts.beside_map:.1e} of the standard deviation of the answers. Such a map is recovered from exact answers only (float64), "
+            f"with students of one hidden layer that imitate the teacher well: train them longer (--extra_training {LONGER}).",
+            {"extra_training": LONGER},
         )
 
 

@@ -5,6 +5,7 @@ Axes: K recovered and R teacher's neurons of a layer, D inputs with the bias las
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -13,20 +14,22 @@ from scipy.optimize import linear_sum_assignment
 
 from datasets import boruta
 from datasets.base import DataLoader
-from extraction import linear
+from extraction import linear, linear_term
 from extraction.checks import Certificate
-from extraction.diagnosis import Advice, advice
-from extraction.facts import of_network, of_students
+from extraction.diagnosis import LARGER_ERRORS, PROBABILITIES, Advice, advice
+from extraction.facts import of_network, of_students, units_on_one_side
 from extraction.host import from_host, to_host
 from extraction.network import Layers
 from extraction.report import Comparison, FunctionError, LayerScore, Report, StudentsSummary
 from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.symmetry import Symmetry, transform
+from models import activation_functions
 from models import registry as models
 from models.mlp import FullyConnected
 
 IDENTIFIED = 1e-6  # the largest error, relative to the largest weight of its layer, of a network that counts as identified
+LINEAR_ALONE = "the answers tell only a linear map, which other such units may share"
 MATCHED = 1e-2  # the largest cosine distance of a pair that counts as matched
 
 
@@ -194,19 +197,37 @@ def report_on(session: Session, result: Reconstruction, teacher: FullyConnected 
     )
 
 
-def advice_on(session: Session, result: Reconstruction, fits: bool) -> list[Advice]:
+def advice_on(session: Session, result: Reconstruction, certificate: Certificate) -> list[Advice]:
     """What may be wrong with a network that is not identified, as far as numbers show it, and what to try next.
 
     Args:
         session: the extraction.
         result: the reconstruction.
-        fits: whether the network gives all answers as well as their errors allow.
+        certificate: of the network.
     """
-    return advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), fits)
+    if session.known.is_given and certificate.exceeds_stated_errors:
+        return [LARGER_ERRORS]
+    found = advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), certificate.fits)
+    return [PROBABILITIES, *found] if not certificate.fits and session.may_be_probabilities else found
 
 
-def remarks_on(session: Session, result: Reconstruction, certificate: Certificate) -> list[str]:
-    """What the queries leave open or fix by themselves, a sentence each."""
+def remarks_on(session: Session, result: Reconstruction, certificate: Certificate, teacher: FullyConnected | None = None) -> list[str]:
+    """What the queries leave open or fix by themselves, a sentence each; also of a teacher with known weights."""
     settled = bool(certificate["signs_settled"]) or not certificate.lacks_only_rank
     remarks = session.scaling.remarks() if session.scaling else []
-    return remarks + linear.remarks(Layers.of(result.network), session.queries, settled)
+    remarks += linear_term.remarks(session.linear_term, result.network.act_fun)
+    remarks += linear.remarks(Layers.of(result.network), session.queries, settled)
+    return remarks + (hidden_from(session.unscaled.queries, teacher) if teacher else [])
+
+
+def hidden_from(queries: torch.Tensor, teacher: FullyConnected) -> list[str]:
+    """Which units of a teacher with kinks no query `[Q, inputs]` shows, a sentence each."""
+    found, units = [], units_on_one_side(copy.deepcopy(teacher).to(queries), queries)
+    is_flat = activation_functions.get(teacher.act_fun)(queries.new_tensor(-1.0)) == 0
+    for active, effect in ((0, "no answer tells its weights" if is_flat else LINEAR_ALONE), (len(queries), LINEAR_ALONE)):
+        found += [
+            f"{unit} of the teacher is active for {'no query' if not active else 'all queries'}: {effect}"
+            for unit in units
+            if unit.active == active
+        ]
+    return found

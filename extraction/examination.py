@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from extraction import certificate, diagnosis, evaluation, fitting, fresh, linked, residuals, uncertainty, undetermined
+from extraction import certificate, diagnosis, evaluation, fitting, fresh, linear_term, linked, residuals, uncertainty, undetermined
 from extraction.checks import Certificate
 from extraction.report import Columns, Report
 from extraction.residuals import Points
@@ -45,7 +45,7 @@ class Examination:
     @property
     def advice(self) -> list[diagnosis.Advice]:
         """What to try next."""
-        return evaluation.advice_on(self.session, self.result, self.certificate.fits)
+        return evaluation.advice_on(self.session, self.result, self.certificate)
 
     @property
     def points(self) -> Points:
@@ -64,7 +64,7 @@ class Examination:
         open_inputs = self.session.scaling.inputs.open_columns if self.session.scaling else []
         return dataclasses.replace(
             content,
-            remarks=evaluation.remarks_on(self.session, self.result, self.certificate),
+            remarks=evaluation.remarks_on(self.session, self.result, self.certificate, teacher),
             notes=self.notes,
             left_out=self.left_out,
             columns=Columns(*columns, open_inputs),
@@ -75,7 +75,8 @@ def examine(session: Session, result: Reconstruction) -> Examination:
     """Examines a reconstruction, and saves the error bars of its weights where answers have errors."""
     judgement = result.judgement
     session = judgement.session if judgement else session
-    notes = [*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else []), *result.remarks]
+    notes = linear_term.saved(session.linear_term, result.unscaled.fit.location)
+    notes += [*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else []), *result.remarks]
     session = fresh.with_checked_queries(session) if session.teacher and session.rows else session
     session, result, certified = undetermined.certified(session, result)
     noise = errors = None

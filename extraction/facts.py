@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from extraction import linear_term
 from extraction.diagnosis import Facts, Unit
 from extraction.fitting import relative_loss
 from extraction.network import Layers
@@ -56,6 +57,9 @@ def of_network(facts: Facts, session: Session, network: FullyConnected) -> Facts
     """The facts of the students, with those of the network that was recovered from them."""
     units = units_on_one_side(network, torch.unique(session.queries, dim=0))
     unknowns = sum(parameter.numel() for parameter in network.parameters())
+    errors: list[float | None] = [None, None]
+    if linear_term.is_possible(network.act_fun) and session.linear_term is None:
+        errors = [loss**0.5 for loss in linear_term.gain(Layers.of(network), session.queries, session.answers)]
     return dataclasses.replace(
         facts,
         found=network.sizes[1:-1],
@@ -64,6 +68,8 @@ def of_network(facts: Facts, session: Session, network: FullyConnected) -> Facts
         unknowns=max(unknowns, facts.unknowns if facts.misses_held_out_answers else 0),
         units=units,
         weights=max((network.sizes[unit.layer - 1] + 1 for unit in units), default=0),
+        without_map=errors[0],
+        beside_map=errors[1],
     )
 
 

@@ -38,6 +38,7 @@ EXACT = 1e-10  # the residual of a network that has found the solution, as a sha
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+SCARCE_STEPS = "200it"  # of fine-tuning where answers are scarce: after 60, ten neurons on images still halved their loss in ten
 OVERSTATED = 5.0  # times smaller than stated are errors that contradict the statement
 SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
 
@@ -115,7 +116,8 @@ def overstated(session: Session, network: FullyConnected) -> list[str]:
     ratio = min(share / max(error, EXACT) for share, error in zip(known.shares, errors, strict=True))
     if ratio < OVERSTATED:
         return []
-    return [f"the network leaves errors that are {ratio:.1g} times smaller than --answers {known.name} states, which contradicts it"]
+    times = f"{float(f'{ratio:.1g}'):,.0f} times smaller"
+    return [f"the network leaves errors that are {times} than --answers {known.name} states, which contradicts it"]
 
 
 def information_loss(network: FullyConnected, loader: DataLoader) -> float:
@@ -176,7 +178,8 @@ def fit(session: Session, layers: Layers, location: str, equations: int | None =
             first = next(iter(removals(network, session.queries)), None)
             smaller = first.layers if first is not None and first.loss <= _dispensable(session, network) else None
         if smaller is None:
-            return Fit(model_hparams, before, network, folder)
+            fitted = Fit(model_hparams, before, network, folder)
+            return fitted if session.output_weights is None else stored(session, fitted, f"{folder}_unweighted")
         layers = smaller
 
 
@@ -226,7 +229,30 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
 
     stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
-    train_network(session, network, model_hparams, Training(_finetune_hparams(session), location, equations, stop_when))
+    hparams = _finetune_hparams(session)
+    if session.is_scarce and stop_when and h.finetune_training_steps == type(h)().finetune_training_steps:
+        hparams = dataclasses.replace(hparams, training_steps=SCARCE_STEPS)
+    training, factors = Training(hparams, location, equations, stop_when), session.output_weights
+    if factors is None:
+        train_network(session, network, model_hparams, training)
+        return
+    factors = factors.to(session.answers)
+    weight_outputs(network, factors)
+    loaders = Loaders(*(weighted(loader, factors) for loader in session.loaders))
+    train_network(dataclasses.replace(session, loaders=loaders), network, model_hparams, training)
+    weight_outputs(network, 1 / factors)
+
+
+def weight_outputs(network: FullyConnected, factors: torch.Tensor) -> None:
+    """Multiplies the outputs of a network by factors `[O]`, in place."""
+    *hidden, last = network.layer_vectors()
+    network.load_layer_vectors([*hidden, last * factors[:, None]])
+
+
+def weighted(loader: DataLoader, factors: torch.Tensor) -> DataLoader:
+    """The same queries with answers times factors `[O]`, in float64."""
+    dataset = type(loader.dataset)(loader.examples, loader.labels * factors)
+    return DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
 
 
 def _finetune_hparams(session: Session) -> TrainingHparams:

@@ -126,7 +126,7 @@ def remarks(layers: Layers, queries: torch.Tensor, signs_settled: bool) -> list[
             carriers = f"neuron {units[0]} carries" if len(units) == 1 else f"neurons {', '.join(units[:-1])} and {units[-1]} carry"
             found.append(
                 f"units of hidden layer {depth} that never switch on the queries add a linear map of rank {len(units)}, which {carriers}: "
-                "the answers tell the map, but not how many units it comes from, nor their biases"
+                "the answers tell the map, but not from how many units or from which skip connection it comes, nor biases of such units"
             )
     if not signs_settled:
         found.append("some neurons can change sign together without a change of the function")

@@ -33,7 +33,8 @@ def added(report: Report, advice: Sequence[Advice], recorded: str | None) -> Rep
 def command(recorded: str | None, flags: Mapping[str, str]) -> str:
     """A command line with other values of some flags; empty where the command is unknown.
 
-    A flag with several values, joined by commas, makes it a sweep, unless another flag has a comma: there only the first value is tried.
+    A flag with an empty value is left out. A flag with several values, joined by commas, makes it a sweep, unless another flag has a comma:
+    there only the first value is tried.
 
     Args:
         recorded: the command line of the run.
@@ -50,7 +51,7 @@ def command(recorded: str | None, flags: Mapping[str, str]) -> str:
     if is_sweep:
         kept.insert(kept.index(SWEPT), "sweep")
     values = {name: value if is_sweep else value.partition(",")[0] for name, value in flags.items()}
-    return shlex.join([*kept, *(part for name, value in values.items() for part in (f"--{name}", value))])
+    return shlex.join([*kept, *(part for name, value in values.items() if value for part in (f"--{name}", value))])
 
 
 def _without(arguments: Sequence[str], names: Set[str]) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import jinja2
 
 from datasets.teachers import links
-from extraction import evaluation, export, verdict, weight_tables
+from extraction import evaluation, export, linear_term, verdict, weight_tables
 from extraction.report import Report
 from foundations import paths
 from foundations.dataset_hparams import DatasetHparams
@@ -112,7 +112,9 @@ def _rebuilding(location: str, content: Report) -> list[str]:
     if not layers:
         return []
     sizes = [layers[0].shape[1] - 1, *map(len, layers)]
-    return export.lines(sizes, content.act_fun, os.path.abspath(models.latest_weights_file(folder)))
+    linear = os.path.abspath(os.path.join(folder, linear_term.FILE))
+    term = linear if get_platform().exists(linear) else None
+    return export.lines(sizes, content.act_fun, os.path.abspath(models.latest_weights_file(folder)), term)
 
 
 def _of_kind(kind: str, names: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
+    from datasets.base import Loaders
     from datasets.teachers.base import Teacher
     from extraction.report import Report
     from extraction.search import Reconstruction
@@ -123,47 +124,56 @@ class ExtractionRunner(Runner):
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
         with locks.held(self.students_location):
-            students, session = self._train_students(watch)
+            students, session = self.train_students(watch)
         with locks.held(self.output_location):
             if not self._is_complete:
                 provenance.record(self.output_location, session.seed)
                 self._reconstruct(students, session, watch)
 
-    def _train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
+    def train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
         """The trained students, and the session of the steps after them."""
+        from extraction import students
+        from training.plan import StandardPlan
+
+        with watch("teacher"):
+            session, loaders = self.start()
+        for remark in session.remarks:
+            session.say(f"Note: {remark}.")
+        with watch("students"):
+            identity, evaluate_only_at_end = training_job.identity(self.desc, session.seed, self.job), self.job.evaluate_only_at_end
+            plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
+            return students.train_students(session, loaders, plan), session
+
+    def start(self) -> tuple[Session, Loaders]:
+        """The session before students are trained, and the queries and answers in the number format of their training.
+
+        The run is recorded in its folder.
+        """
         from datasets import registry as datasets
         from datasets.base import Loaders
-        from extraction import students, suspects
+        from extraction import suspects
         from extraction.diagnosis import hidden_widths
         from extraction.rows import Rows
         from extraction.scaling import Scaling
         from extraction.session import Session, in_float64
-        from training.plan import StandardPlan
 
-        with watch("teacher"):
-            self.prepare()
-            shape = self.teacher.inputs, self.teacher.outputs
-            seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
-            loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
-            own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
-            widths = hidden_widths(self.desc.model_hparams.model_name)
-            scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
-            training_job.record(self.desc, self.students_location, seed, shape)
-            own_rows = own_rows.without_rare(scaling) if own_rows else None
-            rows = own_rows.scaled(scaling) if own_rows else None
-            loaders = rows.kept if rows else loaders
-            exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
+        self.prepare()
+        shape = self.teacher.inputs, self.teacher.outputs
+        seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
+        loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
+        own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
+        widths = hidden_widths(self.desc.model_hparams.model_name)
+        scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
+        training_job.record(self.desc, self.students_location, seed, shape)
+        own_rows = own_rows.without_rare(scaling) if own_rows else None
+        rows = own_rows.scaled(scaling) if own_rows else None
+        loaders = rows.kept if rows else loaders
+        exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
         asked = self.teacher if self.teacher.is_askable else None
         session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=asked)
         if own_rows and rows:
             session = session.of_file(own_rows, rows)
-        session = session.with_precision()
-        for remark in session.remarks:
-            session.say(f"Note: {remark}.")
-        with watch("students"):
-            identity, evaluate_only_at_end = training_job.identity(self.desc, seed, self.job), self.job.evaluate_only_at_end
-            plan = StandardPlan(verbose=session.verbose, evaluate_only_at_end=evaluate_only_at_end, identity=identity)
-            return students.train_students(session, loaders, plan), session
+        return session.with_precision(), loaders
 
     def _reconstruct(self, students: Students, session: Session, watch: Stopwatch) -> None:
         """Everything from trained students to the report."""
@@ -202,7 +212,8 @@ class ExtractionRunner(Runner):
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         recovered = examined.result.unscaled
         with watch("export"):
-            get_platform().write(paths.exported_program(self.output_location), export.program(recovered.network))
+            program = export.program(recovered.network, examined.session.linear_term)
+            get_platform().write(paths.exported_program(self.output_location), program)
         with watch(PICTURES):
             errors = examined.errors if examined.certificate.fits else None
             shown = plotting.Shown(recovered, Layers.of(teacher) if teacher else None, content.columns, points, errors)

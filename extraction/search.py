@@ -16,16 +16,18 @@ import torch
 
 from datasets import boruta
 from extraction import asking
+from extraction.answers import Answers
 from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
 from extraction.linear import settled as settled_last
 from extraction.linear import with_linear_map
+from extraction.linear_term import with_linear_term
 from extraction.linked import fit_probabilities, is_linked
 from extraction.network import Layers, contributions, fit_outputs
 from extraction.outliers import Judgement, judge, trimmed
 from extraction.recovery import Neurons, RecoveredLayer, recover
-from extraction.selection import Candidate, best_of, completed, fit_to_all_answers, smallest_of_the_best, trim
+from extraction.selection import Candidate, best_of, completed, fit_to_all_answers, misses_a_part, smallest_of_the_best, trim
 from extraction.session import Session
 from extraction.signs import settle_signs
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
@@ -174,8 +176,8 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     losses = individual_losses(students.to(session.queries), session.loaders.train)
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
-    session, candidates = _attempted(session, start, work)
-    judgement, best = _judged(session, best_of(session, candidates, f"{work}_all_queries"), work)
+    session, best = _found(session, start, work)
+    judgement, best = _judged(session, best, work)
     asked = asking.about_open(judgement.session, best, f"{work}_asked")
     if asked.session is not judgement.session:
         judgement, best = _judged(asked.session, asked.best, f"{work}_asked")
@@ -221,6 +223,30 @@ def _judged(session: Session, best: Candidate, location: str) -> tuple[Judgement
     return judgement, best
 
 
+def _found(session: Session, start: Imitation, work: str) -> tuple[Session, Candidate]:
+    """The network that the attempts lead to, and the session without rows that seem to contradict all others.
+
+    Where `--answers` states larger errors than the answers have, a network that lacks neurons seems to give them, and the search ends. But
+    what it leaves depends on the query, which errors do not. The search is then repeated as if the answers were exact.
+
+    Args:
+        session: the extraction.
+        start: the students of the whole network.
+        work: the path that the folders of the runs begin with.
+    """
+    session, candidates = _attempted(session, start, work)
+    best = best_of(session, candidates, f"{work}_all_queries")
+    if not (session.known.is_given and gives_answers(session, best[1].network) and misses_a_part(session, best[1].network)):
+        return session, best
+    session.say("The errors depend on the query, which those that --answers states do not: searching as for exact answers")
+    exact = dataclasses.replace(session, precision=Answers.exact(session.answers.shape[1]))
+    with contextlib.suppress(ConfigError):  # the students share too little
+        exact, candidates = _attempted(exact, dataclasses.replace(start, loaders=session.loaders), f"{work}_exact")
+        best = best_of(exact, candidates, f"{work}_exact_all_queries")
+        session = dataclasses.replace(exact, precision=session.precision)
+    return session, best
+
+
 def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, list[Candidate]]:
     """The network that gives the answers exactly, or else all networks that the attempts led to.
 
@@ -250,6 +276,10 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
             failures.append(error)
             continue
         candidates += [(peeled.recovered, fitted) for fitted in fits]
+        beside = None if gives_answers(session, fits[-1].network) else with_linear_term(session, peeled.layers, f"{location}_beside")
+        if beside is not None:
+            session, fitted = beside
+            return session, [(peeled.recovered, fitted)]
         without = None if gives_answers(session, fits[-1].network) else trimmed(session, fits[-1], f"{location}_rows")
         if without is not None:
             session, fitted = without

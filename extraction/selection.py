@@ -12,7 +12,8 @@ from extraction.network import Layers
 from extraction.recovery import RecoveredLayer
 from extraction.session import Session
 from extraction.simplify import merged_where_equally_active, removals
-from extraction.uncertainty import held_out_excess, noise_of
+from extraction.uncertainty import held_out_excess, noise_of, structure
+from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
 
 TRIM_EQUATIONS = 6  # for each unknown in a step of fitting, while there are neurons in excess
@@ -47,6 +48,15 @@ def fit_to_all_answers(session: Session, fitted: Fit, location: str) -> Fit | No
         return None
     last = fit(session.with_all_answers, Layers.of(network), location, None)
     return dataclasses.replace(last, before=fitted.before) if last.neurons == fitted.neurons else None
+
+
+def misses_a_part(session: Session, network: FullyConnected) -> bool:
+    """Whether the errors of a network on the answers for training depend on the query, as far as there are enough queries to tell."""
+    unknowns, train = unknowns_of(network), session.loaders.train
+    if is_exact(network, train) or unknowns > DENSE_PARAMETERS:
+        return False
+    found = structure(network, train, unknowns)
+    return found is not None and found > SURPRISE
 
 
 def smallest_of_the_best(session: Session, candidates: list[Candidate]) -> Candidate:

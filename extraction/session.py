@@ -16,7 +16,7 @@ from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
 from extraction.rows import Rows, extended, joined, named, with_pairs
-from extraction.scaling import Scaling
+from extraction.scaling import SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
 from foundations.model_hparams import ModelHparams
@@ -25,6 +25,7 @@ from models import registry as models
 from models.students import Model as Students
 
 HELD_OUT = 4  # of so many further queries one is held out
+RIDGE = 0.1  # the penalty on the squares of the weights where answers are scarce, as a share of the loss
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Session:
         own: the loaders before `scaling`; None without one.
         rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
         own_rows: all rows before `scaling`; None without one.
+        linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
         asked: how many of the queries for training, the last ones, were asked because the others left something open.
     """
@@ -54,6 +56,7 @@ class Session:
     own: Loaders | None = None
     rows: Rows | None = None
     own_rows: Rows | None = None
+    linear_term: torch.Tensor | None = None
     teacher: Teacher | None = None
     asked: int = 0
 
@@ -103,6 +106,19 @@ class Session:
         return self.loaders.train.seed
 
     @property
+    def is_scarce(self) -> bool:
+        """Whether the answers are few for students with one hidden layer as wide as asked for, and enough for narrower ones."""
+        if self.scaling is None or not self.scaling.width:
+            return False
+        inputs, outputs, width = self.queries.shape[1], self.answers.shape[1], self.scaling.width
+        return self.answers.numel() >= SCARCE * ((inputs + 1) * width + (width + 1) * outputs)
+
+    def penalised(self, hparams: TrainingHparams) -> TrainingHparams:
+        """The hyperparameters of a training by Levenberg-Marquardt with a penalty on the weights where answers are scarce."""
+        wanted = self.is_scarce and hparams.optimizer_name == "levenberg_marquardt"
+        return dataclasses.replace(hparams, weight_decay=RIDGE) if wanted else hparams
+
+    @property
     def students_hparams(self) -> ModelHparams:
         """The hyperparameters of the students, whose numbers of inputs and outputs are those after `scaling`."""
         model_hparams = self.desc.model_hparams
@@ -140,6 +156,17 @@ class Session:
         return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
 
     @property
+    def output_weights(self) -> torch.Tensor | None:
+        """The factors of outputs in a fit, see `Answers.weights`; None for probabilities, which are fitted as such."""
+        return None if self.probability_errors else self.known.weights
+
+    @property
+    def may_be_probabilities(self) -> bool:
+        """Whether the answers of a file are between zero and one and taken as they are, though the user has not said that they are raw."""
+        answers = (self.own or self.loaders).train.labels
+        return self.rows is not None and self.desc.dataset_hparams.link is None and bool(((answers > 0) & (answers < 1)).all())
+
+    @property
     def notes(self) -> list[str]:
         """What is to be said of the precision of the answers and of rows, a sentence each."""
         given, answers = self.desc.extraction_hparams.answers, (self.own or self.loaders).train.labels
@@ -160,6 +187,19 @@ class Session:
         numbers = frozenset(numbers)
         rows, own_rows = self.rows.without(numbers), self.own_rows and self.own_rows.without(numbers)
         return dataclasses.replace(self, loaders=rows.kept, own=own_rows and own_rows.kept, rows=rows, own_rows=own_rows)
+
+    def less_linear_map(self, linear: torch.Tensor) -> Session:
+        """The session with a linear map taken from all answers, those before `scaling` included.
+
+        Args:
+            linear: over the inputs after `scaling`, to the outputs after it, `[outputs, inputs]`.
+        """
+        weights, (inward, constant) = linear, (linear, torch.zeros_like(linear[:, 0]))
+        if self.scaling is not None:
+            weights, constant = self.scaling.fold_linear(linear)
+        changed = {"loaders": (inward, constant), "rows": (inward, constant), "own": (weights, 0.0), "own_rows": (weights, 0.0)}
+        parts = {name: _less(getattr(self, name), *term) for name, term in changed.items()}
+        return dataclasses.replace(self, linear_term=weights, **parts)
 
     @property
     def with_all_answers(self) -> Session:
@@ -188,11 +228,16 @@ class Session:
         if self.teacher is None or not self.teacher.is_askable or not len(queries):
             return queries[:0], self.answers[:0]
         if self.scaling is None:
-            return _like(self.queries, *self.teacher.ask_for(phase, queries))
+            asked, answers = _like(self.queries, *self.teacher.ask_for(phase, queries))
+            return asked, self._less_linear_term(asked, answers)
         inputs, outputs = self.scaling.inputs, self.scaling.outputs
         own = inputs.mean + inputs.spread * (queries @ inputs.outward)
         asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
-        return inputs.apply(asked), outputs.apply(answers)
+        return inputs.apply(asked), outputs.apply(self._less_linear_term(asked, answers))
+
+    def _less_linear_term(self, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        """Answers to queries of the user, less the linear map that was taken from all others."""
+        return answers if self.linear_term is None else answers - queries @ self.linear_term.T
 
     def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
         """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
@@ -238,6 +283,21 @@ class Session:
         """Prints a line of progress, unless the run is quiet."""
         if self.verbose:
             print(text, flush=True)
+
+
+def _less(part: Loaders | Rows | None, weights: torch.Tensor, constant: torch.Tensor | float) -> Loaders | Rows | None:
+    """Loaders or rows whose answers are less `weights x + constant` for queries x."""
+
+    def changed(loader: DataLoader) -> DataLoader:
+        dataset = loader.dataset
+        labels = dataset.labels - (dataset.examples.to(weights) @ weights.T + constant)
+        other = type(loader)(type(dataset)(dataset.examples, labels), loader.batch_size, loader.seed, loader.examples.dtype)
+        other.order_seed = loader.order_seed
+        return other
+
+    if part is None:
+        return None
+    return part.changed(changed) if isinstance(part, Rows) else Loaders(*map(changed, part))
 
 
 def _like(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -35,6 +35,7 @@ POLISH_QUERIES = 200  # at least
 EXACT_STUDENTS = 2  # students at the solution, which agree, before polishing stops early
 EXACTNESS_CHECK = 5  # steps of polishing between two looks for such students
 SHARPENING_STEPS = "30it"
+SCARCE_START, SCARCE_STEPS = "1it", "15it"  # of training and of Levenberg-Marquardt, where answers are scarce
 FASTER = 2.0  # the learning rate of shallower students, as a multiple of that of the students before
 TOGETHER_RATE, TOGETHER_SHARE = 0.3, 0.1  # learning rate and steps with the recovered layers, as multiples of those of the students
 
@@ -120,12 +121,22 @@ def individual_losses(students: Model, loader: DataLoader) -> list[float]:
 def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> Students:
     """Trains the students of the whole network, or finds them trained, and polishes them where that is asked for.
 
+    Where answers are scarce, but enough for narrower students, Levenberg-Marquardt with a penalty on the weights (`Session.penalised`)
+    takes the place of the default training, and follows any other. On the images of scikit-learn's digits (1,596 queries, three outputs),
+    15 such steps took a student of 15 neurons from its first weights to a loss of 7e-6 of the variance (held out 2e-5); 30 steps without
+    the penalty to 4e-5 (1e-4). From the weights after the default training (16 neurons, loss 1e-4), 15 steps led to 2e-5 (7e-5).
+
     Args:
         session: the extraction.
         loaders: the queries and answers in the batches, the order and the number format of the students' training.
         plan: of their training, see `training.train.standard_train`.
     """
     location, hparams = session.students_location, session.desc.training_hparams
+    if session.is_scarce and hparams.polish_optimizer is None:
+        default = type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams
+        start = SCARCE_START if hparams == default else hparams.training_steps
+        polishing = {"polish_optimizer": "levenberg_marquardt", "polish_steps": SCARCE_STEPS}
+        hparams = dataclasses.replace(hparams, training_steps=start, **polishing)
     students = new_students(session.students_hparams, session.answers.shape[1], session.seed)
     standard_train(hparams, students, loaders, location, plan)
     weights = os.path.basename(models.latest_weights_file(location)).removesuffix(".pth")
@@ -164,7 +175,7 @@ def polish(session: Session, students: Students, loaders: Loaders, hparams: Trai
 
     session.say("Polishing the students")
     plan = StandardPlan(stop_when=[are_exact], verbose=session.verbose, epoch_lines=False)
-    polishing = float64_training(hparams.polish_optimizer, hparams.polish_steps)
+    polishing = session.penalised(float64_training(hparams.polish_optimizer, hparams.polish_steps))
     standard_train(polishing, students, Loaders(loader, in_float64(loaders.test)), location, plan)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from datasets.base import DataLoader
+from extraction.answers import SPILLED, spreads
 from extraction.gauges import as_parameters, free_directions
 from extraction.host import to_host
 from extraction.linear import linear_slopes
@@ -43,7 +44,8 @@ def noise_of(network: FullyConnected | Probabilities, loader: DataLoader, unknow
     """The standard deviation of the answers' errors that the residuals of a least-squares fit show, `[O]`.
 
     Every unknown that was fitted takes its share of the residuals, so that the squares are divided by the degrees of freedom that are left.
-    Queries with the same output and the same answer have one error in common, which counts once (see `_alike`).
+    Queries with the same output and the same answer have one error in common, which counts once (see `_alike`). Errors of an output that is
+    exact are those that the others leave in it.
 
     Args:
         network: fitted to the answers.
@@ -59,7 +61,8 @@ def noise_of(network: FullyConnected | Probabilities, loader: DataLoader, unknow
         sizes = groups.bincount()
         means = torch.zeros_like(sizes, dtype=errors.dtype).index_add(0, groups, errors[:, output]) / sizes
         noise.append((means.square().sum() / max(1.0, len(sizes) - share)).sqrt())
-    return torch.stack(noise)
+    found, units = torch.stack(noise), spreads(loader.labels)
+    return torch.maximum(found, SPILLED * (found / units).max() * units)
 
 
 def _alike(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> list[torch.Tensor]:
@@ -182,6 +185,7 @@ def held_out_excess(network: FullyConnected | Probabilities, loader: DataLoader,
         noise: the standard deviation of the answers' errors, `[O]`.
         share: the number of unknowns for each answer that the network was fitted to, which is the part of errors of the weights.
     """
+    loader = _distinct(loader)
     squares = ((network(loader.examples) - loader.labels) / noise).square().mean(0) - 1 - share
     return float(squares.max()) / math.sqrt(2 / len(loader.labels))
 
@@ -206,8 +210,8 @@ def structure(
     Returns:
         None where there are too few queries to tell.
     """
+    noise, loader = noise_of(network, loader, unknowns), _distinct(loader)
     residuals = network(loader.examples) - loader.labels
-    noise = noise_of(network, loader, unknowns)
     functions = _functions(network, loader)
     if functions is None or not bool((noise > 0).all()):
         return None
@@ -218,6 +222,16 @@ def structure(
     degrees = orthogonal.shape[1] * residuals.shape[1]
     each = 1 + len(residuals) / AVERAGED if computed_in is not None else 1.0
     return (taken / each - degrees) / math.sqrt(2 * degrees)
+
+
+def _distinct(loader: DataLoader) -> DataLoader:
+    """A loader without rows that repeat both the query and the answer of another one, whose error they share."""
+    pairs = torch.cat([loader.examples, loader.labels], 1)
+    distinct = torch.unique(pairs, dim=0)
+    if len(distinct) == len(pairs):
+        return loader
+    examples, labels = distinct.split([loader.examples.shape[1], loader.labels.shape[1]], 1)
+    return DataLoader(type(loader.dataset)(examples, labels), loader.batch_size, loader.seed, loader.examples.dtype)
 
 
 def _functions(network: FullyConnected | Probabilities, loader: DataLoader) -> torch.Tensor | None:

@@ -70,7 +70,7 @@ def of(location: str, report: Report) -> list[WeightTable]:
         report: of the network.
     """
     layers = layers_in(paths.reconstructed_model(location))
-    errors = _errors(paths.reconstructed_model(location)) if report.certificate.fits else []
+    errors = errors_in(paths.reconstructed_model(location)) if report.certificate.fits else []
     tables = []
     for place, vectors in enumerate(layers):
         count, width = vectors.shape
@@ -125,7 +125,7 @@ def layers_in(folder: str) -> list[np.ndarray]:
     return [*_vectors([to_host(part.double()) for part in read_state(os.path.join(folder, latest)).values()])]
 
 
-def _errors(folder: str) -> list[np.ndarray]:
+def errors_in(folder: str) -> list[np.ndarray]:
     """The standard errors of the weights in the form of `layers_in`; none where there is no file.
 
     Raises:

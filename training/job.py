@@ -281,7 +281,7 @@ def check_centring(desc: TrainingDesc) -> None:
         raise ConfigError(f"--centred: valid only for fully connected networks and their students, not for {name}")
 
 
-def check_teacher(hparams: DatasetHparams, model_hparams: ModelHparams, job: JobArgs) -> CheckedDataset:
+def check_teacher(hparams: DatasetHparams, model_hparams: ModelHparams | None, job: JobArgs) -> CheckedDataset:
     """Checks the dataset `teacher`, and resolves `--teacher_name`: a hash or its prefix, a model's name, a file of answers, or a black box.
 
     A model's name stands for its default run with the activation function of the model that is trained. A black box that does not say how
@@ -311,7 +311,8 @@ def check_teacher(hparams: DatasetHparams, model_hparams: ModelHparams, job: Job
     if kind is AnswerFile:
         return _check_file(hparams, name, job)
     _refuse(hparams, (*FILE_FLAGS, *OWN_FLAGS), f"valid only with a file of answers as teacher, not with {name}")
-    if _is_model(name):
+    if is_model(name):
+        assert model_hparams is not None  # without one, a race has refused the name of a model
         teacher, folder, prepare = _default_teacher(name, hparams, model_hparams.act_fun, job)
     else:
         name = run_folders.resolve(name)
@@ -341,14 +342,14 @@ def _check_file(hparams: DatasetHparams, name: str, job: JobArgs) -> CheckedData
     return _checked_teacher(hparams, teacher, prepare, **resolved)
 
 
-def _check_live(hparams: DatasetHparams, kind: type[LiveTeacher], model_hparams: ModelHparams, job: JobArgs) -> CheckedDataset:
+def _check_live(hparams: DatasetHparams, kind: type[LiveTeacher], model_hparams: ModelHparams | None, job: JobArgs) -> CheckedDataset:
     """The part of `check_teacher` for a black box, which is asked its first questions."""
     from datasets.teachers import registry as registered
     from models import registry as models
 
     _refuse(hparams, FILE_FLAGS, f"valid only with a file of answers as teacher, not with {hparams.teacher_name}")
     _refuse(hparams, NETWORK_FLAGS, "valid only with a network as teacher; the name of a black box contains its digest")
-    named = kind.named(registered.name_of(kind), hparams, models.meta_model(model_hparams).input_size)
+    named = kind.named(registered.name_of(kind), hparams, models.meta_model(model_hparams).input_size if model_hparams else None)
     queries = _queries(hparams, named)
     assert queries is not None  # only a file of answers has its own
     teacher = named.started(queries, hparams.link)
@@ -394,7 +395,7 @@ def _queries(hparams: DatasetHparams, teacher: Teacher) -> str | None:
     return datagen.resolve(hparams.datagen, teacher.inputs, hparams.samples, teacher.dataset_name)
 
 
-def _is_model(name: str) -> bool:
+def is_model(name: str) -> bool:
     """Whether a name is the name of a model."""
     from models import registry as models
 

@@ -44,7 +44,7 @@ def _optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> tor
     if h.optimizer_name == "lbfgs":
         return LBFGS(model, lr=h.lr)
     if h.optimizer_name == "levenberg_marquardt":
-        return LevenbergMarquardt(model, lr=h.lr)
+        return LevenbergMarquardt(model, lr=h.lr, ridge=decay)
     raise unknown("--optimizer_name", h.optimizer_name, OPTIMIZERS)
 
 

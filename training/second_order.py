@@ -158,14 +158,18 @@ class LevenbergMarquardt(SecondOrder):
     tenfold after that step. A network has converged when no damping gives a lower loss, or when its residuals are at rounding level; the
     optimizer has converged when all networks have. Convergence is quadratic where the residuals vanish at the solution.
 
+    With a ridge, a step minimises the loss plus a penalty on the squares of the weights, biases excepted. The penalty starts each step at a
+    share of the loss, so that it vanishes together with the residuals.
+
     Args:
         model: a plain model, or students, whose loss is the mean squared error.
         lr: the factor by which each step is multiplied.
+        ridge: the penalty before a step, as a share of the loss.
     """
 
-    def __init__(self, model: torch.nn.Module, lr: float = 1.0):
+    def __init__(self, model: torch.nn.Module, lr: float = 1.0, ridge: float = 0.0):
         super().__init__(model, {"lr": lr, "damping": [FIRST_DAMPING] * getattr(model, "networks", 1)})
-        self.model = model
+        self.model, self.ridge = model, ridge
 
     @torch.no_grad()
     def step(self, closure) -> torch.Tensor:
@@ -182,8 +186,11 @@ class LevenbergMarquardt(SecondOrder):
         floor = FLOOR * torch.finfo(here.dtype).eps * closure.labels.square().mean().sqrt()
         damping = torch.tensor(group["damping"], dtype=torch.float64, device=here.device)
         moving = (losses.sqrt() > floor) & (damping <= MOST_DAMPING)
-        solve = problem.solver(here[moving], residuals[moving], problem.free[moving]) if bool(moving.any()) else None
-        here[moving], damping[moving] = _descend(problem, solve, here[moving], losses[moving], damping[moving], group["lr"])
+        if bool(moving.any()):
+            squares = (problem.weights * here.square()).sum(1, keepdim=True)
+            penalty = torch.where(squares > 0, self.ridge * losses[:, None] / squares, 0.0) * problem.weights
+            descent = _Descent(problem, here[moving], residuals[moving], penalty[moving], problem.free[moving])
+            here[moving], damping[moving] = descent.step(damping[moving], group["lr"])
         problem.scatter(here, group["params"])
         group["damping"] = damping.tolist()
         (going_on,) = get_platform().any_process(bool((moving & (damping <= MOST_DAMPING)).any()))
@@ -191,38 +198,50 @@ class LevenbergMarquardt(SecondOrder):
         return losses.sum()
 
 
-def _descend(
-    problem: _LeastSquares, solve, here: torch.Tensor, losses: torch.Tensor, damping: torch.Tensor, lr: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Takes a step to a lower loss for each of n networks.
+class _Descent:
+    """A step of n networks to a smaller sum of loss and penalty.
 
     Args:
         problem: the least-squares problem.
-        solve: the result of `problem.solver` for these networks; None if n is 0.
         here: the parameters of the networks, `[n, P]`.
-        losses: the losses at these parameters, `[n]`.
-        damping: the first damping of each network, `[n]`.
-        lr: the factor by which each step is multiplied.
-
-    Returns:
-        The new parameters `[n, P]` and dampings `[n]`. If no step lowers the loss of a network, its parameters do not change and its
-        damping is above MOST_DAMPING.
+        residuals: at these parameters, `[n, E]`.
+        penalty: on the square of each parameter, `[n, P]`.
+        free: 0 for pruned weights and 1 for the others, `[n, P]`.
     """
-    there, damping = here.clone(), damping.clone()
-    pending = torch.arange(len(here), device=here.device)
-    while len(pending):
-        trial = here[pending] - lr * solve(pending, damping[pending].to(here.dtype))
-        better = problem.residuals(trial).square().mean(1) < losses[pending]  # false for the NaN of a singular system
-        there[pending[better]] = trial[better]
-        damping[pending] = torch.where(better, (damping[pending] / 10).clamp_min(LEAST_DAMPING), damping[pending] * 10)
-        pending = pending[~better & (damping[pending] <= MOST_DAMPING)]
-    return there, damping
+
+    def __init__(self, problem: _LeastSquares, here: torch.Tensor, residuals: torch.Tensor, penalty: torch.Tensor, free: torch.Tensor):
+        self.problem, self.here, self.penalty = problem, here, penalty
+        self.objective = residuals.square().mean(1) + (penalty * here.square()).sum(1)
+        self.solve = problem.solver(here, residuals, penalty * residuals.shape[1], free)
+
+    def step(self, damping: torch.Tensor, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes the step.
+
+        Args:
+            damping: the first damping of each network, `[n]`.
+            lr: the factor by which each step is multiplied.
+
+        Returns:
+            The new parameters `[n, P]` and dampings `[n]`. If no step makes the sum smaller, the parameters of a network do not change and
+            its damping is above MOST_DAMPING.
+        """
+        there, damping = self.here.clone(), damping.clone()
+        pending = torch.arange(len(there), device=there.device)
+        while len(pending):
+            trial = self.here[pending] - lr * self.solve(pending, damping[pending].to(there.dtype))
+            reached = self.problem.residuals(trial).square().mean(1) + (self.penalty[pending] * trial.square()).sum(1)
+            better = reached < self.objective[pending]  # false for the NaN of a singular system
+            there[pending[better]] = trial[better]
+            damping[pending] = torch.where(better, (damping[pending] / 10).clamp_min(LEAST_DAMPING), damping[pending] * 10)
+            pending = pending[~better & (damping[pending] <= MOST_DAMPING)]
+        return there, damping
 
 
 class _LeastSquares:
     """The residuals of networks on a batch, as a function of their parameters: a row `[P]` for each of n networks of a stack.
 
-    `free` `[N, P]` is 0 for pruned weights and 1 for the others. J has no columns for pruned weights.
+    `free` `[N, P]` is 0 for pruned weights and 1 for the others. J has no columns for pruned weights. `weights` `[N, P]` is 0 for biases
+    and 1 for weights.
     """
 
     def __init__(self, model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor):
@@ -237,6 +256,9 @@ class _LeastSquares:
         mask, parameters = getattr(model, "mask", {}), [parameter for parameter in model.parameters() if parameter.requires_grad]
         left = [torch.as_tensor(mask.get(name, 1)).to(each).expand_as(each) for name, each in zip(self.names, parameters, strict=True)]
         self.free = self.gather(left)
+        self.weights = self.gather(
+            [torch.full_like(each, float(name.endswith("weight"))) for name, each in zip(self.names, parameters, strict=True)]
+        )
 
     def gather(self, parameters: list[torch.Tensor]) -> torch.Tensor:
         """The parameters of all networks, `[N, P]`."""
@@ -258,11 +280,14 @@ class _LeastSquares:
         """Outputs minus labels of some networks, `[n, E]`."""
         return (vmap(self.outputs, (0, None))(rows, self.examples) - self.labels).flatten(1)
 
-    def solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
-        """A function from the indices of m of the n networks and their dampings `[m]` to their steps `[m, P]`; `free` is `[n, P]`."""
+    def solver(self, rows: torch.Tensor, residuals: torch.Tensor, penalty: torch.Tensor, free: torch.Tensor):
+        """A function from the indices of m of the n networks and their dampings `[m]` to their steps `[m, P]`.
+
+        The steps are those of the sum of squared residuals plus `penalty` `[n, P]` times the squares of the parameters; `free` is `[n, P]`.
+        """
         if rows.shape[1] <= DENSE_PARAMETERS:
-            return self._dense_solver(rows, residuals, free)
-        return self._iterative_solver(rows, residuals, free)
+            return self._dense_solver(rows, residuals, penalty, free)
+        return self._iterative_solver(rows, residuals, penalty, free)
 
     def normal_equations(self, rows: torch.Tensor, residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J'J `[n, P, P]` and J'r `[n, P, 1]`, summed over parts of the batch."""
@@ -277,8 +302,10 @@ class _LeastSquares:
             gradient.baddbmm_(slopes.mT, errors[:, :, None])
         return curvature, gradient
 
-    def _dense_solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
+    def _dense_solver(self, rows: torch.Tensor, residuals: torch.Tensor, penalty: torch.Tensor, free: torch.Tensor):
         curvature, gradient = self.normal_equations(rows, residuals)
+        curvature.diagonal(dim1=1, dim2=2).add_(penalty)
+        gradient.add_((penalty * rows)[:, :, None])
         curvature.mul_(free[:, :, None]).mul_(free[:, None, :])
         gradient.mul_(free[:, :, None])
         diagonal = curvature.diagonal(dim1=1, dim2=2)
@@ -291,14 +318,15 @@ class _LeastSquares:
 
         return solve
 
-    def _iterative_solver(self, rows: torch.Tensor, residuals: torch.Tensor, free: torch.Tensor):
+    def _iterative_solver(self, rows: torch.Tensor, residuals: torch.Tensor, penalty: torch.Tensor, free: torch.Tensor):
         """Solves for one network at a time: beyond DENSE_PARAMETERS the products of one network suffice to use the device fully."""
         products = [self._products(row, left) for row, left in zip(rows, free, strict=True)]
         gradients = [transposed(errors) for (_, transposed), errors in zip(products, residuals, strict=True)]
+        gradients = [gradient + part for gradient, part in zip(gradients, penalty * rows * free, strict=True)]
         probes = [forward(g / g.norm()).square().sum() for (forward, _), g in zip(products, gradients, strict=True)]
 
         def step(network: int, damping: torch.Tensor) -> torch.Tensor:
-            (forward, transposed), shift = products[network], damping * probes[network]
+            (forward, transposed), shift = products[network], damping * probes[network] + penalty[network] * free[network]
             return conjugate_gradients(lambda vector: transposed(forward(vector)) + shift * vector, gradients[network], CG_ITERATIONS)
 
         def solve(which: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:

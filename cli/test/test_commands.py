@@ -1,7 +1,7 @@
 """The list of commands."""
 
 import EC
-from extraction.runner import ExtractionRunner
+from extraction.race_runner import ExtractCommand
 from foundations.errors import ConfigError
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.runner import LotteryRunner
@@ -12,7 +12,7 @@ from training.runner import TrainingRunner
 class TestCommands(TestCase):
     def test_a_command_finds_its_runner(self):
         self.assertIs(EC.COMMANDS.get("train"), TrainingRunner)
-        self.assertIs(EC.COMMANDS.get("extract"), ExtractionRunner)
+        self.assertIs(EC.COMMANDS.get("extract"), ExtractCommand)
         self.assertIs(EC.COMMANDS.get("lottery"), LotteryRunner)
         self.assertIs(EC.COMMANDS.get("lottery_branch"), LotteryBranchRunner)
 

@@ -39,6 +39,7 @@ CHANGES = {
     r"--x epoch": "--x iteration",  # no epoch comes to an end
     r"--parallel \d+": "",  # other processes would train in full
     r"--global_seed 0-\d+": "--global_seed 0-1",  # each seed is like the first
+    r"(EC\.py extract --teacher_name answers\.npz).*": r"\1 --act_fun tanh --depth 1",  # one hypothesis is like the others
     r"(EC\.py completion \w+) > \S+": r"\1",  # no shell reads it
 }
 # Commands that are not executed, each with its reason.

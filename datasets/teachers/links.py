@@ -15,6 +15,8 @@ import numpy as np
 
 RAW = "raw"
 NORMALISED = 1e-3  # the largest deviation of the sum of the probabilities of a row, which may be rounded, from one
+MOST = 0.05  # of the rows are no probabilities, where the others are
+GROSS = 5.0  # numbers from this size on are no outputs of a plain network whose other outputs are from zero to one
 SATURATED = 0.01  # probabilities of a sigmoid are noticed if some are as near to zero, and others to one, and none is either
 FLOAT32 = 2.0**-24  # the largest relative error of rounding to float32
 MOST_DECIMALS = 12
@@ -36,18 +38,38 @@ def notice(answers: np.ndarray) -> str | None:
     """The link of answers `[n, outputs]` that can be told from their values alone; None for raw answers.
 
     The rows of softmax probabilities sum to one. Those of a sigmoid are between zero and one, and come near both; if they do not, they
-    could as well be the outputs of a plain network.
+    could as well be the outputs of a plain network. A few rows may be wrong; those of a sigmoid must then be far from these numbers.
     """
     if not np.isfinite(answers).all() or len(np.unique(answers)) < 3:
         return None
-    several = answers.shape[1] > 1
-    if (answers >= 0).all() and (answers <= 1).all():
-        if several and (np.abs(answers.sum(1) - 1) <= NORMALISED).all():
-            return "softmax"
-        return "sigmoid" if answers.min() < SATURATED and answers.max() > 1 - SATURATED and _is_inside(answers) else None
-    if several and (answers <= 0).all() and (np.abs(np.exp(answers).sum(1) - 1) <= NORMALISED).all():
-        return "log_softmax"
-    return None
+    for link in ("softmax", "log_softmax") if answers.shape[1] > 1 else ():
+        if _are_few(~fitting(answers, link)):
+            return link
+    fits = fitting(answers, "sigmoid")
+    wrong, right = answers[~fits], answers[fits]
+    if not _are_few(~fits) or (np.abs(wrong).max(1, initial=0) < GROSS).any():
+        return None
+    return "sigmoid" if right.min() < SATURATED and right.max() > 1 - SATURATED and _is_inside(right) else None
+
+
+def fitting(answers: np.ndarray, link: str) -> np.ndarray:
+    """Which rows of answers `[n, outputs]` a network with a link can give, `[n]`: probabilities that sum to one within their rounding."""
+    if link == RAW:
+        return np.full(len(answers), True)
+    is_logarithm = link == "log_softmax"
+    low, high = (-np.inf, 0) if is_logarithm else (0, 1)
+    inside = np.asarray(((answers >= low) & (answers <= high)).all(1))
+    if link == "sigmoid" or not inside.any():
+        return inside
+    digits = _digits(answers[inside])
+    rounding = 0.5 * answers.shape[1] * 10.0**-digits if digits is not None and digits > 1 else 0.0
+    sums = (np.exp(np.minimum(answers, 0)) if is_logarithm else answers).sum(1)
+    return np.asarray(inside & (np.abs(sums - 1) <= max(NORMALISED, rounding)))
+
+
+def _are_few(rows: np.ndarray) -> bool:
+    """Whether rows `[n]` are so few that they may be errors."""
+    return bool(rows.mean() <= MOST)
 
 
 def hint(answers: np.ndarray) -> str:
@@ -176,17 +198,23 @@ def convert(answers: np.ndarray, link: str) -> Converted:
     Raises:
         ValueError: no network with this link gives these answers, or most rows have no logits.
     """
-    converted = logits(answers, link)
+    wrong = ~fitting(answers, link)
+    wrong &= _are_few(wrong)
+    converted = np.full(answers.shape, np.nan)
+    converted[~wrong] = logits(answers[~wrong], link)
     finite = np.asarray(np.isfinite(converted).all(1))
-    lost = len(finite) - int(finite.sum())
+    lost = int((~finite & ~wrong).sum())
     if 2 * lost > len(finite):
         raise ValueError(f"{lost} of {len(finite)} rows have a probability of exactly 0 or 1, whose logit is infinite; {ADVICE}")
-    sizes, absolute, digits = deviations(answers.astype(np.float64), link)
+    sizes = np.full(answers.shape, np.inf)
+    sizes[finite], absolute, digits = deviations(answers[finite].astype(np.float64), link)
     known = finite & (sizes.max(1) <= (EXACTLY if digits is None else ROUGHLY))
     kept = known if 2 * known.sum() >= len(known) else finite
     note = f"the answers are taken as {link} and converted to logits{_GAUGES.get(link, '')}; --link raw keeps them"
     if lost:
-        note += f"; {lost} rows have a probability of exactly 0 or 1 and are left out, by number from 0: {_first(~finite)}"
+        note += f"; {lost} rows have a probability of exactly 0 or 1 and are left out, by number from 0: {_first(~finite & ~wrong)}"
+    if wrong.any():
+        note += f"; {wrong.sum()} rows are no such answers and are left out: {_first(wrong)}"
     if (finite & ~kept).any():
         rough = finite & ~kept
         note += f"; {rough.sum()} rows have probabilities so near 0 or 1 that logits are inexact, and are left out: {_first(rough)}"

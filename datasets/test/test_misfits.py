@@ -202,8 +202,8 @@ class AnswersTest(MisfitTestCase):
             ({"X": x * 1e39, "y": y}, r"too large for torch.float32; valid: magnitudes up to 3.4e\+38, or --precision float64"),
             ({"X": x, "y": y * 1e200}, r"too large for torch.float32"),
             ({"X": x, "labels": y}, "must contain arrays X and y"),
-            ({"X": x.astype(str), "y": y}, "X has shape"),
-            ({"X": x.astype(complex), "y": y}, "X has shape"),
+            ({"X": x.astype(str), "y": y}, "X contains texts"),
+            ({"X": x.astype(complex), "y": y}, "X contains complex numbers"),
             ({"X": x[:0], "y": y[:0]}, "X has shape"),
             ({"X": x[:9], "y": y[:9]}, "valid: equal numbers, 10 or more"),
         ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
 import torch
 
 from datasets.base import DataLoader, Loaders
@@ -11,6 +15,7 @@ from extraction.session import Session
 from foundations.model_hparams import ModelHparams
 from models import registry
 from models.mlp import Perceptron
+from training import plotting
 
 
 def network(name: str, act_fun: str = "tanh", seed: int = 0) -> Perceptron:
@@ -34,3 +39,8 @@ def answered(teacher: Perceptron, x: torch.Tensor, batch_size: int, seed: int = 
     """Loaders of the queries with a teacher's answers, for training and for test."""
     loader = DataLoader(Dataset(x, teacher(x).detach()), batch_size, seed=seed, dtype=torch.float64)
     return Loaders(loader, loader)
+
+
+def without_pictures() -> AbstractContextManager[Any]:
+    """A context in which runs draw no pictures, which takes most of the time of short runs."""
+    return mock.patch.object(plotting, "_attempt", return_value=True)

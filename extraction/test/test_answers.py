@@ -26,6 +26,18 @@ class TestNoticed(unittest.TestCase):
             with self.subTest(expected):
                 self.assertEqual(noticed(column), expected)
 
+    def test_whole_numbers_are_no_sign_of_float16(self):
+        for column in ((50 * VALUES).round(), (300 * VALUES).clamp(-2000, 2000).round(), (1e6 * VALUES).round()):
+            self.assertEqual(noticed(column), "decimals:0")
+        self.assertEqual(noticed((300 * VALUES).half().double()), "float16")
+        self.assertEqual(noticed((1e12 * VALUES).float().double()), "float32")  # whole numbers, which are less exact than to one
+
+    def test_decimals_show_in_small_numbers_of_float32(self):
+        self.assertEqual(noticed(VALUES.round(decimals=5).float().double()), "decimals:5")
+
+    def test_a_constant_output_shows_nothing(self):
+        self.assertEqual(noticed(torch.full((50,), 2.5).double()), "float64")
+
     def test_outputs_may_differ_in_precision(self):
         answers = Answers.of(torch.stack([VALUES, VALUES.round(decimals=2)], 1))
         self.assertEqual((answers.precision, answers.name), (("float64", "decimals:2"), "decimals:2, float64"))

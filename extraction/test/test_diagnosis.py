@@ -47,6 +47,12 @@ class TestAdvice(unittest.TestCase):
         self.assertIn("a hidden layer more (--default_hparams='students_mlp(10)_5_32_32_2')", line)
         self.assertNotIn("longer", line)
 
+    def test_a_skip_connection_is_named_where_a_linear_map_lowers_the_error(self):
+        line = changed(best_loss=1e-5, best_held_out_loss=1e-5, error=1e-2, held_out_error=1e-2, without_map=1e-2, beside_map=1e-4)
+        self.assertIn("The teacher may have a skip connection: a linear map of X beside it lowers the error from 1.0e-02", line)
+        for without, beside in ((1e-2, 5e-3), (1e-7, 1e-9), (None, None)):
+            self.assertNotIn("skip", changed(error=1e-2, held_out_error=1e-2, without_map=without, beside_map=beside))
+
     def test_longer_training_is_advised_only_where_students_imitate(self):
         line = changed(best_loss=1e-5, best_held_out_loss=1e-5, error=1e-2, held_out_error=1e-2)
         self.assertIn("train them longer (--extra_training 6000it)", line)
@@ -106,6 +112,16 @@ class TestFacts(unittest.TestCase):
         self.assertEqual((facts.queries, facts.held_out, facts.outputs, facts.unknowns), (100, 200, 3, 5 * 5 + 6 * 3))
         facts = of_network(facts, session, teacher)
         self.assertEqual((facts.found, facts.error, facts.held_out_error, facts.unknowns), ([5], 0.0, 0.0, 43))
+        self.assertLess(facts.without_map, 1e-12)
+
+    def test_a_linear_map_that_is_missing_is_a_fact(self):
+        teacher, x = network("mlp_4_5_3"), queries(100)
+        loaders = answered(teacher, x, 50)
+        loaders.train.labels += x[:, :3]
+        session = session_of("students_mlp(2)_4_20_3", loaders, "")
+        facts = of_network(of_students(session, [1.0], [1.0]), session, teacher)
+        self.assertGreater(facts.without_map, 0.01)
+        self.assertLess(facts.beside_map, 1e-12)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
-from extraction.evaluation import function_error, score
+from extraction.evaluation import function_error, hidden_from, score
 from extraction.network import Layers
 from extraction.symmetry import symmetries, transform
 from foundations.model_hparams import ModelHparams
@@ -107,6 +107,16 @@ class TestScore(unittest.TestCase):
         self.assertIsNone(found.identified)
         self.assertEqual([layer.recovered_width for layer in found.layers], [5, 3])
         self.assertIsNone(found.layers[0].teacher_width)
+
+    def test_units_of_the_teacher_that_no_query_shows_are_named(self):
+        queries = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        for act_fun, dead in (("relu", "no answer tells its weights"), ("leaky_relu", "the answers tell only a linear map")):
+            teacher = network("mlp_4_5_3", act_fun).float()
+            teacher.fc_layers[0].bias.data[[1, 3]] = torch.tensor([-1e3, 1e3])
+            first, second = hidden_from(queries, teacher)
+            self.assertIn(f"neuron 1 of hidden layer 1 of the teacher is active for no query: {dead}", first)
+            self.assertIn("neuron 3 of hidden layer 1 of the teacher is active for all queries: the answers tell only", second)
+            self.assertEqual(hidden_from(queries, network("mlp_4_5_3", "tanh")), [])
 
     def test_the_function_error_is_the_error_of_the_answers(self):
         model = network()

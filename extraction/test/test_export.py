@@ -7,6 +7,7 @@ import os
 import tempfile
 import unittest
 
+import numpy as np
 import torch
 
 from extraction import export
@@ -32,7 +33,21 @@ class TestExport(unittest.TestCase):
         for act_fun in activation_functions:
             with self.subTest(act_fun), torch.no_grad():
                 network = network_of(act_fun)
-                torch.testing.assert_close(export.sequential(network)(self.queries), network(self.queries), rtol=1e-14, atol=1e-14)
+                torch.testing.assert_close(
+                    export.sequential(network.layer_vectors(), act_fun)(self.queries), network(self.queries), rtol=1e-14, atol=1e-14
+                )
+
+    def test_a_linear_map_of_the_inputs_is_added(self):
+        network, linear = network_of("tanh"), torch.randn(2, 3, dtype=torch.float64)
+        expected = network(self.queries).detach() + self.queries @ linear.T
+        exported = torch.export.load(io.BytesIO(export.program(network, linear))).module()
+        torch.testing.assert_close(exported(self.queries), expected, rtol=1e-14, atol=1e-14)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            path, term, names = os.path.join(folder, "weights.pth"), os.path.join(folder, "term.npy"), {}
+            torch.save(network.state_dict(), path)
+            np.save(term, linear.numpy())
+            exec("\n".join(export.lines(network.sizes, "tanh", path, term)), names)
+            torch.testing.assert_close(names["outputs"](self.queries), expected, rtol=1e-14, atol=1e-14)
 
     def test_lines_of_python_rebuild_the_network_from_its_file(self):
         for act_fun in activation_functions:

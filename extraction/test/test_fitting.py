@@ -12,8 +12,9 @@ from extraction.fitting import fit, gives_answers, is_exact, overstated, relativ
 from extraction.network import Layers
 from extraction.selection import fit_to_all_answers, trim, without_uninformative_neurons
 from extraction.simplify import removals
-from extraction.test.known_networks import answered, network, queries, session_of
+from extraction.test.known_networks import answered, network, queries, session_of, without_pictures
 from foundations.errors import ConfigError
+from models.registry import latest_weights_file
 from testing.test_case import TestCase
 
 
@@ -22,6 +23,7 @@ class TestExcess(TestCase):
 
     def setUp(self):
         super().setUp()
+        self.enterContext(without_pictures())
         self.teacher = network("mlp_4_5_3")
         self.session = session_of("students_mlp(3)_4_9_3", answered(self.teacher, queries(400), 400), self.root)
         self.loader = self.session.loaders.train
@@ -106,6 +108,7 @@ class TestAnswersWithErrors(TestCase):
 
     def setUp(self):
         super().setUp()
+        self.enterContext(without_pictures())
         self.teacher = network("mlp_4_5_3")
         x = torch.randn(900, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         y = self.teacher(x).detach()
@@ -149,6 +152,35 @@ class TestAnswersWithErrors(TestCase):
             self.assertIs(gives_answers(session, self.teacher), expected)
 
 
+class TestUnequalErrors(TestCase):
+    """Outputs whose answers have fewer digits do not spoil those of others."""
+
+    def test_an_exact_output_determines_the_hidden_neurons(self):
+        self.enterContext(without_pictures())
+        teacher, x = network("mlp_3_3_2"), queries(400, 3)
+        hidden, outputs = teacher.layer_vectors()
+        y = teacher(x).detach()
+        y[:, 1] = y[:, 1].round(decimals=2)
+        loader = DataLoader(Dataset(x, y), 400, 1, torch.float64)
+        session = session_of("students_mlp(2)_3_6_2", Loaders(loader, loader), self.root)
+        start, location = Layers((1.01 * hidden, outputs), "tanh"), os.path.join(self.root, "extract_toy", "seed_1", "main", "fit")
+        blind = fit(session, start, location, None)
+        session = dataclasses.replace(session, precision=Answers.of(y))
+        fitted = fit(session, start, f"{location}_weighted", None)
+        off, rest = ((each.network.layer_vectors()[0] - hidden).abs().max() for each in (blind, fitted))
+        self.assertGreater(off, 1e-4)
+        self.assertLess(rest, 1e-8)
+        self.assertLess((fitted.network(x) - y)[:, 1].abs().max(), 6e-3)
+        self.assertTrue(gives_answers(session, fitted.network))
+        saved = torch.load(latest_weights_file(fitted.location), weights_only=True)
+        torch.testing.assert_close(saved["fc.weight"], fitted.network.fc.weight.data)
+
+    def test_errors_that_differ_little_have_no_weights(self):
+        self.assertIsNone(Answers(("a", "b"), (1e-3, 2e-3)).weights)
+        self.assertIsNone(Answers.exact(2).weights)
+        self.assertEqual(Answers(("a", "b", "c"), (1e-3, 1e-4, 0.0)).weights.tolist(), [1, 10, 1000])
+
+
 class TestStatements(TestCase):
     """What `--answers` states, against the errors that a network leaves."""
 
@@ -161,7 +193,7 @@ class TestStatements(TestCase):
 
     def test_a_statement_far_above_the_errors_is_contradicted(self):
         (remark,) = self.said("noise:0.5", 1e-3)
-        self.assertRegex(remark, r"errors that are [45]e\+02 times smaller than --answers noise:0.5 states")
+        self.assertRegex(remark, r"errors that are [45]00 times smaller than --answers noise:0.5 states")
         self.assertEqual(len(self.said("decimals:3", 0.0)), 1)
 
     def test_a_statement_near_the_errors_or_below_them_is_not(self):

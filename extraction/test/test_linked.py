@@ -16,11 +16,15 @@ from extraction.network import Layers
 from extraction.rows import Rows
 from extraction.scaling import Coordinates, Scaling
 from extraction.search import Reconstruction
-from extraction.test.known_networks import network, queries, session_of
+from extraction.test.known_networks import network, queries, session_of, without_pictures
 from testing.test_case import TestCase
 
 
 class TestProbabilities(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.enterContext(without_pictures())
+
     def recovered(self, link, decimals, is_scaled=False):
         """A session, the true layers with logits of mean zero, and the reconstruction from a start near them."""
         x, teacher = queries(600, 3), network("mlp_3_4_3", seed=1)

@@ -20,6 +20,9 @@ class TestCommand(unittest.TestCase):
         self.assertEqual(command(spaced, wider), command(RUN, wider))
         self.assertEqual(command(f"{RUN} --model_name x", wider), command(RUN, wider))
 
+    def test_a_flag_without_a_value_is_left_out(self):
+        self.assertEqual(command(f"{RUN} --answers noise:1e-5", {"answers": ""}), command(RUN, {}))
+
     def test_the_same_command_is_repeated_where_only_the_answers_change(self):
         self.assertEqual(shlex.split(command(RUN, {})), shlex.split(RUN))
 

@@ -13,7 +13,7 @@ from extraction.fitting import Fit
 from extraction.network import Layers
 from extraction.outliers import distance_to_hull, judge, trimmed
 from extraction.rows import Rows, named
-from extraction.test.known_networks import network, queries, session_of
+from extraction.test.known_networks import network, queries, session_of, without_pictures
 from testing.test_case import TestCase
 
 
@@ -25,6 +25,10 @@ def rows_of(x, y):
 
 
 class TestOutliers(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.enterContext(without_pictures())
+
     def session(self, y, act_fun="tanh", aside=()):
         rows = rows_of(self.x, y).without(aside)
         session = session_of("students_mlp(2)_4_12_2", rows.kept, self.root, act_fun)

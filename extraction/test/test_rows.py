@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.rows import Rows
 from extraction.scaling import Scaling
-from extraction.test.known_networks import queries, session_of
+from extraction.test.known_networks import queries, session_of, without_pictures
+from testing import toy_teacher
 from testing.test_case import TestCase
 
 
@@ -50,24 +52,32 @@ class TestRows(TestCase):
         self.assertEqual(len(session.unscaled.leaving_out([]).answers), 15)
 
 
+class TestProbabilities(TestCase):
+    def test_answers_between_zero_and_one_may_be_probabilities_unless_they_are_said_to_be_raw(self):
+        y = queries(20, 2)
+        for answers, link, expected in ((torch.sigmoid(y), None, True), (torch.sigmoid(y), "raw", False), (y, None, False)):
+            rows = rows_of(queries(20), answers)
+            session = session_of("students_mlp(2)_4_4_2", rows.kept, self.root).of_file(rows, rows)
+            session.desc.dataset_hparams.link = link
+            self.assertIs(session.may_be_probabilities, expected)
+            self.assertFalse(session_of("students_mlp(2)_4_4_2", rows.kept, self.root).may_be_probabilities)
+
+
 class TestFile(TestCase):
     """`extract` on a file with a gross error."""
 
     def test_rows_are_named_in_the_report_and_while_students_are_trained(self):
-        import numpy as np
-
-        from testing import toy_teacher
-
         _, teacher = toy_teacher.make("mlp_3_2_2", "tanh", seed=2)
         x = np.random.RandomState(0).randn(300, 3)
         with torch.no_grad():
             y = teacher(torch.from_numpy(x)).numpy().copy()
         y[41] = -999
         np.savez(f"{self.root}/mine.npz", X=x, y=y)
-        status, out, err = self.command(
-            "extract", "--default_hparams=students_mlp(3)_3_5_2", "--act_fun=tanh", f"--teacher_name={self.root}/mine.npz",
-            "--training_steps=700it", "--global_seed=1",
-        )  # fmt: skip
+        with without_pictures():
+            status, out, err = self.command(
+                "extract", "--default_hparams=students_mlp(2)_3_4_2", "--act_fun=tanh", f"--teacher_name={self.root}/mine.npz",
+                "--training_steps=300it", "--gamma=1", "--global_seed=1",
+            )  # fmt: skip
         self.assertEqual((status, err), (0, ""))
         self.assertIn("Note: row 41, counted from 0, may have gross errors: students do not learn from such rows.", out)
         self.assertIn("note        row 41 of 300, counted from 0, contradicts all others and is left out", out)

@@ -1,5 +1,6 @@
 """Students above recovered layers, on known networks."""
 
+import dataclasses
 import os
 import unittest
 
@@ -9,12 +10,16 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.network import Layers, with_ones
-from extraction.students import Standardisation, imitate_above, sharpen, train_together
+from extraction.scaling import Coordinates, Scaling
+from extraction.session import RIDGE
+from extraction.students import Standardisation, imitate_above, sharpen, train_students, train_together
 from extraction.test.known_networks import answered, network, queries, session_of
 from extraction.test.test_recovery import random
 from foundations.training_hparams import TrainingHparams
 from testing.test_case import TestCase
 from training.evaluation import evaluate
+from training.metric_logger import MetricLogger
+from training.plan import StandardPlan
 
 
 class TestStandardisation(unittest.TestCase):
@@ -33,6 +38,44 @@ class TestStandardisation(unittest.TestCase):
         inputs[:, 1] = 4.0
         scale = Standardisation.of(inputs)
         self.assertEqual((scale.mean[1].item(), scale.spread[1].item()), (4.0, 1.0))
+
+
+class TestScarce(TestCase):
+    """Students of few answers are narrower than asked for, and Levenberg-Marquardt trains them."""
+
+    def trained(self, name: str, **changes):
+        """The losses of narrow students of a teacher of three neurons, and the number of steps before Levenberg-Marquardt."""
+        loaders = answered(network("mlp_4_3_2"), queries(60), 60)
+        session = session_of("students_mlp(2)_4_12_2", loaders, os.path.join(self.root, name, "main"))
+        same = Coordinates.identity
+        session = dataclasses.replace(session, scaling=Scaling(same(session.queries), same(session.answers), 4))
+        session.desc.training_hparams = dataclasses.replace(session.desc.training_hparams, **changes)
+        students = train_students(session, session.students_batches(loaders), StandardPlan(verbose=False))
+        self.assertEqual(students.sizes, [4, 4, 2])
+        steps = MetricLogger.load(session.students_location).last_iteration
+        return evaluate(students, loaders.train)["individual_losses"], steps
+
+    def test_levenberg_marquardt_takes_the_place_of_the_default_training(self):
+        losses, steps = self.trained("default")
+        self.assertEqual(steps, 1)
+        self.assertLess(min(losses), 1e-4)
+
+    def test_it_follows_any_other_training(self):
+        losses, steps = self.trained("other", training_steps="3it")
+        self.assertEqual(steps, 3)
+        self.assertLess(min(losses), 1e-4)
+
+    def test_weights_are_penalised_only_then(self):
+        loaders = answered(network("mlp_4_3_2"), queries(60), 60)
+        session = session_of("students_mlp(2)_4_12_2", loaders, self.root)
+        hparams = TrainingHparams("levenberg_marquardt", 1.0, "1it")
+        self.assertIsNone(session.penalised(hparams).weight_decay)
+        same = Coordinates.identity
+        session = dataclasses.replace(session, scaling=Scaling(same(session.queries), same(session.answers), 4))
+        self.assertEqual(session.penalised(hparams).weight_decay, RIDGE)
+        self.assertIsNone(session.penalised(TrainingHparams("adam", 0.1, "1it")).weight_decay)
+        fewer = dataclasses.replace(session, loaders=answered(network("mlp_4_3_2"), queries(59), 59))  # 118 numbers for 30 unknowns
+        self.assertFalse(fewer.is_scarce)
 
 
 class TestAbove(TestCase):

@@ -141,6 +141,14 @@ class TestNoise(unittest.TestCase):
         loader = DataLoader(Dataset(loader.examples, loader.labels + 5 * wave), 600, 0, torch.float64)
         self.assertGreater(structure(model, loader, parameters(model), torch.float32), 5)
 
+    def test_rows_that_are_repeated_with_their_errors_show_no_more(self):
+        _, model, loader = fitted("mlp_3_3_2", "tanh", 0)
+        twice = DataLoader(Dataset(*(torch.cat([each, each]) for each in (loader.examples, loader.labels))), 1200, 0, torch.float64)
+        share = parameters(model) / loader.labels.numel()
+        for found in (structure, lambda *arguments: held_out_excess(*arguments[:2], NOISE, share)):
+            once, again = (found(model, each, parameters(model)) for each in (loader, twice))
+            self.assertAlmostEqual(again, once, delta=0.5)
+
     def test_too_few_queries_show_no_structure(self):
         _, model, loader = fitted("mlp_3_3_2", "tanh", 2, count=40)
         self.assertIsNone(structure(model, loader, parameters(model)))

@@ -23,6 +23,13 @@ def graded(*open_neurons: str, **figures) -> Report:
     return dataclasses.replace(report(**UNKNOWN), certificate=certificate)
 
 
+class TestStatedErrors(unittest.TestCase):
+    def test_noise_that_is_larger_than_stated_is_told_from_other_errors(self):
+        self.assertTrue(graded(error_ratio=8.0).certificate.exceeds_stated_errors)
+        for other in ({}, {"error_ratio": 0.9}, {"error_ratio": 8.0, "structure": 40.0}, {"error_ratio": 8.0, "held_out_excess": 9.0}):
+            self.assertFalse(graded(**other).certificate.exceeds_stated_errors)
+
+
 class TestTable(unittest.TestCase):
     def test_it_ends_in_the_verdict(self):
         lines = table(report()).splitlines()

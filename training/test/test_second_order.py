@@ -29,9 +29,11 @@ def loss(model: Model, examples: torch.Tensor, labels: torch.Tensor) -> float:
         return (model(examples) - labels).square().mean().item()
 
 
-def descend(model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: int = 1, lr: float = 1.0) -> LevenbergMarquardt:
+def descend(
+    model: Model, examples: torch.Tensor, labels: torch.Tensor, steps: int = 1, lr: float = 1.0, ridge: float = 0.0
+) -> LevenbergMarquardt:
     """Takes at most `steps` full-batch steps, until the optimizer has converged."""
-    optimizer = LevenbergMarquardt(model, lr)
+    optimizer = LevenbergMarquardt(model, lr, ridge)
     for _ in range(steps):
         optimizer.step(Objective(model, examples, labels))
         if optimizer.converged:
@@ -70,6 +72,27 @@ class LinearTest(TestCase):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
             descend(self.model, self.examples, self.labels)
         torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-4)
+
+    def ridge_solution(self) -> torch.Tensor:
+        """The minimum of the mean squared error plus a penalty on the weights that is half of the error at the model's weights."""
+        design, targets = np.column_stack([self.examples.numpy(), np.ones(40)]), self.labels.numpy()
+        weight, bias = weights(self.model)[:6].view(2, 3).numpy(), weights(self.model)[6:].numpy()
+        error = ((design @ np.vstack([weight.T, bias]) - targets) ** 2).mean()
+        penalty = 80 * 0.5 * error / (weight**2).sum() * np.diag([1, 1, 1, 0])
+        solution = np.linalg.solve(design.T @ design + penalty, design.T @ targets)
+        return torch.from_numpy(np.concatenate([solution[:3].T.ravel(), solution[3]]))
+
+    def test_a_step_with_a_ridge_solves_the_penalised_problem(self):
+        wanted = self.ridge_solution()
+        self.assertGreater(float((wanted - self.solution).abs().max()), 1e-3)
+        descend(self.model, self.examples, self.labels, ridge=0.5)
+        torch.testing.assert_close(weights(self.model), wanted, rtol=0, atol=1e-5)
+
+    def test_the_iterative_solver_solves_the_penalised_problem(self):
+        wanted = self.ridge_solution()
+        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
+            descend(self.model, self.examples, self.labels, ridge=0.5)
+        torch.testing.assert_close(weights(self.model), wanted, rtol=0, atol=1e-4)
 
     def test_a_step_returns_the_loss_before_the_step(self):
         before = loss(self.model, self.examples, self.labels)

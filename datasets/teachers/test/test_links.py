@@ -33,8 +33,23 @@ class TestLinks(TestCase):
         np.testing.assert_allclose(links.logits(softmax(logits, 1), "softmax"), centred, rtol=1e-14)
 
     def test_rounded_probabilities_are_noticed(self):
-        for answers in (softmax(LOGITS, 1).astype(np.float32), softmax(LOGITS, 1).round(4)):
+        for answers in (softmax(LOGITS, 1).astype(np.float32), softmax(LOGITS, 1).round(4), softmax(LOGITS, 1).round(2)):
             self.assertEqual(links.notice(answers), "softmax")
+        self.assertEqual(links.notice(log_softmax(LOGITS, 1).round(2)), "log_softmax")
+
+    def test_a_few_rows_may_be_no_probabilities(self):
+        for link, answers in (("softmax", softmax(LOGITS, 1)), ("log_softmax", log_softmax(LOGITS, 1)), ("sigmoid", expit(LOGITS))):
+            with self.subTest(link):
+                answers[[5, 9]] = [-999, 0.2, 0.2, 0.6]
+                self.assertEqual(links.notice(answers), link)
+                converted = links.convert(answers, link)
+                self.assertEqual(np.flatnonzero(~converted.kept).tolist(), [5, 9])
+                self.assertIn("2 rows are no such answers and are left out: 5, 9", converted.note)
+                answers[:5] = -999
+                self.assertIsNone(links.notice(answers))
+        answers = expit(LOGITS)
+        answers[5] = 1.1  # a plain network may give this
+        self.assertIsNone(links.notice(answers))
 
     def test_outputs_of_plain_networks_are_not_taken_for_probabilities(self):
         unit = np.random.RandomState(2).rand(40, 3)

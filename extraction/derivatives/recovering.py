@@ -1,0 +1,100 @@
+"""A live teacher's network from derivatives: the one entry of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from extraction.derivatives import kinks, saturating, shallow, transitions
+from extraction.derivatives.differences import Scale, measure
+from extraction.derivatives.profiles import SMOOTH
+from extraction.derivatives.questions import BudgetSpent, Questions
+from extraction.derivatives.result import Lacking, Recovery
+from extraction.derivatives.subspace import gradient_span
+from extraction.network import Layers
+
+FRESH = 100  # queries that confirm a network, at each distance
+NOISE = 30.0  # the same where they are not, as a multiple of their relative error
+DISTANCES = (1.0, 10.0, 1e3)  # in radii: a neuron whose plane is far from the origin shows far out
+CONFIRMED = 1e-9  # its largest error on them, as a share of the spread of the outputs, where the answers are exact
+
+
+def recover(asked: Questions, candidates: Sequence[str] = SMOOTH) -> Recovery:
+    """The network of a live teacher, as far as derivatives find it.
+
+    Args:
+        asked: the teacher; any input may be asked.
+        candidates: the activation functions that it may have.
+    """
+    stages = _Stages(asked)
+    try:
+        scale = measure(asked)
+        stages.end("scale")
+        layers = _found(asked, scale, candidates, stages)
+        stages.end("network")
+        error = confirmed(asked, scale, layers)
+        stages.end("confirmation")
+        return Recovery(layers, error, (), None, asked.count.asked, tuple(stages.ended))
+    except (Lacking, BudgetSpent) as reason:
+        stages.end("unfinished")
+        vectors = reason.vectors if isinstance(reason, Lacking) else None
+        return Recovery(None, float("inf"), (str(reason),), vectors, asked.count.asked, tuple(stages.ended))
+
+
+class _Stages:
+    """The queries of each stage."""
+
+    def __init__(self, asked: Questions):
+        self.count, self.before, self.ended = asked.count, asked.count.asked, []
+
+    def end(self, name: str) -> None:
+        """Ends a stage that began where the last one ended."""
+        self.ended.append((name, self.count.asked - self.before))
+        self.before = self.count.asked
+
+
+def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _Stages) -> Layers:
+    """The network by whichever way suits it: by kinks, by jumps far out, or by second derivatives."""
+    if kinks.is_piecewise_linear(asked, scale):
+        return kinks.recover(asked, scale)
+    span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
+    stages.end("gradients")
+    if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
+        return as_candidate(saturating.recover(asked, scale, span), candidates)
+    return shallow.recover(asked, scale, span, candidates)
+
+
+def as_candidate(network: Layers, candidates: Sequence[str]) -> Layers:
+    """A network of tanh, or the equal one of sigmoid where that is a candidate and tanh is not: `tanh(x) = 2 sigmoid(2 x) - 1`.
+
+    Raises:
+        Lacking: neither is a candidate.
+    """
+    if "tanh" in candidates:
+        return network
+    if "sigmoid" not in candidates:
+        raise Lacking("the hidden layers are those of tanh or sigmoid, which are no candidates")
+    vectors = [*(2 * each for each in network.vectors[:-1]), network.vectors[-1]]
+    for depth in range(1, len(vectors)):
+        weights, bias = vectors[depth][:, :-1], vectors[depth][:, -1:]
+        vectors[depth] = torch.cat([2 * weights, bias - weights.sum(1, keepdim=True)], 1)
+    return Layers(tuple(vectors), "sigmoid")
+
+
+def confirmed(asked: Questions, scale: Scale, layers: Layers) -> float:
+    """The error of a network on fresh queries.
+
+    Raises:
+        Lacking: it is too large.
+    """
+    worst = 0.0
+    for distance in DISTANCES:
+        queries = distance * scale.radius * asked.normal(FRESH, asked.inputs)
+        answers = asked(queries)
+        errors = (layers.pre_activations(queries) - answers) / answers.std(0).clamp_min(1e-300)
+        error = float(errors.square().mean().sqrt())
+        if not error <= max(CONFIRMED, NOISE * scale.relative_error):  # true for nan
+            raise Lacking(f"the network differs from the teacher by {error:.0e} of the spread of the outputs on fresh queries")
+        worst = max(worst, error)
+    return worst

@@ -1,0 +1,77 @@
+"""Whole networks from derivatives."""
+
+import unittest
+
+import torch
+
+from extraction.derivatives.questions import Questions
+from extraction.derivatives.recovering import as_candidate, recover
+from extraction.derivatives.result import Lacking
+from extraction.derivatives.test import known
+from extraction.evaluation import score
+
+
+class TestShallow(unittest.TestCase):
+    def test_a_network_is_found_without_its_width_and_activation_function(self):
+        for act_fun, sizes in (("gelu", (12, 5, 3)), ("g", (8, 4, 2)), ("softplus", (7, 3, 1))):
+            with self.subTest(act_fun=act_fun, sizes=sizes):
+                network = known.layers(sizes, act_fun)
+                asked = known.asked(network)
+                result = recover(asked)
+                self.assertEqual((result.lacks, result.queries), ((), asked.count.asked))
+                compared = score(result.layers, network)
+                self.assertTrue(compared.identified)
+                self.assertLess(compared.max_relative_error, 1e-12)
+
+    def test_a_budget_that_is_spent_is_what_is_lacking(self):
+        asked = known.asked(known.layers((12, 5, 3), "gelu"), budget=400)
+        result = recover(asked)
+        self.assertIsNone(result.layers)
+        self.assertRegex(result.lacks[0], "budget of 400")
+        self.assertLessEqual(asked.count.asked, 400)
+
+    def test_an_unknown_activation_function_is_said(self):
+        first, last = known.layers((8, 4, 3), "tanh").vectors
+        asked = Questions(lambda x: torch.sin(2 * x @ first[:, :-1].T + first[:, -1]) @ last[:, :-1].T, 8)
+        result = recover(asked)
+        self.assertIsNone(result.layers)
+        self.assertRegex(result.lacks[0], "activation function is unknown")
+
+    def test_a_relu_network_is_found_up_to_the_scales_of_its_neurons(self):
+        for act_fun, sizes in (("relu", (12, 5, 1)), ("leaky_relu", (8, 5, 3)), ("relu", (4, 6, 2))):
+            with self.subTest(act_fun=act_fun, sizes=sizes):
+                network = known.layers(sizes, act_fun)
+                result = recover(known.asked(network))
+                self.assertEqual(result.lacks, ())
+                compared = score(result.layers, network)
+                self.assertTrue(compared.identified)
+                self.assertLess(compared.max_relative_error, 1e-11)
+
+    def test_answers_that_are_not_finite_are_said(self):
+        result = recover(Questions(lambda x: x / 0, 3))
+        self.assertEqual(result.lacks, ("answers are not finite",))
+
+
+class TestDeep(unittest.TestCase):
+    def test_two_hidden_layers_of_tanh_are_found_without_their_widths(self):
+        network = known.layers((9, 6, 4, 2), "tanh")
+        result = recover(known.asked(network))
+        self.assertEqual(result.lacks, ())
+        compared = score(result.layers, network)
+        self.assertTrue(compared.identified)
+        self.assertLess(compared.max_relative_error, 1e-11)
+
+    def test_a_second_layer_that_is_not_narrower_leaves_the_first(self):
+        network = known.layers((9, 4, 6, 2), "tanh")
+        result = recover(known.asked(network))
+        self.assertRegex(result.lacks[0], "not narrower")
+        found, true = (torch.nn.functional.normalize(vectors[:, :-1], dim=1) for vectors in (result.vectors, network.vectors[0]))
+        self.assertLess((1 - (found @ true.T).abs().amax(1)).max(), 1e-10)
+
+    def test_tanh_is_given_as_sigmoid_where_that_is_the_candidate(self):
+        network = known.layers((4, 3, 2), "tanh")
+        sigmoid = as_candidate(network, ("gelu", "sigmoid"))
+        self.assertEqual(sigmoid.act_fun, "sigmoid")
+        torch.testing.assert_close(sigmoid.pre_activations(known.normal(9, 4)), network.pre_activations(known.normal(9, 4)))
+        with self.assertRaisesRegex(Lacking, "no candidates"):
+            as_candidate(network, ("gelu",))

@@ -1,0 +1,201 @@
+"""Networks of unknown depth, activation function and widths, recovered from files of their answers.
+
+Command:  python -m testing.benchmarks.black_boxes [NUMBERS, such as 0-39 or 3,7] [--root FOLDER]
+Result:   boxes 4, 11, 12, 13 and 23 (one hidden layer) were found in 51 to 150 s beside ten other processes on two cores, and box 34 (two),
+          with weight errors of 8e-17 to 7e-15. Of box 3 (8-3-3-2 gelu) the hypothesis led its depth, but the students of the last rung
+          shared two of the three neurons of the first layer; the search was not awaited. The forty have not been run in full.
+Prints:   a line for each box: whether it was found exactly, refused or, which must never happen, accepted though wrong; then a table.
+          The exit status is 0 if nine in ten were found and none was accepted though wrong, else 1.
+
+A box is drawn from its number alone: 5 to 12 inputs, 1 to 3 outputs, one to three hidden layers of 3 to 8 neurons, one of the eight
+activation functions, 3,000 to 6,000 queries. Its network is trained a little on a smooth random function, so that each layer matters, and
+drawn again while it has a neuron that hardly matters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import torch
+
+import EC
+from extraction import evaluation, report
+from extraction.hypothesis import ACT_FUNS, SAME_FUNCTIONS
+from extraction.network import Layers, contributions
+from foundations import ranges, tables
+from foundations.errors import ConfigError
+from foundations.model_hparams import ModelHparams
+from foundations.seeds import derive
+from models import registry as models
+from models.mlp import FullyConnected
+
+BOXES = 40
+INPUTS, OUTPUTS, DEPTH, WIDTH, QUERIES = (5, 12), (1, 3), (1, 3), (3, 8), (3000, 6000)
+GAIN, BIAS = 1.5, 0.5  # length of the incoming weights of a hidden neuron, and the standard deviation of the biases, before training
+TRAINING_QUERIES, TRAINING_STEPS, TRAINING_RATE = 1000, 200, 0.01
+WAVES = 6  # in the function that a box is trained on
+MATTERS = 0.02  # the least contribution of a neuron, as a share of the spread of the answers
+FOUND, REFUSED, WRONG = "found", "refused", "WRONG"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A network, and queries to it.
+
+    Attributes:
+        number: what it is drawn from.
+        network: in float64.
+        queries: `[Q, inputs]`.
+    """
+
+    number: int
+    network: FullyConnected
+    queries: torch.Tensor
+
+    @property
+    def answers(self) -> torch.Tensor:
+        """The answers to the queries, `[Q, outputs]`."""
+        with torch.no_grad():
+            return self.network(self.queries)
+
+    def __str__(self) -> str:
+        return f"{'-'.join(map(str, self.network.sizes))} {self.network.act_fun}"
+
+
+def draw(number: int) -> Box:
+    """The box with a number."""
+    generator = torch.Generator().manual_seed(derive(number, "black box"))
+
+    def one_of(bounds: tuple[int, int]) -> int:
+        return int(torch.randint(bounds[0], bounds[1] + 1, (1,), generator=generator))
+
+    inputs, outputs, depth = one_of(INPUTS), one_of(OUTPUTS), one_of(DEPTH)
+    sizes = [inputs, *(one_of(WIDTH) for _ in range(depth)), outputs]
+    act_fun, queries = ACT_FUNS[one_of((0, len(ACT_FUNS) - 1))], one_of(QUERIES)
+    while True:
+        network = trained_a_little(sizes, act_fun, generator)
+        probes = torch.randn(TRAINING_QUERIES, inputs, generator=generator, dtype=torch.float64)
+        spread = float(network(probes).var(0).sum().sqrt())
+        if min(float(contributions(network, layer, probes).min()) for layer in range(1, depth + 1)) >= MATTERS * spread:
+            return Box(number, network, torch.randn(queries, inputs, generator=generator, dtype=torch.float64))
+
+
+def trained_a_little(sizes: Sequence[int], act_fun: str, generator: torch.Generator) -> FullyConnected:
+    """A network after some steps of Adam towards a sum of random waves."""
+    network = models.get(ModelHparams(f"mlp_{'_'.join(map(str, sizes))}", "kaiming_normal", "uniform", act_fun)).double()
+    assert isinstance(network, FullyConnected)
+    vectors = []
+    for fan_in, width in zip(sizes[:-1], sizes[1:], strict=True):
+        weights = torch.randn(width, fan_in, generator=generator, dtype=torch.float64)
+        biases = BIAS * torch.randn(width, 1, generator=generator, dtype=torch.float64)
+        vectors.append(torch.cat([GAIN * torch.nn.functional.normalize(weights, dim=1), biases], 1))
+    network.load_layer_vectors(vectors)
+    queries = torch.randn(TRAINING_QUERIES, sizes[0], generator=generator, dtype=torch.float64)
+    directions = 2 / math.sqrt(sizes[0]) * torch.randn(sizes[0], WAVES, generator=generator, dtype=torch.float64)
+    targets = torch.sin(queries @ directions) @ torch.randn(WAVES, sizes[-1], generator=generator, dtype=torch.float64)
+    targets = (targets - targets.mean(0)) / targets.std(0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=TRAINING_RATE)
+    for _ in range(TRAINING_STEPS):
+        optimizer.zero_grad()
+        (network(queries) - targets).square().mean().backward()
+        optimizer.step()
+    return network.requires_grad_(False)
+
+
+def as_file(box: Box, folder: str) -> Sequence[str]:
+    """Writes the queries and answers of a box to a file, and returns the flags of `extract` that name it."""
+    path = os.path.join(folder, f"box_{box.number}.npz")
+    np.savez(path, X=box.queries.numpy(), y=box.answers.numpy())
+    return ["--teacher_name", path]
+
+
+TEACHERS: Mapping[str, Callable[[Box, str], Sequence[str]]] = {"file": as_file}  # a new kind of teacher needs one line here
+
+
+def as_tanh(network: Layers) -> Layers:
+    """The tanh network that computes the function of a sigmoid network: sigmoid(x) = (1 + tanh(x / 2)) / 2."""
+    first, *rest = network.vectors
+    vectors = [first / 2]
+    for depth, layer in enumerate(rest, 1):
+        weights = layer[:, :-1] / 2
+        changed = torch.cat([weights, (layer[:, -1] + weights.sum(1))[:, None]], 1)
+        vectors.append(changed / 2 if depth < len(rest) else changed)
+    return Layers(tuple(vectors), SAME_FUNCTIONS["sigmoid"])
+
+
+def outcome_of(box: Box, found: report.Report) -> tuple[str, float | None]:
+    """Whether the report on a box is right, and the largest error of a weight, relative to the largest in its layer."""
+    true = Layers.of(box.network)
+    if box.network.act_fun in SAME_FUNCTIONS and found.act_fun != box.network.act_fun:
+        true = as_tanh(true)
+    network = models.load(found.model_path, ModelHparams(found.model_name, "kaiming_normal", "uniform", found.act_fun))
+    assert isinstance(network, FullyConnected)
+    score = evaluation.score(Layers.of(network.double()), true)
+    is_right = bool(score.identified) and found.act_fun == true.act_fun
+    claims = found.certificate.accepted or found.certificate.accepted_to_precision
+    return (FOUND if is_right else WRONG) if claims else REFUSED, score.max_relative_error
+
+
+def recover(box: Box, root: str, teacher: str = "file") -> dict[str, object]:
+    """Recovers a box by one command that knows nothing of it, and returns the row of the table."""
+    arguments = [*TEACHERS[teacher](box, root), "--global_seed", str(box.number)]
+    row: dict[str, object] = {"box": box.number, "network": str(box), "depth": len(box.network.sizes) - 2, "outcome": REFUSED}
+    started = time.monotonic()
+    with mock.patch.dict(os.environ, EC_ROOT=root, EC_DATASET_ROOT=root):
+        _, job = EC.COMMANDS.parse("extract", arguments)
+        runner = job.create()
+        try:
+            runner.run()
+        except ConfigError as error:
+            return row | {"seconds": round(time.monotonic() - started), "remark": str(error)}
+        found = report.read(runner.output_location)
+    row["outcome"], error = outcome_of(box, found)
+    remark = f"{found.model_name} {found.act_fun}" + ("" if error is None else f", weight error {error:.1e}")
+    return row | {"seconds": round(time.monotonic() - started), "remark": remark}
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """How many boxes had each outcome, by depth."""
+    outcomes = (FOUND, REFUSED, WRONG)
+    lines = [["hidden layers", *outcomes]]
+    for depth in sorted({row["depth"] for row in rows}):
+        lines.append([str(depth), *(str(sum(row["depth"] == depth and row["outcome"] == each for row in rows)) for each in outcomes)])
+    return "\n".join(tables.aligned(lines, ">"))
+
+
+def main() -> int:
+    """Recovers the boxes; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("numbers", nargs="?", default=f"0-{BOXES - 1}", help="numbers of boxes")
+    parser.add_argument("--root", help="the folder of the runs, which a later call continues; a temporary one by default")
+    parser.add_argument("--teacher", choices=TEACHERS, default="file", help="what answers")
+    args = parser.parse_args()
+    numbers = ranges.parse_list(args.numbers, lambda part, _: ValueError(f"{part!r} is not a number or a range"))
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.root or temporary
+        os.makedirs(root, exist_ok=True)
+        for number in numbers:
+            box = draw(number)
+            print(f"Box {box.number}: {box}, {len(box.queries)} queries", flush=True)
+            rows.append(recover(box, root, args.teacher))
+            print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+    counts = {each: sum(row["outcome"] == each for row in rows) for each in (FOUND, REFUSED, WRONG)}
+    median = statistics.median(float(str(row["seconds"])) for row in rows)
+    print(table(rows))
+    print(f"{counts[FOUND]} of {len(rows)} found, {counts[WRONG]} accepted though wrong; median {median:.0f} s")
+    return 0 if counts[FOUND] >= 0.9 * len(rows) and not counts[WRONG] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
