@@ -22,6 +22,7 @@ from extraction import linear_term
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
+from extraction.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
 from extraction.fitting import weight_outputs, weighted
 from extraction.gauges import free_directions, linear_directions
 from extraction.linear import has_open_signs, linear_slopes, moved_away
@@ -41,11 +42,9 @@ from extraction.uncertainty import (
 )
 from foundations.seeds import derive
 from models.mlp import FullyConnected
-from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, curvature
+from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt
 from training.train import Objective
 
-TOUCH = 1e-6  # share of the spread of a neuron's pre-activations: a query closer to the kink than this determines nothing
-EQUATIONS_PER_UNKNOWN = 5
 DISTURBANCE = 1e-3  # of the rival's first weights, relative
 RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
 
@@ -66,10 +65,10 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     rank = bound = disagreement = None
     has_term = session.linear_term is not None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = linear_term.determination(network, queries) if has_term else determination(network, symmetry, queries)
+        rank, bound = linear_term.determination(network, queries) if has_term else determination(network, symmetry, queries, session.asked)
     if rank == unknowns and residual <= FLOOR:
-        first = _with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
-        disagreement = rivalry(linear_term.beside(network) if has_term else first, queries)
+        first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
+        disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)
     figures: dict[str, Value] = {
         "residual": residual,
         "held_out_residual": held_out,
@@ -162,22 +161,6 @@ def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tens
     return float(((network(loader.examples) - loader.labels) / units).abs().max())
 
 
-@torch.no_grad()
-def in_units(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> tuple[FullyConnected, DataLoader]:
-    """A network and its answers with every output in its unit, `[O]`, so that an output of small scale counts like the others."""
-    *hidden, last = network.layer_vectors()
-    scaled = _with_layers(network, [*hidden, last / units[:, None]])
-    dataset = type(loader.dataset)(loader.examples, loader.labels / units)
-    return scaled, DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
-
-
-def _with_layers(network: FullyConnected, vectors: Sequence[torch.Tensor]) -> FullyConnected:
-    """A copy of a network with other weights."""
-    other = copy.deepcopy(network)
-    other.load_layer_vectors(vectors)
-    return other
-
-
 def agreement(result: Reconstruction) -> float:
     """The share of the voting students that contain the rarest of the recovered neurons."""
     shares = []
@@ -216,71 +199,7 @@ def signs_settled(network: FullyConnected, symmetry: Symmetry, slopes: Sequence[
     )
 
 
-def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoader) -> tuple[int, float | None]:
-    """How well the answers determine the weights, to first order, for a network of at most DENSE_PARAMETERS.
-
-    The curvature `J'J` of the residuals, every column of J at unit length, has an eigenvalue of zero for each combination of weights that
-    the answers leave open. The combinations that `gauges.free_directions` names are
-    counted as determined.
-
-    The fit can push a relu weight that no answer determines until the kink of its neuron just touches a query. Whether it does is a matter
-    of rounding. So the rank is examined with biases a little lower and a little higher, and the smaller rank counts. Without this, a
-    network of three layers of ten, with two neurons that were never active together, passed as determined through one such query.
-
-    Args:
-        network: in float64.
-        symmetry: of its activation function.
-        loader: the queries and answers.
-
-    Returns:
-        The rank, less the free directions; and the largest deviation of a weight that the residual allows, as a share of the largest
-        weight of its layer, None where some combination is open.
-    """
-    count = sum(parameter.numel() for parameter in network.parameters())
-    outputs = loader.labels.shape[1]
-    chosen = _some(loader, -(-EQUATIONS_PER_UNKNOWN * count // outputs))
-    queries, answers = loader.examples[chosen], loader.labels[chosen]
-    touched = [_shift_biases(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
-    slopes = linear_slopes(Layers.of(network), loader.examples)
-    free = len(free_directions(network, symmetry, slopes)[0])
-    spectra = [_spectrum(each, symmetry, slopes, queries, answers) for each in touched]
-    rank, lengths, least = min(spectra, key=lambda spectrum: (spectrum[0], spectrum[2]))
-    if rank + free < count:
-        return rank, None
-    with torch.no_grad():
-        rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
-        error = float((network(queries) - answers).norm()) + rounded
-    deviations = error / (lengths * math.sqrt(least))
-    largest = torch.cat([vectors.abs().max().expand(vectors.numel()) for vectors in network.layer_vectors()])
-    return rank, float((deviations / largest).max())
-
-
-def _spectrum(
-    network: FullyConnected, symmetry: Symmetry, slopes: list[torch.Tensor], queries: torch.Tensor, answers: torch.Tensor
-) -> tuple[int, torch.Tensor, float]:
-    """The rank of the Jacobian less the free directions, the lengths of its columns `[P]`, and the least eigenvalue with unit lengths."""
-    square = curvature(network, queries, answers)
-    lengths = square.diagonal().sqrt()
-    lengths = torch.where(lengths > 0, lengths, 1.0)
-    _, scalings = free_directions(network, symmetry, slopes)
-    free = torch.nn.functional.normalize(scalings * lengths, dim=1)
-    eigenvalues = torch.linalg.eigvalsh(square / lengths[:, None] / lengths + free.T @ free * len(square))
-    rounding = len(square) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
-    return int((eigenvalues > rounding).sum()) - len(free), lengths, float(eigenvalues.min())
-
-
-@torch.no_grad()
-def _shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) -> FullyConnected:
-    """A copy of a network with higher biases of the hidden neurons, by a share of the spread of their pre-activations."""
-    moved = copy.deepcopy(network)
-    for layer in moved.fc_layers:
-        inputs = layer(queries)
-        layer.bias += share * inputs.std(0)
-        queries = network.activation(inputs)
-    return moved
-
-
-def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader) -> float:
+def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int = 0) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
     The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
@@ -289,7 +208,7 @@ def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLo
     generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
     rival = copy.deepcopy(network)
     count = sum(parameter.numel() for parameter in rival.parameters())
-    chosen = _some(loader, -(-2 * EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]))[::2]
+    chosen = some_queries(loader, -(-2 * EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)[::2]
     with torch.no_grad():
         for parameter in rival.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
@@ -313,9 +232,3 @@ def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLo
         ascent.step()
         inputs.data.clamp_(low, high)
     return worst
-
-
-def _some(loader: DataLoader, count: int) -> torch.Tensor:
-    """The places of `count` queries, drawn by the run's seed; all where there are no more."""
-    generator = torch.Generator().manual_seed(derive(loader.seed, "certificate"))
-    return torch.randperm(len(loader.examples), generator=generator)[:count]

@@ -76,8 +76,8 @@ def examine(session: Session, result: Reconstruction) -> Examination:
     judgement = result.judgement
     session = judgement.session if judgement else session
     notes = linear_term.saved(session.linear_term, result.unscaled.fit.location)
-    notes += [*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else [])]
-    session = fresh.with_checked_queries(session) if session.teacher else session
+    notes += [*session.notes, *fitting.overstated(session, result.network), *(judgement.remarks if judgement else []), *result.remarks]
+    session = fresh.with_checked_queries(session) if session.teacher and session.rows else session
     session, result, certified = undetermined.certified(session, result)
     noise = errors = None
     if "error_95" in certified:

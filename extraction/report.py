@@ -129,7 +129,7 @@ class Report:
         certificate: what the answers alone prove.
         seconds: the time of each phase.
         remarks: what the queries leave open, a sentence each.
-        queries: how many queries a black box was asked, by phase; empty for other teachers.
+        queries: how many queries a black box was asked, by phase; of the network of a run folder, those beside the first.
         shortage: what the budget of queries has left out, as a sentence; empty if nothing.
         notes: what is to be said of rows and of the precision of the answers, a sentence each.
         left_out: the numbers of the rows of the user's file, counted from 0, that contradict all others and are left out.

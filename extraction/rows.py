@@ -102,3 +102,27 @@ def named(numbers: Sequence[int]) -> str:
     if len(numbers) > SHOWN:
         return f"{len(numbers)} rows ({', '.join(shown)}, ...)"
     return f"row {shown[0]}" if len(shown) == 1 else f"rows {', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def with_pairs(loader: DataLoader, queries: torch.Tensor, answers: torch.Tensor) -> DataLoader:
+    """A loader with further queries and answers at its end."""
+    if not len(queries):
+        return loader
+    dataset = type(loader.dataset)(torch.cat([loader.examples, queries]), torch.cat([loader.labels, answers]))
+    return DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
+
+
+def joined(loaders: Loaders, pairs: tuple[torch.Tensor, torch.Tensor], is_test: torch.Tensor) -> Loaders:
+    """Loaders with further queries and answers, for test where `is_test` `[n]` says so."""
+    queries, answers = pairs
+    chosen = (~is_test, is_test)
+    return Loaders(*(with_pairs(loader, queries[part], answers[part]) for loader, part in zip(loaders, chosen, strict=True)))
+
+
+def extended(rows: Rows, pairs: tuple[torch.Tensor, torch.Tensor], is_test: torch.Tensor) -> Rows:
+    """Rows with further ones, which have the next numbers; the arguments are those of `joined`."""
+    numbers = 1 + torch.cat(rows.numbers).max() + torch.arange(len(is_test)).to(rows.numbers[0])
+    train, test = rows.numbers
+    chosen = is_test.to(numbers.device)
+    both = torch.cat([train, numbers[~chosen]]), torch.cat([test, numbers[chosen]])
+    return dataclasses.replace(rows, loaders=joined(rows.loaders, pairs, is_test), numbers=both)

@@ -151,7 +151,6 @@ class ExtractionRunner(Runner):
         """
         from datasets import registry as datasets
         from datasets.base import Loaders
-        from datasets.teachers.live import LiveTeacher
         from extraction import suspects
         from extraction.diagnosis import hidden_widths
         from extraction.rows import Rows
@@ -170,8 +169,8 @@ class ExtractionRunner(Runner):
         rows = own_rows.scaled(scaling) if own_rows else None
         loaders = rows.kept if rows else loaders
         exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
-        live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
-        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=live)
+        asked = self.teacher if self.teacher.is_askable else None
+        session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=asked)
         if own_rows and rows:
             session = session.of_file(own_rows, rows)
         return session.with_precision(), loaders
@@ -207,6 +206,8 @@ class ExtractionRunner(Runner):
             content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
             if isinstance(self.teacher, LiveTeacher):
                 content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
+            else:
+                content = dataclasses.replace(content, queries=result.asked)
             content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))
         report.write(self.output_location, dataclasses.replace(content, seconds=watch.seconds))
         recovered = examined.result.unscaled
@@ -301,6 +302,8 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     assert teacher is not None
     if teacher.model_hparams and models.meta_model(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
+    if h.domain is not None and not teacher.is_askable:
+        raise ConfigError("--domain: valid only with a teacher that can be asked, not with a file of answers")
     if h.boruta is not None:
         boruta.check(h.boruta, dataset.shape[0])
     desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets import boruta
+from extraction import asking
 from extraction.answers import Answers
 from extraction.diagnosis import advice
 from extraction.facts import of_students
@@ -109,6 +110,8 @@ class Reconstruction:
         validated: the network before a last fit to all answers, the held-out ones included; None where there was no such fit.
         own: the reconstruction for the user's inputs and outputs, in its final folder; this one where left out.
         judgement: what became of rows of a file that the network does not give; None for the answers of a network.
+        asked: how many further queries a teacher was asked, by phase.
+        remarks: what these have left open, a sentence each.
     """
 
     layers: list[RecoveredLayer]
@@ -119,6 +122,8 @@ class Reconstruction:
     validated: FullyConnected | None = None
     own: Reconstruction | None = None
     judgement: Judgement | None = None
+    asked: dict[str, int] = dataclasses.field(default_factory=dict)
+    remarks: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def unscaled(self) -> Reconstruction:
@@ -172,15 +177,19 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
     session, best = _found(session, start, work)
-    judgement, (recovered, fitted) = _judged(session, best, work)
-    session = judgement.session
+    judgement, best = _judged(session, best, work)
+    asked = asking.about_open(judgement.session, best, f"{work}_asked")
+    if asked.session is not judgement.session:
+        judgement, best = _judged(asked.session, asked.best, f"{work}_asked")
+    session, (recovered, fitted) = judgement.session, best
     last = None if judgement.doubtful else fit_to_all_answers(session, fitted, f"{work}_all_answers")
     if is_linked(session):
         fitted = fit_probabilities(session, fitted, f"{work}_probabilities")
         last = last and fit_probabilities(session.with_all_answers, last, f"{work}_all_probabilities")
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
     held_out = individual_losses(students, session.loaders.test)
-    return _placed(session, Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement))
+    found = Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement)
+    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks))
 
 
 def _placed(session: Session, result: Reconstruction) -> Reconstruction:

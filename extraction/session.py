@@ -15,7 +15,7 @@ from extraction.answers import Answers, finer
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
-from extraction.rows import Rows, named
+from extraction.rows import Rows, extended, joined, named, with_pairs
 from extraction.scaling import SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
@@ -24,6 +24,7 @@ from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.students import Model as Students
 
+HELD_OUT = 4  # of so many further queries one is held out
 RIDGE = 0.1  # the penalty on the squares of the weights where answers are scarce, as a share of the loss
 
 
@@ -43,6 +44,7 @@ class Session:
         own_rows: all rows before `scaling`; None without one.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
+        asked: how many of the queries for training, the last ones, were asked because the others left something open.
     """
 
     desc: ExtractionDesc
@@ -56,6 +58,7 @@ class Session:
     own_rows: Rows | None = None
     linear_term: torch.Tensor | None = None
     teacher: Teacher | None = None
+    asked: int = 0
 
     @property
     def act_fun(self) -> str:
@@ -238,13 +241,28 @@ class Session:
 
     def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
         """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
-        loaders = [_joined(self.loaders.test, *self.ask(queries, phase))]
+        loaders = [with_pairs(self.loaders.test, *self.ask(queries, phase))]
         if self.own is not None and self.scaling is not None:
             inputs = self.scaling.inputs
             own = inputs.mean + inputs.spread * (queries @ inputs.outward)
-            loaders.append(_joined(self.own.test, *self.unscaled.ask(own, phase)))
+            loaders.append(with_pairs(self.own.test, *self.unscaled.ask(own, phase)))
         changed = [Loaders(before.train, test) for before, test in zip((self.loaders, self.own), loaders, strict=False) if before]
         return dataclasses.replace(self, loaders=changed[0], own=changed[1] if len(changed) > 1 else self.own)
+
+    def with_rows(self, queries: torch.Tensor, answers: torch.Tensor, held_out: bool = True) -> Session:
+        """The session with further queries `[n, inputs]` and answers for training, all as the user has them.
+
+        One of HELD_OUT of them is held out, so that fits show whether they give these answers too.
+        """
+        is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & held_out
+        scaling, asked = self.scaling, self.asked + int((~is_test).sum())
+        inside = (scaling.inputs.apply(queries), scaling.outputs.apply(answers)) if scaling else (queries, answers)
+        if self.rows is not None:
+            rows, own_rows = extended(self.rows, inside, is_test), self.own_rows and extended(self.own_rows, (queries, answers), is_test)
+            own = own_rows.kept if own_rows and self.own else self.own
+            return dataclasses.replace(self, loaders=rows.kept, own=own, rows=rows, own_rows=own_rows, asked=asked)
+        own = self.own and joined(self.own, (queries, answers), is_test)
+        return dataclasses.replace(self, loaders=joined(self.loaders, inside, is_test), own=own, asked=asked)
 
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""
@@ -286,14 +304,6 @@ def _like(values: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, to
     """Two tensors on the device and in the number format of another."""
     first, second = (other.to(values) for other in others)
     return first, second
-
-
-def _joined(loader: DataLoader, queries: torch.Tensor, answers: torch.Tensor) -> DataLoader:
-    """A loader with further examples and labels."""
-    if not len(queries):
-        return loader
-    dataset = type(loader.dataset)(torch.cat([loader.examples, queries]), torch.cat([loader.labels, answers]))
-    return DataLoader(dataset, loader.batch_size, loader.seed, torch.float64)
 
 
 def in_float64(loader: DataLoader, batch_size: int | None = None, seed: int | None = None) -> DataLoader:

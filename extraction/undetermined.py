@@ -11,8 +11,9 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from extraction.answers import spreads
-from extraction.certificate import certify, error_bars, in_units
+from extraction.certificate import certify, error_bars
 from extraction.checks import PRECISE, Certificate
+from extraction.determination import in_units
 from extraction.network import Layers
 from extraction.scaling import Coordinates, Scaling
 from extraction.search import Reconstruction

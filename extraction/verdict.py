@@ -131,6 +131,9 @@ def _reason(certificate: Certificate) -> tuple[str, Advice]:
     if not met["equations"]:
         unknowns = next(check.limit for check in certificate.checks if check.name == "equations")
         return f"{certificate['equations']} numbers in the answers are too few for {unknowns} unknown weights and biases", MORE
+    rank, wanted = next((check.value, check.limit) for check in certificate.checks if check.name == "rank")
+    if certificate.is_met_exactly and rank is not None and met["rank"] is False:
+        return f"the answers determine {rank} of {wanted} unknown weights and biases", MORE
     if met.get("held_out_excess") is False and certificate["held_out_excess"] is not None:
         held_out = _cell(certificate["held_out_residual"])
         return f"{error} on the answers for training, but {held_out} on held-out answers", MORE

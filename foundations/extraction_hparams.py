@@ -35,6 +35,25 @@ def parse_answers(text: str) -> tuple[str, float]:
     raise ConfigError(f"--answers: {text!r} is not a precision; valid: {PRECISIONS}")
 
 
+def parse_domain(text: str) -> tuple[float, float]:
+    """The bounds that a text like `-3:3` names.
+
+    Raises:
+        ConfigError: the text is not valid.
+    """
+    bounds: list[float] = []
+    with contextlib.suppress(ValueError):
+        bounds = [float(part) for part in text.split(":")]
+    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
+        raise ConfigError(f"--domain: {text!r} is not a domain; valid: LOW:HIGH, two finite numbers, the first smaller, such as -3:3")
+    return bounds[0], bounds[1]
+
+
+def canonical_domain(text: str) -> str:
+    """The canonical text of a domain: `-3:3` for `-3.0:3`."""
+    return ":".join(repr(bound).removesuffix(".0") for bound in parse_domain(text))
+
+
 def canonical_answers(text: str) -> str:
     """The canonical text of a precision: `noise:0.001` for `noise:1e-3`."""
     kind, amount = parse_answers(text)
@@ -55,6 +74,7 @@ class ExtractionHparams(Hparams):
     finetune_training_steps: str = normalised(step.canonical, "60it")
     finetune_batch_size: int | None = None
     answers: str | None = normalised(canonical_answers, None)
+    domain: str | None = normalised(canonical_domain, None)
 
     _name = "Extraction Hyperparameters"
     _description = "Clustering of the students' neurons, and fine-tuning of the reconstructed network."
@@ -76,7 +96,14 @@ class ExtractionHparams(Hparams):
         "estimated from the errors of the recovered network."
     )
 
+    _domain = (
+        "LOW:HIGH, such as --domain=-3:3: the bounds of every input within which a teacher may be asked what its answers have left open. "
+        "By default, these are the bounds of the first queries. A wider domain is entered in steps, if nothing is open in the smaller one."
+    )
+
     def __post_init__(self):
+        if self.domain is not None:
+            parse_domain(self.domain)
         if self.answers is not None:
             parse_answers(self.answers)
         self.require("gamma", 0 < self.gamma <= 1, "more than 0 and at most 1")

@@ -1,0 +1,364 @@
+"""Questions to a teacher that can be asked, about what the answers leave open of a network that gives them.
+
+A combination of weights that no answer tells (a null direction of the Jacobian) becomes questions: inputs climb, by gradient ascent, the
+change of the outputs that the combination makes. Two relu neurons that are never active together show their weight where both are. A
+neuron that few queries show, or none, leaves errors at these and at the corners of the box of the queries: a sum of inputs is largest at a
+corner. Then the neighbourhood of the errors is asked, the network grows a neuron, and all of it is fitted again.
+
+Questions follow from the seed, the answers and the network alone, so that a resumed run asks the same ones.
+
+Axes: N starts, D columns of the user's inputs, F open combinations, P parameters, Q queries, K neurons of a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from extraction.answers import spreads
+from extraction.determination import open_combinations
+from extraction.fitting import EXACT, fit, gives_answers, unknowns_of
+from extraction.linked import is_linked
+from extraction.network import Layers, with_ones
+from extraction.outliers import LARGEST, MOST, ROUNDING, row_errors
+from extraction.selection import Candidate, completed
+from extraction.session import Session
+from foundations.errors import ConfigError
+from foundations.extraction_hparams import parse_domain
+from foundations.seeds import derive
+from models.mlp import FullyConnected
+from training.second_order import DENSE_PARAMETERS
+
+OPEN_WEIGHTS, NEIGHBOURS, CORNERS = "open weights", "neighbours of errors", "corners"  # the phases that questions are counted by
+ROUNDS = 6  # fits with further answers
+WIDENINGS = 20  # of the box, at most; each doubles it
+MOST_OPEN = 64  # combinations that are asked about in a round
+STARTS = 8  # of the ascent for each combination
+CLIMB_STEPS, CLIMB_RATE = 100, 0.03  # of Adam, in units of the box
+SMOOTH = (0.5, 0.01)  # the width of a kink during the ascent, as a share of the spread of the layer's pre-activations: first and last
+SHOWS = 1e-8  # a combination shows where the outputs change by more than this share of the largest change of weights
+TOP_CORNERS = 64  # corners that are asked
+SEEDS, NEAR = 16, 0.5  # errors whose neighbourhood is asked, and its reach as a share of the way to another query
+AROUND = 16  # neighbours that are asked, for each weight of a neuron
+TOLERANCE = 1e-8  # of exact answers, as a share of the spread or the size of an answer
+NAMED = 5  # neurons that a remark names
+
+
+@dataclass(frozen=True)
+class Box:
+    """The inputs that may be asked: between bounds `[D]`, which can be widened up to others."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+    limits: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> Box:
+        """The box of the queries for training, within the domain where the user has given one."""
+        queries = (session.own or session.loaders).train.examples
+        domain = session.desc.extraction_hparams.domain
+        limits = parse_domain(domain) if domain else None
+        low, high = queries.amin(0), queries.amax(0)
+        return cls(low, high, limits) if limits is None else cls(low.clamp(*limits), high.clamp(*limits), limits)
+
+    @property
+    def wider(self) -> Box | None:
+        """The box of twice the size within the limits; None where there is no wider one. Columns that no query varies stay constant."""
+        if self.limits is None:
+            return None
+        half = (self.high - self.low) / 2
+        low, high = (self.low - half).clamp(*self.limits), (self.high + half).clamp(*self.limits)
+        same = torch.equal(low, self.low) and torch.equal(high, self.high)
+        return None if same else dataclasses.replace(self, low=low, high=high)
+
+    @property
+    def shown(self) -> str:
+        """The bounds as text."""
+        low, high = float(self.low.min()), float(self.high.max())
+        return f"{low:.3g} and {high:.3g}"
+
+    def corners(self, generator: torch.Generator) -> torch.Tensor:
+        """Its corners, at most TOP_CORNERS, `[N, D]`."""
+        varied = (self.high > self.low).nonzero()[:, 0]
+        if 2 ** len(varied) <= TOP_CORNERS:
+            signs = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(varied))), dtype=self.low.dtype)
+        else:
+            signs = torch.randint(2, (TOP_CORNERS, len(varied)), generator=generator).to(self.low.dtype)
+        shares = torch.zeros(len(signs), len(self.low), dtype=self.low.dtype, device=self.low.device)
+        shares[:, varied] = signs.to(self.low)
+        return self.low + (self.high - self.low) * shares
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The extraction after the questions.
+
+    Attributes:
+        session: with the answers among those for training, and some of them held out.
+        best: the network that was fitted to them.
+        counts: how many questions were asked, by phase.
+        remarks: what is still open, a sentence each.
+    """
+
+    session: Session
+    best: Candidate
+    counts: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def network(self) -> FullyConnected:
+        """The network."""
+        return self.best[1].network
+
+    def ask(self, queries: torch.Tensor, phase: str) -> tuple[Asked, torch.Tensor, torch.Tensor]:
+        """Asks queries `[N, D]`: the same with their number counted, those that were asked, and the answers."""
+        queries = _within_reach(self.session, queries)
+        asked, answers = self.session.unscaled.ask(queries, phase)
+        counts = self.counts | ({phase: self.counts.get(phase, 0) + len(asked)} if len(asked) else {})
+        return dataclasses.replace(self, counts=counts), asked, answers
+
+
+def about_open(session: Session, best: Candidate, location: str) -> Asked:
+    """Asks until nothing is open within the domain, the budget is spent, or ROUNDS fits were made.
+
+    Args:
+        session: the extraction, without the rows that are left out.
+        best: a network that gives the answers, but perhaps some.
+        location: the path that the folders of the fits begin with.
+    """
+    state, network = Asked(session, best), best[1].network
+    if (
+        session.linear_term is not None
+        or session.teacher is None
+        or unknowns_of(network) > DENSE_PARAMETERS
+        or is_linked(session)
+        or _missed(session, network) is None
+    ):
+        return state
+    box, rounds, widenings = Box.of(session), 0, 0
+    looks_at_corners = session.symmetry.slope != 0 or box.limits is not None
+    generator = torch.Generator().manual_seed(derive(session.seed, "questions"))
+    while rounds < ROUNDS:
+        state, is_changed = _asked_in(state, box, f"{location}_{rounds + 1}", generator)
+        rounds += is_changed
+        if is_changed:
+            continue
+        if looks_at_corners:
+            state, is_changed = _asked_at_corners(state, box, f"{location}_{rounds + 1}", generator)
+            rounds += is_changed
+        wider = box.wider
+        if not is_changed and (wider is None or widenings == WIDENINGS or not can_ask(session)):
+            break
+        if not is_changed and wider is not None:
+            box, widenings = wider, widenings + 1
+    return dataclasses.replace(state, remarks=_remarks(state, box))
+
+
+def can_ask(session: Session) -> bool:
+    """Whether there is a teacher that answers further queries."""
+    return session.teacher is not None and session.teacher.is_askable
+
+
+def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
+    """Asks around the rows that the network does not give, and about open combinations; and whether the network was fitted again."""
+    session = state.session
+    missed = _missed(session, state.network)
+    if missed is None:
+        return state, False
+    if len(missed):
+        return _grown(state, missed, box, location, generator)
+    combinations = open_combinations(state.network, session.symmetry, session.loaders.train, session.asked)
+    if not len(combinations):
+        return state, False
+    queries = _climb(session, state.network, combinations[:MOST_OPEN], box, generator)
+    if not len(queries):
+        return state, False
+    session.say(f"Combinations of weights that the answers leave open: {len(combinations)}; asking where they show")
+    state, asked, answers = state.ask(queries, OPEN_WEIGHTS)
+    if not len(asked):
+        return state, False
+    return _refitted(dataclasses.replace(state, session=session.with_rows(asked, answers)), location), True
+
+
+def _asked_at_corners(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
+    """Asks the corners of the box, and around those that the network does not give; and whether the network was fitted again."""
+    state, asked, answers = state.ask(box.corners(generator), CORNERS)
+    wrong = _is_missed(state, asked, answers)
+    if not wrong.any():
+        return state, False
+    with_corners = dataclasses.replace(state, session=state.session.with_rows(asked, answers, held_out=False))
+    return _grown(with_corners, asked[wrong], box, location, generator)
+
+
+def _grown(state: Asked, seeds: torch.Tensor, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
+    """Asks around queries `[N, D]` that the network does not give, and fits neurons to the errors; and whether there were any.
+
+    Where the network gives the neighbours, the errors are those of single answers.
+    """
+    session = state.session
+    session.say(f"The network does not give the answers to {len(seeds)} queries: asking around them")
+    state, asked, answers = state.ask(_around(session, seeds, box, generator), NEIGHBOURS)
+    if not _is_missed(state, asked, answers).any():
+        return state, False
+    everything = session.leaving_out(()) if session.rows else session
+    state = dataclasses.replace(state, session=everything.with_rows(asked, answers))
+    later = completed(state.session, state.best, f"{location}_grown")
+    if later and gives_answers(state.session, later[-1][1].network):
+        return dataclasses.replace(state, best=later[-1]), True
+    return _refitted(dataclasses.replace(state, best=later[-1] if later else state.best), location), True
+
+
+def _refitted(state: Asked, location: str) -> Asked:
+    """The network fitted to all answers, with neurons that it grows where that does not suffice."""
+    session, (recovered, fitted) = state.session, state.best
+    try:
+        again = fit(session, Layers.of(fitted.network), location)
+        best: Candidate = recovered, dataclasses.replace(again, before=fitted.before)
+        if not gives_answers(session, again.network):
+            best = [best, *completed(session, best, f"{location}_completed")][-1]
+    except ConfigError:  # a divergence
+        return state
+    return dataclasses.replace(state, best=best)
+
+
+@torch.no_grad()
+def _missed(session: Session, network: FullyConnected) -> torch.Tensor | None:
+    """The queries for training that the network does not give, `[N, D]`, those left out included; None where these are many."""
+    everything = session.leaving_out(()) if session.rows else session
+    wrong = row_errors(network, everything.loaders.train) > max(ROUNDING * EXACT, LARGEST * max(session.known.shares))
+    return (everything.own or everything.loaders).train.examples[wrong] if wrong.sum() <= MOST * len(wrong) else None
+
+
+@torch.no_grad()
+def _is_missed(state: Asked, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Which of the answers `[N, outputs]` the network does not give, `[N]`, all as the user has them."""
+    session, scaling = state.session, state.session.scaling
+    if scaling:
+        queries, answers = scaling.inputs.apply(queries), scaling.outputs.apply(answers)
+    units, share = spreads(session.answers), max(TOLERANCE, LARGEST * max(session.known.shares))
+    return ((state.network(queries) - answers).abs() > share * (units + answers.abs())).any(1)
+
+
+def _within_reach(session: Session, queries: torch.Tensor) -> torch.Tensor:
+    """Queries `[N, D]` without their parts along directions that the session leaves out."""
+    scaling = session.scaling
+    if scaling is None or scaling.inputs.outward.shape[0] == scaling.inputs.outward.shape[1]:
+        return queries
+    return scaling.inputs.mean + scaling.inputs.spread * (scaling.inputs.apply(queries) @ scaling.inputs.outward)
+
+
+def _around(session: Session, seeds: torch.Tensor, box: Box, generator: torch.Generator) -> torch.Tensor:
+    """Queries on the way from some queries `[N, D]` to those for training and to corners, `[N, D]`."""
+    own = (session.own or session.loaders).train
+    count = AROUND * (own.examples.shape[1] + 1 + own.labels.shape[1])
+    first = seeds[torch.randperm(len(seeds), generator=generator)[:SEEDS].to(seeds.device)]
+    first = first[torch.arange(count) % len(first)]
+    others = own.examples[torch.randint(len(own.examples), (count,), generator=generator).to(seeds.device)]
+    corners = box.corners(generator)
+    corners = corners[torch.randint(len(corners), (count,), generator=generator).to(seeds.device)]
+    is_corner = (torch.arange(count) % 4 == 0).to(seeds.device)
+    shares = NEAR * torch.rand(count, 1, generator=generator, dtype=torch.float64).to(seeds)
+    return first + shares * (torch.where(is_corner[:, None], corners, others) - first)
+
+
+def _climb(session: Session, network: FullyConnected, combinations: torch.Tensor, box: Box, generator: torch.Generator) -> torch.Tensor:
+    """Queries in a box at which combinations of weights `[F, P]` show, at most STARTS for each, `[N, D]`; none where they do not.
+
+    Every ascent starts at a query. Kinks are smooth during the ascent, and less and less so: the gradient of a neuron that is not active is
+    zero. An ascent gives two queries: its end, and one at random on the way from its start, if the combination shows there.
+    """
+    layers, scaling = Layers.of(network), session.scaling
+    own = (session.own or session.loaders).train.examples
+    size = torch.where(box.high > box.low, box.high - box.low, 0.0)
+    chosen = torch.randint(len(own), (STARTS // 2 * len(combinations),), generator=generator).to(own.device)
+    start = ((own[chosen] - box.low) / torch.where(size > 0, size, 1.0)).clamp(0.0, 1.0)
+    changes = _as_vectors(combinations.repeat_interleave(STARTS // 2, 0), layers)
+    scales = _pre_activation_scales(layers, session.queries)
+
+    def shown(places: torch.Tensor, smooth: float) -> torch.Tensor:
+        x = box.low + size * places
+        return _sensitivity(layers, changes, scaling.inputs.apply(x) if scaling else x, [smooth * scale for scale in scales])
+
+    places = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([places], CLIMB_RATE)
+    for step in range(CLIMB_STEPS):
+        done = step / (CLIMB_STEPS - 1)
+        smooth = SMOOTH[0] ** (1 - done) * SMOOTH[1] ** done
+        heights = shown(places, smooth).clamp_min(torch.finfo(places.dtype).tiny).log()
+        (places.grad,) = torch.autograd.grad(-heights.sum(), places)
+        optimizer.step()
+        places.data.clamp_(0.0, 1.0)
+    end = places.detach()
+    between = start + torch.rand(len(end), 1, generator=generator, dtype=torch.float64).to(end) * (end - start)
+    largest = torch.stack([change.abs().amax((1, 2)) for change in changes]).amax(0)
+    found = [each[shown(each, 0.0).sqrt() > SHOWS * largest] for each in (end, between)]
+    return box.low + size * torch.cat(found)
+
+
+def _as_vectors(combinations: torch.Tensor, layers: Layers) -> list[torch.Tensor]:
+    """Combinations `[N, P]` as changes of incoming vectors, `[N, K, D]` for each layer."""
+    found, place = [], 0
+    for vectors in layers.vectors:
+        outputs, inputs = vectors.shape[0], vectors.shape[1] - 1
+        weights = combinations[:, place : place + outputs * inputs].unflatten(1, (outputs, inputs))
+        place += outputs * (inputs + 1)
+        found.append(torch.cat([weights, combinations[:, place - outputs : place, None]], 2))
+    return found
+
+
+@torch.no_grad()
+def _pre_activation_scales(layers: Layers, queries: torch.Tensor) -> list[float]:
+    """The spread of the pre-activations of each hidden layer."""
+    depths = range(1, len(layers))
+    return [float(layers.replace(*layers.vectors[:depth]).pre_activations(queries).std(0).mean()) for depth in depths]
+
+
+def _sensitivity(layers: Layers, changes: list[torch.Tensor], x: torch.Tensor, widths: list[float]) -> torch.Tensor:
+    """The squared change of the outputs for changes of weights, `[N]`, each at a query of its own `[N, C]`, with kinks of some widths."""
+    values, moves = x, torch.zeros_like(x)
+    for depth, (vectors, change) in enumerate(zip(layers.vectors, changes, strict=True)):
+        moves = moves @ vectors[:, :-1].T + torch.einsum("nkd,nd->nk", change, with_ones(values))
+        values = with_ones(values) @ vectors.T
+        if depth < len(widths):
+            sums = values if values.requires_grad else values.requires_grad_()
+            values = _smooth(layers, widths[depth])(sums)
+            moves = moves * torch.autograd.grad(values.sum(), sums, create_graph=True)[0]
+    return moves.square().sum(1)
+
+
+def _smooth(layers: Layers, width: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The activation function, its kink of some width where it has one."""
+    if not layers.symmetry.positive_scaling or width == 0:
+        return layers.activation
+    leak = -1 - layers.symmetry.slope  # s(x) = leak x far below 0
+    return lambda sums: leak * sums + (1 - leak) * width * torch.nn.functional.softplus(sums / width, threshold=math.inf)
+
+
+def _remarks(state: Asked, box: Box) -> list[str]:
+    """What no query in a box tells, a sentence each."""
+    found, session = [], state.session
+    combinations = open_combinations(state.network, session.symmetry, session.loaders.train, session.asked)
+    hint = "" if box.limits else "; --domain LOW:HIGH allows queries beyond"
+    if len(combinations):
+        why = f"no query between {box.shown} shows more{hint}" if can_ask(session) else "the budget of queries is spent"
+        names = _neurons(combinations, Layers.of(state.network))
+        some = f"{len(combinations)} combinations of weights stay" if len(combinations) > 1 else "a combination of weights stays"
+        found.append(f"{some} open, of {names}: {why}")
+    if session.symmetry.slope and session.rows is not None and hint:
+        found.append(f"neurons that do not switch between {box.shown}, the bounds of the queries, are not known{hint}")
+    return found
+
+
+def _neurons(combinations: torch.Tensor, layers: Layers) -> str:
+    """The neurons with incoming weights in combinations `[F, P]`, as text."""
+    names = []
+    for depth, change in enumerate(_as_vectors(combinations, layers), 1):
+        place = "the outputs" if depth == len(layers) else f"hidden layer {depth}"
+        names += [f"neuron {neuron} of {place}" for neuron in (change != 0).any(2).any(0).nonzero()[:, 0].tolist()]
+    names = [name.replace("neuron ", "number ") if name.endswith("outputs") else name for name in names]
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
