@@ -183,7 +183,7 @@ class TestHelp(TestCase):
         self.assertIn("\nRetrain the model with different hyperparameters.\n", self.help("lottery_branch", "retrain"))
         text = self.help("runs", "diff")
         self.assertRegex(text, r"^usage: EC\.py runs diff HASH HASH")
-        self.assertIn("\nShow the hyperparameters in which two runs differ.\n", text)
+        self.assertIn("\nShow the hyperparameters in which two runs differ, and their results.\n", text)
 
     def test_help_shows_the_negative_form_only_of_switches_that_are_on(self):
         text = self.help("train")
