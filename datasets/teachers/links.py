@@ -161,7 +161,8 @@ class Converted:
 
 def _digits(answers: np.ndarray) -> int | None:
     """The decimals of answers `[n, outputs]`; -1 for those of float32, None for others."""
-    is_float32 = bool((answers.astype(np.float32) == answers).all())
+    with np.errstate(over="ignore"):  # too large for float32
+        is_float32 = bool((answers.astype(np.float32) == answers).all())
     unit = FLOAT32 if is_float32 else np.finfo(np.float64).eps
     for decimals in range(1, MOST_DECIMALS if not is_float32 else 7):
         if (np.abs(np.round(answers, decimals) - answers) <= 2 * unit * np.abs(answers)).all():
