@@ -264,7 +264,8 @@ class LiveTeacher(Teacher):
 
     def _noise(self, queries: np.ndarray, first: np.ndarray, again: np.ndarray, link: str | None) -> tuple[tuple[float, ...], str]:
         """The noise of each output, from answers to the same queries, and a sentence about it."""
-        size = next(size for size in (2, 4, 8) if (first.astype(f"f{size}") == first).all())
+        with np.errstate(over="ignore"):  # too large for float16 or float32
+            size = next(size for size in (2, 4, 8) if (first.astype(f"f{size}") == first).all())
         differences = np.abs(first - again)
         if (differences <= ROUNDING[size] * np.abs(first).max()).all():
             return (), ""
