@@ -1,0 +1,1 @@
+"""Networks from the derivatives of a teacher that can be asked."""
