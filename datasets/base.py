@@ -93,6 +93,18 @@ class DataLoader:
         """All batches in the order of the dataset."""
         return self.in_order(self.batch_size)
 
+    def over(self, dataset: Dataset) -> DataLoader:
+        """A loader of another dataset, in the same batch size, order and number format."""
+        other = type(self)(dataset, self.batch_size, self.seed, self.examples.dtype)
+        other.order_seed = self.order_seed
+        return other
+
+    def selected(self, rows: torch.Tensor) -> DataLoader:
+        """A loader of some examples, `[n]`, that is like this one otherwise; this loader for all of them."""
+        if bool(rows.all()):
+            return self
+        return self.over(type(self.dataset)(self.dataset.examples[rows], self.dataset.labels[rows]))
+
     def sharded(self, index: int, count: int) -> DataLoader:
         """A loader that returns one of `count` parts of each batch. The sizes of the parts differ by at most one example."""
         loader = copy.copy(self)

@@ -249,7 +249,7 @@ def _within_reach(session: Session, queries: torch.Tensor) -> torch.Tensor:
     scaling = session.scaling
     if scaling is None or scaling.inputs.outward.shape[0] == scaling.inputs.outward.shape[1]:
         return queries
-    return scaling.inputs.mean + scaling.inputs.spread * (scaling.inputs.apply(queries) @ scaling.inputs.outward)
+    return scaling.inputs.undo(scaling.inputs.apply(queries))
 
 
 def _around(session: Session, seeds: torch.Tensor, box: Box, generator: torch.Generator) -> torch.Tensor:

@@ -19,7 +19,7 @@ from extraction.network import Layers
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
-from training.second_order import curvature
+from training.second_order import unit_curvature
 
 TOUCH = 1e-6  # share of the spread of a neuron's pre-activations: a query closer to the kink than this determines nothing
 EQUATIONS_PER_UNKNOWN = 5
@@ -106,12 +106,10 @@ class Spectrum:
         cls, network: FullyConnected, symmetry: Symmetry, slopes: list[torch.Tensor], pairs: tuple[torch.Tensor, torch.Tensor], full: bool
     ) -> Spectrum:
         """The spectrum of a network at queries and answers, with eigenvectors if it is to be `full`."""
-        square = curvature(network, *pairs)
-        lengths = square.diagonal().sqrt()
-        lengths = torch.where(lengths > 0, lengths, 1.0)
+        unit, lengths = unit_curvature(network, *pairs)
         _, scalings = free_directions(network, symmetry, slopes)
         free = torch.nn.functional.normalize(scalings * lengths, dim=1)
-        unit = square / lengths[:, None] / lengths + free.T @ free * len(square)
+        unit = unit + free.T @ free * len(unit)
         values, vectors = torch.linalg.eigh(unit) if full else (torch.linalg.eigvalsh(unit), None)
         return cls(values, vectors, lengths, len(free))
 

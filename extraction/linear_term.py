@@ -29,7 +29,7 @@ from extraction.session import Session
 from extraction.symmetry import symmetries
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
-from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, curvature
+from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, unit_curvature
 from training.train import Objective
 
 FILE = "linear_term.npy"
@@ -126,9 +126,9 @@ def _fitted(session: Session, model: WithLinearTerm) -> WithLinearTerm:
 def _without_excess(session: Session, model: WithLinearTerm) -> WithLinearTerm:
     """The model without the neurons of the last hidden layer that the map and the others replace, as long as the fit is as good."""
     loss = _loss(model, session.loaders.train)
-    while loss > EXACT**2 or _least_needed(session, model)[0] <= EXACT:
+    while True:
         lost, layers = _least_needed(session, model)
-        if layers is None or lost > WORSE * math.sqrt(loss):
+        if layers is None or lost > WORSE * math.sqrt(loss) or (loss <= EXACT**2 and lost > EXACT):
             break
         trial = _fitted(session, _started(layers, session))
         after = _loss(trial, session.loaders.train)
@@ -203,13 +203,11 @@ def determination(network: FullyConnected, loader: DataLoader) -> tuple[int, flo
         residual allows, as a share of the largest weight of its layer, None where some combination is open.
     """
     model = beside(network)
-    square = curvature(model, loader.examples, loader.labels)
-    lengths = square.diagonal().sqrt()
-    lengths = torch.where(lengths > 0, lengths, 1.0)
-    eigenvalues = torch.linalg.eigvalsh(square / lengths[:, None] / lengths)
-    rank = int((eigenvalues > len(square) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()).sum())
+    unit, lengths = unit_curvature(model, loader.examples, loader.labels)
+    eigenvalues = torch.linalg.eigvalsh(unit)
+    rank = int((eigenvalues > len(unit) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()).sum())
     known = rank - model.linear.numel()
-    if rank < len(square):
+    if rank < len(unit):
         return known, None
     with torch.no_grad():
         error = float((model(loader.examples) - loader.labels).norm()) + torch.finfo(lengths.dtype).eps * float(loader.labels.norm())

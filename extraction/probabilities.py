@@ -61,5 +61,5 @@ class Probabilities(torch.nn.Module):
 
 def probabilities(values: torch.Tensor, outputs: Coordinates | None, is_softmax: bool) -> torch.Tensor:
     """The probabilities `[Q, O]` of logits, which are given by their coordinates `[Q, C]`; see `Probabilities`."""
-    logits = values if outputs is None else outputs.mean + outputs.spread * (values @ outputs.outward)
+    logits = values if outputs is None else outputs.undo(values)
     return torch.softmax(logits, -1) if is_softmax else torch.sigmoid(logits)

@@ -56,7 +56,7 @@ class Rows:
         if scaling is None:
             return self
         usual = [~scaling.inputs.is_rare(loader.dataset.examples) for loader in self.loaders]
-        loaders = Loaders(*(select(loader, rows) for loader, rows in zip(self.loaders, usual, strict=True)))
+        loaders = Loaders(*(loader.selected(rows) for loader, rows in zip(self.loaders, usual, strict=True)))
         train, test = (numbers[rows] for numbers, rows in zip(self.numbers, usual, strict=True))
         return dataclasses.replace(self, loaders=loaders, numbers=(train, test))
 
@@ -72,7 +72,7 @@ class Rows:
     @property
     def kept(self) -> Loaders:
         """The rows that are not left out."""
-        return Loaders(*(select(loader, ~self._is_out(numbers)) for loader, numbers in zip(self.loaders, self.numbers, strict=True)))
+        return Loaders(*(loader.selected(~self._is_out(numbers)) for loader, numbers in zip(self.loaders, self.numbers, strict=True)))
 
     @property
     def out(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,18 +82,6 @@ class Rows:
 
     def _is_out(self, numbers: torch.Tensor) -> torch.Tensor:
         return torch.isin(numbers, torch.tensor(sorted(self.left_out), dtype=numbers.dtype, device=numbers.device))
-
-
-def select(loader: DataLoader, rows: torch.Tensor) -> DataLoader:
-    """A loader of some rows, in the same batch size, order and number format; the loader itself for all rows."""
-    if bool(rows.all()):
-        return loader
-    dataset = loader.dataset
-    chosen = type(loader)(
-        type(dataset)(dataset.examples[rows], dataset.labels[rows]), loader.batch_size, loader.seed, loader.examples.dtype
-    )
-    chosen.order_seed = loader.order_seed
-    return chosen
 
 
 def named(numbers: Sequence[int]) -> str:

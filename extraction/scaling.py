@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from datasets.base import DataLoader, Dataset, Loaders
+from datasets.base import DataLoader, Loaders
 from extraction.network import Layers
 from foundations import paths
 from foundations.errors import ConfigError, reason
@@ -197,6 +197,10 @@ class Coordinates:
         """Values `[Q, D]` of the file as coordinates `[Q, C]`."""
         return ((values - self.mean) / self.spread) @ self.inward
 
+    def undo(self, inside: torch.Tensor) -> torch.Tensor:
+        """Coordinates `[Q, C]` as values of the file, `[Q, D]`: the inverse of `apply`, but for directions that are left out."""
+        return self.mean + self.spread * (inside @ self.outward)
+
     def leaves(self, values: torch.Tensor) -> torch.Tensor:
         """Which rows of values `[Q, D]` have a part along directions that are left out, `[Q]`."""
         standard = (values - self.mean) / self.spread
@@ -298,11 +302,7 @@ class Scaling:
 
     def without_rare_rows(self, loaders: Loaders) -> Loaders:
         """Loaders without the rows that differ from the others in a column that varies in too few rows."""
-        chosen = []
-        for loader in loaders:
-            dataset, rows = loader.dataset, ~self.inputs.is_rare(loader.dataset.examples)
-            chosen.append(loader if rows.all() else _with_rows(loader, type(dataset)(dataset.examples[rows], dataset.labels[rows])))
-        return Loaders(*chosen)
+        return Loaders(*(loader.selected(~self.inputs.is_rare(loader.dataset.examples)) for loader in loaders))
 
     def apply(self, loaders: Loaders) -> Loaders:
         """Loaders of the same rows inside. Rows for test along directions that no row for training has are left out, unless all are."""
@@ -313,7 +313,7 @@ class Scaling:
             if loader is loaders.test and known.any():
                 rows = known
             inside = type(dataset)(self.inputs.apply(dataset.examples[rows]), self.outputs.apply(dataset.labels[rows]))
-            scaled.append(_with_rows(loader, inside))
+            scaled.append(loader.over(inside))
         return Loaders(*scaled)
 
     def fold(self, layers: Layers) -> Layers:
@@ -394,13 +394,6 @@ def _differs_from_most(values: torch.Tensor) -> torch.Tensor:
 def _rounding(size: torch.Tensor) -> torch.Tensor:
     """The largest difference between equal values of a size that rounding explains."""
     return CONSTANT * torch.finfo(size.dtype).eps * size
-
-
-def _with_rows(loader: DataLoader, dataset: Dataset) -> DataLoader:
-    """A loader of another dataset that is like a loader otherwise."""
-    other = type(loader)(dataset, loader.batch_size, loader.seed, loader.examples.dtype)
-    other.order_seed = loader.order_seed
-    return other
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -276,11 +276,13 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
             failures.append(error)
             continue
         candidates += [(peeled.recovered, fitted) for fitted in fits]
-        beside = None if gives_answers(session, fits[-1].network) else with_linear_term(session, peeled.layers, f"{location}_beside")
+        if gives_answers(session, fits[-1].network):
+            return session, candidates[-1:]
+        beside = with_linear_term(session, peeled.layers, f"{location}_beside")
         if beside is not None:
             session, fitted = beside
             return session, [(peeled.recovered, fitted)]
-        without = None if gives_answers(session, fits[-1].network) else trimmed(session, fits[-1], f"{location}_rows")
+        without = trimmed(session, fits[-1], f"{location}_rows")
         if without is not None:
             session, fitted = without
             candidates, start = [(peeled.recovered, fitted)], dataclasses.replace(start, loaders=session.loaders)

@@ -231,8 +231,7 @@ class Session:
             asked, answers = _like(self.queries, *self.teacher.ask_for(phase, queries))
             return asked, self._less_linear_term(asked, answers)
         inputs, outputs = self.scaling.inputs, self.scaling.outputs
-        own = inputs.mean + inputs.spread * (queries @ inputs.outward)
-        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
+        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, inputs.undo(queries)))
         return inputs.apply(asked), outputs.apply(self._less_linear_term(asked, answers))
 
     def _less_linear_term(self, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
@@ -243,9 +242,7 @@ class Session:
         """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
         loaders = [with_pairs(self.loaders.test, *self.ask(queries, phase))]
         if self.own is not None and self.scaling is not None:
-            inputs = self.scaling.inputs
-            own = inputs.mean + inputs.spread * (queries @ inputs.outward)
-            loaders.append(with_pairs(self.own.test, *self.unscaled.ask(own, phase)))
+            loaders.append(with_pairs(self.own.test, *self.unscaled.ask(self.scaling.inputs.undo(queries), phase)))
         changed = [Loaders(before.train, test) for before, test in zip((self.loaders, self.own), loaders, strict=False) if before]
         return dataclasses.replace(self, loaders=changed[0], own=changed[1] if len(changed) > 1 else self.own)
 
@@ -291,9 +288,7 @@ def _less(part: Loaders | Rows | None, weights: torch.Tensor, constant: torch.Te
     def changed(loader: DataLoader) -> DataLoader:
         dataset = loader.dataset
         labels = dataset.labels - (dataset.examples.to(weights) @ weights.T + constant)
-        other = type(loader)(type(dataset)(dataset.examples, labels), loader.batch_size, loader.seed, loader.examples.dtype)
-        other.order_seed = loader.order_seed
-        return other
+        return loader.over(type(dataset)(dataset.examples, labels))
 
     if part is None:
         return None

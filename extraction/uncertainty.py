@@ -26,7 +26,7 @@ from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
-from training.second_order import CHUNK_VALUES, curvature
+from training.second_order import CHUNK_VALUES, curvature, unit_curvature
 
 CONFIDENCE = 0.95
 FILE = "standard_errors.npz"
@@ -108,22 +108,20 @@ def standard_errors(
     Returns:
         For each layer, in the shape of its incoming vectors `[K, D]`; infinite for weights of combinations that the answers leave open.
     """
-    square = curvature(network, loader.examples, loader.labels)
-    lengths = square.diagonal().sqrt()
-    lengths = torch.where(lengths > 0, lengths, 1.0)
+    unit, lengths = unit_curvature(network, loader.examples, loader.labels)
     plain = network.network if isinstance(network, Probabilities) else network
     slopes = linear_slopes(Layers.of(plain), loader.examples)
     open_directions = free_directions(plain, symmetry, slopes), shift_directions(network)
     lengthwise, scalings = (torch.cat(pair) for pair in zip(*open_directions, strict=True))
     free = torch.nn.functional.normalize(scalings * lengths, dim=1)
-    unit = square / lengths[:, None] / lengths + free.T @ free * len(square)
+    unit = unit + free.T @ free * len(unit)
     values, vectors = torch.linalg.eigh(unit)
-    is_open = values <= len(square) * torch.finfo(values.dtype).eps * values.max()
+    is_open = values <= len(unit) * torch.finfo(values.dtype).eps * values.max()
     inverse = vectors * torch.where(is_open, 0.0, 1 / values) @ vectors.T / lengths[:, None] / lengths
-    projection = torch.eye(len(square)).to(square) - scalings.T @ torch.linalg.solve(lengthwise @ scalings.T, lengthwise)
+    projection = torch.eye(len(unit)).to(unit) - scalings.T @ torch.linalg.solve(lengthwise @ scalings.T, lengthwise)
     moves = projection @ inverse
     independent = _weighted_curvature(network, loader, noise) + _in_common(network, loader, noise)
-    products, gradient = _gradients(network, loader, len(square) - len(scalings))
+    products, gradient = _gradients(network, loader, len(unit) - len(scalings))
     variances = [((moves @ estimate) * moves).sum(1).clamp_min(0) for estimate in (independent, products)]
     if computed_in is not None:
         variances = [variance * (1 + len(loader.labels) / AVERAGED) for variance in variances]

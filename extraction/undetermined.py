@@ -21,7 +21,7 @@ from extraction.session import Session, in_float64
 from extraction.symmetry import symmetries
 from extraction.uncertainty import quantile_of, relative_errors
 from models.mlp import FullyConnected
-from training.second_order import curvature
+from training.second_order import unit_curvature
 
 SHARE = 1e-2  # squared share of a weight in the combinations that are open, from which it takes part; the certificate of the rest decides
 
@@ -101,13 +101,10 @@ def open_columns(network: FullyConnected, loader: DataLoader, inputs: Coordinate
         inputs: the coordinates.
         usual: the most frequent value of each column, `[D]`.
     """
-    square = curvature(network, loader.examples, loader.labels)
-    lengths = square.diagonal().sqrt()
-    lengths = torch.where(lengths > 0, lengths, 1.0)
-    unit = square / lengths[:, None] / lengths
-    unit.diagonal()[_scales(network)] += len(square)
+    unit, lengths = unit_curvature(network, loader.examples, loader.labels)
+    unit.diagonal()[_scales(network)] += len(unit)
     values, vectors = torch.linalg.eigh(unit)
-    combinations = vectors[:, values <= len(square) * torch.finfo(values.dtype).eps * values.max()] / lengths[:, None]
+    combinations = vectors[:, values <= len(unit) * torch.finfo(values.dtype).eps * values.max()] / lengths[:, None]
     weights, biases, others = combinations.tensor_split([(size := network.affine_layers[0].weight.numel()), size + network.sizes[1]])
     weights = weights.unflatten(0, (network.sizes[1], -1))
     biases = biases + torch.einsum("kcf,c->kf", weights, inputs.apply(usual[None])[0])

@@ -358,6 +358,14 @@ def curvature(model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tens
     return problem.normal_equations(rows, problem.residuals(rows))[0][0]
 
 
+def unit_curvature(model: torch.nn.Module, examples: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """J'J with the columns of J at unit length, `[P, P]`, and these lengths, `[P]`, which are 1 where a column is zero."""
+    square = curvature(model, examples, labels)
+    lengths = square.diagonal().sqrt()
+    lengths = torch.where(lengths > 0, lengths, 1.0)
+    return square / lengths[:, None] / lengths, lengths
+
+
 def conjugate_gradients(product, right: torch.Tensor, iterations: int) -> torch.Tensor:
     """Solves `A x = right` for a symmetric positive definite A, using only products with A (Hestenes & Stiefel 1952).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -30,10 +29,6 @@ class TorchScript(LiveTeacher):
         return text.lower().endswith((".pt", ".ts", ".torchscript"))
 
     @classmethod
-    def digest_of(cls, text: str) -> str:
-        return hashlib.md5(file_digest(os.path.expanduser(text))).hexdigest()
-
-    @classmethod
     def connect(cls, text: str) -> Connection:
         path = os.path.expanduser(text)
         file_digest(path)
@@ -55,10 +50,6 @@ class ExportedProgram(LiveTeacher):
     @classmethod
     def recognises(cls, text: str) -> bool:
         return text.lower().endswith(".pt2")
-
-    @classmethod
-    def digest_of(cls, text: str) -> str:
-        return hashlib.md5(file_digest(os.path.expanduser(text))).hexdigest()
 
     @classmethod
     def connect(cls, text: str) -> Connection:

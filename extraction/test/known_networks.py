@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
@@ -10,12 +11,36 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
+from datasets.teachers.base import Teacher
 from extraction.desc import ExtractionDesc
 from extraction.session import Session
 from foundations.model_hparams import ModelHparams
 from models import registry
 from models.mlp import Perceptron
 from training import plotting
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedTeacher(Teacher):
+    """A teacher for tests, which is in no table and has no pairs; a subclass answers."""
+
+    @classmethod
+    def recognises(cls, text):
+        return False
+
+    @classmethod
+    def of(cls, dataset_hparams):
+        raise NotImplementedError
+
+    @property
+    def digest(self):
+        return ""
+
+    def pairs(self, dataset_hparams, train, seed):
+        raise NotImplementedError
+
+    def training_pairs(self, datagen_text):
+        raise NotImplementedError
 
 
 def network(name: str, act_fun: str = "tanh", seed: int = 0) -> Perceptron:

@@ -6,36 +6,23 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
-from datasets.teachers.base import Teacher
 from extraction import asking
 from extraction.asking import CORNERS, NEIGHBOURS, OPEN_WEIGHTS
 from extraction.determination import open_combinations
 from extraction.fitting import Fit
 from extraction.network import Layers
 from extraction.rows import Rows
-from extraction.test.known_networks import session_of
+from extraction.test.known_networks import AskedTeacher, session_of
 from testing.test_case import TestCase
 
 
 @dataclasses.dataclass(frozen=True)
-class Network(Teacher):
+class Network(AskedTeacher):
     """A teacher with known layers that answers so many queries."""
 
     layers: Layers = Layers((), "relu")
     budget: int = 10_000
     phases: list[str] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def recognises(cls, text):
-        return False
-
-    @classmethod
-    def of(cls, dataset_hparams):
-        raise NotImplementedError
-
-    @property
-    def digest(self):
-        return ""
 
     @property
     def is_askable(self):
@@ -48,12 +35,6 @@ class Network(Teacher):
         queries = queries[: max(0, self.budget - len(self.phases))]
         self.phases.extend([phase] * len(queries))
         return queries, self.ask(queries)
-
-    def pairs(self, dataset_hparams, train, seed):
-        raise NotImplementedError
-
-    def training_pairs(self, datagen_text):
-        raise NotImplementedError
 
 
 def in_box(count: int, inputs: int, seed: int = 0) -> torch.Tensor:

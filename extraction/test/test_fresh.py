@@ -6,10 +6,9 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
-from datasets.teachers.base import Teacher
 from extraction import fresh
 from extraction.scaling import Scaling
-from extraction.test.known_networks import network, queries, session_of
+from extraction.test.known_networks import AskedTeacher, network, queries, session_of
 from foundations.errors import ConfigError
 from testing.test_case import TestCase
 
@@ -18,23 +17,11 @@ SCALE = torch.tensor([1, 100, 0.01, 5.0]).double()
 
 
 @dataclasses.dataclass(frozen=True)
-class Answering(Teacher):
+class Answering(AskedTeacher):
     """A teacher that answers so many queries, rounded to float32, and then fails."""
 
     count: int = 1000
     fails: bool = False
-
-    @classmethod
-    def recognises(cls, text):
-        return False
-
-    @classmethod
-    def of(cls, dataset_hparams):
-        raise NotImplementedError
-
-    @property
-    def digest(self):
-        return ""
 
     def ask(self, queries):
         if self.fails:
@@ -45,12 +32,6 @@ class Answering(Teacher):
     def ask_for(self, phase, queries):
         asked = queries[: self.count].float()
         return asked, self.ask(asked.double())
-
-    def pairs(self, dataset_hparams, train, seed):
-        raise NotImplementedError
-
-    def training_pairs(self, datagen_text):
-        raise NotImplementedError
 
 
 class TestFresh(TestCase):
