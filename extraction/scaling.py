@@ -122,14 +122,19 @@ class Coordinates:
 
     @classmethod
     def of_outputs(cls, values: torch.Tensor) -> Coordinates:
-        """The map of outputs `[Q, D]`; where columns are correlated, directions that vary little are amplified. None is left out."""
+        """The map of outputs `[Q, D]`; where columns are correlated, directions that vary little are amplified.
+
+        Where columns are mixtures of others, the directions in which they vary by rounding alone are left out, unless columns are usual.
+        """
         standard, plain = _standardised(values)
         deviations, directions = _principal(standard @ plain.inward)
+        rounding = _rounding(values.abs().amax(0) / plain.spread).max()
+        known = deviations > rounding
         shares = deviations / deviations.max()
         shares = torch.where(shares > ROUNDING, shares.clamp_min(1 / AMPLIFIED), 1.0)
         if shares.min() * OUTPUTS.ratio >= 1:
             return plain._unless_usual(OUTPUTS)
-        return plain._whitened(directions, shares * deviations.max())
+        return plain._whitened(directions[:, known], (shares * deviations.max())[known])
 
     def _unless_usual(self, usual: Usual) -> Coordinates:
         """This map, or the one that changes nothing where the columns are usual."""

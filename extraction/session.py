@@ -11,7 +11,7 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teachers.base import Teacher
-from extraction.answers import Answers, finer
+from extraction.answers import Answers, finer, spreads
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
@@ -157,7 +157,11 @@ class Session:
             precision = Answers.of(own.labels, given, own.examples)
         if given is None and self.teacher and self.teacher.noise:
             precision = precision.with_noise(self.teacher.noise, own.labels)
-        return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
+        if self.scaling is not None:
+            outputs = self.scaling.outputs
+            units = (spreads(own.labels) / outputs.spread)[:, None] / spreads(outputs.apply(own.labels))
+            precision = precision.mixed(outputs.inward * units)
+        return dataclasses.replace(self, precision=precision)
 
     @property
     def output_weights(self) -> torch.Tensor | None:
