@@ -61,6 +61,7 @@ class Usual:
 
 INPUTS, OUTPUTS = Usual(0.5, 2.0, 5.0), Usual(3.0, 5.0, 30.0)
 AMPLIFIED = 100.0  # the largest factor for a direction of the outputs, because the rounding of the answers is amplified as well
+NOTHING = 1e-12  # standardised outputs along a direction that varies less are exact without it
 ROUNDING = 1e-6  # a direction of the outputs that varies less, as a share of the largest, may be rounding alone, and is not amplified
 
 
@@ -128,8 +129,7 @@ class Coordinates:
         """
         standard, plain = _standardised(values)
         deviations, directions = _principal(standard @ plain.inward)
-        rounding = _rounding(values.abs().amax(0) / plain.spread).max()
-        known = deviations > rounding
+        known = deviations > _rounding(values.abs().amax(0) / plain.spread).max().clamp_min(NOTHING)
         shares = deviations / deviations.max()
         shares = torch.where(shares > ROUNDING, shares.clamp_min(1 / AMPLIFIED), 1.0)
         if shares.min() * OUTPUTS.ratio >= 1:

@@ -19,7 +19,7 @@ from extraction.fitting import fit
 from extraction.network import Layers
 from extraction.outliers import limits
 from extraction.rows import Rows
-from extraction.scaling import Scaling
+from extraction.scaling import Coordinates
 from extraction.selection import Candidate
 from extraction.session import Session
 from foundations.errors import ConfigError
@@ -57,14 +57,17 @@ def restored(session: Session, best: Candidate, location: str) -> tuple[Session,
         return session, best
     columns = ", ".join(map(str, sorted(found)))
     session.say(f"The queries that were left out tell the weights from column{'s' if len(found) > 1 else ''} {columns} of X")
-    wider, layers = _with_columns(session, Layers.of(fitted.network), every, found)
+    wider = _with_columns(session, every, [*found])
+    inputs = scaling.inputs, wider.scaling.inputs if wider.scaling else scaling.inputs
+    before, _ = _over(Layers.of(fitted.before), *inputs, {}).to_network(wider.students_hparams)
+    layers = _over(Layers.of(fitted.network), *inputs, found)
     try:
         refitted = fit(wider, layers, f"{location}_seldom", None)
     except ConfigError:  # more unknowns than answers, or a divergence
         return session, best
     if limits(wider, refitted.network) is None:
         return session, best
-    return wider, (recovered, dataclasses.replace(refitted, before=fitted.before))
+    return wider, (recovered, dataclasses.replace(refitted, before=before))
 
 
 def _weights(session: Session, layers: Layers, every: Rows, limit: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -171,18 +174,21 @@ class _Column:
         return weights, losses
 
 
-def _with_columns(session: Session, layers: Layers, every: Rows, found: dict[int, torch.Tensor]) -> tuple[Session, Layers]:
-    """The session and the layers of a network with columns whose weights `[K]` were found."""
+def _with_columns(session: Session, every: Rows, columns: list[int]) -> Session:
+    """The session with more columns, and with the queries that differ in them."""
     assert session.scaling is not None
-    before = session.scaling.inputs
-    queries = every.kept.train.examples
-    scaling = Scaling(before.with_rare([*found], queries), session.scaling.outputs, session.scaling.width)
+    inputs = session.scaling.inputs.with_rare(columns, every.kept.train.examples)
+    scaling = dataclasses.replace(session.scaling, inputs=inputs)
+    own = every.without_rare(scaling)
+    wider = dataclasses.replace(session, scaling=scaling).of_file(own, own.scaled(scaling), every)
+    return wider.with_precision()
+
+
+def _over(layers: Layers, before: Coordinates, after: Coordinates, found: dict[int, torch.Tensor]) -> Layers:
+    """The layers of a network for other coordinates of the inputs, with the weights `[K]` from more columns."""
     first, *rest = layers.vectors
     first = before.fold_inputs(first)
     for column, weights in found.items():
         first[:, column] += weights
         first[:, -1] -= weights * before.mean[column]
-    own = every.without_rare(scaling)
-    left = every if len(own) < len(every) else None
-    wider = dataclasses.replace(session, scaling=scaling, every_row=left).of_file(own, own.scaled(scaling), left)
-    return wider.with_precision(), layers.replace(scaling.inputs.unfold_inputs(first), *rest)
+    return layers.replace(after.unfold_inputs(first), *rest)

@@ -160,7 +160,7 @@ class Session:
         if self.scaling is not None:
             outputs = self.scaling.outputs
             units = (spreads(own.labels) / outputs.spread)[:, None] / spreads(outputs.apply(own.labels))
-            precision = precision.mixed(outputs.inward * units)
+            precision = precision.mixed(outputs.inward * units, own.labels)
         return dataclasses.replace(self, precision=precision)
 
     @property

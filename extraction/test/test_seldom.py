@@ -46,6 +46,7 @@ class TestSeldom(TestCase):
         inside = true.replace(scaling.inputs.unfold_inputs(first), *hidden, outputs.inward.T @ (last / outputs.spread[:, None]))
         built, hparams = inside.to_network(session.students_hparams)
         session, (_, fitted) = restored(session, ([], Fit(hparams, built, built, self.root)), os.path.join(self.root, act_fun))
+        self.assertEqual(fitted.before.sizes[0], fitted.network.sizes[0])
         return x, true, session, session.scaling.fold(Layers.of(fitted.network))
 
     def test_the_weights_come_back(self):
