@@ -25,6 +25,7 @@ from extraction.session import Session
 from foundations.errors import ConfigError
 from foundations.seeds import derive
 
+TOLD = 0.1  # the largest error of a weight, as a share of the largest from its column, that a column may have which comes back
 SPARE = 1  # equations more than weights, at least
 EQUATIONS = 10  # for each weight, at most
 STARTS = (32, 224)  # of which all climb together, one group after the other
@@ -126,7 +127,7 @@ class _Column:
         return ((self.above.pre_activations(activations) - self.answers) / self.limit).flatten()
 
     def solved(self, seed: int) -> torch.Tensor | None:
-        """The weights that give all answers, `[K]`; None where no start leads to such weights."""
+        """The weights that give all answers, `[K]`; None where no start leads to such weights, or where the answers do not tell them."""
         most = -(-EQUATIONS * self.sums.shape[1] // self.answers.shape[1])
         some = torch.linspace(0, len(self.steps) - 1, min(most, len(self.steps))).long().to(self.sums.device)
         few = dataclasses.replace(self, sums=self.sums[some], steps=self.steps[some], answers=self.answers[some])
@@ -138,8 +139,15 @@ class _Column:
             weights, losses = few.climbed(starts)
             best = weights[losses.argmin()]
             if bool((self.errors(best).abs() <= 1).all()):
-                return best
+                return best if self.tells(best) else None
         return None
+
+    def tells(self, weights: torch.Tensor) -> bool:
+        """Whether the answers tell weights `[K]`: with a neuron that is flat for all queries they do not."""
+        slopes = torch.func.jacfwd(self.errors)(weights)
+        _, sizes, directions = torch.linalg.svd(slopes, full_matrices=False)
+        errors = (directions / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)[:, None]).norm(dim=0)
+        return bool((errors <= TOLD * weights.abs().max()).all())
 
     def _starts(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Random weights of different sizes, `[S, K]`."""

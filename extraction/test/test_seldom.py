@@ -20,7 +20,7 @@ class TestSeldom(TestCase):
         super().setUp()
         self.enterContext(without_pictures())
 
-    def found(self, act_fun="tanh", model="mlp_6_5_2", rows=10, wrong=0.0):
+    def found(self, act_fun="tanh", model="mlp_6_5_2", rows=10, wrong=0.0, size=1.0):
         """What becomes of a network that is known but for the weights from two columns: one of 0 and 1, one of numbers.
 
         Returns:
@@ -32,6 +32,7 @@ class TestSeldom(TestCase):
         x[2 : 4 * rows : 4, 4] += queries(rows, 1)[:, 0]
         sizes = [int(size) for size in model.split("_")[1:]]
         true = planted.draw(sizes, act_fun, x, torch.Generator().manual_seed(0))
+        true.vectors[0][:, 2] *= size
         y = true.pre_activations(x)
         y[1 : 4 * rows : 4] += wrong * queries(rows, 2)
         every = rows_of(x, y)
@@ -59,6 +60,10 @@ class TestSeldom(TestCase):
         x, true, session, ours = self.found(rows=2)
         self.assertEqual((session.scaling.inputs.too_rare, len(session.queries)), ([2, 4], 596))
         self.assertLess(float(ours.vectors[0][:, [2, 4]].abs().max()), 1e-12)
+
+    def test_a_column_that_saturates_neurons_stays_out(self):
+        x, true, session, ours = self.found(size=60.0)
+        self.assertEqual((session.scaling.inputs.too_rare, len(session.queries)), ([2], 590))
 
     def test_a_column_whose_answers_no_weights_explain_stays_out(self):
         x, true, session, ours = self.found(wrong=0.5)
