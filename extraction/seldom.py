@@ -3,7 +3,7 @@
 Students see a column that is 0 in 99 of 100 queries as an outlier, and explain it by neurons of its own. So such columns are left out with
 the queries that differ in them (`scaling.rare_columns`). Once the network of the other columns is found, a query that differs in one such
 column gives as many equations as there are outputs, for the weights from that column alone: one for each neuron of the first layer. Where
-there are more equations than weights, and some weights meet all of them, the column comes back with its queries.
+there are twice as many equations as weights, and some weights meet all of them, the column comes back with its queries.
 
 Axes: n queries that differ in a column, K neurons of the first layer, O outputs, S starts.
 """
@@ -15,6 +15,7 @@ import math
 
 import torch
 
+from datasets.base import Loaders
 from extraction.fitting import fit
 from extraction.network import Layers
 from extraction.outliers import limits
@@ -26,7 +27,7 @@ from foundations.errors import ConfigError
 from foundations.seeds import derive
 
 TOLD = 0.1  # the largest error of a weight, as a share of the largest from its column, that a column may have which comes back
-SPARE = 1  # equations more than weights, at least
+HALVES, SPARE = 2, 1  # of the equations, because a rival is fitted to one; equations more than weights in each, at least
 EQUATIONS = 10  # for each weight, at most
 STARTS = (32, 224)  # of which all climb together, one group after the other
 SIZES = (0.1, 30.0)  # the range of the first changes of weighted sums by the column
@@ -89,7 +90,7 @@ def _weights(session: Session, layers: Layers, every: Rows, limit: torch.Tensor)
         others[:, [column, *found]] = False
         rows = differs[:, column] & ~others.any(1)
         steps = queries[rows, column] - inputs.mean[column]
-        if len(steps) * answers.shape[1] < layers.sizes[1] + SPARE:
+        if len(steps) * answers.shape[1] < HALVES * (layers.sizes[1] + SPARE):
             continue
         first = layers.vectors[0]
         sums = layers.replace(first).pre_activations(inputs.apply(queries[rows]))
@@ -183,13 +184,22 @@ class _Column:
 
 
 def _with_columns(session: Session, every: Rows, columns: list[int]) -> Session:
-    """The session with more columns, and with the queries that differ in them."""
+    """The session with more columns, and with the queries that differ in them, the last ones: these few are always examined."""
     assert session.scaling is not None
     inputs = session.scaling.inputs.with_rare(columns, every.kept.train.examples)
     scaling = dataclasses.replace(session.scaling, inputs=inputs)
-    own = every.without_rare(scaling)
+    last = session.scaling.inputs.is_rare(every.loaders.train.examples)
+    own = _ordered(every, torch.argsort(last.int(), stable=True)).without_rare(scaling)
     wider = dataclasses.replace(session, scaling=scaling).of_file(own, own.scaled(scaling), every)
-    return wider.with_precision()
+    asked = int(session.scaling.inputs.is_rare(own.kept.train.examples).sum())
+    return dataclasses.replace(wider.with_precision(), asked=asked)
+
+
+def _ordered(rows: Rows, order: torch.Tensor) -> Rows:
+    """The rows with those for training in another order, `[Q]`."""
+    (train, test), (numbers, others) = rows.loaders, rows.numbers
+    moved = train.over(type(train.dataset)(train.examples[order], train.labels[order]))
+    return dataclasses.replace(rows, loaders=Loaders(moved, test), numbers=(numbers[order.to(numbers.device)], others))
 
 
 def _over(layers: Layers, before: Coordinates, after: Coordinates, found: dict[int, torch.Tensor]) -> Layers:

@@ -45,7 +45,8 @@ class Session:
         every_row: the rows before `scaling` with those that differ in columns which vary in few rows; None where there are none.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
-        asked: how many of the queries for training, the last ones, were asked because the others left something open.
+        asked: how many of the queries for training, the last ones, were asked because the others left something open, or alone differ in
+            a column.
     """
 
     desc: ExtractionDesc
