@@ -65,7 +65,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     rank = bound = disagreement = None
     has_term = session.linear_term is not None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = linear_term.determination(network, queries) if has_term else determination(network, symmetry, queries, session.asked)
+        beside, known = linear_term.determination, result.determined
+        rank, bound = beside(network, queries) if has_term else determination(network, symmetry, queries, session.asked, known)
     if rank == unknowns and residual <= FLOOR:
         first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
         disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)

@@ -17,6 +17,7 @@ import torch
 from datasets import boruta
 from extraction import asking
 from extraction.answers import Answers
+from extraction.determination import Determined
 from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
@@ -112,6 +113,7 @@ class Reconstruction:
         judgement: what became of rows of a file that the network does not give; None for the answers of a network.
         asked: how many further queries a teacher was asked, by phase.
         remarks: what these have left open, a sentence each.
+        determined: how well the answers determine the network, where this was examined during the search.
     """
 
     layers: list[RecoveredLayer]
@@ -124,6 +126,7 @@ class Reconstruction:
     judgement: Judgement | None = None
     asked: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    determined: Determined | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
@@ -189,7 +192,7 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
     held_out = individual_losses(students, session.loaders.test)
     found = Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement)
-    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks))
+    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks, determined=asked.determined))
 
 
 def _placed(session: Session, result: Reconstruction) -> Reconstruction:
