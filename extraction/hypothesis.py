@@ -17,6 +17,7 @@ AUTO = "auto"
 DEPTHS = (1, 2, 3)
 ACT_FUNS = ("relu", "leaky_relu", "tanh", "sigmoid", "softplus", "gelu", "silu", "g")
 SAME_FUNCTIONS = {"sigmoid": "tanh"}  # sigmoid(x) = (1 + tanh(x / 2)) / 2, so that networks of one are networks of the other
+KINDRED = {"relu", "leaky_relu"}  # activation functions that differ by a slope alone
 
 
 @dataclass
