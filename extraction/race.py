@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extraction.hypothesis import KINDRED, Hypothesis
+from extraction.hypothesis import Hypothesis, are_kindred
 
 AS_GOOD = 3.0  # hypotheses up to this many times the smallest loss are equally good, and the one with fewer layers is tried first
 FINALISTS = 2  # hypotheses whose networks are recovered after the last rung
@@ -303,8 +303,7 @@ def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypoth
 
 def is_kin(standing: Standing, other: Standing) -> bool:
     """Whether a hypothesis differs from a better one by a slope alone, and is not far behind it."""
-    pair = {standing.hypothesis.act_fun, other.hypothesis.act_fun}
-    return pair == KINDRED and standing.comparable <= KIN * other.comparable
+    return are_kindred(standing.hypothesis.act_fun, other.hypothesis.act_fun) and standing.comparable <= KIN * other.comparable
 
 
 def ranking(standings: Sequence[Standing], exact: float = 0.0) -> list[Standing]:
