@@ -25,6 +25,7 @@ from extraction.linear import between, with_linear_map
 from extraction.linear import settled as settled_last
 from extraction.linear_term import with_linear_term
 from extraction.linked import fit_probabilities, is_linked
+from extraction.lone_student import of_lone_student
 from extraction.network import Layers, contributions, fit_outputs, with_ones
 from extraction.outliers import Judgement, judge, limits, trimmed
 from extraction.parted import united
@@ -278,6 +279,9 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
     Raises:
         ConfigError: the students share too little.
     """
+    alone = of_lone_student(session, start, f"{work}_alone")
+    if alone is not None:
+        return session, [alone]
     candidates: list[Candidate] = []
     grown, failures = None, []
     for attempt in ATTEMPTS:
