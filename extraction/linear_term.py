@@ -29,7 +29,8 @@ from extraction.session import Session
 from extraction.symmetry import symmetries
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
-from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, unit_curvature
+from training.least_squares import unit_curvature
+from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt
 from training.train import Objective
 
 FILE = "linear_term.npy"
