@@ -205,7 +205,8 @@ class ExtractionRunner(Runner):
             points, (inputs, outputs) = examined.points, self.teacher.columns
             content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
             if isinstance(self.teacher, LiveTeacher):
-                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage)
+                notes = [*content.notes, *([self.teacher.note] if self.teacher.noise else [])]
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage, notes=notes)
             else:
                 content = dataclasses.replace(content, queries=result.asked)
             content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))

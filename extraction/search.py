@@ -17,6 +17,7 @@ import torch
 from datasets import boruta
 from extraction import asking
 from extraction.answers import Answers
+from extraction.determination import Determined
 from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
@@ -24,6 +25,7 @@ from extraction.linear import between, with_linear_map
 from extraction.linear import settled as settled_last
 from extraction.linear_term import with_linear_term
 from extraction.linked import fit_probabilities, is_linked
+from extraction.lone_student import of_lone_student
 from extraction.network import Layers, contributions, fit_outputs, with_ones
 from extraction.outliers import Judgement, judge, limits, trimmed
 from extraction.parted import united
@@ -114,6 +116,7 @@ class Reconstruction:
         judgement: what became of rows of a file that the network does not give; None for the answers of a network.
         asked: how many further queries a teacher was asked, by phase.
         remarks: what these have left open, a sentence each.
+        determined: how well the answers determine the network, where this was examined during the search.
     """
 
     layers: list[RecoveredLayer]
@@ -126,6 +129,7 @@ class Reconstruction:
     judgement: Judgement | None = None
     asked: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    determined: Determined | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
@@ -193,7 +197,7 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
     held_out = individual_losses(students, (session if session.scaling is scaling else start).loaders.test)
     found = Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement)
-    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks))
+    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks, determined=asked.determined))
 
 
 def _placed(session: Session, result: Reconstruction) -> Reconstruction:
@@ -275,6 +279,9 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
     Raises:
         ConfigError: the students share too little.
     """
+    alone = of_lone_student(session, start, f"{work}_alone")
+    if alone is not None:
+        return session, [alone]
     candidates: list[Candidate] = []
     grown, failures = None, []
     for attempt in ATTEMPTS:

@@ -15,7 +15,7 @@ from extraction.answers import Answers, finer, spreads
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
-from extraction.rows import Rows, extended, joined, named, with_pairs
+from extraction.rows import Rows, extended, joined, named
 from extraction.scaling import SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
@@ -237,24 +237,20 @@ class Session:
         """
         if self.teacher is None or not self.teacher.is_askable or not len(queries):
             return queries[:0], self.answers[:0]
-        if self.scaling is None:
-            asked, answers = _like(self.queries, *self.teacher.ask_for(phase, queries))
-            return asked, self._less_linear_term(asked, answers)
-        inputs, outputs = self.scaling.inputs, self.scaling.outputs
-        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, inputs.undo(queries)))
-        return inputs.apply(asked), outputs.apply(self._less_linear_term(asked, answers))
+        own = self.scaling.inputs.undo(queries) if self.scaling else queries
+        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
+        return self._inside(asked, answers if self.linear_term is None else answers - asked @ self.linear_term.T)
 
-    def _less_linear_term(self, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Answers to queries of the user, less the linear map that was taken from all others."""
-        return answers if self.linear_term is None else answers - queries @ self.linear_term.T
+    def _inside(self, queries: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and answers of the user after `scaling`."""
+        return (self.scaling.inputs.apply(queries), self.scaling.outputs.apply(answers)) if self.scaling else (queries, answers)
 
     def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
         """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
-        loaders = [with_pairs(self.loaders.test, *self.ask(queries, phase))]
-        if self.own is not None and self.scaling is not None:
-            loaders.append(with_pairs(self.own.test, *self.unscaled.ask(self.scaling.inputs.undo(queries), phase)))
-        changed = [Loaders(before.train, test) for before, test in zip((self.loaders, self.own), loaders, strict=False) if before]
-        return dataclasses.replace(self, loaders=changed[0], own=changed[1] if len(changed) > 1 else self.own)
+        asked = self.unscaled.ask(self.scaling.inputs.undo(queries) if self.scaling else queries, phase)
+        is_test = torch.ones(len(asked[0]), dtype=torch.bool, device=queries.device)
+        own = self.own and joined(self.own, asked, is_test)
+        return dataclasses.replace(self, loaders=joined(self.loaders, self._inside(*asked), is_test), own=own)
 
     def with_rows(self, queries: torch.Tensor, answers: torch.Tensor, held_out: bool = True) -> Session:
         """The session with further queries `[n, inputs]` and answers for training, all as the user has them.
@@ -262,8 +258,7 @@ class Session:
         One of HELD_OUT of them is held out, so that fits show whether they give these answers too.
         """
         is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & held_out
-        scaling, asked = self.scaling, self.asked + int((~is_test).sum())
-        inside = (scaling.inputs.apply(queries), scaling.outputs.apply(answers)) if scaling else (queries, answers)
+        asked, inside = self.asked + int((~is_test).sum()), self._inside(queries, answers)
         if self.rows is not None:
             rows, own_rows = extended(self.rows, inside, is_test), self.own_rows and extended(self.own_rows, (queries, answers), is_test)
             own = own_rows.kept if own_rows and self.own else self.own
