@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from extraction.answers import Answers
 from extraction.network import Layers
 from foundations import paths
 from foundations.errors import ConfigError, reason
@@ -61,6 +62,7 @@ class Usual:
 
 INPUTS, OUTPUTS = Usual(0.5, 2.0, 5.0), Usual(3.0, 5.0, 30.0)
 AMPLIFIED = 100.0  # the largest factor for a direction of the outputs, because the rounding of the answers is amplified as well
+ERRORS = 1.1  # standard deviations of their errors by which outputs vary at most along a direction that is these errors alone
 NOTHING = 1e-12  # standardised outputs along a direction that varies less are exact without it
 ROUNDING = 1e-6  # a direction of the outputs that varies less, as a share of the largest, may be rounding alone, and is not amplified
 
@@ -126,10 +128,13 @@ class Coordinates:
         """The map of outputs `[Q, D]`; where columns are correlated, directions that vary little are amplified.
 
         Where columns are mixtures of others, the directions in which they vary by rounding alone are left out, unless columns are usual.
+        Rounding is that to float64, or to the number format or the decimals that the numbers show.
         """
         standard, plain = _standardised(values)
         deviations, directions = _principal(standard @ plain.inward)
         known = deviations > _rounding(values.abs().amax(0) / plain.spread).max().clamp_min(NOTHING)
+        errors = torch.tensor(Answers.of(values).shares).to(values) @ plain.inward
+        known &= deviations > ERRORS * (directions * errors[:, None]).norm(dim=0)
         shares = deviations / deviations.max()
         shares = torch.where(shares > ROUNDING, shares.clamp_min(1 / AMPLIFIED), 1.0)
         if shares.min() * OUTPUTS.ratio >= 1:

@@ -172,6 +172,8 @@ class TestScaling(TestCase):
         outputs = Coordinates.of_outputs(mixed)
         self.assertEqual(outputs.inward.shape, (3, 2))
         torch.testing.assert_close(outputs.undo(outputs.apply(mixed)), mixed, rtol=0, atol=1e-12)
+        rounded = torch.stack([y[:, 0], y[:, 1], y[:, 0] - y[:, 1]], 1).round(decimals=4)
+        self.assertEqual(Coordinates.of_outputs(rounded).inward.shape, (3, 2))
 
     def test_constant_columns_are_named_in_one_line(self):
         x = queries(100, 30).clone()
