@@ -97,7 +97,7 @@ class TestExtraction(ExtractionTestCase):
             self.assertEqual(sorted(os.listdir(os.path.join(location, "ECplots"))), [f"{name}.png" for name in pictures])
             for name in ("extraction_hparams_dict", "extraction_hparams.log", "finetune_checkpoints", "provenance.json", "report.html"):
                 self.assertIn(name, os.listdir(location))
-            for name in ("checkpoint.pth", "logger", "model_ep0_it0.pth"):
+            for name in ("checkpoint.pth", "curves.png", "logger", "model_ep0_it0.pth"):
                 self.assertIn(name, os.listdir(os.path.join(location, "reconstructed_model")))
         with self.subTest("the page opens in a browser, with its pictures and without complaints"):
             need(browser.missing(), "EC_REQUIRE_CHROMIUM")
