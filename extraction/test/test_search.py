@@ -87,6 +87,7 @@ class TestDepth(TestCase):
         self.assertEqual((status, err), (0, ""))
         return out
 
+    @without_pictures()
     def test_two_hidden_layers_are_recovered_even_where_one_is_doubted_without_cause(self):
         out = self.extract_two_layers()
         self.assertNotIn("lack a neuron", out)
