@@ -21,10 +21,12 @@ from extraction.race import Entry, Outcome, Rung, Standing, Track
 from extraction.runner import ExtractionRunner, Stopwatch, check
 from extraction.standings import Scale, best_losses, is_trained
 from extraction.stated import BUNDLES, Known, flags_of, widths_of
+from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import Busy, ConfigError
 from foundations.runner import Runner
+from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
@@ -133,7 +135,14 @@ class RaceRunner(Runner):
 
         known, first = self.known, self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
         self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}")
-        outcome = race.race(self.track(Ways(train, recover), first, self.say), self.hypotheses)
+        track, took_part = self.track(Ways(train, recover), first, self.say), []
+
+        def trained(entry: Entry) -> Standing:
+            took_part.append(entry)
+            return track.train(entry)
+
+        outcome = race.race(dataclasses.replace(track, train=trained), self.hypotheses)
+        self.mark_dropped(took_part)
         if outcome is None or math.isinf(outcome.loss):
             raise ConfigError(
                 f"under none of the {len(self.hypotheses)} hypotheses could a network be recovered: "
@@ -153,6 +162,18 @@ class RaceRunner(Runner):
         if same and len(known.act_funs) > 1:
             self.say(f"Note: {same}")
         self.say(f"The same result by an ordinary command: {shlex.join(['python', 'EC.py', *self.command(outcome.entry)])}")
+
+    def mark_dropped(self, entries: Sequence[Entry]) -> None:
+        """Marks the students from which no network was recovered, so that they are listed as dropped rather than interrupted."""
+        platform = get_platform()
+
+        def mark() -> None:
+            for entry in entries:
+                location = self.extraction(entry).students_location
+                if not any(name.startswith("clustering_") for name in platform.listdir(location)):
+                    platform.write(paths.dropped(location), json_text.dumps({"hypothesis": str(entry.hypothesis)}) + "\n")
+
+        platform.on_primary(mark)
 
     def say(self, line: str) -> None:
         """Prints a line, unless the run is quiet."""

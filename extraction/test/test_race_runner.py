@@ -1,5 +1,6 @@
 """The command `extract` for a network of unknown depth or activation function."""
 
+import json
 import os
 import shlex
 import unittest
@@ -12,6 +13,7 @@ from extraction import plotting, race_runner, rungs, standings
 from extraction.hypothesis import Hypothesis
 from extraction.race import Rung
 from extraction.runner import ExtractionRunner
+from foundations import paths
 from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
@@ -151,6 +153,9 @@ class TestRaces(RaceTestCase):
         self.assertEqual((status, err), (0, ""))
         self.assertIn("IDENTIFIED exactly. mlp_2_2_2", out)
         self.assertNotIn("Rung 2", out)
+        dropped = [name for name in self.files() if name.endswith(os.path.basename(paths.dropped("")))]
+        with open(os.path.join(self.root, *dropped)) as file:  # the only one
+            self.assertEqual(json.load(file), {"hypothesis": "1 hidden layer of relu"})
         line = out.splitlines()[-1].partition("The same result by an ordinary command: python EC.py ")[2]
         with (
             self.subTest("the ordinary command finds the result, and so does the race"),
