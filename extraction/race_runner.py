@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import torch
+
 from extraction import race, report, rungs
 from extraction.desc import ExtractionDesc
 from extraction.hypothesis import AUTO, Hypothesis, HypothesisArgs, hypotheses, remark
@@ -25,7 +27,9 @@ from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import Busy, ConfigError
+from foundations.model_hparams import ModelHparams
 from foundations.runner import Runner
+from models.activation_functions import slope_of
 from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
@@ -190,6 +194,26 @@ class RaceRunner(Runner):
         desc, teacher, prepare = check(self.as_given(entry), job)
         return ExtractionRunner(desc, job, teacher, prepare)
 
+    def better_hypothesis(self, entry: Entry, queries: torch.Tensor) -> Hypothesis | None:
+        """The hypothesis with another slope under which the exact network of an entry has fewer neurons; None where there is none.
+
+        A slope is estimated where leaky_relu is a hypothesis; leaky_relu:SLOPE states it.
+        """
+        from extraction.network import Layers
+        from extraction.slopes import better_act_fun
+        from models import registry as models
+        from models.mlp import FullyConnected
+
+        if "leaky_relu" not in self.known.act_funs or slope_of(entry.hypothesis.act_fun) is None:
+            return None
+        found = report.read(self.extraction(entry).output_location)
+        if not found.certificate.is_met_exactly:
+            return None
+        network = models.load(found.model_path, ModelHparams(found.model_name, "kaiming_normal", "uniform", found.act_fun))
+        assert isinstance(network, FullyConnected)
+        act_fun = better_act_fun(Layers.of(network.double()), queries)
+        return Hypothesis(entry.hypothesis.depth, act_fun) if act_fun else None
+
     def as_given(self, entry: Entry) -> ExtractionDesc:
         """The hyperparameters of an entry, with the teacher as the user named it."""
         known, rung = self.known, entry.rung
@@ -249,10 +273,25 @@ class RaceRunner(Runner):
             accepted = found.certificate.accepted or found.certificate.accepted_to_precision
             return Outcome(entry, accepted, found.function.mse / scale.own, crowded)
 
+        def recovered_with_slope(entry: Entry) -> Outcome:
+            outcome = recovered(entry)
+            better = None if outcome.reason else self.better_hypothesis(entry, scale.queries)
+            if better is None:
+                return outcome
+            say(f"The network has fewer neurons with {better.act_fun}")
+            factor = rungs.RUNGS[-1].factor / entry.rung.factor
+            last = Entry(better, rungs.RUNGS[-1], math.ceil(factor * entry.width))
+            for other in dict.fromkeys((dataclasses.replace(entry, hypothesis=better), last)):
+                if trained(other).is_ready or other.rung is last.rung:
+                    smaller = recovered(other)
+                    if smaller.accepted:
+                        return smaller
+            return outcome
+
         def fits(entry: Entry) -> bool:
             return rungs.unknowns_of(self.as_given(entry).model_hparams.model_name) * EQUATIONS <= scale.numbers
 
-        return Track(rungs.RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered, say, fits)
+        return Track(rungs.RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered_with_slope, say, fits)
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,19 @@ class TestRaces(RaceTestCase):
             self.assertTrue(runner.is_finished)
             self.assertIn(os.path.basename(runner.output_location), shlex.join(os.listdir(os.path.dirname(runner.output_location))))
 
+    def test_the_slope_of_leaky_relu_is_estimated(self):
+        generator = np.random.default_rng(1)
+        X = generator.normal(size=(400, 3))
+        z = X @ np.array([[1.5, -0.7], [0.4, 1.8], [0.3, 0.9]]) + np.array([0.5, -0.3])
+        np.savez(self.file, X=X, y=np.maximum(z, 0.2 * z) @ np.array([[1.0, 0.6], [-0.8, 1.1]]) + 0.1)
+        status, out, err = self.command(
+            "extract", f"--teacher_name={self.file}", "--act_fun=relu+leaky_relu", "--depth=1", "--global_seed=1"
+        )
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("The network has fewer neurons with leaky_relu:0.2", out)
+        self.assertIn("IDENTIFIED exactly. mlp_3_2_2", out)
+        self.assertIn("--act_fun=leaky_relu:0.2", out.splitlines()[-1])
+
 
 if __name__ == "__main__":
     unittest.main()
