@@ -289,7 +289,8 @@ class RaceRunner(Runner):
             return outcome
 
         def fits(entry: Entry) -> bool:
-            return rungs.unknowns_of(self.as_given(entry).model_hparams.model_name) * EQUATIONS <= scale.numbers
+            unknowns = rungs.unknowns_of(self.as_given(entry).model_hparams.model_name)
+            return unknowns * EQUATIONS <= scale.numbers and rungs.suits(entry.rung, unknowns)
 
         return Track(rungs.RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered_with_slope, say, fits)
 

@@ -52,6 +52,11 @@ def short_training(rung: Rung, hypothesis: Hypothesis, unknowns: int) -> dict[st
     return steps | {"polish_optimizer": "levenberg_marquardt"}
 
 
+def suits(rung: Rung, unknowns: int) -> bool:
+    """Whether a rung is of use for students with so many weights and biases: a swarm that is not polished finds nothing."""
+    return not rung.is_swarm or unknowns <= POLISHED
+
+
 def unknowns_of(students: str) -> int:
     """The weights and biases of one of the students with this name."""
     from models.students import Model as Students

@@ -87,6 +87,11 @@ class TestFlags(RaceTestCase):
             large = runner.as_given(runner.entry(Hypothesis(3, "relu"), rung)).training_hparams
         self.assertEqual((large.polish_optimizer, large.training_steps), (None, f"{rung.steps * rungs.UNPOLISHED}it"))
 
+    def test_a_swarm_needs_polishing(self):
+        ordinary, swarm = (next(rung for rung in rungs.RUNGS if rung.is_swarm is is_swarm) for is_swarm in (False, True))
+        for rung, unknowns, expected in ((swarm, 800, True), (swarm, 801, False), (ordinary, 801, True)):
+            self.assertIs(rungs.suits(rung, unknowns), expected, (rung, unknowns))
+
     def test_unknowns_are_counted(self):
         self.assertEqual(rungs.unknowns_of("students_mlp(4)_5_12_12_2"), 6 * 12 + 13 * 12 + 13 * 2)
 
