@@ -249,9 +249,10 @@ class Session:
     def with_rows(self, queries: torch.Tensor, answers: torch.Tensor, held_out: bool = True) -> Session:
         """The session with further queries `[n, inputs]` and answers for training, all as the user has them.
 
-        One of HELD_OUT of them is held out, so that fits show whether they give these answers too.
+        One of HELD_OUT of them is held out, so that fits show whether they give these answers too; none where answers have errors, which
+        may be larger there than at the queries for training: those of float32 are a share of the answer.
         """
-        is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & held_out
+        is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & (held_out and self.known.is_exact)
         scaling, asked = self.scaling, self.asked + int((~is_test).sum())
         inside = (scaling.inputs.apply(queries), scaling.outputs.apply(answers)) if scaling else (queries, answers)
         if self.rows is not None:
