@@ -117,11 +117,18 @@ def _error(asked: Questions, radius: float) -> torch.Tensor:
     return differences.sqrt() * math.factorial(ORDER) / math.sqrt(math.factorial(2 * ORDER))
 
 
-def gradients(asked: Questions, points: torch.Tensor, step: float) -> torch.Tensor:
-    """The Jacobians `[P, o, d]` at points `[P, d]` by forward differences: `d + 1` queries a point."""
-    moves = torch.cat([points.new_zeros(1, asked.inputs), step * torch.eye(asked.inputs, dtype=points.dtype, device=points.device)])
-    values = torch.stack([asked(point + moves) for point in points])
-    return (values[:, 1:] - values[:, :1]).mT / step
+def gradients(asked: Questions, points: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+    """The Jacobians `[P, o, d]` at points `[P, d]` by forward differences: `d + 1` queries a point.
+
+    Args:
+        asked: the function.
+        points: `[P, d]`.
+        step: the same for all points, or one for each, `[P]`.
+    """
+    steps = torch.as_tensor(step).to(points).expand(len(points))
+    moves = torch.cat([points.new_zeros(1, asked.inputs), torch.eye(asked.inputs, dtype=points.dtype, device=points.device)])
+    values = torch.stack([asked(point + length * moves) for point, length in zip(points, steps, strict=True)])
+    return (values[:, 1:] - values[:, :1]).mT / steps[:, None, None]
 
 
 def curvatures(asked: Questions, point: torch.Tensor, step: float) -> torch.Tensor:

@@ -131,5 +131,5 @@ def widen(asked: Questions, scale: Scale, sums: Sums, network: Layers) -> Layers
     coordinates = WIDE * asked.normal(count, len(weights))
     points = (coordinates - sums.offsets) @ sums.directions.T
     start, step = weights @ sums.rows, by_columns.LENGTH * scale.unit(asked.inputs)
-    found = by_columns.columns(asked, points, coordinates @ weights.T + bias, upper, start, step)
+    found = by_columns.columns(asked, by_columns.Base(points, coordinates @ weights.T + bias), upper, start, step)
     return network.replace(torch.cat([found, (weights @ sums.offsets + bias)[:, None]], 1), *upper.vectors)
