@@ -26,7 +26,7 @@ from extraction.derivatives.result import Lacking
 
 OCTAVES = 24  # radii from 2^-24 to 2^24 are tried
 LINES, ERROR_LINES = 3, 7  # lines along which the radius and the error are measured
-ORDER, NODES, SPACING = 6, 12, 2.0**-11  # differences of this order over so many points, in units, contain nothing but errors
+ORDER, NODES, SPACING = 6, 12, 2.0**-14  # differences of this order over so many points, in units, contain nothing but errors
 VISIBLE = 1e-5  # changes below this share of the answers are not judged by their bends
 BENT = 1e-6  # smaller bends are rounding: the network is affine, and has no radius
 EPS = torch.finfo(torch.float64).eps

@@ -14,7 +14,7 @@ import torch
 
 from extraction.derivatives.differences import Scale
 from extraction.derivatives.kinks import REACH
-from extraction.derivatives.lines import Line, Precision, find_kinks
+from extraction.derivatives.lines import EXACT, Line, Precision, find_kinks
 from extraction.derivatives.questions import Questions
 
 FAR = 30.0  # radii, at which gradients are measured, so that the biases do not decide which neurons are active
@@ -37,7 +37,7 @@ class Ground:
     asked: Questions
     scale: Scale
     is_positive: bool = False
-    precision: Precision = Precision()
+    precision: Precision = EXACT
 
     def points(self, count: int) -> torch.Tensor:
         """Random inputs `[count, d]`."""

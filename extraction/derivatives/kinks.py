@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 
 from extraction.derivatives.differences import Scale
-from extraction.derivatives.lines import Kinks, Line, find_kinks
+from extraction.derivatives.lines import EXACT, Kinks, Line, Precision, find_kinks
 from extraction.derivatives.pieces import PARALLEL, Neurons, affine_piece, measured, neuron_between
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
@@ -24,7 +24,7 @@ from extraction.network import Layers
 from models.activation_functions import LEAKY_SLOPE
 
 REACH = 300.0  # lines are followed so many units to both sides
-LINES, COMPLETE = 8, 2  # at most, and lines in a row without a kink that is not explained
+LINES, COMPLETE = 16, 2  # at most, and lines in a row without a kink that is not explained
 MATCHED = 1e-5  # relative error of a predicted kink
 EXPLAINED = 1e-5  # a larger share of a gradient that known neurons do not explain: there are others
 SIGNS = 1e-4  # the largest error of z
@@ -44,10 +44,21 @@ def recover(asked: Questions, scale: Scale) -> Layers:
     Raises:
         Lacking: it has not one hidden layer of relu or leaky relu with at most as many neurons as inputs, or not all of them were found.
     """
+    confirmed = find_neurons(asked, scale)
+    act_fun, slope, signs = named(asked, scale, confirmed)
+    return assembled(asked, refined(asked, scale, confirmed, signs), slope, act_fun, signs)
+
+
+def find_neurons(asked: Questions, scale: Scale, precision: Precision = EXACT) -> Neurons:
+    """All neurons of one hidden layer, each confirmed on two lines.
+
+    Raises:
+        Lacking: kinks are left that belong to none of them.
+    """
     candidates = confirmed = Neurons.of([], asked.inputs, len(scale.spread))
     complete = 0
     for _ in range(LINES):
-        kinks = find_kinks(asked, random_line(asked, scale))
+        kinks = find_kinks(asked, random_line(asked, scale), precision)
         if not len(kinks.places) and not len(confirmed.biases):
             raise Lacking("the answers are constant, or an affine function of the inputs, along a line")
         if len(candidates.biases):
@@ -55,8 +66,7 @@ def recover(asked: Questions, scale: Scale) -> Layers:
         new = unexplained(kinks, confirmed)
         complete = complete + 1 if not len(new) else 0
         if complete == COMPLETE:
-            act_fun, slope, signs = named(asked, scale, confirmed)
-            return assembled(asked, refined(asked, scale, confirmed, signs), slope, act_fun, signs)
+            return confirmed
         candidates = measured(asked, kinks, new)
     raise Lacking(
         f"{len(confirmed.biases)} neurons were confirmed on {LINES} lines, and {len(new)} kinks of the last line belong to none of them: "

@@ -44,6 +44,9 @@ class Precision:
     slopes: float = SLOPES
 
 
+EXACT = Precision()
+
+
 @dataclass(frozen=True)
 class Line:
     """The points `origin + t direction`, for vectors `[d]` and t from `low` to `high`."""
@@ -125,7 +128,7 @@ class _Pieces:
         return self.values + self.slopes * (places - self.places)[:, None]
 
 
-def find_kinks(asked: Questions, line: Line, precision: Precision = Precision()) -> Kinks:
+def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT) -> Kinks:
     """All kinks of a line that are further from each other than the resolution.
 
     Raises:

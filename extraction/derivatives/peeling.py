@@ -33,7 +33,7 @@ from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers, fit_outputs
 from models.activation_functions import LEAKY_SLOPE
 
-REPEATS = 4.0  # gradients for each dimension of the space that they span
+REPEATS, POINTS = 4.0, 20  # gradients for each dimension of the space that they span, and points where gradients are taken, at least
 ERRORS = 30.0  # of a difference of two answers, in standard deviations of their error
 AMPLIFIED = 1e-5  # relative differences of slopes below this are errors of the layers before, which the way back increases
 BREADTH, WIDTHS = 8.0, 1.7  # the standard deviation of weighted sums at the queries of the fit, and the range of its logarithm
@@ -44,7 +44,7 @@ EQUATIONS = 3.0  # for each unknown
 
 def span_of(asked: Questions, scale: Scale) -> Span:
     """The space that the gradients of a piecewise-linear function span."""
-    return gradient_span(asked, scale, Ground(asked, scale).points, REPEATS)
+    return gradient_span(asked, scale, Ground(asked, scale).points, REPEATS, POINTS)
 
 
 def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
@@ -111,7 +111,7 @@ def _ground(asked: Questions, is_positive: bool) -> Ground:
 
 def _first_of(ground: Ground) -> Layer:
     """The first hidden layer of a function."""
-    span = gradient_span(ground.asked, ground.scale, ground.points, REPEATS)
+    span = gradient_span(ground.asked, ground.scale, ground.points, REPEATS, POINTS)
     if ground.is_positive:
         return find_layer(ground, span.rank)
     layer = find_layer(dataclasses.replace(ground, asked=span.within(ground.asked)), span.rank)

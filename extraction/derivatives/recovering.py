@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from extraction.derivatives import kinks, piecewise, saturating, shallow, transitions
+from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
@@ -62,7 +62,12 @@ def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _S
     stages.end("gradients")
     if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
         return as_candidate(saturating.recover(asked, scale, span), candidates)
-    return shallow.recover(asked, scale, span, candidates)
+    try:
+        return shallow.recover(asked, scale, span, candidates)
+    except Lacking as reason:
+        if from_afar.far_scale(asked, scale) is None:
+            raise reason
+        return from_afar.recover(asked, scale, span, candidates)
 
 
 def as_candidate(network: Layers, candidates: Sequence[str]) -> Layers:

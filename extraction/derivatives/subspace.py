@@ -47,7 +47,7 @@ class Span:
         return asked.within(torch.zeros_like(self.basis[:, 0]), self.basis)
 
 
-def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.Tensor], repeats: float = 1.0) -> Span:
+def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.Tensor], repeats: float = 1.0, least: int = 1) -> Span:
     """The space that the gradients at random points span.
 
     Args:
@@ -55,13 +55,14 @@ def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.
         scale: of its inputs and answers.
         points: so many random points `[n, d]`.
         repeats: rows for each dimension, at least; more than 1 where gradients are the same at many points.
+        least: the least number of points; more than 1 where a neuron is inactive at many points.
     """
     inputs, unit = asked.inputs, scale.unit(asked.inputs)
     outputs = len(scale.spread)
     rows = torch.zeros(0, inputs, dtype=torch.float64, device=asked.device)
     asked_points = 0
     while True:
-        more = 1 + asked_points // GROWTH
+        more = 1 + asked_points // GROWTH if asked_points else least
         some = points(more)
         steps = scale.first(inputs) * (some.norm(dim=1) / unit).clamp_min(1.0)  # far out, answers and their errors are larger
         jacobians = gradients(asked, some, steps) / scale.spread[:, None]
