@@ -37,6 +37,7 @@ from extraction.network import Layers, fit_outputs
 from models import activation_functions
 
 AFAR = 2.0**20  # radii
+INEXACT = 100.0  # times the error at the usual distance
 ZONE = 200.0  # the distance from a kink, in units, at which answers are linear
 ACROSS = 24.0  # the largest |t| of profiles, in radii
 TRIED = 256  # points of a plane, of which that with the most room is used
@@ -46,7 +47,8 @@ BREADTH, EQUATIONS = 2.0, 2.5  # the standard deviation of weighted sums at the 
 def far_scale(asked: Questions, scale: Scale) -> Scale | None:
     """The scale of a teacher far out, or None where it is not piecewise linear there."""
     far = measure(asked, AFAR * scale.radius)
-    return far if kinks.is_piecewise_linear(asked, far) else None
+    is_exact = far.relative_error <= INEXACT * scale.relative_error  # else answers change between neighbouring points
+    return far if is_exact and kinks.is_piecewise_linear(asked, far) else None
 
 
 def recover(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str]) -> Layers:
