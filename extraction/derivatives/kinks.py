@@ -21,12 +21,13 @@ from extraction.derivatives.pieces import PARALLEL, Neurons, affine_piece, measu
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.network import Layers
-from models.activation_functions import LEAKY_SLOPE
+from models.activation_functions import slope_of, with_slope
 
 REACH = 300.0  # lines are followed so many units to both sides
 LINES, COMPLETE = 16, 2  # at most, and lines in a row without a kink that is not explained
 MATCHED = 1e-5  # relative error of a predicted kink
 EXPLAINED = 1e-5  # a larger share of a gradient that known neurons do not explain: there are others
+DIGITS = 6  # of slopes, after the point
 SIGNS = 1e-4  # the largest error of z
 
 
@@ -122,12 +123,29 @@ def named(asked: Questions, scale: Scale, neurons: Neurons) -> tuple[str, float,
     remainder = left - torch.einsum("n,nod->od", z, jumps)
     if float(remainder.abs().max()) > EXPLAINED * float(jacobian.abs().max()):
         raise Lacking("the kinks do not explain the gradient: there are neurons without kinks, or linear ones")
-    for act_fun, slope in (("relu", 0.0), ("leaky_relu", LEAKY_SLOPE)):
-        plus, minus = slope / (1 - slope), -1 / (1 - slope)
-        signs = torch.where((z - plus).abs() < (z - minus).abs(), 1.0, -1.0).to(z)
-        if float(torch.where(signs > 0, z - plus, z - minus).abs().max()) <= SIGNS:
-            return act_fun, slope, signs
+    positive = z[z > -0.5]
+    plus = float(positive.median()) if len(positive) else float(-1 - z.median())  # a / (1 - a)
+    act_fun = named_slope(plus / (1 + plus))
+    slope = slope_of(act_fun) or 0.0
+    plus, minus = slope / (1 - slope), -1 / (1 - slope)
+    signs = torch.where((z - plus).abs() < (z - minus).abs(), 1.0, -1.0).to(z)
+    if float(torch.where(signs > 0, z - plus, z - minus).abs().max()) <= SIGNS:
+        return act_fun, slope, signs
     raise Lacking("the slopes of the neurons are those of no known activation function")
+
+
+def named_slope(slope: float) -> str:
+    """The activation function with a slope on the negative side, which is measured.
+
+    Raises:
+        Lacking: there is none.
+    """
+    rounded = abs(round(slope, DIGITS))
+    if not -SIGNS < slope < 1 - SIGNS:
+        raise Lacking(
+            f"the activation function is piecewise linear with the slope {slope:.4g} on the negative side, which no known one has"
+        )
+    return with_slope(rounded if abs(slope - rounded) <= 10.0**-DIGITS / 5 else slope)
 
 
 def refined(asked: Questions, scale: Scale, neurons: Neurons, signs: torch.Tensor) -> Neurons:

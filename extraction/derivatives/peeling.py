@@ -24,14 +24,15 @@ import torch
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.gauss_newton import polish
 from extraction.derivatives.grounds import Ground, is_affine
-from extraction.derivatives.hidden_layer import SLOPE, Layer, find_layer
+from extraction.derivatives.hidden_layer import Layer, find_layer
+from extraction.derivatives.kinks import named_slope
 from extraction.derivatives.lines import ROUNDING, SLOPES, Precision
 from extraction.derivatives.questions import Ask, Questions
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.shallow import Sums, widen
 from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers, fit_outputs
-from models.activation_functions import LEAKY_SLOPE
+from models.activation_functions import slope_of
 
 REPEATS, POINTS = 4.0, 20  # gradients for each dimension of the space that they span, and points where gradients are taken, at least
 ERRORS = 30.0  # of a difference of two answers, in standard deviations of their error
@@ -59,7 +60,7 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
         Lacking: it is no network of relu or leaky relu whose layers do not widen.
     """
     first = find_layer(Ground(span.within(asked), scale), span.rank)
-    act_fun = named(first.slope)
+    act_fun = named_slope(first.slope)
     rows, offsets = first.rows / scale.radius, first.biases / scale.radius
     sums = Sums(span.basis @ torch.linalg.inv(rows), rows @ span.basis.T, offsets)
     within = sums.within(asked)
@@ -71,7 +72,7 @@ def _behind(within: Questions, act_fun: str) -> Layers:
     width = within.inputs
     layers = [torch.eye(width, width + 1, dtype=torch.float64, device=within.device)]
     while True:
-        back = _backwards(layers)
+        back = _backwards(layers, slope_of(act_fun) or 1.0)
         ground = _ground(within.through(back, len(layers[-1])), is_positive=len(layers) == 1)
         if is_affine(ground):
             break
@@ -81,7 +82,7 @@ def _behind(within: Questions, act_fun: str) -> Layers:
             if act_fun == "relu" or not ground.is_positive:
                 raise
             layer = _first_of(_ground(ground.asked, is_positive=False))  # a plane that no h > 0 lies on
-        if named(layer.slope) != act_fun:
+        if named_slope(layer.slope) != act_fun:
             raise Lacking("the hidden layers have different activation functions")
         layers.append(torch.cat([layer.rows, layer.biases[:, None]], 1))
         if act_fun == "relu":
@@ -89,13 +90,13 @@ def _behind(within: Questions, act_fun: str) -> Layers:
     return Layers(tuple(layers), act_fun)
 
 
-def _backwards(layers: Sequence[torch.Tensor]) -> Ask:
+def _backwards(layers: Sequence[torch.Tensor], slope: float) -> Ask:
     """From the outputs of the last of some layers of leaky relu to the weighted sums of the first of them."""
     inverses = [(torch.linalg.pinv(vectors[:, :-1]).T, vectors[:, -1]) for vectors in layers]
 
     def to_sums(outputs: torch.Tensor) -> torch.Tensor:
         for depth, (inverse, bias) in reversed(list(enumerate(inverses))):
-            outputs = torch.where(outputs > 0, outputs, outputs / LEAKY_SLOPE)
+            outputs = torch.where(outputs > 0, outputs, outputs / slope)
             outputs = (outputs - bias) @ inverse if depth else outputs
         return outputs
 
@@ -116,18 +117,6 @@ def _first_of(ground: Ground) -> Layer:
         return find_layer(ground, span.rank)
     layer = find_layer(dataclasses.replace(ground, asked=span.within(ground.asked)), span.rank)
     return dataclasses.replace(layer, rows=layer.rows @ span.basis.T, points=layer.points @ span.basis.T)
-
-
-def named(slope: float) -> str:
-    """The activation function with a slope on the negative side.
-
-    Raises:
-        Lacking: there is none.
-    """
-    for act_fun, known in (("relu", 0.0), ("leaky_relu", LEAKY_SLOPE)):
-        if abs(slope - known) <= SLOPE:
-            return act_fun
-    raise Lacking(f"the activation function is piecewise linear with the slope {slope:.4g} on the negative side, which no known one has")
 
 
 def _fitted(within: Questions, hidden: Layers) -> Layers:

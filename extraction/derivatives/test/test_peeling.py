@@ -36,10 +36,18 @@ class TestPeeling(unittest.TestCase):
         self.assertIsNone(result.layers)
         self.assertRegex(result.lacks[0], "neurons of a hidden layer were confirmed|differs from the teacher")
 
-    def test_an_unknown_slope_is_said(self):
+    def test_slopes_are_measured(self):
+        for sizes in ((9, 4, 3), (9, 4, 1), (12, 6, 4, 2)):
+            with self.subTest(sizes=sizes):
+                network = known.layers(sizes, "leaky_relu:0.2", seed=1)
+                result = recover(known.asked(network))
+                self.assertEqual((result.lacks, result.layers.act_fun), ((), "leaky_relu:0.2"))
+                self.assertTrue(score(result.layers, network).identified)
+
+    def test_a_slope_that_no_activation_function_has_is_said(self):
         first, last = known.layers((9, 4, 3), "relu").vectors
-        asked = Questions(lambda x: torch.nn.functional.leaky_relu(x @ first[:, :-1].T + first[:, -1], 0.2) @ last[:, :-1].T, 9)
-        with self.assertRaisesRegex(Lacking, "slope 0.2 "):
+        asked = Questions(lambda x: (x @ first[:, :-1].T + first[:, -1]).abs() @ last[:, :-1].T, 9)
+        with self.assertRaisesRegex(Lacking, "slope -1 "):
             peeling.recover(asked, measure(asked), peeling.span_of(asked, measure(asked)))
 
 
