@@ -106,16 +106,24 @@ def _deep(asked: Questions, scales: tuple[Scale, Scale], span: Span, candidates:
     vectors = _vectors(first.rows, first.biases, fitted)
     weights = vectors[:, :-1]
     sums = Sums(span.basis @ torch.linalg.inv(weights), weights @ span.basis.T, vectors[:, -1])
-    within = sums.within(asked)
-    layers = [torch.eye(span.rank, span.rank + 1, dtype=weights.dtype, device=weights.device)]
-    offset = float(activation_functions.get(fitted.act_fun)(weights.new_full((1,), AFAR)) - AFAR)  # of g, 1; of others, 0
-    behind = within.through(lambda hidden: hidden - offset, span.rank)
+    try:
+        return shallow.widen(asked, scale, sums, _behind(sums.within(asked), fitted.act_fun))
+    except Lacking as reason:
+        raise Lacking(str(reason), torch.cat([sums.rows, sums.offsets[:, None]], 1)) from None
+
+
+def _behind(within: Questions, act_fun: str) -> Layers:
+    """The network by the weighted sums of its first layer."""
+    width = within.inputs
+    layers = [torch.eye(width, width + 1, dtype=torch.float64, device=within.device)]
+    offset = float(activation_functions.get(act_fun)(layers[0].new_full((1,), AFAR)) - AFAR)  # of g, 1; of others, 0
+    behind = within.through(lambda hidden: hidden - offset, width)
     near, far = measure(behind, radius=1.0), measure(behind, radius=AFAR)
-    ground = Ground(behind, far, is_positive=True, precision=_precision(near, span.rank))
+    ground = Ground(behind, far, is_positive=True, precision=_precision(near, width))
     if not is_affine(ground):
         second = find_layer(ground, gradient_span(behind, far, ground.points, REPEATS, POINTS).rank)
-        layers.append(_vectors(second.rows, second.biases, _named(behind, second, (fitted.act_fun,), near.radius)))
-    return shallow.widen(asked, scale, sums, _polished(within, Layers(tuple(layers), fitted.act_fun)))
+        layers.append(_vectors(second.rows, second.biases, _named(behind, second, (act_fun,), near.radius)))
+    return _polished(within, Layers(tuple(layers), act_fun))
 
 
 def _precision(scale: Scale, inputs: int) -> Precision:

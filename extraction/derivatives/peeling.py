@@ -64,7 +64,10 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
     rows, offsets = first.rows / scale.radius, first.biases / scale.radius
     sums = Sums(span.basis @ torch.linalg.inv(rows), rows @ span.basis.T, offsets)
     within = sums.within(asked)
-    return widen(asked, scale, sums, _fitted(within, _behind(within, act_fun)))
+    try:
+        return widen(asked, scale, sums, _fitted(within, _behind(within, act_fun)))
+    except Lacking as reason:
+        raise Lacking(str(reason), torch.cat([sums.rows, offsets[:, None]], 1)) from None
 
 
 def _behind(within: Questions, act_fun: str) -> Layers:
@@ -132,8 +135,11 @@ def _fitted(within: Questions, hidden: Layers) -> Layers:
     queries = breadth * within.normal(count, width)
     chosen = torch.arange(0, count, 2, device=queries.device)
     queries[chosen] = onto_planes(hidden, queries[chosen]) + NEAR * breadth[chosen] * within.normal(len(chosen), width)
-    answers = within(queries)
-    return polish(hidden.followed_by(fit_outputs(hidden.activations(queries), answers).T.contiguous()), queries, answers).layers
+    answers, features = within(queries), hidden.activations(queries)
+    idle = int((features.std(0) == 0).sum())
+    if idle:
+        raise Lacking(f"{idle} neurons are active at none of {count} queries")
+    return polish(hidden.followed_by(fit_outputs(features, answers).T.contiguous()), queries, answers).layers
 
 
 def onto_planes(hidden: Layers, points: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import torch
+from matplotlib import pyplot
 
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.recovering import recover
@@ -48,6 +50,7 @@ from extraction.evaluation import score
 from extraction.network import Layers
 from foundations.seeds import derive
 
+matplotlib.use("agg")
 IMAGES, BATCH, STEPS = 2000, 256, 200  # of training P
 INPUTS, EPOCHS = 20, 100  # of training C
 
@@ -67,6 +70,11 @@ class Target:
     def name(self) -> str:
         """Such as `tanh_784_128_10`."""
         return "_".join([self.act_fun, *map(str, self.sizes)])
+
+    @property
+    def unknowns(self) -> int:
+        """The number of weights and biases."""
+        return sum((inputs + 1) * width for inputs, width in zip(self.sizes, self.sizes[1:], strict=False))
 
 
 TARGETS = [
@@ -169,8 +177,18 @@ def layer_errors(found: Layers, truth: Layers) -> list[float]:
     return [layer.max_weight_error or 0.0 for layer in score(found, truth).layers]
 
 
-def measure(target: Target, device: str) -> bool:
-    """Recovers one teacher and prints its line; returns whether it is within its bounds."""
+@dataclass(frozen=True)
+class Outcome:
+    """What the recovery of a target took."""
+
+    target: Target
+    within_bounds: bool
+    queries: int
+    seconds: float  # of CPU
+
+
+def measure(target: Target, device: str) -> Outcome:
+    """Recovers one teacher and prints its line."""
     truth = teacher(target)
     truth = truth.replace(*(vectors.to(device) for vectors in truth.vectors))
     asked = Questions(truth.pre_activations, target.sizes[0], device=device)
@@ -189,7 +207,35 @@ def measure(target: Target, device: str) -> bool:
     for lack in result.lacks:
         print(f"{'':28}{lack}", flush=True)
     print(f"{'':28}{', '.join(f'{stage} {queries:,}' for stage, queries in result.stages)}", flush=True)
-    return within
+    return (
+        Outcome(target, within, result.queries, cpu) if result.layers is not None else Outcome(target, False, result.queries, float("nan"))
+    )
+
+
+PUBLISHED = [  # unknowns, queries, seconds or None, who
+    (100_609, 2**21.5, 3600, "Carlini et al. 2020, 784-128-1 relu"),
+    (4_081, 2**18.5, None, "Carlini et al. 2020, 80-40-20-1 relu"),
+    (109_386, 1.79e6, 750, "Sequencing the Neurome, 784-128-64-10 tanh (GPU)"),
+    (812_388, 3.2e6, 257, "the same, 3072-256-100 leaky relu (GPU)"),
+]
+
+
+def draw(outcomes: Sequence[Outcome], path: str) -> None:
+    """Draws queries and seconds of CPU against the number of unknowns, beside the published figures."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    families = {"relu": "C0", "leaky_relu": "C1", "tanh": "C2", "sigmoid": "C2", "gelu": "C3", "silu": "C3", "softplus": "C3", "g": "C3"}
+    labels = {"C0": "relu", "C1": "leaky relu", "C2": "tanh, sigmoid", "C3": "gelu, silu, softplus, g"}
+    for axis, name in zip(axes, ("queries", "seconds"), strict=True):
+        for colour, label in labels.items():
+            some = [each for each in outcomes if families[each.target.act_fun] == colour]
+            axis.plot([each.target.unknowns for each in some], [getattr(each, name) for each in some], "o", color=colour, label=label)
+        for number, (unknowns, queries, seconds, who) in enumerate(PUBLISHED):
+            value = queries if name == "queries" else seconds
+            axis.plot([unknowns], [value or float("nan")], "xX*P"[number], color="black", label=who)
+        axis.set(xscale="log", yscale="log", xlabel="unknown weights and biases", ylabel={"seconds": "seconds of one core"}.get(name, name))
+    axes[0].legend(fontsize=6, loc="upper left")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 def main() -> int:
@@ -197,12 +243,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("names", nargs="*", default=["*"], help="names of targets, or patterns; all of them when left out")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--picture", help="where to draw queries and seconds against the number of unknowns, such as .github/cost.png")
     args = parser.parse_args()
     chosen = [target for target in TARGETS if any(fnmatch.fnmatch(target.name, name) for name in args.names)]
     if not chosen:
         parser.error(f"no target has such a name; valid: {', '.join(target.name for target in TARGETS)}")
-    within = [measure(target, args.device) for target in chosen]
-    return 0 if all(within) else 1
+    outcomes = [measure(target, args.device) for target in chosen]
+    if args.picture:
+        draw(outcomes, args.picture)
+    return 0 if all(outcome.within_bounds for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":
