@@ -60,7 +60,7 @@ def find_layer(ground: Ground, width: int) -> Layer:
         Lacking: not all of its neurons were found, or there are more of them than inputs.
     """
     asked = ground.asked
-    candidates = Neurons.of([], asked.inputs, len(ground.scale.spread))
+    candidates = Neurons.of([], asked, len(ground.scale.spread))
     votes, lines = candidates.biases, []
     for _ in range(LINES):
         kinks = find_kinks(asked, ground.line(), ground.precision)

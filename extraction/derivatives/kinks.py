@@ -56,7 +56,7 @@ def find_neurons(asked: Questions, scale: Scale, precision: Precision = EXACT) -
     Raises:
         Lacking: kinks are left that belong to none of them.
     """
-    candidates = confirmed = Neurons.of([], asked.inputs, len(scale.spread))
+    candidates = confirmed = Neurons.of([], asked, len(scale.spread))
     complete = 0
     for _ in range(LINES):
         kinks = find_kinks(asked, random_line(asked, scale), precision)
@@ -165,7 +165,7 @@ def refined(asked: Questions, scale: Scale, neurons: Neurons, signs: torch.Tenso
         again = neuron_between(before, affine_piece(asked, centre - 2 * sums[number] * inverse[:, number], step), known[0])
         is_same = again is not None and float(1 - again[0] @ known[0]) < PARALLEL
         better.append(again if again is not None and is_same else known)
-    return Neurons.of(better, asked.inputs, len(scale.spread))
+    return Neurons.of(better, asked, len(scale.spread))
 
 
 def assembled(asked: Questions, neurons: Neurons, slope: float, act_fun: str, signs: torch.Tensor) -> Layers:

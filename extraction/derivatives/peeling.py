@@ -24,7 +24,7 @@ import torch
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.gauss_newton import polish
 from extraction.derivatives.grounds import Ground, is_affine
-from extraction.derivatives.hidden_layer import Layer, find_layer
+from extraction.derivatives.hidden_layer import SLOPE, Layer, find_layer
 from extraction.derivatives.kinks import named_slope
 from extraction.derivatives.lines import ROUNDING, SLOPES, Precision
 from extraction.derivatives.questions import Ask, Questions
@@ -72,10 +72,10 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
 
 def _behind(within: Questions, act_fun: str) -> Layers:
     """The hidden layers by the weighted sums of the first."""
-    width = within.inputs
+    width, slope = within.inputs, slope_of(act_fun) or 0.0
     layers = [torch.eye(width, width + 1, dtype=torch.float64, device=within.device)]
     while True:
-        back = _backwards(layers, slope_of(act_fun) or 1.0)
+        back = _backwards(layers, slope or 1.0)
         ground = _ground(within.through(back, len(layers[-1])), is_positive=len(layers) == 1)
         if is_affine(ground):
             break
@@ -85,7 +85,7 @@ def _behind(within: Questions, act_fun: str) -> Layers:
             if act_fun == "relu" or not ground.is_positive:
                 raise
             layer = _first_of(_ground(ground.asked, is_positive=False))  # a plane that no h > 0 lies on
-        if named_slope(layer.slope) != act_fun:
+        if abs(layer.slope - slope) > SLOPE:
             raise Lacking("the hidden layers have different activation functions")
         layers.append(torch.cat([layer.rows, layer.biases[:, None]], 1))
         if act_fun == "relu":

@@ -39,11 +39,11 @@ class Neurons:
     outgoing: torch.Tensor
 
     @classmethod
-    def of(cls, found: Sequence[Neuron], inputs: int, outputs: int) -> Neurons:
-        """Neurons from those found one by one."""
+    def of(cls, found: Sequence[Neuron], asked: Questions, outputs: int) -> Neurons:
+        """Neurons of a function that were found one by one."""
         if not found:
-            empty = torch.zeros(0, dtype=torch.float64)
-            return cls(empty.reshape(0, inputs), empty, empty.reshape(0, outputs))
+            empty = torch.zeros(0, dtype=torch.float64, device=asked.device)
+            return cls(empty.reshape(0, asked.inputs), empty, empty.reshape(0, outputs))
         return cls(*(torch.stack(part) for part in zip(*found, strict=True)))
 
     def some(self, which: torch.Tensor) -> Neurons:
@@ -73,7 +73,7 @@ def measured(asked: Questions, kinks: Kinks, which: torch.Tensor) -> Neurons:
     middles, lengths = (edges[1:] + edges[:-1]) / 2, edges.diff()
     pieces = {int(piece): _piece(asked, kinks.line, middles[piece], lengths[piece]) for piece in torch.cat([which, which + 1]).unique()}
     found = [neuron_between(pieces[kink], pieces[kink + 1], kinks.line.direction) for kink in which.tolist()]
-    return Neurons.of([neuron for neuron in found if neuron is not None], asked.inputs, kinks.jumps.shape[1])
+    return Neurons.of([neuron for neuron in found if neuron is not None], asked, kinks.jumps.shape[1])
 
 
 @dataclass(frozen=True)
