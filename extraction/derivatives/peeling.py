@@ -65,7 +65,7 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
     sums = Sums(span.basis @ torch.linalg.inv(rows), rows @ span.basis.T, offsets)
     within = sums.within(asked)
     try:
-        return widen(asked, scale, sums, _fitted(within, _behind(within, act_fun)))
+        return widen(asked, scale, sums, fitted(within, _behind(within, act_fun)))
     except Lacking as reason:
         raise Lacking(str(reason), torch.cat([sums.rows, offsets[:, None]], 1)) from None
 
@@ -122,7 +122,7 @@ def _first_of(ground: Ground) -> Layer:
     return dataclasses.replace(layer, rows=layer.rows @ span.basis.T, points=layer.points @ span.basis.T)
 
 
-def _fitted(within: Questions, hidden: Layers) -> Layers:
+def fitted(within: Questions, hidden: Layers) -> Layers:
     """The network by the weighted sums of its first layer, after a fit.
 
     Half of the queries are random, half near the planes of neurons, so that each of these has queries on both sides.

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from extraction.derivatives import kinks, peeling
 from extraction.derivatives.differences import Scale
 from extraction.derivatives.grounds import Ground, is_deep
@@ -30,8 +32,23 @@ def recover(asked: Questions, scale: Scale) -> Layers:
         return peeling.recover(asked, scale, peeling.span_of(asked, scale))
     if len(scale.spread) > FEW:
         span = peeling.span_of(asked, scale)
-        return kinks.recover(asked, scale) if span.is_full else peeling.recover(asked, scale, span)
+        return _by_kinks(asked, scale) if span.is_full else peeling.recover(asked, scale, span)
     try:
-        return kinks.recover(asked, scale)
-    except Lacking:
-        return peeling.recover(asked, scale, peeling.span_of(asked, scale))
+        return _by_kinks(asked, scale)
+    except Lacking as reason:
+        span = peeling.span_of(asked, scale)
+        if span.is_full:  # there may be more neurons than inputs
+            raise reason
+        return peeling.recover(asked, scale, span)
+
+
+def _by_kinks(asked: Questions, scale: Scale) -> Layers:
+    """A network of one hidden layer; after a fit where no neuron can be moved alone, so that `kinks` measures each only between others."""
+    network = kinks.recover(asked, scale)
+    if network.sizes[1] <= network.sizes[0]:
+        return network
+    scaled = asked.through(lambda points: scale.radius * points, asked.inputs)
+    factors = torch.ones_like(network.vectors[0])
+    factors[:, :-1] = scale.radius
+    fitted = peeling.fitted(scaled, network.replace(network.vectors[0] * factors))
+    return fitted.replace(fitted.vectors[0] / factors, fitted.vectors[1])

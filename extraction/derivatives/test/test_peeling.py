@@ -36,6 +36,12 @@ class TestPeeling(unittest.TestCase):
         self.assertIsNone(result.layers)
         self.assertRegex(result.lacks[0], "neurons of a hidden layer were confirmed|differs from the teacher")
 
+    def test_more_neurons_than_inputs_are_fitted_to_rounding(self):
+        network = known.layers((6, 9, 4), "relu")
+        result = recover(known.asked(network))
+        self.assertEqual(result.lacks, ())
+        self.assertLess(score(result.layers, network).max_relative_error, 1e-12)
+
     def test_slopes_are_measured(self):
         for sizes in ((9, 4, 3), (9, 4, 1), (12, 6, 4, 2)):
             with self.subTest(sizes=sizes):
