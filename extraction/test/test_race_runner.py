@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 
 import EC
-from extraction import plotting, race_runner, rungs, standings
+from extraction import export, plotting, race_runner, rungs, standings
 from extraction.hypothesis import Hypothesis
 from extraction.race import Rung
 from extraction.runner import ExtractionRunner
@@ -145,6 +145,7 @@ class TestRaces(RaceTestCase):
             (rungs, "RUNGS", SMALL),
             (rungs, "WIDTH", 4),
             (plotting, "draw", mock.Mock()),
+            (export, "program", mock.Mock(return_value=b"")),
             (curves, "curves", mock.Mock()),
         ]
         for module, name, value in changes:
