@@ -19,7 +19,7 @@ from extraction.network import Layers
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
-from training.second_order import unit_curvature
+from training.least_squares import unit_curvature
 
 TOUCH = 1e-6  # share of the spread of a neuron's pre-activations: a query closer to the kink than this determines nothing
 EQUATIONS_PER_UNKNOWN = 5

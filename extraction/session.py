@@ -42,6 +42,7 @@ class Session:
         own: the loaders before `scaling`; None without one.
         rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
         own_rows: all rows before `scaling`; None without one.
+        every_row: the rows before `scaling` with those that differ in columns which vary in few rows; None where there are none.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
         asked: how many of the queries for training, the last ones, were asked because the others left something open.
@@ -56,6 +57,7 @@ class Session:
     own: Loaders | None = None
     rows: Rows | None = None
     own_rows: Rows | None = None
+    every_row: Rows | None = None
     linear_term: torch.Tensor | None = None
     teacher: Teacher | None = None
     asked: int = 0
@@ -136,10 +138,12 @@ class Session:
         loaders, rows = self.own or self.loaders, self.own_rows or self.rows
         return dataclasses.replace(self, loaders=loaders, rows=rows, scaling=None, own=None, own_rows=None)
 
-    def of_file(self, own: Rows, inside: Rows) -> Session:
-        """The session with the rows of a file of answers, before and after `scaling`."""
-        own, inside = (rows.changed(lambda loader: in_float64(loader, seed=self.seed)) for rows in (own, inside))
-        return dataclasses.replace(self, loaders=inside.kept, own=own.kept, rows=inside, own_rows=own)
+    def of_file(self, own: Rows, inside: Rows, every: Rows | None = None) -> Session:
+        """The session with the rows of a file of answers, before and after `scaling`, and with `every` row."""
+        own, inside, every = (rows and rows.changed(lambda loader: in_float64(loader, seed=self.seed)) for rows in (own, inside, every))
+        assert own is not None and inside is not None
+        more = every if every is not None and len(own) < len(every) else None
+        return dataclasses.replace(self, loaders=inside.kept, own=own.kept, rows=inside, own_rows=own, every_row=more)
 
     def with_precision(self) -> Session:
         """The session with the precision of its answers: as `--answers` says, or for a file as its numbers show."""
@@ -198,6 +202,7 @@ class Session:
         if self.scaling is not None:
             weights, constant = self.scaling.fold_linear(linear)
         changed = {"loaders": (inward, constant), "rows": (inward, constant), "own": (weights, 0.0), "own_rows": (weights, 0.0)}
+        changed |= {"every_row": (weights, 0.0)}
         parts = {name: _less(getattr(self, name), *term) for name, term in changed.items()}
         return dataclasses.replace(self, linear_term=weights, **parts)
 
