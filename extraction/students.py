@@ -33,6 +33,8 @@ from training.train import standard_train
 POLISH_EQUATIONS = 5  # for each unknown of a student, in a step of Levenberg-Marquardt
 POLISH_QUERIES = 200  # at least
 EXACT_STUDENTS = 2  # students at the solution, which agree, before polishing stops early
+SWARM = 50  # so many students are a swarm of narrow ones, of which one at the solution is enough
+SWARM_QUERIES = 400  # at least, for a swarm, whose steps cost little
 EXACTNESS_CHECK = 5  # steps of polishing between two looks for such students
 SHARPENING_STEPS = "30it"
 SMALL, SMALL_STEPS = 2000, "10000it"  # unknowns of a deep student up to which its training on the answers of a file is that short
@@ -176,10 +178,10 @@ def polish(session: Session, students: Students, loaders: Loaders, hparams: Trai
     if hparams.polish_optimizer is None:
         return
     data, seed = loaders.train.dataset, loaders.train.seed
-    count = len(data)
+    count, is_swarm = len(data), students.networks >= SWARM
     if hparams.polish_optimizer == "levenberg_marquardt":
         unknowns = sum(parameter[0].numel() for parameter in students.parameters())
-        count = min(count, max(POLISH_QUERIES, -(-POLISH_EQUATIONS * unknowns // data.labels.shape[1])))
+        count = min(count, max(SWARM_QUERIES if is_swarm else POLISH_QUERIES, -(-POLISH_EQUATIONS * unknowns // data.labels.shape[1])))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(derive(seed, "polish")))[:count]
     loader = DataLoader(type(data)(data.examples[chosen], data.labels[chosen]), count, seed, torch.float64)
     exact_loss = float(EXACT**2 * loader.labels.var(0).mean())
@@ -188,7 +190,7 @@ def polish(session: Session, students: Students, loaders: Loaders, hparams: Trai
         """Whether enough students are at the solution; more of them prove no more."""
         if step.iteration % EXACTNESS_CHECK:
             return False
-        return sum(loss <= exact_loss for loss in individual_losses(model, loader)) >= EXACT_STUDENTS
+        return sum(loss <= exact_loss for loss in individual_losses(model, loader)) >= (1 if is_swarm else EXACT_STUDENTS)
 
     session.say("Polishing the students")
     plan = StandardPlan(stop_when=[are_exact], verbose=session.verbose, epoch_lines=False, has_curves=False)
