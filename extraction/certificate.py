@@ -161,15 +161,15 @@ def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tens
     return float(((network(loader.examples) - loader.labels) / units).abs().max())
 
 
-def agreement(result: Reconstruction) -> float:
-    """The share of the voting students that contain the rarest of the recovered neurons."""
+def agreement(result: Reconstruction) -> float | None:
+    """The share of the voting students that contain the rarest of the recovered neurons; None for a network without students."""
     shares = []
     for layer in result.layers:
         clustering = layer.clustering
         students = len(set(clustering.student.tolist()))
         members = (clustering.student[clustering.labels == label] for label in range(clustering.count))
         shares += [len(set(student.tolist())) / students for student in members]
-    return min(shares)
+    return min(shares, default=None)
 
 
 def separation(network: FullyConnected, symmetry: Symmetry) -> float:

@@ -17,6 +17,7 @@ import torch
 from datasets import boruta
 from extraction import asking
 from extraction.answers import Answers
+from extraction.derivatives.result import Recovery
 from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
@@ -112,6 +113,8 @@ class Reconstruction:
         judgement: what became of rows of a file that the network does not give; None for the answers of a network.
         asked: how many further queries a teacher was asked, by phase.
         remarks: what these have left open, a sentence each.
+        derivatives: what derivatives have found of the teacher; None where they were not tried. If they found the network, there are
+            neither students nor recovered layers.
     """
 
     layers: list[RecoveredLayer]
@@ -124,6 +127,7 @@ class Reconstruction:
     judgement: Judgement | None = None
     asked: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    derivatives: Recovery | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
