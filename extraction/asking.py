@@ -3,7 +3,8 @@
 A combination of weights that no answer tells (a null direction of the Jacobian) becomes questions: inputs climb, by gradient ascent, the
 change of the outputs that the combination makes. Two relu neurons that are never active together show their weight where both are. A
 neuron that few queries show, or none, leaves errors at these and at the corners of the box of the queries: a sum of inputs is largest at a
-corner. Then the neighbourhood of the errors is asked, the network grows a neuron, and all of it is fitted again.
+corner. A neuron of a deeper layer shows where the layer below it has extreme activations: one neuron alone, or a mixture of few. Then the
+neighbourhood of the errors is asked, the network grows a neuron, and all of it is fitted again.
 
 Questions follow from the seed, the answers and the network alone, so that a resumed run asks the same ones.
 
@@ -14,14 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from extraction.answers import spreads
-from extraction.determination import open_combinations
+from extraction.determination import Determined, in_units, open_combinations
 from extraction.fitting import EXACT, fit, gives_answers, unknowns_of
 from extraction.linked import is_linked
 from extraction.network import Layers, with_ones
@@ -34,17 +34,23 @@ from foundations.seeds import derive
 from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
 
-OPEN_WEIGHTS, NEIGHBOURS, CORNERS = "open weights", "neighbours of errors", "corners"  # the phases that questions are counted by
+# The phases that questions are counted by.
+OPEN_WEIGHTS, NEIGHBOURS, CORNERS, EXTREMES = "open weights", "neighbours of errors", "corners", "extremes of hidden layers"
 ROUNDS = 6  # fits with further answers
 WIDENINGS = 20  # of the box, at most; each doubles it
 MOST_OPEN = 64  # combinations that are asked about in a round
-STARTS = 8  # of the ascent for each combination
+ASCENTS = 64  # for each combination; fewer where there are many
+MOST_ASCENTS = 1024
+STARTS = 8  # queries for each combination
+NEAREST = 16  # queries at which a combination shows most, from which ascents start
 CLIMB_STEPS, CLIMB_RATE = 100, 0.03  # of Adam, in units of the box
 SMOOTH = (0.5, 0.01)  # the width of a kink during the ascent, as a share of the spread of the layer's pre-activations: first and last
 SHOWS = 1e-8  # a combination shows where the outputs change by more than this share of the largest change of weights
 TOP_CORNERS = 64  # corners that are asked
+ALONE = 8  # ascents to inputs where a neuron is active and the others of its layer are not
+MIXTURES = 128  # ascents to inputs where a hidden layer has extreme activations, for each layer
 SEEDS, NEAR = 16, 0.5  # errors whose neighbourhood is asked, and its reach as a share of the way to another query
-AROUND = 16  # neighbours that are asked, for each weight of a neuron
+AROUND = 8  # neighbours that are asked, for each weight of a neuron
 TOLERANCE = 1e-8  # of exact answers, as a share of the spread or the size of an answer
 NAMED = 5  # neurons that a remark names
 
@@ -103,12 +109,14 @@ class Asked:
         best: the network that was fitted to them.
         counts: how many questions were asked, by phase.
         remarks: what is still open, a sentence each.
+        determined: how well answers determine the network that was examined last, with every output in its unit.
     """
 
     session: Session
     best: Candidate
     counts: dict[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    determined: Determined | None = None
 
     @property
     def network(self) -> FullyConnected:
@@ -141,27 +149,39 @@ def about_open(session: Session, best: Candidate, location: str) -> Asked:
     ):
         return state
     box, rounds, widenings = Box.of(session), 0, 0
-    looks_at_corners = session.symmetry.slope != 0 or box.limits is not None
+    looks_at_extremes = session.symmetry.slope != 0 or box.limits is not None
     generator = torch.Generator().manual_seed(derive(session.seed, "questions"))
     while rounds < ROUNDS:
         state, is_changed = _asked_in(state, box, f"{location}_{rounds + 1}", generator)
         rounds += is_changed
         if is_changed:
             continue
-        if looks_at_corners:
-            state, is_changed = _asked_at_corners(state, box, f"{location}_{rounds + 1}", generator)
+        if looks_at_extremes:
+            state, is_changed = _asked_at_extremes(state, box, f"{location}_{rounds + 1}", generator)
             rounds += is_changed
         wider = box.wider
         if not is_changed and (wider is None or widenings == WIDENINGS or not can_ask(session)):
             break
         if not is_changed and wider is not None:
             box, widenings = wider, widenings + 1
-    return dataclasses.replace(state, remarks=_remarks(state, box))
+    state, combinations = _left_open(state)
+    return dataclasses.replace(state, remarks=_remarks(state, combinations, box))
 
 
 def can_ask(session: Session) -> bool:
     """Whether there is a teacher that answers further queries."""
     return session.teacher is not None and session.teacher.is_askable
+
+
+def _left_open(state: Asked) -> tuple[Asked, torch.Tensor]:
+    """The combinations of weights that the answers leave open, `[F, P]`; the spectrum that shows whether there are any is kept."""
+    session, train = state.session, state.session.loaders.train
+    network, loader = in_units(state.network, train, spreads(session.answers))
+    determined = Determined.of(network, session.symmetry, loader, session.asked, state.determined)
+    state = dataclasses.replace(state, determined=determined)
+    if not determined.spectrum.has_open:
+        return state, train.examples.new_zeros(0, unknowns_of(network))
+    return state, open_combinations(state.network, session.symmetry, train, session.asked)
 
 
 def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
@@ -172,7 +192,7 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
         return state, False
     if len(missed):
         return _grown(state, missed, box, location, generator)
-    combinations = open_combinations(state.network, session.symmetry, session.loaders.train, session.asked)
+    state, combinations = _left_open(state)
     if not len(combinations):
         return state, False
     queries = _climb(session, state.network, combinations[:MOST_OPEN], box, generator)
@@ -185,14 +205,21 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
     return _refitted(dataclasses.replace(state, session=session.with_rows(asked, answers)), location), True
 
 
-def _asked_at_corners(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
-    """Asks the corners of the box, and around those that the network does not give; and whether the network was fitted again."""
-    state, asked, answers = state.ask(box.corners(generator), CORNERS)
-    wrong = _is_missed(state, asked, answers)
-    if not wrong.any():
-        return state, False
-    with_corners = dataclasses.replace(state, session=state.session.with_rows(asked, answers, held_out=False))
-    return _grown(with_corners, asked[wrong], box, location, generator)
+def _asked_at_extremes(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
+    """Asks the corners of the box and inputs where hidden layers have extreme activations, then around those that the network misses.
+
+    Returns:
+        The state, and whether the network was fitted again.
+    """
+    layers = Layers.of(state.network)
+    extremes = [_extremes(state.session, layers, depth, box, generator) for depth in range(1, len(layers) - 1)]
+    for queries, phase in [(box.corners(generator), CORNERS), *((each, EXTREMES) for each in extremes)]:
+        state, asked, answers = state.ask(queries, phase)
+        wrong = _is_missed(state, asked, answers)
+        if wrong.any():
+            more = dataclasses.replace(state, session=state.session.with_rows(asked, answers, held_out=False))
+            return _grown(more, asked[wrong], box, location, generator)
+    return state, False
 
 
 def _grown(state: Asked, seeds: torch.Tensor, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
@@ -266,6 +293,50 @@ def _around(session: Session, seeds: torch.Tensor, box: Box, generator: torch.Ge
     return first + shares * (torch.where(is_corner[:, None], corners, others) - first)
 
 
+def _extremes(session: Session, layers: Layers, depth: int, box: Box, generator: torch.Generator) -> torch.Tensor:
+    """Queries in a box where hidden layer `depth` has extreme activations, `[N, D]`.
+
+    A neuron of the next layer that no query activates may be active there: where one neuron of this layer is active and the others are
+    not, or at a mixture of them, drawn so that few count. The activations, in units of their spread, climb along a direction of length 1
+    that has the signs and shares of the mixture.
+    """
+    part, scaling = layers.replace(*layers.vectors[:depth]), session.scaling
+    width, own = len(part.vectors[-1]), (session.own or session.loaders).train.examples
+    alone = 2 * torch.eye(width, dtype=torch.float64).repeat(ALONE, 1) - 1
+    mixtures = torch.randn(MIXTURES, width, generator=generator, dtype=torch.float64) ** 3
+    directions = torch.cat([alone, mixtures]).to(own)
+    scales = _pre_activation_scales(layers, session.queries)[:depth]
+
+    def height(x: torch.Tensor, smooth: float) -> torch.Tensor:
+        values = scaling.inputs.apply(x) if scaling else x
+        for vectors, scale in zip(part.vectors, scales, strict=True):
+            values = _smooth(layers, smooth * scale)(with_ones(values) @ vectors.T)
+        return (directions * torch.nn.functional.normalize(values, dim=1)).sum(1)
+
+    start = own[torch.randint(len(own), (len(directions),), generator=generator).to(own.device)]
+    return _ascended(start, box, height)
+
+
+def _ascended(start: torch.Tensor, box: Box, height: Callable[[torch.Tensor, float], torch.Tensor]) -> torch.Tensor:
+    """Where ascents by Adam of some heights end, which start at queries `[N, D]` and stay in a box; all `[N, D]`.
+
+    Args:
+        start: `[N, D]`.
+        box: the bounds.
+        height: of queries `[N, D]`, each for itself, with kinks of a width that falls from the first of SMOOTH to the last: `[N]`.
+    """
+    size = torch.where(box.high > box.low, box.high - box.low, 0.0)
+    places = ((start - box.low) / torch.where(size > 0, size, 1.0)).clamp(0.0, 1.0).requires_grad_()
+    optimizer = torch.optim.Adam([places], CLIMB_RATE)
+    for step in range(CLIMB_STEPS):
+        done = step / (CLIMB_STEPS - 1)
+        heights = height(box.low + size * places, SMOOTH[0] ** (1 - done) * SMOOTH[1] ** done)
+        (places.grad,) = torch.autograd.grad(-heights.sum(), places)
+        optimizer.step()
+        places.data.clamp_(0.0, 1.0)
+    return (box.low + size * places).detach()
+
+
 def _climb(session: Session, network: FullyConnected, combinations: torch.Tensor, box: Box, generator: torch.Generator) -> torch.Tensor:
     """Queries in a box at which combinations of weights `[F, P]` show, at most STARTS for each, `[N, D]`; none where they do not.
 
@@ -273,31 +344,35 @@ def _climb(session: Session, network: FullyConnected, combinations: torch.Tensor
     zero. An ascent gives two queries: its end, and one at random on the way from its start, if the combination shows there.
     """
     layers, scaling = Layers.of(network), session.scaling
-    own = (session.own or session.loaders).train.examples
-    size = torch.where(box.high > box.low, box.high - box.low, 0.0)
-    chosen = torch.randint(len(own), (STARTS // 2 * len(combinations),), generator=generator).to(own.device)
-    start = ((own[chosen] - box.low) / torch.where(size > 0, size, 1.0)).clamp(0.0, 1.0)
-    changes = _as_vectors(combinations.repeat_interleave(STARTS // 2, 0), layers)
+    count = max(STARTS // 2, min(ASCENTS, MOST_ASCENTS // len(combinations)))
+    changes = _as_vectors(combinations.repeat_interleave(count, 0), layers)
     scales = _pre_activation_scales(layers, session.queries)
 
-    def shown(places: torch.Tensor, smooth: float) -> torch.Tensor:
-        x = box.low + size * places
+    def shown(x: torch.Tensor, smooth: float) -> torch.Tensor:
         return _sensitivity(layers, changes, scaling.inputs.apply(x) if scaling else x, [smooth * scale for scale in scales])
 
-    places = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([places], CLIMB_RATE)
-    for step in range(CLIMB_STEPS):
-        done = step / (CLIMB_STEPS - 1)
-        smooth = SMOOTH[0] ** (1 - done) * SMOOTH[1] ** done
-        heights = shown(places, smooth).clamp_min(torch.finfo(places.dtype).tiny).log()
-        (places.grad,) = torch.autograd.grad(-heights.sum(), places)
-        optimizer.step()
-        places.data.clamp_(0.0, 1.0)
-    end = places.detach()
+    start = torch.cat([_starts(session, layers, each, count, generator) for each in combinations]).clamp(box.low, box.high)
+    end = _ascended(start, box, lambda x, smooth: shown(x, smooth).clamp_min(torch.finfo(x.dtype).tiny).log())
     between = start + torch.rand(len(end), 1, generator=generator, dtype=torch.float64).to(end) * (end - start)
-    largest = torch.stack([change.abs().amax((1, 2)) for change in changes]).amax(0)
-    found = [each[shown(each, 0.0).sqrt() > SHOWS * largest] for each in (end, between)]
-    return box.low + size * torch.cat(found)
+    largest, found = combinations.abs().amax(1, keepdim=True), []
+    for each in (end, between):
+        shows = shown(each, 0.0).detach().sqrt().view(-1, count) > SHOWS * largest
+        found.append(each[(shows & (shows.cumsum(1) <= STARTS // 2)).flatten()])
+    return torch.cat(found)
+
+
+def _starts(session: Session, layers: Layers, combination: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Queries for training at which ascents of a combination of weights `[P]` start, `[count, D]`.
+
+    Every other one is drawn from the NEAREST queries at which the combination shows most where kinks are smooth, and the others from all.
+    """
+    own, inside = (session.own or session.loaders).train.examples, session.queries
+    change = [each.expand(len(inside), -1, -1) for each in _as_vectors(combination[None], layers)]
+    shown = _sensitivity(layers, change, inside, [SMOOTH[0] * scale for scale in _pre_activation_scales(layers, inside)]).detach()
+    nearest = shown.topk(min(NEAREST, len(shown))).indices
+    chosen = torch.randint(len(own), (count,), generator=generator).to(own.device)
+    chosen[::2] = nearest[torch.randint(len(nearest), chosen[::2].shape, generator=generator).to(own.device)]
+    return own[chosen]
 
 
 def _as_vectors(combinations: torch.Tensor, layers: Layers) -> list[torch.Tensor]:
@@ -336,13 +411,12 @@ def _smooth(layers: Layers, width: float) -> Callable[[torch.Tensor], torch.Tens
     if not layers.symmetry.positive_scaling or width == 0:
         return layers.activation
     leak = -1 - layers.symmetry.slope  # s(x) = leak x far below 0
-    return lambda sums: leak * sums + (1 - leak) * width * torch.nn.functional.softplus(sums / width, threshold=math.inf)
+    return lambda sums: leak * sums + (1 - leak) * width * torch.nn.functional.softplus(sums / width)
 
 
-def _remarks(state: Asked, box: Box) -> list[str]:
-    """What no query in a box tells, a sentence each."""
+def _remarks(state: Asked, combinations: torch.Tensor, box: Box) -> list[str]:
+    """What no query in a box tells, a sentence each: combinations `[F, P]` that are open, and neurons beyond the box."""
     found, session = [], state.session
-    combinations = open_combinations(state.network, session.symmetry, session.loaders.train, session.asked)
     hint = "" if box.limits else "; --domain LOW:HIGH allows queries beyond"
     if len(combinations):
         why = f"no query between {box.shown} shows more{hint}" if can_ask(session) else "the budget of queries is spent"

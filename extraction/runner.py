@@ -208,14 +208,14 @@ class ExtractionRunner(Runner):
         widths = hidden_widths(self.desc.model_hparams.model_name)
         scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
         training_job.record(self.desc, self.students_location, seed, shape)
-        own_rows = own_rows.without_rare(scaling) if own_rows else None
+        every_row, own_rows = own_rows, own_rows.without_rare(scaling) if own_rows else None
         rows = own_rows.scaled(scaling) if own_rows else None
         loaders = rows.kept if rows else loaders
         exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
         asked = self.teacher if self.teacher.is_askable else None
         session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=asked)
         if own_rows and rows:
-            session = session.of_file(own_rows, rows)
+            session = session.of_file(own_rows, rows, every_row)
         return session.with_precision(), loaders
 
     def _reconstruct(self, students: Students | None, session: Session, watch: Stopwatch, recovery: Recovery | None) -> None:
@@ -252,8 +252,9 @@ class ExtractionRunner(Runner):
             points, (inputs, outputs) = examined.points, self.teacher.columns
             content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
             if isinstance(self.teacher, LiveTeacher):
+                notes = [*content.notes, *([self.teacher.note] if self.teacher.noise else [])]
                 shortage = self._shortage if result.losses else ""
-                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=shortage)
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=shortage, notes=notes)
             else:
                 content = dataclasses.replace(content, queries=result.asked)
             content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))

@@ -12,6 +12,8 @@ from typing import NoReturn
 from foundations.errors import ConfigError, did_you_mean
 from foundations.former_flags import explanation
 
+NEGATIVE = re.compile(r"-\.?\d")  # how a value begins that is no flag: -1e-3, -4:4, -1,0,1 (argparse alone accepts plain numbers)
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """An argparse parser whose errors are ConfigErrors.
@@ -28,9 +30,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, prog: str, arguments: Sequence[str], description: str = "", examples: Sequence[str] = ()):
         super().__init__(prog=prog, description=description, formatter_class=_Formatter, allow_abbrev=False)
         self.examples = examples
-        self._negative_number_matcher = re.compile(
-            r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE
-        )  # argparse alone does not accept -1e-3
+        self._negative_number_matcher = NEGATIVE
         self.arguments = list(arguments)
         self.choices_of: dict[str, Sequence[str]] = {}
 
@@ -62,6 +62,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def arguments_without(self, names: Collection[str]) -> list[str]:
         """The arguments of the command line without the flags `names` and their values. Call `parse` first: it reports errors."""
         reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        reader._negative_number_matcher = NEGATIVE
         for action in self._actions:
             if action.dest in names:
                 reader._add_action(action)

@@ -99,7 +99,7 @@ class ExtractionHparams(Hparams):
     )
 
     _domain = (
-        "LOW:HIGH, such as --domain=-3:3: the bounds of every input within which a teacher may be asked what its answers have left open. "
+        "LOW:HIGH, such as --domain -3:3: the bounds of every input within which a teacher may be asked what its answers have left open. "
         "By default, these are the bounds of the first queries. A wider domain is entered in steps, if nothing is open in the smaller one."
     )
 

@@ -36,6 +36,8 @@ PAUSE = 5.0  # seconds between lines of progress
 QUERIES_SEED = 0  # of the queries of --datagen, which are the same for every seed of a run
 ROUNDING = {8: 1e-13, 4: 1e-6, 2: 1e-2}  # differences that are not noise, as a share of the largest answer, by the bytes of the number type
 
+LARGE_NOISE = 0.01  # as a share of the spread of the answers
+
 
 @dataclass(frozen=True)
 class LiveTeacher(Teacher):
@@ -293,7 +295,9 @@ class LiveTeacher(Teacher):
                 again = first  # `ask_for` says what is wrong
         scatter = np.sqrt(np.nanmean(np.square(first - again), axis=0) / 2)
         shown = f"{differences.max():.2g}"
-        note = f"{self.label} answers the same query differently the second time, by up to {shown}; this is taken as noise of its answers"
+        note = f"the same query is answered differently the second time by {self.label}, by up to {shown}, which is taken as noise"
+        if (scatter > LARGE_NOISE * first.std(axis=0)).any():
+            note += "; switch off dropout, or whatever is random in it"
         return tuple(scatter.tolist()), note
 
 

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from datasets.teachers.live import LiveTeacher, file_digest
-from datasets.teachers.responding import Connection, line_of, own_state
+from datasets.teachers.responding import Connection, in_batches, line_of, own_state
 from foundations.errors import ConfigError, one_line, reason
 
 ENDS = (".py", ".PY")
@@ -21,7 +21,8 @@ ENDS = (".py", ".PY")
 class PythonFunction(LiveTeacher):
     """A function from queries `[n, inputs]` to answers `[n, outputs]`, both numpy arrays of float64.
 
-    Its digest is that of the bytes of the file and the name of the function. Modules and data that the file loads do not count.
+    Its digest is that of the bytes of the file and the name of the function. Modules and data that the file loads do not count. A function
+    with an attribute `batch_size` is called with so many queries each time; the last batch is filled up with its last query.
     """
 
     @classmethod
@@ -57,7 +58,8 @@ class PythonFunction(LiveTeacher):
             found = getattr(found, part)
         if not callable(found):
             raise ConfigError(f"--teacher_name: {function} in {path} is no function ({type(found).__name__}); valid: {_functions(path)}")
-        return Connection(found)
+        size = getattr(found, "batch_size", None)
+        return Connection(in_batches(found, size if isinstance(size, int) and size > 0 else None))
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -85,7 +85,7 @@ _states: list[tuple[object, ...]] = []  # the state of the generators and settin
 
 @contextlib.contextmanager
 def own_state() -> Iterator[None]:
-    """Keeps what a teacher does to random generators and to the settings of torch apart from the program."""
+    """Keeps random generators, the settings of torch and numpy and the working folder of a teacher apart from those of the program."""
     before = _state()
     if _states:
         _restore(_states.pop())
@@ -98,11 +98,11 @@ def own_state() -> Iterator[None]:
 
 def _state() -> tuple[object, ...]:
     kept = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), *kept
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), *kept, np.geterr(), os.path.realpath(".")
 
 
 def _restore(state: tuple[object, ...]) -> None:
-    python, numpy, generator, dtype, threads, grad = state
+    python, numpy, generator, dtype, threads, grad, floating, folder = state
     random.setstate(python)  # type: ignore[arg-type]
     np.random.set_state(numpy)  # type: ignore[arg-type]
     torch.set_rng_state(generator)  # type: ignore[arg-type]
@@ -110,6 +110,9 @@ def _restore(state: tuple[object, ...]) -> None:
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)  # type: ignore[arg-type]
     torch.set_grad_enabled(grad)  # type: ignore[arg-type]
+    np.seterr(**floating)  # type: ignore[arg-type]
+    with contextlib.suppress(OSError):  # it has been removed
+        os.chdir(folder)  # type: ignore[arg-type]
 
 
 def line_of(error: BaseException) -> str:

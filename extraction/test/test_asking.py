@@ -142,6 +142,27 @@ class TestAsking(TestCase):
         again = self.asked(self.session(dataclasses.replace(teacher, phases=[]), x), start)
         self.assertTrue(torch.equal(again.session.queries, state.session.queries))
 
+    def test_ascents_reach_inputs_where_one_neuron_is_active_alone_which_no_query_does(self):
+        layers, x = drawn(8, 8, 4, 2, seed=2), in_box(200, 8)
+        session = self.session(Network("", 8, 2, layers=layers), x)
+        reached = asking._extremes(session, layers, 1, asking.Box.of(session), torch.Generator().manual_seed(0))
+        first = layers.replace(layers.vectors[0])
+
+        def alone(queries: torch.Tensor) -> set[int]:
+            active = first.activations(queries) > 0
+            return set(active[active.sum(1) == 1].nonzero()[:, 1].tolist())
+
+        self.assertEqual(alone(x), {7})
+        self.assertEqual(alone(reached), set(range(8)))
+        self.assertLessEqual(float(reached.abs().max()), 1.0)
+
+    def test_ascents_have_a_gradient_far_from_the_kinks(self):
+        sums = torch.tensor([-1e4, -1.0, 0.0, 1.0, 1e4], dtype=torch.float64, requires_grad=True)
+        values = asking._smooth(drawn(2, 2, 2), 0.1)(sums)
+        (slopes,) = torch.autograd.grad(values.sum(), sums)
+        torch.testing.assert_close(values.detach(), sums.detach().clamp_min(0), atol=0.07, rtol=1e-6)
+        torch.testing.assert_close(slopes, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0], dtype=torch.float64), atol=1e-4, rtol=0)
+
     def test_a_teacher_that_answers_no_more_leaves_open_weights_which_are_named(self):
         teacher, x, start = self.never_together()
         session = self.session(dataclasses.replace(teacher, budget=0), x)

@@ -116,6 +116,16 @@ class TestParse(TestCase):
         made = Knobs.create_from_args(parse("--rounds", "-3", "--learning_rate", "-0.5"))
         self.assertEqual((made.rounds, made.learning_rate), (-3, -0.5))
 
+    def test_values_that_begin_with_a_negative_number_are_no_flags(self):
+        for value in ("-4:4", "-.5:1e3", "-1,0,1", "-1e-3"):
+            with self.subTest(value=value):
+                parser = ArgumentParser("test", ["--bounds", value, "--size", "2"])
+                parser.add_argument("--bounds")
+                parser.add_argument("--size", type=int)
+                self.assertEqual(parser.parse(), argparse.Namespace(bounds=value, size=2))
+                self.assertEqual(parser.arguments_without(["bounds"]), ["--size", "2"])
+                self.assertEqual(parser.arguments_without(["size"]), ["--bounds", value])
+
 
 class TestHelp(TestCase):
     def help(self) -> str:

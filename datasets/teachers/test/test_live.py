@@ -124,11 +124,26 @@ class TestFunction(LiveTest):
         self.assertTrue(torch.equal(torch.get_rng_state(), expected))
         self.assertEqual(torch.get_default_dtype(), torch.float32)
 
+    def test_neither_settings_of_numpy_nor_the_working_folder_change(self):
+        folder, settings = os.getcwd(), np.geterr()
+        body = f"import os\nimport numpy as np\nnp.seterr(all='raise')\nos.chdir({self.root!r})\n"
+        body += f"def predict(X):\n    assert os.getcwd() == os.path.realpath({self.root!r}), os.getcwd()\n    return X[:, :2]\n"
+        self.pairs(self.teacher(self.source(body)))
+        self.assertEqual((os.getcwd(), np.geterr()), (folder, settings))
+
+    def test_a_function_that_takes_batches_of_one_size_says_so(self):
+        body = "def predict(X):\n    assert len(X) == 16, f'batches of 16, not {len(X)}'\n    return X[:, :2]\n"
+        with self.assertRaisesRegex(ConfigError, "batches of 16, not 8"):
+            self.teacher(self.source(body))
+        x, y, *_ = self.pairs(self.teacher(self.source(body + "predict.batch_size = 16\n")))
+        self.assertTrue(torch.equal(x[:, :2], y))
+
     def test_one_that_answers_differently_the_second_time_is_noticed(self):
         for library in ("np.random.randn(*y.shape)", "torch.randn(*y.shape).numpy()"):
             body = f"import numpy as np, torch\ndef predict(X):\n    y = X[:, :2].copy()\n    return y + 0.1 * {library}\n"
             teacher = self.teacher(self.source(body))
-            self.assertIn("oracle.py:predict answers the same query differently the second time, by up to", teacher.note)
+            self.assertIn("the same query is answered differently the second time by oracle.py:predict, by up to", teacher.note)
+            self.assertIn("dropout", teacher.note)
             self.assertTrue(all(0.03 < noise < 0.3 for noise in teacher.noise), teacher.noise)
         self.assertEqual((self.teacher(self.source()).noise, self.teacher(self.source()).note), ((), ""))
 
