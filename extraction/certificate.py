@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from datasets.base import DataLoader
-from extraction import linear_term
+from extraction import large_rank, linear_term
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
@@ -67,7 +67,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     if unknowns + free <= DENSE_PARAMETERS:
         beside, known = linear_term.determination, result.determined
         rank, bound = beside(network, queries) if has_term else determination(network, symmetry, queries, session.asked, known)
-    if rank == unknowns and residual <= FLOOR:
+    large = None if unknowns + free <= DENSE_PARAMETERS else of_large(session, result)
+    if large is None and rank == unknowns and residual <= FLOOR:
         first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
         disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)
     figures: dict[str, Value] = {
@@ -75,19 +76,32 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "held_out_residual": held_out,
         "equations": session.distinct_queries * session.answers.shape[1],
         "unknowns": unknowns,
-        "rank": rank,
-        "weight_error_bound": bound,
+        "rank": rank if large is None else unknowns if large.is_full else None,
+        "weight_error_bound": bound if large is None else large.bound,
         "agreement": agreement(result),
         "separation": separation(network, symmetry),
         "signs_settled": signs_settled(network, symmetry, slopes),
         "disagreement": disagreement,
     }
+    if large is not None and result.derivatives is not None:
+        figures |= {"smallest_singular_value": large.smallest, "far_error": result.derivatives.error}
     mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
     certificate = Certificate.of(figures, session.known.name)
-    if not certificate.accepted and rank is not None and not has_term:
+    if not certificate.accepted and large is None and rank is not None and not has_term:
         more, uncertain = to_precision(session, result, figures)
         certificate = Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
     return certificate.with_open(mixtures) if mixtures else certificate
+
+
+def of_large(session: Session, result: Reconstruction) -> large_rank.Determination | None:
+    """How well the answers determine a large network that derivatives have found; None where that was not examined."""
+    recovery = result.derivatives
+    if recovery is None or recovery.layers is None:
+        return None
+    design = large_rank.Design.of(recovery.layers, recovery.radius)
+    if design is None or len(session.answers) < len(design.queries):
+        return None
+    return large_rank.determination(recovery.layers, design, session.answers[: len(design.queries)])
 
 
 def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,6 +31,7 @@ from extraction.derivatives.recovering import recover
 from extraction.derivatives.result import Lacking, Recovery
 from extraction.desc import ExtractionDesc
 from extraction.fitting import Fit, fit, gives_answers, unknowns_of
+from extraction.large_rank import Design
 from extraction.network import Layers
 from extraction.search import Reconstruction
 from extraction.session import Session
@@ -118,8 +120,10 @@ def attempt(desc: ExtractionDesc, teacher: Teacher) -> Recovery:
     if budget is not None and budget < 2 * teacher.inputs:
         return refused(f"--query_budget {desc.dataset_hparams.query_budget} is too small for them")
     asked = Questions(_asking(teacher), teacher.inputs, budget, get_platform().torch_device)
+    started = time.monotonic()
     try:
-        return recover(asked, _candidates(desc.model_hparams.act_fun))
+        recovery = recover(asked, _candidates(desc.model_hparams.act_fun))
+        return dataclasses.replace(recovery, seconds=round(time.monotonic() - started, 3))
     except ConfigError as error:
         if h.seeds_from == DERIVATIVES:
             raise
@@ -181,8 +185,9 @@ def _asking(teacher: Teacher) -> Callable[[torch.Tensor], torch.Tensor]:
 def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, location: str, seed: int) -> Session:
     """The extraction with fresh queries, at which the network of derivatives is examined.
 
-    They are at LEVELS distances from the origin, so far that every neuron of the first layer switches. Where `--datagen` says which inputs
-    matter, its held-out queries are among those held out.
+    Those of a large network show whether the answers determine its weights (`large_rank.py`). Others are at LEVELS distances from the
+    origin, so far that every neuron of the first layer switches. Where `--datagen` says which inputs matter, its held-out queries are among
+    those held out.
 
     Args:
         desc: the hyperparameters.
@@ -196,6 +201,7 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
     inputs, outputs = layers.sizes[0], layers.sizes[-1]
     unknowns = sum(vectors.numel() for vectors in layers.vectors)
     equations = KINKED_EQUATIONS if layers.symmetry.positive_scaling else EQUATIONS
+    design = Design.of(layers, recovery.radius) if unknowns > DENSE_PARAMETERS else None
     wanted = -(-equations * unknowns // outputs) if unknowns <= DENSE_PARAMETERS else 0
     generator, distances = torch.Generator().manual_seed(derive(0, "fresh queries")), _distances(layers, recovery.radius)
 
@@ -205,7 +211,7 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
         return teacher.ask_for(phase, queries.to(get_platform().torch_device))
 
     held_out = pairs(CHECKED, HELD_OUT)
-    fresh = pairs(max(LEAST_FRESH, wanted), FRESH)
+    fresh = pairs(max(LEAST_FRESH, wanted), FRESH) if design is None else teacher.ask_for(FRESH, design.queries)
     if not len(fresh[0]) or not len(held_out[0]):
         raise ConfigError(f"--query_budget: {desc.dataset_hparams.query_budget} leaves no queries to examine the network; use more")
     if desc.dataset_hparams.datagen != _usual(inputs):

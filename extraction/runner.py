@@ -152,8 +152,8 @@ class ExtractionRunner(Runner):
             return self.recovery
         with watch("teacher"):
             self.prepare()
-        with watch("derivatives"):
-            recovery = self.recovery or derived.attempt(self.desc, self.teacher)
+        recovery = self.recovery or derived.attempt(self.desc, self.teacher)
+        watch.seconds["derivatives"] = recovery.seconds
         if recovery.layers is None:
             reason = derived.refusal(self.desc, recovery.lacks)
             if not self.job.quiet:

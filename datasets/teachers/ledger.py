@@ -8,8 +8,9 @@ A batch is two records: the queries before they are asked, and the answers after
 answers. They were asked and count as such, and they are asked again. Every record has a length and a checksum. An incomplete record at the
 end, which a killed process leaves, is removed by the next process that asks. Of the processes of a job only the primary one asks; all read.
 
-Questions of derivatives (DERIVED) are many, and follow from a seed and the answers before: 150,000 queries of 784 inputs would take 0.9 GB.
-Of them, the ledger has the answers and the keys, which are digests of the queries of 128 bits, and not the queries themselves: 17 MB.
+Questions of derivatives, and those that examine their network (DERIVED), are many, and follow from the answers before: 150,000 queries of
+784 inputs would take 0.9 GB. Of them, the ledger has the answers and the keys, which are digests of the queries of 128 bits, and not the
+queries themselves: 17 MB.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MAGIC = b"EC ledger 1\n"
 HEAD = struct.Struct("<QI")  # the length of the content of a record, and its CRC-32
 KEY_BYTES = 16
 REMEDY = "move it away to ask everything again"
-DERIVED = ("derivatives",)  # phases whose queries are not kept
+DERIVED = ("derivatives", "fresh")  # phases whose queries are not kept
 
 # Answers `[m, outputs]` to the first m of some queries `[n, inputs]`, the first of which has a number, counted from 1 over the ledger; and
 # the error that prevented the others.

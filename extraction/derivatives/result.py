@@ -34,6 +34,7 @@ class Recovery:
         queries: how many were asked.
         stages: the name of each stage, with the queries that it took.
         radius: the standard deviation of inputs at which the network is neither linear nor saturated, as far as it was measured.
+        seconds: how long it took.
     """
 
     layers: Layers | None
@@ -43,3 +44,4 @@ class Recovery:
     queries: int
     stages: tuple[tuple[str, int], ...]
     radius: float = 1.0
+    seconds: float = 0.0
