@@ -54,7 +54,7 @@ PHASE = "derivatives"  # of questions
 FRESH, HELD_OUT = "fresh", "held out"  # phases of questions that examine the network
 IN_VAIN, PER_INPUT = 10_000, 400  # questions of derivatives where students would begin: so many at most, and more for each input
 RESERVED = 10  # of so many questions of a budget one is kept for the examination
-EQUATIONS, KINKED_EQUATIONS = 5, 12  # at fresh queries for each unknown, where a dense factorisation examines them; with kinks
+EQUATIONS, KINKED_EQUATIONS = 5, 12  # at fresh queries for each unknown; the same for networks with kinks
 LEAST_FRESH, CHECKED = 200, 200  # fresh queries at least, and held out
 LEVELS, REACH, FARTHEST = 4, 3.0, 100.0  # distances of fresh queries, in turn; the largest, in radii, at least and at most
 TRAINED = Step.from_iteration(1, 1)  # in the name of the file of weights
@@ -202,7 +202,9 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
     unknowns = sum(vectors.numel() for vectors in layers.vectors)
     equations = KINKED_EQUATIONS if layers.symmetry.positive_scaling else EQUATIONS
     design = Design.of(layers, recovery.radius) if unknowns > DENSE_PARAMETERS else None
-    wanted = -(-equations * unknowns // outputs) if unknowns <= DENSE_PARAMETERS else 0
+    wanted = -(-equations * unknowns // outputs)
+    if unknowns > DENSE_PARAMETERS and wanted > recovery.queries:
+        wanted = 0  # what they would show is not worth that many
     generator, distances = torch.Generator().manual_seed(derive(0, "fresh queries")), _distances(layers, recovery.radius)
 
     def pairs(count: int, phase: str) -> tuple[torch.Tensor, torch.Tensor]:

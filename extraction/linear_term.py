@@ -30,7 +30,8 @@ from extraction.session import Session
 from extraction.symmetry import symmetries
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
-from training.second_order import DENSE_PARAMETERS, unit_curvature
+from training.least_squares import unit_curvature
+from training.second_order import DENSE_PARAMETERS
 
 FILE = "linear_term.npy"
 PAYS = 3.0  # a map is looked for where the squared error without it is this many times as large, or more
