@@ -311,7 +311,7 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
         if beside is not None:
             session, fitted = beside
             return session, [(peeled.recovered, fitted)]
-        without = trimmed(session, fits[-1], f"{location}_rows")
+        without = trimmed(session.numbered, fits[-1], f"{location}_rows")
         if without is not None:
             session, fitted = without
             candidates, start = [(peeled.recovered, fitted)], dataclasses.replace(start, loaders=session.loaders)
