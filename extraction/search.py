@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from extraction import asking
 from extraction.answers import Answers
+from extraction.derivatives.result import Recovery
 from extraction.determination import Determined
 from extraction.diagnosis import CROWDED, IMITATED
 from extraction.fitting import Fit, fit, folded, gives_answers
@@ -70,6 +71,8 @@ class Reconstruction:
         judgement: what became of rows of a file that the network does not give; None for the answers of a network.
         asked: how many further queries a teacher was asked, by phase.
         remarks: what these have left open, a sentence each.
+        derivatives: what derivatives have found of the teacher; None where they were not tried. If they found the network, there are
+            neither students nor recovered layers.
         determined: how well the answers determine the network, where this was examined during the search.
     """
 
@@ -83,6 +86,7 @@ class Reconstruction:
     judgement: Judgement | None = None
     asked: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    derivatives: Recovery | None = None
     determined: Determined | None = None
 
     @property
