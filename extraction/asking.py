@@ -38,6 +38,7 @@ from training.second_order import DENSE_PARAMETERS
 OPEN_WEIGHTS, NEIGHBOURS, CORNERS, EXTREMES = "open weights", "neighbours of errors", "corners", "extremes of hidden layers"
 ROUNDS = 6  # fits with further answers
 WIDENINGS = 20  # of the box, at most; each doubles it
+EXAMINATIONS = 4  # with more and more queries among those for training that tell what the others leave open
 MOST_OPEN = 64  # combinations that are asked about in a round
 ASCENTS = 64  # for each combination; fewer where there are many
 MOST_ASCENTS = 1024
@@ -46,6 +47,7 @@ NEAREST = 16  # queries at which a combination shows most, from which ascents st
 CLIMB_STEPS, CLIMB_RATE = 100, 0.03  # of Adam, in units of the box
 SMOOTH = (0.5, 0.01)  # the width of a kink during the ascent, as a share of the spread of the layer's pre-activations: first and last
 SHOWS = 1e-8  # a combination shows where the outputs change by more than this share of the largest change of weights
+TELLS = 1e-5  # the same for queries that were asked before: kinks are moved a little during an examination (`determination.TOUCH`)
 TOP_CORNERS = 64  # corners that are asked
 ALONE = 8  # ascents to inputs where a neuron is active and the others of its layer are not
 MIXTURES = 128  # ascents to inputs where a hidden layer has extreme activations, for each layer
@@ -192,7 +194,8 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
         return state, False
     if len(missed):
         return _grown(state, missed, box, location, generator)
-    state, combinations = _left_open(state)
+    state, combinations = _examined(state)
+    session = state.session
     if not len(combinations):
         return state, False
     queries = _climb(session, state.network, combinations[:MOST_OPEN], box, generator)
@@ -203,6 +206,28 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
     if not len(asked):
         return state, False
     return _refitted(dataclasses.replace(state, session=session.with_rows(asked, answers)), location), True
+
+
+def _examined(state: Asked) -> tuple[Asked, torch.Tensor]:
+    """The combinations of weights that the answers leave open, `[F, P]`, and the state in which those queries come last that tell others.
+
+    An examination has a part of the queries. A neuron that few queries activate may seem open because these are not among them.
+    """
+    for _ in range(EXAMINATIONS):
+        state, combinations = _left_open(state)
+        if not len(combinations):
+            break
+        session = state.session
+        telling = torch.zeros(len(session.queries), dtype=torch.bool, device=session.queries.device)
+        for combination in combinations[:MOST_OPEN]:
+            shown = _shown(Layers.of(state.network), combination, session.queries, 0.0).sqrt()
+            shown[len(shown) - session.asked :] = 0.0
+            largest = shown.topk(min(STARTS, len(shown))).indices
+            telling[largest] |= shown[largest] > TELLS * combination.abs().max()
+        if not telling.any():
+            break
+        state = dataclasses.replace(state, session=session.with_last(telling))
+    return state, combinations
 
 
 def _asked_at_extremes(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
@@ -367,12 +392,17 @@ def _starts(session: Session, layers: Layers, combination: torch.Tensor, count: 
     Every other one is drawn from the NEAREST queries at which the combination shows most where kinks are smooth, and the others from all.
     """
     own, inside = (session.own or session.loaders).train.examples, session.queries
-    change = [each.expand(len(inside), -1, -1) for each in _as_vectors(combination[None], layers)]
-    shown = _sensitivity(layers, change, inside, [SMOOTH[0] * scale for scale in _pre_activation_scales(layers, inside)]).detach()
+    shown = _shown(layers, combination, inside, SMOOTH[0])
     nearest = shown.topk(min(NEAREST, len(shown))).indices
     chosen = torch.randint(len(own), (count,), generator=generator).to(own.device)
     chosen[::2] = nearest[torch.randint(len(nearest), chosen[::2].shape, generator=generator).to(own.device)]
     return own[chosen]
+
+
+def _shown(layers: Layers, combination: torch.Tensor, queries: torch.Tensor, smooth: float) -> torch.Tensor:
+    """How much a combination of weights `[P]` shows at queries `[Q, C]`, with kinks of a share of the spread: `[Q]`; see `_sensitivity`."""
+    change = [each.expand(len(queries), -1, -1) for each in _as_vectors(combination[None], layers)]
+    return _sensitivity(layers, change, queries, [smooth * scale for scale in _pre_activation_scales(layers, queries)]).detach()
 
 
 def _as_vectors(combinations: torch.Tensor, layers: Layers) -> list[torch.Tensor]:

@@ -306,5 +306,5 @@ def train_network(session: Session, network: FullyConnected, model_hparams: Mode
     record(run, training.location, session.seed, (session.queries.shape[1], outputs))
     loaders = Loaders(in_float64(session.loaders.train, batch_size), session.loaders.test)
     session.say(f"Fitting {model_hparams.model_name} to the answers")
-    plan = StandardPlan(stop_when=training.stop_when, verbose=session.verbose, epoch_lines=False)
+    plan = StandardPlan(stop_when=training.stop_when, verbose=session.verbose, epoch_lines=False, has_curves=False)
     standard_train(training.hparams, network, loaders, training.location, plan)

@@ -69,6 +69,13 @@ class Rows:
             test = test[~scaling.inputs.leaves(self.loaders.test.dataset.examples)]
         return dataclasses.replace(self, loaders=loaders, numbers=(train, test))
 
+    def with_order(self, order: torch.Tensor) -> Rows:
+        """The same rows with those for training that are kept in an order of their places, `[kept]`, after those that are left out."""
+        (train, test), out = self.numbers, self.out[0]
+        places = torch.cat([out.nonzero()[:, 0], (~out).nonzero()[:, 0][order.to(out.device)]])
+        loaders = Loaders(self.loaders.train.selected(places), self.loaders.test)
+        return dataclasses.replace(self, loaders=loaders, numbers=(train[places], test))
+
     @property
     def kept(self) -> Loaders:
         """The rows that are not left out."""

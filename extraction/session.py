@@ -11,7 +11,7 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teachers.base import Teacher
-from extraction.answers import Answers, finer
+from extraction.answers import Answers, finer, spreads
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
@@ -45,7 +45,8 @@ class Session:
         every_row: the rows before `scaling` with those that differ in columns which vary in few rows; None where there are none.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
-        asked: how many of the queries for training, the last ones, were asked because the others left something open.
+        asked: how many of the queries for training, the last ones, were asked because the others left something open, or alone differ in
+            a column.
     """
 
     desc: ExtractionDesc
@@ -157,7 +158,11 @@ class Session:
             precision = Answers.of(own.labels, given, own.examples)
         if given is None and self.teacher and self.teacher.noise:
             precision = precision.with_noise(self.teacher.noise, own.labels)
-        return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
+        if self.scaling is not None:
+            outputs = self.scaling.outputs
+            units = (spreads(own.labels) / outputs.spread)[:, None] / spreads(outputs.apply(own.labels))
+            precision = precision.mixed(outputs.inward * units, own.labels)
+        return dataclasses.replace(self, precision=precision)
 
     @property
     def output_weights(self) -> torch.Tensor | None:
@@ -184,6 +189,18 @@ class Session:
         if self.rows and self.rows.left_out:
             found.append(f"{named([*self.rows.left_out])}, counted from 0, may have gross errors: students do not learn from such rows")
         return found
+
+    @property
+    def numbered(self) -> Session:
+        """The session with numbers for its rows, if they have none and their teacher can be asked, so that rows can be left out.
+
+        Few rows show a neuron that hardly any query activates. A network that gives all others shows where to ask.
+        """
+        if self.rows is not None or self.teacher is None:
+            return self
+        counts = [len(loader.examples) for loader in self.loaders]
+        numbers = torch.arange(sum(counts)).split(counts)
+        return self.of_file(*[Rows(loaders, (numbers[0], numbers[1])) for loaders in (self.own or self.loaders, self.loaders)])
 
     def leaving_out(self, numbers: Iterable[int]) -> Session:
         """The session without the rows of the file with these numbers, and with all others."""
@@ -250,9 +267,10 @@ class Session:
     def with_rows(self, queries: torch.Tensor, answers: torch.Tensor, held_out: bool = True) -> Session:
         """The session with further queries `[n, inputs]` and answers for training, all as the user has them.
 
-        One of HELD_OUT of them is held out, so that fits show whether they give these answers too.
+        One of HELD_OUT of them is held out, so that fits show whether they give these answers too; none where answers have errors, which
+        may be larger there than at the queries for training: those of float32 are a share of the answer.
         """
-        is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & held_out
+        is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & (held_out and self.known.is_exact)
         asked, inside = self.asked + int((~is_test).sum()), self._inside(queries, answers)
         if self.rows is not None:
             rows, own_rows = extended(self.rows, inside, is_test), self.own_rows and extended(self.own_rows, (queries, answers), is_test)
@@ -260,6 +278,19 @@ class Session:
             return dataclasses.replace(self, loaders=rows.kept, own=own, rows=rows, own_rows=own_rows, asked=asked)
         own = self.own and joined(self.own, (queries, answers), is_test)
         return dataclasses.replace(self, loaders=joined(self.loaders, inside, is_test), own=own, asked=asked)
+
+    def with_last(self, chosen: torch.Tensor) -> Session:
+        """The session with some queries for training, `[Q]`, after all others: they count as `asked`, and examinations have them all."""
+        chosen = chosen | (torch.arange(len(chosen)) >= len(chosen) - self.asked).to(chosen.device)
+        order = torch.cat([(~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]])
+        asked = int(chosen.sum())
+        if self.rows is None:
+            parts = [each and Loaders(each.train.selected(order), each.test) for each in (self.loaders, self.own)]
+            assert parts[0] is not None
+            return dataclasses.replace(self, loaders=parts[0], own=parts[1], asked=asked)
+        rows, own_rows = self.rows.with_order(order), self.own_rows and self.own_rows.with_order(order)
+        own = own_rows.kept if own_rows and self.own else self.own
+        return dataclasses.replace(self, loaders=rows.kept, own=own, rows=rows, own_rows=own_rows, asked=asked)
 
     def criteria(self, doubtful: float) -> Criteria:
         """Which clusters count, with so many doubtful clusters for each of them."""

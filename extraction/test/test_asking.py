@@ -142,6 +142,21 @@ class TestAsking(TestCase):
         again = self.asked(self.session(dataclasses.replace(teacher, phases=[]), x), start)
         self.assertTrue(torch.equal(again.session.queries, state.session.queries))
 
+    def test_queries_that_tell_what_a_part_of_them_leaves_open_are_not_asked_again(self):
+        x = in_box(3000, 5)
+        teacher = Network("", 5, 2, layers=last_switching_at(drawn(5, 8, 2), x[:2960], 30))
+        session = self.session(teacher, x)
+        network, _ = teacher.layers.to_network(session.students_hparams)
+        self.assertGreater(len(open_combinations(network, session.symmetry, session.loaders.train)), 0)
+        session, combinations = asking._examined(session, network)
+        self.assertEqual(len(combinations), 0)
+        self.assertEqual(len(open_combinations(network, session.symmetry, session.loaders.train, session.asked)), 0)
+        active = teacher.layers.replace(teacher.layers.vectors[0]).pre_activations(session.queries)[:, -1] > 0
+        self.assertTrue(active[-session.asked :].all())
+        self.assertEqual(sorted(session.queries.tolist()), sorted(x[:2960].tolist()))
+        torch.testing.assert_close(teacher.ask(session.queries), session.answers)
+        self.assertEqual(teacher.phases, [])
+
     def test_ascents_reach_inputs_where_one_neuron_is_active_alone_which_no_query_does(self):
         layers, x = drawn(8, 8, 4, 2, seed=2), in_box(200, 8)
         session = self.session(Network("", 8, 2, layers=layers), x)

@@ -1,5 +1,6 @@
 """Black boxes: what they are asked, what is said when they fail, and what their answers are taken for."""
 
+import importlib.util
 import os
 import unittest
 import warnings
@@ -276,6 +277,59 @@ class TestPrograms(LiveTest):
             self.assertRaisesRegex(ConfigError, "network.onnx needs onnxruntime, which cannot be imported .*: pip install onnxruntime"),
         ):
             OnnxNetwork.connect(path)
+
+
+@unittest.skipUnless(importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"), "needs onnx and onnxruntime")
+class TestOnnx(LiveTest):
+    def network(self, number_type: type, batch: int | str | None, outputs: int = 2) -> str:
+        """A file with the network `tanh(X W)` in a number type, whose batches have a size that may be open."""
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        kind = {np.float64: TensorProto.DOUBLE, np.float32: TensorProto.FLOAT}[number_type]
+        weights = numpy_helper.from_array(WEIGHTS[:, :outputs].astype(number_type), "W")
+        nodes = [helper.make_node("MatMul", ["X", "W"], ["h"]), helper.make_node("Tanh", ["h"], ["y"])]
+        ends = [helper.make_tensor_value_info(name, kind, [batch, size]) for name, size in (("X", 3), ("y", outputs))]
+        graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], [weights])
+        path = os.path.join(self.root, "network.onnx")
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        return path
+
+    def test_answers_are_those_of_the_network_in_its_number_type(self):
+        for number_type, batch, outputs in ((np.float64, None, 2), (np.float32, "n", 2), (np.float32, 7, 2), (np.float64, None, 1)):
+            with self.subTest(number_type=number_type, batch=batch):
+                teacher = self.teacher(self.network(number_type, batch, outputs), inputs=None)
+                x, y, *_ = self.pairs(teacher)
+                self.assertEqual((teacher.inputs, teacher.outputs), (3, outputs))
+                self.assertTrue(torch.equal(x, x.to(torch.from_numpy(np.empty(0, number_type)).dtype).double()))
+                tolerance = 10 * np.finfo(number_type).eps
+                np.testing.assert_allclose(y, np.tanh(x.numpy() @ WEIGHTS[:, :outputs]), rtol=tolerance, atol=tolerance)
+
+    def test_files_that_are_no_networks_and_wrong_numbers_of_inputs_are_refused(self):
+        path = self.network(np.float64, None)
+        with self.assertRaisesRegex(ConfigError, "--d_in: 4 is wrong; network.onnx takes 3 inputs"):
+            self.teacher(path, d_in=4)
+        with open(path, "wb") as file:
+            file.write(b"no network")
+        with self.assertRaisesRegex(ConfigError, "network.onnx is not an ONNX network that onnxruntime can run"):
+            self.teacher(path)
+
+    @unittest.skipUnless(importlib.util.find_spec("skl2onnx"), "needs skl2onnx")
+    def test_regressors_and_classifiers_of_scikit_learn_answer(self):
+        from skl2onnx import to_onnx
+        from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+        x = np.random.RandomState(1).randn(60, 3)
+        models = MLPRegressor(hidden_layer_sizes=(4,), max_iter=5), MLPClassifier(hidden_layer_sizes=(4,), max_iter=5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they have not converged
+            regressor, classifier = models[0].fit(x, x @ WEIGHTS), models[1].fit(x, np.arange(60) % 3)
+        for model, options, expected in ((regressor, {}, regressor.predict), (classifier, {"zipmap": False}, classifier.predict_proba)):
+            path = os.path.join(self.root, "model.onnx")
+            with open(path, "wb") as file:
+                file.write(to_onnx(model, x[:1], options=options).SerializeToString())
+            queries = np.random.RandomState(2).randn(5, 3)
+            np.testing.assert_allclose(OnnxNetwork.connect(path).answer(queries), expected(queries), rtol=1e-12)
 
 
 class TestResponding(unittest.TestCase):
