@@ -22,6 +22,7 @@ from extraction.gauges import as_parameters
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
+from training.jacobian import LayerJacobian
 from training.least_squares import LeastSquares, Point
 from training.linear_solvers import IterativeSolver
 from training.preconditioning import InputFactors
@@ -111,6 +112,7 @@ class _UnitCurvature:
 
     def __init__(self, solver: IterativeSolver, free: torch.Tensor):
         self.solver = solver
+        assert isinstance(solver.jacobian, LayerJacobian)  # of a fully connected network
         self.lengths = solver.jacobian.squares.sqrt()
         self.inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
         self.is_visible = not bool(((self.lengths == 0) & (free > 0)).any())
