@@ -109,7 +109,7 @@ def in_gauge_of(ours: list[torch.Tensor], theirs: list[torch.Tensor], symmetry: 
         pairs = match(ours[depth], theirs[depth], symmetry)
         following = ours[depth + 1]
         matched, outgoing = ours[depth][pairs.ours], following[:, pairs.ours].T
-        _, outgoing, bias = transform(symmetry, matched, outgoing, following[:, -1], pairs.signs, pairs.scales)
+        _, outgoing, bias = transform(symmetry, matched, outgoing, following[:, -1], pairs.signs * pairs.scales)
         ours[depth + 1] = following.new_zeros(len(following), len(theirs[depth]) + 1)
         ours[depth + 1][:, pairs.theirs], ours[depth + 1][:, -1] = outgoing.T, bias
     return ours

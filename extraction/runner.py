@@ -85,6 +85,7 @@ class ExtractionRunner(Runner):
         return current and PICTURES in report.read(self.output_location).seconds
 
     def run(self) -> None:
+        """Extracts the network unless a current report exists, and prints the verdict. Pictures and a page that are missing are made."""
         from extraction import verdict
         from training import plotting
 
