@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 
 from extraction.answers import spreads
-from extraction.determination import open_combinations
+from extraction.determination import Determined, in_units, open_combinations
 from extraction.fitting import EXACT, fit, gives_answers, unknowns_of
 from extraction.linked import is_linked
 from extraction.network import Layers, with_ones
@@ -111,12 +111,14 @@ class Asked:
         best: the network that was fitted to them.
         counts: how many questions were asked, by phase.
         remarks: what is still open, a sentence each.
+        determined: how well answers determine the network that was examined last, with every output in its unit.
     """
 
     session: Session
     best: Candidate
     counts: dict[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    determined: Determined | None = None
 
     @property
     def network(self) -> FullyConnected:
@@ -164,12 +166,24 @@ def about_open(session: Session, best: Candidate, location: str) -> Asked:
             break
         if not is_changed and wider is not None:
             box, widenings = wider, widenings + 1
-    return dataclasses.replace(state, remarks=_remarks(state, box))
+    state, combinations = _left_open(state)
+    return dataclasses.replace(state, remarks=_remarks(state, combinations, box))
 
 
 def can_ask(session: Session) -> bool:
     """Whether there is a teacher that answers further queries."""
     return session.teacher is not None and session.teacher.is_askable
+
+
+def _left_open(state: Asked) -> tuple[Asked, torch.Tensor]:
+    """The combinations of weights that the answers leave open, `[F, P]`; the spectrum that shows whether there are any is kept."""
+    session, train = state.session, state.session.loaders.train
+    network, loader = in_units(state.network, train, spreads(session.answers))
+    determined = Determined.of(network, session.symmetry, loader, session.asked, state.determined)
+    state = dataclasses.replace(state, determined=determined)
+    if not determined.spectrum.has_open:
+        return state, train.examples.new_zeros(0, unknowns_of(network))
+    return state, open_combinations(state.network, session.symmetry, train, session.asked)
 
 
 def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
@@ -180,8 +194,8 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
         return state, False
     if len(missed):
         return _grown(state, missed, box, location, generator)
-    session, combinations = _examined(session, state.network)
-    state = dataclasses.replace(state, session=session)
+    state, combinations = _examined(state)
+    session = state.session
     if not len(combinations):
         return state, False
     queries = _climb(session, state.network, combinations[:MOST_OPEN], box, generator)
@@ -194,25 +208,24 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
     return _refitted(dataclasses.replace(state, session=session.with_rows(asked, answers)), location), True
 
 
-def _examined(session: Session, network: FullyConnected) -> tuple[Session, torch.Tensor]:
-    """The combinations of weights that the answers leave open, `[F, P]`, and the session in which those queries come last that tell others.
+def _examined(state: Asked) -> tuple[Asked, torch.Tensor]:
+    """The combinations of weights that the answers leave open, `[F, P]`, and the state in which those queries come last that tell others.
 
     An examination has a part of the queries. A neuron that few queries activate may seem open because these are not among them.
     """
     for _ in range(EXAMINATIONS):
-        combinations = open_combinations(network, session.symmetry, session.loaders.train, session.asked)
-        if not len(combinations):
-            break
+        state, combinations = _left_open(state)
+        session, layers = state.session, Layers.of(state.network)
         telling = torch.zeros(len(session.queries), dtype=torch.bool, device=session.queries.device)
         for combination in combinations[:MOST_OPEN]:
-            shown = _shown(Layers.of(network), combination, session.queries, 0.0).sqrt()
+            shown = _shown(layers, combination, session.queries, 0.0).sqrt()
             shown[len(shown) - session.asked :] = 0.0
             largest = shown.topk(min(STARTS, len(shown))).indices
             telling[largest] |= shown[largest] > TELLS * combination.abs().max()
         if not telling.any():
             break
-        session = session.with_last(telling)
-    return session, combinations
+        state = dataclasses.replace(state, session=session.with_last(telling))
+    return state, combinations
 
 
 def _asked_at_extremes(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, bool]:
@@ -429,10 +442,9 @@ def _smooth(layers: Layers, width: float) -> Callable[[torch.Tensor], torch.Tens
     return lambda sums: leak * sums + (1 - leak) * width * torch.nn.functional.softplus(sums / width)
 
 
-def _remarks(state: Asked, box: Box) -> list[str]:
-    """What no query in a box tells, a sentence each."""
+def _remarks(state: Asked, combinations: torch.Tensor, box: Box) -> list[str]:
+    """What no query in a box tells, a sentence each: combinations `[F, P]` that are open, and neurons beyond the box."""
     found, session = [], state.session
-    combinations = open_combinations(state.network, session.symmetry, session.loaders.train, session.asked)
     hint = "" if box.limits else "; --domain LOW:HIGH allows queries beyond"
     if len(combinations):
         why = f"no query between {box.shown} shows more{hint}" if can_ask(session) else "the budget of queries is spent"

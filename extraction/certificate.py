@@ -22,6 +22,7 @@ from extraction import linear_term
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
+from extraction.descent import descend
 from extraction.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
 from extraction.fitting import weight_outputs, weighted
 from extraction.gauges import free_directions, linear_directions
@@ -42,8 +43,7 @@ from extraction.uncertainty import (
 )
 from foundations.seeds import derive
 from models.mlp import FullyConnected
-from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt
-from training.train import Objective
+from training.second_order import DENSE_PARAMETERS
 
 DISTURBANCE = 1e-3  # of the rival's first weights, relative
 RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
@@ -65,7 +65,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     rank = bound = disagreement = None
     has_term = session.linear_term is not None
     if unknowns + free <= DENSE_PARAMETERS:
-        rank, bound = linear_term.determination(network, queries) if has_term else determination(network, symmetry, queries, session.asked)
+        beside, known = linear_term.determination, result.determined
+        rank, bound = beside(network, queries) if has_term else determination(network, symmetry, queries, session.asked, known)
     if rank == unknowns and residual <= FLOOR:
         first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
         disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)
@@ -213,11 +214,7 @@ def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLo
         for parameter in rival.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
-    optimizer, objective = LevenbergMarquardt(rival), Objective(rival, loader.examples[chosen], loader.labels[chosen])  # type: ignore[arg-type]
-    for _ in range(RIVAL_STEPS):
-        optimizer.step(objective)
-        if optimizer.converged:
-            break
+    descend(rival, loader.examples[chosen], loader.labels[chosen], RIVAL_STEPS)
     low, high = loader.examples.amin(0), loader.examples.amax(0)
     pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)
     inputs = loader.examples[pairs].mean(0).requires_grad_(True)

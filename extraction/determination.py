@@ -19,7 +19,7 @@ from extraction.network import Layers
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
-from training.second_order import unit_curvature
+from training.least_squares import unit_curvature
 
 TOUCH = 1e-6  # share of the spread of a neuron's pre-activations: a query closer to the kink than this determines nothing
 EQUATIONS_PER_UNKNOWN = 5
@@ -42,7 +42,9 @@ def with_layers(network: FullyConnected, vectors: Sequence[torch.Tensor]) -> Ful
     return other
 
 
-def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int = 0) -> tuple[int, float | None]:
+def determination(
+    network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int = 0, known: Determined | None = None
+) -> tuple[int, float | None]:
     """How well the answers determine the weights, to first order, for a network of at most DENSE_PARAMETERS.
 
     The curvature `J'J` of the residuals, every column of J at unit length, has an eigenvalue of zero for each combination of weights that
@@ -57,13 +59,14 @@ def determination(network: FullyConnected, symmetry: Symmetry, loader: DataLoade
         symmetry: of its activation function.
         loader: the queries and answers.
         asked: see `some_queries`.
+        known: the spectrum of an earlier step, which is taken if it is of the same network and queries.
 
     Returns:
         The rank, less the free directions; and the largest deviation of a weight that the residual allows, as a share of the largest
         weight of its layer, None where some combination is open.
     """
-    spectrum = _spectrum(network, symmetry, loader, asked)
-    if bool(spectrum.is_open.any()):
+    spectrum = Determined.of(network, symmetry, loader, asked, known).spectrum
+    if spectrum.has_open:
         return spectrum.rank, None
     chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * len(spectrum.values) // loader.labels.shape[1]), asked)
     queries, answers = loader.examples[chosen], loader.labels[chosen]
@@ -97,6 +100,11 @@ class Spectrum:
         return self.values <= len(self.values) * torch.finfo(self.values.dtype).eps * self.values.max()
 
     @property
+    def has_open(self) -> bool:
+        """Whether an eigenvalue is zero."""
+        return bool(self.is_open.any())
+
+    @property
     def rank(self) -> int:
         """The rank of the Jacobian less the free directions."""
         return int((~self.is_open).sum()) - self.free
@@ -112,6 +120,38 @@ class Spectrum:
         unit = unit + free.T @ free * len(unit)
         values, vectors = torch.linalg.eigh(unit) if full else (torch.linalg.eigvalsh(unit), None)
         return cls(values, vectors, lengths, len(free))
+
+
+@dataclass(frozen=True)
+class Determined:
+    """A spectrum together with what it is of, so that the next step that needs the same one does not compute it again.
+
+    Attributes:
+        spectrum: without eigenvectors.
+        vectors: of the layers of the network.
+        queries: all that there are, `[Q, inputs]`.
+        asked: see `some_queries`.
+    """
+
+    spectrum: Spectrum
+    vectors: Sequence[torch.Tensor]
+    queries: torch.Tensor
+    asked: int
+
+    @classmethod
+    def of(
+        cls, network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int = 0, known: Determined | None = None
+    ) -> Determined:
+        """That of a network and queries, see `determination`; the one that is known, if it is of the same."""
+        vectors = [layer.detach().clone() for layer in network.layer_vectors()]
+        if known is not None and known._is_of(vectors, loader.examples, asked):
+            return known
+        return cls(_spectrum(network, symmetry, loader, asked), vectors, loader.examples, asked)
+
+    def _is_of(self, vectors: Sequence[torch.Tensor], queries: torch.Tensor, asked: int) -> bool:
+        """Whether the spectrum is that of a network with the given layers, for the given queries."""
+        ours, theirs = [*self.vectors, self.queries], [*vectors, queries]
+        return self.asked == asked and len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
 def _spectrum(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int, full: bool = False) -> Spectrum:
@@ -131,8 +171,6 @@ def open_combinations(network: FullyConnected, symmetry: Symmetry, loader: DataL
     They are a basis in reduced echelon form: each has a weight of its own, and as few others as possible. Free directions are added so that
     a weight of each neuron that the answers tell well stays as it is.
     """
-    if not bool(_spectrum(network, symmetry, loader, asked).is_open.any()):
-        return loader.examples.new_zeros(0, sum(parameter.numel() for parameter in network.parameters()))
     spectrum = _spectrum(network, symmetry, loader, asked, full=True)
     assert spectrum.vectors is not None
     rows = (spectrum.vectors[:, spectrum.is_open] / spectrum.lengths[:, None]).T

@@ -57,6 +57,8 @@ class Facts:
         datagen: the queries that were generated, in canonical form; None for those of a file.
         without_map: the relative error of the best outputs over the last hidden layer; None where its units can carry a linear map.
         beside_map: the same over this layer and the inputs.
+        widths: of the hidden layers of the students that were trained; as `students` says where left out.
+        is_trained_to_the_end: whether students were trained by Levenberg-Marquardt because answers are scarce: more steps change little.
     """
 
     students: str
@@ -75,6 +77,8 @@ class Facts:
     datagen: str | None = None
     without_map: float | None = None
     beside_map: float | None = None
+    widths: Sequence[int] = ()
+    is_trained_to_the_end: bool = False
 
     @property
     def misses_held_out_answers(self) -> bool:
@@ -159,14 +163,14 @@ def _skip_connection(facts: Facts) -> Iterator[Advice]:
         yield Advice(
             f"The teacher may have a skip connection: a linear map of X beside it lowers the error from {facts.without_map:.1e} to "
             f"{facts.beside_map:.1e} of the standard deviation of the answers. Such a map is recovered from exact answers only (float64), "
-            f"with students of one hidden layer that imitate the teacher well: train them longer (--extra_training {LONGER}).",
-            {"extra_training": LONGER},
+            f"with students of one hidden layer that imitate the teacher well: {_better(facts).text}.",
+            _better(facts).flags,
         )
 
 
 def _narrow_or_wrong_students(facts: Facts) -> Iterator[Advice]:
     """No student imitates the teacher, or a layer has about as many neurons as the students have."""
-    widths = hidden_widths(facts.students)
+    widths = facts.widths or hidden_widths(facts.students)
     command, flags = f"--default_hparams='{wider(facts.students)}'", {"default_hparams": wider(facts.students)}
     imitates = facts.best_loss <= IMITATED
     crowded = [depth for depth, (count, width) in enumerate(zip(facts.found, widths, strict=False), 1) if count >= CROWDED * width]
@@ -211,13 +215,25 @@ def _units(facts: Facts) -> Iterator[Advice]:
 
 def _students_to_train_longer(facts: Facts) -> Iterator[Advice]:
     """Students imitate the teacher, but not well enough that all share its neurons."""
-    if facts.error is None or facts.error > PRECISE**0.5:
+    if facts.is_trained_to_the_end or facts.error is None or facts.error > PRECISE**0.5:
+        better = _better(facts)
         yield Advice(
             f"The students imitate the teacher to a loss of {facts.best_loss:.1e} of the variance of the answers, which was not enough "
-            f"to find all neurons: train them longer (--extra_training {LONGER}), or try wider ones "
-            f"(--default_hparams='{wider(facts.students)}').",
-            {"extra_training": LONGER},
+            f"to find all neurons: {better.text}, or try wider ones (--default_hparams='{wider(facts.students)}').",
+            better.flags,
         )
+
+
+def _better(facts: Facts) -> Advice:
+    """How to train students that imitate the teacher better, as a clause, with the flags for it."""
+    if not facts.is_trained_to_the_end:
+        return Advice(f"train them longer (--extra_training {LONGER})", {"extra_training": LONGER})
+    name = more(facts.students)
+    return Advice(
+        f"train more of them (--default_hparams='{name}'); the answers are few, so that students are trained by Levenberg-Marquardt, and "
+        "further training changes little",
+        {"default_hparams": name},
+    )
 
 
 def _with_count(datagen: str, count: int) -> str:
@@ -242,6 +258,14 @@ def hidden_widths(students: str) -> list[int]:
 def wider(students: str) -> str:
     """The name of students that are wider."""
     return _with_widths(students, [WIDER * width for width in hidden_widths(students)])
+
+
+def more(students: str) -> str:
+    """The name of twice as many students."""
+    parsed = Students.parse(students)
+    assert parsed is not None
+    family, count, single = parsed
+    return f"students_{family.family}({2 * count}){single.removeprefix(family.family)}"
 
 
 def deeper(students: str) -> str:

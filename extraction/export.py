@@ -31,6 +31,14 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "g": G,
     "identity": nn.Identity,
 }
+
+
+def module(act_fun: str) -> nn.Module:
+    """An activation function as a layer."""
+    slope = activation_functions.slope_of(act_fun)
+    return MODULES[act_fun]() if slope is None or act_fun in MODULES else nn.LeakyReLU(slope)
+
+
 G_LINES = [
     "class G(nn.Module):",
     "    def forward(self, x):",
@@ -52,7 +60,7 @@ def sequential(layers: Sequence[torch.Tensor], act_fun: str) -> nn.Sequential:
         with torch.no_grad():
             layer.weight.copy_(vectors[:, :-1])
             layer.bias.copy_(vectors[:, -1])
-        modules += [layer, MODULES[act_fun]()]
+        modules += [layer, module(act_fun)]
     return nn.Sequential(*modules[:-1])
 
 
@@ -98,7 +106,7 @@ def lines(sizes: list[int], act_fun: str, weights: str, linear: str | None = Non
         linear: the path of the file with a linear map of the inputs that is added to the outputs; None where there is none.
     """
     term = ["import numpy", f"A = torch.from_numpy(numpy.load({linear!r}))", "outputs = lambda X: network(X) + X @ A.T"] if linear else []
-    activation = ("" if act_fun == "g" else "nn.") + repr(MODULES[act_fun]())
+    activation = ("" if act_fun == "g" else "nn.") + repr(module(act_fun))
     layers = [f"nn.Linear({fan_in}, {width})" for fan_in, width in zip(sizes[:-1], sizes[1:], strict=True)]
     return [
         "import torch",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from extraction import linear_term
-from extraction.diagnosis import Facts, Unit
+from extraction.diagnosis import Facts, Unit, hidden_widths
 from extraction.fitting import relative_loss
 from extraction.network import Layers
 from extraction.scaling import USUAL_FACTOR
@@ -50,6 +50,8 @@ def of_students(session: Session, losses: Sequence[float], held_out_losses: Sequ
         outputs=session.answers.shape[1],
         unknowns=sum((before + 1) * after for before, after in zip(sizes[:-1], sizes[1:], strict=True)),
         datagen=session.desc.dataset_hparams.datagen,
+        widths=hidden_widths(session.students_hparams.model_name),
+        is_trained_to_the_end=session.is_scarce and session.desc.training_hparams.polish_optimizer is None,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
+from foundations.model_hparams import canonical_act_fun
+from models.activation_functions import slope_of
 
 AUTO = "auto"
 DEPTHS = (1, 2, 3)
@@ -70,15 +72,21 @@ def parse_act_funs(text: str | None) -> tuple[str, ...]:
     """
     names = (text or AUTO).split("+")
     for name in names:
-        if name not in (*ACT_FUNS, AUTO):
+        if name not in (*ACT_FUNS, AUTO) and slope_of(name) is None:
             raise unknown("--act_fun", name, [*ACT_FUNS, AUTO])
-    names = ACT_FUNS if AUTO in names else names
-    return tuple(name for name in ACT_FUNS if name in names and SAME_FUNCTIONS.get(name) not in names)
+    others = sorted({canonical_act_fun(name) for name in names} - {*ACT_FUNS, AUTO})
+    names = [*(ACT_FUNS if AUTO in names else [name for name in ACT_FUNS if name in names]), *others]
+    return tuple(name for name in names if SAME_FUNCTIONS.get(name) not in names)
 
 
 def hypotheses(depths: Sequence[int], act_funs: Sequence[str]) -> list[Hypothesis]:
     """All hypotheses with these depths and activation functions, those with fewer layers first."""
     return [Hypothesis(depth, act_fun) for depth in depths for act_fun in act_funs]
+
+
+def are_kindred(act_fun: str, other: str) -> bool:
+    """Whether two activation functions differ by a slope alone: relu and leaky_relu, with any slope."""
+    return slope_of(act_fun) is not None and slope_of(other) is not None
 
 
 def remark(act_fun: str) -> str:

@@ -18,6 +18,7 @@ from extraction.symmetry import Symmetry, symmetries
 from foundations.seeds import derive
 
 PAYS = 100.0  # a linear map is wanted where the squared error without it is this many times as large
+UNEXPLAINED = 1e-3  # of the variance of the sums of the next layer, which students show up to such a share
 NOTHING = 1e-20  # a squared error, as a share of the variance of the answers, that counts as none
 MARGIN = 0.5  # the distance of a unit's kink from the queries, as a share of the range of its pre-activations
 FAR = 40.0  # the pre-activation above which softplus, gelu and silu are the identity in float64
@@ -74,15 +75,28 @@ def with_linear_units(layer: torch.Tensor, act_fun: str, inputs: torch.Tensor, a
         return None
     free = problem.loss(problem.layer, inputs)
     enough = max(PAYS * free, NOTHING)
-    if problem.loss(layer) <= enough:
+    return problem.with_units(enough, seed) if problem.loss(layer) > enough else None
+
+
+@torch.no_grad()
+def between(layer: torch.Tensor, act_fun: str, inputs: torch.Tensor, sums: torch.Tensor, seed: int) -> torch.Tensor | None:
+    """A hidden layer below another one with units that never switch, where the next layer needs a linear map of the inputs beside it.
+
+    Args:
+        layer: its neurons, `[K, D]`.
+        act_fun: their activation function.
+        inputs: of the layer, `[Q, D - 1]`.
+        sums: the weighted sums of the next layer, as students show them, `[Q, L]`.
+        seed: see `with_linear_units`.
+
+    Returns:
+        None where the layer explains the sums but for a share UNEXPLAINED; the layer with other signs alone where that is enough.
+    """
+    problem = _Problem.of(layer, act_fun, inputs, sums)
+    if problem is None or problem.loss(layer) <= UNEXPLAINED:
         return None
-    full = min(inputs.shape[1], answers.shape[1])
-    for rank in range(1, full + 1):
-        turned = problem.turned(problem.signs_of_least_rank(rank, seed)) if rank < full else problem.layer
-        units = problem.units(turned, rank)
-        if rank == full or problem.loss(torch.cat([turned, units])) <= enough:
-            return torch.cat([turned, units])
-    return None
+    turned = problem.turned(problem.signs_of_least_rank(0, seed))
+    return turned if problem.loss(turned) <= UNEXPLAINED else problem.with_units(UNEXPLAINED, seed)
 
 
 def settled(layer: torch.Tensor, act_fun: str, inputs: torch.Tensor, answers: torch.Tensor, seed: int) -> torch.Tensor:
@@ -176,6 +190,16 @@ class _Problem:
     def turned(self, signs: torch.Tensor) -> torch.Tensor:
         """The neurons with those turned to their opposites that have a one in `[K]`."""
         return torch.where(signs[:, None] > 0.5, -self.layer, self.layer)
+
+    def with_units(self, enough: float, seed: int) -> torch.Tensor | None:
+        """The neurons with units of the smallest rank behind them that leave a loss of `enough` or less; None where the map is zero."""
+        full = min(self.inputs.shape[1], self.answers.shape[1])
+        for rank in range(1, full + 1):
+            turned = self.turned(self.signs_of_least_rank(rank, seed)) if rank < full else self.layer
+            units = self.units(turned, rank)
+            if rank == full or self.loss(torch.cat([turned, units])) <= enough:
+                return torch.cat([turned, units])
+        return None
 
     def units(self, turned: torch.Tensor, rank: int) -> torch.Tensor:
         """Units that never switch, which carry the map of a rank that remains beside some neurons, `[R, D]`."""

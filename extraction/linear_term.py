@@ -22,6 +22,7 @@ import torch
 
 from datasets.base import DataLoader
 from extraction.answers import spreads
+from extraction.descent import descend, has_stalled
 from extraction.fitting import EQUATIONS_PER_UNKNOWN, EXACT, Fit, fit, is_exact, unknowns_of
 from extraction.host import to_host
 from extraction.network import Layers, fit_outputs, with_ones
@@ -29,8 +30,8 @@ from extraction.session import Session
 from extraction.symmetry import symmetries
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
-from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt, unit_curvature
-from training.train import Objective
+from training.least_squares import unit_curvature
+from training.second_order import DENSE_PARAMETERS
 
 FILE = "linear_term.npy"
 PAYS = 3.0  # a map is looked for where the squared error without it is this many times as large, or more
@@ -113,13 +114,7 @@ def _fitted(session: Session, model: WithLinearTerm) -> WithLinearTerm:
     unknowns = sum(parameter.numel() for parameter in model.parameters())
     queries, outputs = session.answers.shape
     places = torch.linspace(0, queries - 1, min(queries, -(-EQUATIONS_PER_UNKNOWN * unknowns // outputs))).long().to(session.queries.device)
-    objective = Objective(model, session.queries[places], session.answers[places])  # type: ignore[arg-type]
-    optimizer, losses = LevenbergMarquardt(model), []
-    for _ in range(STEPS):
-        losses.append(float(optimizer.step(objective)))
-        has_stalled = len(losses) > STALL and losses[-1] > losses[-1 - STALL] / 2
-        if optimizer.converged or has_stalled:
-            break
+    descend(model, session.queries[places], session.answers[places], STEPS, has_stalled(STALL))
     return model
 
 

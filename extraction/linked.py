@@ -15,12 +15,12 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from extraction.answers import Answers, spreads
+from extraction.descent import descend, has_settled
 from extraction.fitting import SETTLED, SETTLED_STEPS, Fit, stored
 from extraction.probabilities import Probabilities, probabilities
 from extraction.session import Session
 from models.mlp import FullyConnected
-from training.second_order import DENSE_PARAMETERS, LevenbergMarquardt
-from training.train import Objective
+from training.second_order import DENSE_PARAMETERS
 
 STEPS = 60
 
@@ -60,14 +60,8 @@ def fit_probabilities(session: Session, fitted: Fit, location: str) -> Fit:
     if sum(parameter.numel() for parameter in fitted.network.parameters()) > DENSE_PARAMETERS:
         return fitted
     inside, (model,) = as_probabilities(session, [fitted.network])
-    optimizer = LevenbergMarquardt(model)
-    loader, losses = inside.loaders.train, []
-    objective = Objective(model, loader.examples, loader.labels)  # type: ignore[arg-type]
-    for _ in range(STEPS):
-        losses.append(float(optimizer.step(objective)))
-        last = losses[-SETTLED_STEPS:]
-        if optimizer.converged or (len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)):
-            break
+    loader = inside.loaders.train
+    descend(model, loader.examples, loader.labels, STEPS, has_settled(SETTLED_STEPS, SETTLED))
     shift = model.shift()
     if shift is not None:
         *hidden, last = model.layer_vectors()

@@ -22,10 +22,12 @@ from scipy.optimize import nnls
 from datasets.base import DataLoader
 from extraction.answers import spreads
 from extraction.checks import SURPRISE
+from extraction.codes import Replaced, codes_in, replaced
 from extraction.fitting import EXACT, Fit, fit, gives_answers, is_exact, unknowns_of
 from extraction.host import to_host
 from extraction.network import Layers
 from extraction.rows import named
+from extraction.scaling import Coordinates
 from extraction.session import Session
 from extraction.students import Standardisation
 from extraction.suspects import far
@@ -42,6 +44,7 @@ IMPROVED = 0.5  # fits without rows go on where the median of the errors falls t
 SETTLING = 0.1  # or where the rows that are far change by this share or less
 LARGEST = 8.0  # standard deviations that an error of an answer of known precision does not exceed
 ROUNDING = 10.0  # the same for exact answers, as a multiple of EXACT
+BEYOND = 5.0  # spreads from the mean, from which errors may grow in proportion to the answers, because those of weights do
 DETERMINED = 2  # numbers in the answers, for each unknown, from which the rest of the rows is evidence against one
 PLAUSIBLE = 5.0  # a neuron that no row shows but one is plausible with weights up to this many times the largest of the others
 HIDDEN = 6.0  # the weighted sum from which a smooth activation function is flat, and a neuron does not show
@@ -55,10 +58,12 @@ class Judgement:
         session: the extraction without the rows that are left out.
         doubtful: the numbers of rows that count, and that the network does not give: errors, or the work of a neuron that shows nowhere
             else.
+        codes: for missing values, in rows that are left out.
     """
 
     session: Session
     doubtful: tuple[int, ...] = ()
+    codes: tuple[Replaced, ...] = ()
 
     @property
     def left_out(self) -> frozenset[int]:
@@ -68,15 +73,17 @@ class Judgement:
     @property
     def remarks(self) -> list[str]:
         """What is to be said of these rows, a sentence each."""
-        found, rows = [], len(self.session.rows or ())
-        if self.left_out:
-            verb, be = ("contradicts", "is") if len(self.left_out) == 1 else ("contradict", "are")
-            found.append(f"{named([*self.left_out])} of {rows}, counted from 0, {verb} all others and {be} left out")
+        found, rows = [*map(str, self.codes)], len(self.session.rows or ())
+        others = self.left_out.difference(*(code.rows for code in self.codes))
+        if others:
+            verb, be = ("contradicts", "is") if len(others) == 1 else ("contradict", "are")
+            found.append(f"{named([*others])} of {rows}, counted from 0, {verb} all others and {be} left out")
         if self.doubtful:
             verb, errors = ("is", "an error") if len(self.doubtful) == 1 else ("are", "errors")
+            hint = codes_in(self.session.own_rows or self.session.rows, self.doubtful) if self.session.rows else ""
             found.append(
                 f"{named(self.doubtful)} of {rows}, counted from 0, {verb} not what the network gives, which gives all others: {errors}, "
-                "or a neuron that shows nowhere else"
+                f"or a neuron that shows nowhere else{hint}"
             )
         return found
 
@@ -153,13 +160,14 @@ def limits(session: Session, network: FullyConnected) -> torch.Tensor | None:
         if found is None or found > SURPRISE:
             return None
         limit = LARGEST * noise_of(network, train, unknowns)
-    return limit if not _exceeds(network, train, limit).any() else None
+    return limit if not _exceeds(network, train, limit, train.labels).any() else None
 
 
 @torch.no_grad()
-def _exceeds(network: FullyConnected, loader: DataLoader, limit: torch.Tensor) -> torch.Tensor:
-    """Which rows have an error beyond the limit of an output `[O]`, `[Q]`."""
-    return ((network(loader.examples) - loader.labels).abs() > limit).any(1)
+def _exceeds(network: FullyConnected, loader: DataLoader, limit: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
+    """Which rows have an error beyond the limit of an output `[O]`, `[Q]`; the limit grows far from the usual answers `[n, O]`."""
+    sizes = (loader.labels - usual.mean(0)).abs() / (BEYOND * spreads(usual))
+    return ((network(loader.examples) - loader.labels).abs() > limit * sizes.clamp_min(1.0)).any(1)
 
 
 def judge(session: Session, network: FullyConnected) -> Judgement:
@@ -175,23 +183,28 @@ def judge(session: Session, network: FullyConnected) -> Judgement:
     limit = limits(session, network)
     if limit is None:
         return Judgement(everything)
+    assert everything.rows is not None
     wrong: set[int] = set()
-    for loader, numbers in zip(everything.loaders, everything.rows.numbers if everything.rows else (), strict=True):
-        wrong |= set(numbers[_exceeds(network, loader, limit)].tolist())
+    for loader, numbers in zip(everything.loaders, everything.rows.numbers, strict=True):
+        wrong |= set(numbers[_exceeds(network, loader, limit, session.answers)].tolist())
     if not wrong:
         return Judgement(everything)
-    held_out = everything.rows.numbers[1].tolist() if everything.rows else []
+    inputs = everything.scaling.inputs if everything.scaling else Coordinates.identity(everything.queries)
+    own = everything.own_rows or everything.rows
+    codes = tuple(replaced(Layers.of(network), inputs, (own, everything.rows), sorted(wrong), limit))
+    wrong, without_value = wrong.difference(*(code.rows for code in codes)), frozenset().union(*(code.rows for code in codes))
+    held_out = everything.rows.numbers[1].tolist()
     missed = len(wrong.intersection(held_out))
     if len(wrong) > max(1, MOST * len(everything.rows or ())) or missed > max(1, MOST_HELD_OUT * len(held_out)):
         return Judgement(everything)
-    without = everything.leaving_out(wrong)
+    without = everything.leaving_out(wrong | without_value)
     unknowns, test = unknowns_of(network), without.loaders.test
     if not is_exact(network, without.loaders.train) and len(test.examples):
         noise = noise_of(network, without.loaders.train, unknowns)
         if not held_out_excess(network, test, noise, unknowns / without.answers.numel()) <= SURPRISE:
             return Judgement(everything)
-    doubtful = set(_explainable(without, network)) - _gross_queries(without)
-    return Judgement(everything.leaving_out(wrong - doubtful), tuple(sorted(doubtful)))
+    doubtful = set(_explainable(without, network)) - _gross_queries(without) - without_value
+    return Judgement(everything.leaving_out((wrong | without_value) - doubtful), tuple(sorted(doubtful)), codes)
 
 
 def _gross_queries(session: Session) -> set[int]:

@@ -2,8 +2,11 @@
 
 A rung trains students of every hypothesis that is left, and ranks the hypotheses by the loss of their best student on held-out answers.
 The better ones of each depth go on to more and longer training (successive halving; Jamieson & Talwalkar 2016). The network of a hypothesis
-is recovered as soon as two of its students are near the solution, or after the last rung. Where no network is accepted and the students may
-have been too narrow, all of it is repeated with students that are twice as wide.
+is recovered as soon as two of its students are near the solution, or one is at the solution, or after the last rung. Where no network is
+accepted and the students may have been too narrow, all of it is repeated with students that are twice as wide.
+
+A swarm is a rung of many narrow students. Wide students of a network with a narrow layer of gelu, silu or softplus get stuck; most narrow
+ones do as well, but they cost little, and one at the solution is enough. A swarm finds networks, and eliminates no hypothesis.
 
 This module is the logic alone: what it calls to train students and to recover networks is given.
 """
@@ -15,17 +18,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extraction.hypothesis import Hypothesis
+from extraction.hypothesis import Hypothesis, are_kindred
 
 AS_GOOD = 3.0  # hypotheses up to this many times the smallest loss are equally good, and the one with fewer layers is tried first
 FINALISTS = 2  # hypotheses whose networks are recovered after the last rung
 PROMISING = 1e-9  # the loss of a hypothesis that makes it needless to look at more layers, as a rule
 LEADING = 1e-6  # the same for a hypothesis that is far ahead of the others of its depth
 READY, SECOND = 1e-8, 1e-5  # losses of the best two students with which the network is recovered before the last rung
+SOLVED = 1e-13  # the loss of a student that is at the solution, so that the network is recovered from it alone
 FAR = 1000.0  # a hypothesis with so many times the loss of the best one is far behind and left out, as a rule
 PATIENCE = 2  # times as many hypotheses go on in a patient attempt
 RIVAL = 1.2  # hypotheses up to this many times the loss of the winner are its rivals, if the answers have errors
 WIDENINGS = 2  # how often the students are made twice as wide
+KIN = 10.0  # a hypothesis goes on beside a kindred one up to this many times its loss
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,23 @@ class Rung:
     Attributes:
         students: of each hypothesis.
         factor: their width, as a multiple of the width of the race.
-        kept: the largest number of hypotheses of each depth that go on.
+        kept: the largest number of hypotheses of each depth that go on, beside their kin.
         steps: of training; None for the defaults of these students.
         polish_steps: of Levenberg-Marquardt after that, with three hidden layers; None without polishing. One layer gets three times as
             many, which cost little.
+        is_swarm: whether these are many narrow students of deep networks, whose losses say nothing of a hypothesis unless one is zero.
     """
 
     students: int
-    factor: int
+    factor: float
     kept: int
     steps: int | None = None
     polish_steps: int | None = None
+    is_swarm: bool = False
+
+    def width(self, race_width: int) -> int:
+        """The number of neurons in each layer of its students in a race of a width."""
+        return math.ceil(self.factor * race_width)
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Standing:
     @property
     def is_ready(self) -> bool:
         """Whether the students are so near the solution that the network can be recovered from them."""
-        return self.loss <= READY and self.second <= SECOND
+        return self.loss <= SOLVED or (self.loss <= READY and self.second <= SECOND)
 
     @property
     def comparable(self) -> float:
@@ -137,6 +148,11 @@ class Track:
         """Whether the answers are precise enough that students of a wrong hypothesis do not give them as exactly as they are known."""
         return self.exact <= READY
 
+    def has(self, rung: Rung, hypothesis: Hypothesis) -> bool:
+        """Whether students of a hypothesis are trained in a rung: a swarm is for exact answers of deep networks."""
+        is_suitable = not rung.is_swarm or (self.is_sharp and hypothesis.depth > 1)
+        return is_suitable and self.fits(Entry(hypothesis, rung, rung.width(self.width)))
+
 
 def race(track: Track, hypotheses: Sequence[Hypothesis]) -> Outcome | None:
     """The network of the first hypothesis whose network is accepted; otherwise the one that came nearest, None if there is none.
@@ -193,26 +209,28 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
     history: list[list[Standing]] = []
     outcomes: list[Outcome] = []
     for number, rung in enumerate(track.rungs, 1):
-        size = f"{rung.students} students with {rung.factor * track.width} neurons in each layer"
-        track.say(f"Rung {number} of {len(track.rungs)}: {size}, {rung.steps or 'all'} steps")
-        history.append([])
-        for hypothesis in left:
-            if is_eager and track.is_sharp and is_needless(hypothesis, history[-1]):
+        takes_part = [hypothesis for hypothesis in left if track.has(rung, hypothesis)]
+        if takes_part:
+            size = f"{rung.students} students with {rung.width(track.width)} neurons in each layer"
+            track.say(f"Rung {number} of {len(track.rungs)}: {size}, {rung.steps or 'all'} steps")
+        standings: list[Standing] = []
+        for hypothesis in takes_part:
+            if is_eager and track.is_sharp and is_needless(hypothesis, standings):
                 is_complete = False
                 break
-            entry = Entry(hypothesis, rung, rung.factor * track.width)
-            if not track.fits(entry):
-                continue
-            history[-1].append(track.train(entry))
-            track.say(f"  {hypothesis!s:32} held-out loss {history[-1][-1].loss:.1e}")
-            if track.is_sharp and rung is not track.rungs[-1] and history[-1][-1].is_ready:
-                outcomes.append(recovered(track, history[-1][-1]))
+            standings.append(track.train(Entry(hypothesis, rung, rung.width(track.width))))
+            track.say(f"  {hypothesis!s:32} held-out loss {standings[-1].loss:.1e}")
+            if track.is_sharp and rung is not track.rungs[-1] and standings[-1].is_ready:
+                outcomes.append(recovered(track, standings[-1]))
                 if outcomes[-1].accepted:
                     return Attempt(best, outcomes, is_complete)
-        here = min((standing.comparable for standing in history[-1]), default=math.inf)
+        if not rung.is_swarm:
+            history.append(standings)
+        last = [standing for standing in history[-1] if standing.hypothesis in left]
+        here = min((standing.comparable for standing in last), default=math.inf)
         best = min(best, here)
-        near = [standing for standing in history[-1] if not is_eager or standing.comparable <= FAR * max(here, track.exact)]
-        is_complete = is_complete and (rung is track.rungs[-1] or len(near) == len(history[-1]))
+        near = [standing for standing in last if not is_eager or standing.comparable <= FAR * max(here, track.exact)]
+        is_complete = is_complete and (rung is track.rungs[-1] or len(near) == len(last))
         left = best_of_each_depth(near, rung.kept if is_eager else PATIENCE * rung.kept)
     ranked = ranking(history[-1], track.exact if track.is_sharp else 0.0)
     return Attempt(best, outcomes + finals(track, ranked[:FINALISTS], history), is_complete)
@@ -271,15 +289,21 @@ def as_good(winner: Hypothesis, history: Sequence[Sequence[Standing]]) -> list[H
 def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypothesis]:
     """So many hypotheses of each depth with the smallest losses, those with fewer layers first.
 
-    Before students are near the solution, those with more layers lose less, whatever the network is, so that depths are not compared.
+    Before students are near the solution, those with more layers lose less, whatever the network is, so that depths are not compared. Nor
+    do they tell kindred hypotheses apart: of 10-3-8-3 leaky_relu, students of relu were at 5e-4 and those of leaky_relu at 2e-3.
     """
     ranked = sorted(standings, key=lambda standing: standing.comparable)
-    chosen = [
-        standing
-        for depth in sorted({standing.hypothesis.depth for standing in standings})
-        for standing in [each for each in ranked if each.hypothesis.depth == depth][:count]
-    ]
+    chosen = []
+    for depth in sorted({standing.hypothesis.depth for standing in standings}):
+        here = [each for each in ranked if each.hypothesis.depth == depth]
+        first = here[:count]
+        chosen += first + [each for each in here[count:] if any(is_kin(each, other) for other in first)]
     return [standing.hypothesis for standing in chosen]
+
+
+def is_kin(standing: Standing, other: Standing) -> bool:
+    """Whether a hypothesis differs from a better one by a slope alone, and is not far behind it."""
+    return are_kindred(standing.hypothesis.act_fun, other.hypothesis.act_fun) and standing.comparable <= KIN * other.comparable
 
 
 def ranking(standings: Sequence[Standing], exact: float = 0.0) -> list[Standing]:

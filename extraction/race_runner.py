@@ -2,21 +2,6 @@
 
 A race keeps no record of its own. Every run of it is an ordinary extraction with an ordinary name, so that the same command finds what is
 finished, and goes on from there.
-
-What tells hypotheses apart is Levenberg-Marquardt. Four students of 12 neurons a layer, held-out losses as shares of the variance of the
-answers (networks of `testing/benchmarks/black_boxes.py`, 3,000 to 6,000 answers; the number of steps of Levenberg-Marquardt is given):
-
-    network         steps   right          others
-    12-5-2 relu     10      4e-15          leaky_relu 2e-7, else 3e-3 and more
-    6-4-2 tanh      10      5e-12          1e-3 and more with one layer
-    9-3-5-1 tanh    10      3e-11          5e-4 and more with two layers
-    9-4-6-5-2 tanh  60      2e-7           gelu 1e-3, two layers of tanh 2e-4
-    8-3-3-2 gelu    60      7e-6           tanh 9e-5, silu 9e-5, softplus 2e-4, relu 1e-3
-    5-4-4-3 relu    60      7e-4           leaky_relu 3e-3, gelu 3e-3
-
-Adam alone does not: after 3,000 steps the students of 8-3-3-2 gelu were at 4e-4 with gelu, 3e-4 with tanh and 4e-4 with silu. Larger first
-or least dampings changed nothing. Students with one layer more lose less before they are near the solution, so that the best of each depth
-goes on: after 120 steps, 8-3-3-2 gelu was at 4e-5 with two layers of gelu, and at 2e-5 with three of silu.
 """
 
 from __future__ import annotations
@@ -25,49 +10,25 @@ import argparse
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-from extraction import race, report
+from extraction import race, report, rungs
 from extraction.desc import ExtractionDesc
-from extraction.hypothesis import AUTO, DEPTHS, Hypothesis, HypothesisArgs, hypotheses, parse_act_funs, parse_depths, remark
+from extraction.hypothesis import AUTO, Hypothesis, HypothesisArgs, hypotheses, remark
 from extraction.race import Entry, Outcome, Rung, Standing, Track
 from extraction.runner import ExtractionRunner, Stopwatch, check
-from foundations import paths
+from extraction.standings import Scale, best_losses, is_trained
+from extraction.stated import BUNDLES, Known, flags_of, widths_of
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import Busy, ConfigError
-from foundations.extraction_hparams import ExtractionHparams
-from foundations.hparams import Hparams
-from foundations.model_hparams import ModelHparams
 from foundations.runner import Runner
-from foundations.training_hparams import TrainingHparams
-from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
 
-if TYPE_CHECKING:
-    from datasets.base import DataLoader
-
-BUNDLES: Mapping[str, type[Hparams]] = {
-    "dataset_hparams": DatasetHparams,
-    "model_hparams": ModelHparams,
-    "training_hparams": TrainingHparams,
-    "extraction_hparams": ExtractionHparams,
-}
-WIDTH = 12  # of the students of the first rungs
-RUNGS = (
-    Rung(students=4, factor=1, kept=3, steps=1000, polish_steps=10),
-    Rung(students=4, factor=1, kept=1, steps=2000, polish_steps=40),
-    Rung(students=6, factor=1, kept=1, steps=2000, polish_steps=120),
-    Rung(students=6, factor=2, kept=1),
-)
-POLISHED = 800  # weights and biases of a student up to which Levenberg-Marquardt ranks hypotheses
-UNPOLISHED = 6  # times as long students are trained that are not polished
-EXACT = 1e-16  # the relative loss of students that give exact answers
-PRECISION = 3.0  # students whose errors are this many times those of the answers give them as exactly as they are known
 EQUATIONS = 1.0  # numbers in the answers for each weight and bias of a student, at least
 
 
@@ -96,87 +57,6 @@ def is_open(args: argparse.Namespace) -> bool:
     """Whether parsed flags may leave the depth or the activation function open."""
     has_model = args.default_hparams is not None or args.model_name is not None
     return not has_model or args.depth is not None or any(mark in (args.act_fun or "") for mark in (AUTO, "+"))
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the user has stated.
-
-    Attributes:
-        depths: the numbers of hidden layers to try.
-        act_funs: the activation functions to try.
-        width: of the students of the first rungs.
-        students: the name of the students, if it was given.
-        changes: the hyperparameters that were given, by bundle and field.
-        job: the arguments of the run.
-    """
-
-    depths: Sequence[int]
-    act_funs: Sequence[str]
-    width: int
-    students: str | None
-    changes: Mapping[str, Mapping[str, Any]]
-    job: JobArgs
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether the students are given, and nothing is open."""
-        return self.students is not None and len(self.depths) == len(self.act_funs) == 1
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> Known:
-        """What parsed flags state.
-
-        Raises:
-            ConfigError: they contradict each other, or name no teacher.
-        """
-        job, depths, act_funs = JobArgs.create_from_args(args), parse_depths(args.depth), parse_act_funs(args.act_fun)
-        if args.teacher_name is None:
-            raise ConfigError("--teacher_name is required without a model; give it, or start from --default_hparams=NAME")
-        base = ExtractionDesc.default_for(job.default_hparams) if job.default_hparams else None
-        name, width = args.model_name or (base and base.model_hparams.model_name), WIDTH
-        if name is not None:
-            widths = widths_of(name)
-            width = -(-max(widths) // RUNGS[-1].factor)
-            if args.depth is None:
-                depths = (len(widths),)
-            elif args.depth != AUTO and len(widths) not in depths:
-                raise ConfigError(f"--depth: {args.depth} contradicts {name}, whose hidden layers are {len(widths)}; leave one of them out")
-        return cls(depths, act_funs, width, name, given(args, base), job)
-
-
-def given(args: argparse.Namespace, base: ExtractionDesc | None) -> dict[str, dict[str, Any]]:
-    """The hyperparameters that parsed flags give, by bundle and field; those of the dataset also where they are defaults of a model.
-
-    Args:
-        args: the parsed flags.
-        base: the defaults of the model, if one was given.
-    """
-    changes: dict[str, dict[str, Any]] = {}
-    for bundle, kind in BUNDLES.items():
-        defaults = getattr(base, bundle) if base and bundle != "dataset_hparams" else None
-        values = {field.name: getattr(args, field.name) for field, _ in kind.hyperparameters()}
-        for name in ("model_name", "act_fun"):
-            values.pop(name, None)
-        changes[bundle] = {
-            name: value for name, value in values.items() if value is not None and (not defaults or value != getattr(defaults, name))
-        }
-    return changes
-
-
-def widths_of(students: str) -> list[int]:
-    """The hidden widths of a stack of students.
-
-    Raises:
-        ConfigError: the name is that of another model.
-    """
-    from models.students import Model as Students
-
-    parsed = Students.parse(students)
-    if parsed is None:
-        raise ConfigError(f"--model_name: {students} is not a stack of students; valid: {', '.join(Students.name_rules())}")
-    family, _, single = parsed
-    return family.layer_sizes(single)[1:-1]
 
 
 class Unfinished(Exception):
@@ -210,7 +90,7 @@ class RaceRunner(Runner):
             )
         runner = RaceRunner(known, training_job.check_teacher(hparams, None, known.job).shape)
         for hypothesis in (runner.hypotheses[0], runner.hypotheses[-1]):
-            runner.extraction(runner.entry(hypothesis, RUNGS[-1]))  # a check
+            runner.extraction(runner.entry(hypothesis, rungs.RUNGS[-1]))  # a check
         return runner
 
     @property
@@ -239,7 +119,7 @@ class RaceRunner(Runner):
         def refuse(extraction: ExtractionRunner) -> NoReturn:
             raise Unfinished(extraction)
 
-        first = self.extraction(self.entry(self.hypotheses[0], RUNGS[0]))
+        first = self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
         if not is_trained(first):
             return first
         try:
@@ -251,7 +131,7 @@ class RaceRunner(Runner):
     def run(self) -> None:
         from extraction import verdict
 
-        known, first = self.known, self.extraction(self.entry(self.hypotheses[0], RUNGS[0]))
+        known, first = self.known, self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
         self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}")
         outcome = race.race(self.track(Ways(train, recover), first, self.say), self.hypotheses)
         if outcome is None or math.isinf(outcome.loss):
@@ -281,7 +161,7 @@ class RaceRunner(Runner):
 
     def entry(self, hypothesis: Hypothesis, rung: Rung) -> Entry:
         """A hypothesis with the first students of a rung."""
-        return Entry(hypothesis, rung, rung.factor * self.known.width)
+        return Entry(hypothesis, rung, rung.width(self.known.width))
 
     def extraction(self, entry: Entry) -> ExtractionRunner:
         """The ordinary extraction of an entry, after its check."""
@@ -298,7 +178,7 @@ class RaceRunner(Runner):
         desc = ExtractionDesc.default_for(name)
         changes = dict(known.changes)
         if rung.steps is not None:
-            changes["training_hparams"] = short_training(rung, entry.hypothesis, unknowns_of(name))
+            changes["training_hparams"] = rungs.short_training(rung, entry.hypothesis, rungs.unknowns_of(name))
         bundles = {bundle: dataclasses.replace(getattr(desc, bundle), **values) for bundle, values in changes.items()}
         bundles["model_hparams"].act_fun = entry.hypothesis.act_fun
         return ExtractionDesc(**bundles)
@@ -349,25 +229,9 @@ class RaceRunner(Runner):
             return Outcome(entry, accepted, found.function.mse / scale.own, crowded)
 
         def fits(entry: Entry) -> bool:
-            return unknowns_of(self.as_given(entry).model_hparams.model_name) * EQUATIONS <= scale.numbers
+            return rungs.unknowns_of(self.as_given(entry).model_hparams.model_name) * EQUATIONS <= scale.numbers
 
-        return Track(RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered, say, fits)
-
-
-def short_training(rung: Rung, hypothesis: Hypothesis, unknowns: int) -> dict[str, Any]:
-    """The hyperparameters of training in a rung before the last.
-
-    Args:
-        rung: with its number of steps.
-        hypothesis: of the students.
-        unknowns: weights and biases of a student.
-    """
-    assert rung.steps is not None
-    if rung.polish_steps is None or unknowns > POLISHED:
-        return {"training_steps": f"{UNPOLISHED * rung.steps}it"}
-    polish_steps = rung.polish_steps * DEPTHS[-1] // hypothesis.depth
-    steps = {"training_steps": f"{rung.steps}it", "polish_steps": f"{polish_steps}it"}
-    return steps | {"polish_optimizer": "levenberg_marquardt"}
+        return Track(rungs.RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered, say, fits)
 
 
 @dataclass(frozen=True)
@@ -376,101 +240,6 @@ class Ways:
 
     train: Callable[[ExtractionRunner], None]
     recover: Callable[[ExtractionRunner], None]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What the losses of a race are compared with.
-
-    Attributes:
-        inside: the variance of the held-out answers as students see them.
-        own: their variance as the user has them.
-        exact: the relative loss of students that give the answers as exactly as these are known.
-        numbers: in the answers for training.
-    """
-
-    inside: float
-    own: float
-    exact: float
-    numbers: int
-
-    @classmethod
-    def of(cls, extraction: ExtractionRunner) -> Scale:
-        """The scale of the queries and answers of an extraction, which is recorded as started.
-
-        Raises:
-            ConfigError: the answers are an affine map of the queries.
-        """
-        with locks.held(extraction.students_location):
-            session, _ = extraction.start()
-        exact = max(EXACT, (PRECISION * max(session.known.shares)) ** 2)
-        if affine_loss(session.loaders.train) <= exact:
-            raise ConfigError("--teacher_name: the answers are an affine map of the queries; no hidden layer shows in them")
-        variance, own_variance = (float(one.loaders.test.labels.var(0).mean()) or 1.0 for one in (session, session.unscaled))
-        return cls(variance, own_variance, exact, session.answers.numel())
-
-
-def affine_loss(loader: DataLoader) -> float:
-    """The error of the best affine map of the queries, as a share of the variance of the answers."""
-    from extraction.network import fit_outputs, with_ones
-
-    errors = with_ones(loader.examples) @ fit_outputs(loader.examples, loader.labels) - loader.labels
-    return float(errors.square().mean() / loader.labels.var(0).mean())
-
-
-def flags_of(bundle: Hparams, defaults: Hparams) -> list[str]:
-    """The flags of the hyperparameters that differ from their defaults."""
-    flags = []
-    for field in dataclasses.fields(bundle):
-        value = getattr(bundle, field.name)
-        if value == getattr(defaults, field.name):
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{field.name}" if value else f"--no-{field.name}")
-        else:
-            flags.append(f"--{field.name}={value}")
-    return flags
-
-
-def unknowns_of(students: str) -> int:
-    """The weights and biases of one of the students with this name."""
-    from models.students import Model as Students
-
-    parsed = Students.parse(students)
-    assert parsed is not None
-    family, _, single = parsed
-    sizes = family.layer_sizes(single)
-    return sum((before + 1) * after for before, after in zip(sizes[:-1], sizes[1:], strict=True))
-
-
-def is_trained(extraction: ExtractionRunner) -> bool:
-    """Whether the students of an extraction are trained, and polished where that is asked for."""
-    return training_job.is_finished(extraction.students_location) and get_platform().exists(paths.logger(_last_folder(extraction)))
-
-
-def _last_folder(extraction: ExtractionRunner) -> str:
-    """The folder of the last training of the students: that of the polishing where they are polished."""
-    location = extraction.students_location
-    if extraction.desc.training_hparams.polish_optimizer is None:
-        return location
-    weights = paths.latest_model(get_platform().listdir(location))
-    assert weights is not None  # the training is finished
-    return paths.polish(location, weights.removesuffix(".pth"))
-
-
-def best_losses(extraction: ExtractionRunner) -> tuple[float, float]:
-    """The losses of the best two students on the held-out answers, before or after polishing; infinite where students have diverged.
-
-    Students of relu and leaky_relu may lose on held-out answers by polishing, which sees a part of the queries only.
-    """
-    from training.metric_logger import MetricLogger
-
-    pairs = []
-    for folder in (extraction.students_location, _last_folder(extraction)):
-        losses = MetricLogger.load(folder).vectors("test_individual_losses")[-1][1]
-        first, second, *_ = [*sorted(filter(math.isfinite, losses)), math.inf, math.inf]
-        pairs.append((first, second))
-    return min(pairs)
 
 
 def train(extraction: ExtractionRunner) -> None:

@@ -165,14 +165,14 @@ class ExtractionRunner(Runner):
         widths = hidden_widths(self.desc.model_hparams.model_name)
         scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
         training_job.record(self.desc, self.students_location, seed, shape)
-        own_rows = own_rows.without_rare(scaling) if own_rows else None
+        every_row, own_rows = own_rows, own_rows.without_rare(scaling) if own_rows else None
         rows = own_rows.scaled(scaling) if own_rows else None
         loaders = rows.kept if rows else loaders
         exact = Loaders(*(in_float64(loader, seed=seed) for loader in loaders))
         asked = self.teacher if self.teacher.is_askable else None
         session = Session(self.desc, exact, self.output_location, not self.job.quiet, scaling=scaling, teacher=asked)
         if own_rows and rows:
-            session = session.of_file(own_rows, rows)
+            session = session.of_file(own_rows, rows, every_row)
         return session.with_precision(), loaders
 
     def _reconstruct(self, students: Students, session: Session, watch: Stopwatch) -> None:

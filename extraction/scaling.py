@@ -34,6 +34,8 @@ EVIDENT = 2  # equations for each weight from a column, below which the column a
 FLAT = 1e-3  # directions that vary less, as a share of the largest, are amplified up to this share, however scarce answers are
 INVOLVED = 1e-6  # a column takes part in a direction from this squared share on
 RARE = 0.5  # the largest share of the rows that is left out because columns vary in too few of them
+SELDOM = 0.02  # columns that vary in a smaller share of the rows are left to `seldom.restored`, because students see them as outliers
+SELDOM_ROWS = 0.2  # the largest share of the rows that is left out with these
 UNDETERMINED = 1e-10  # a direction of the inputs that varies less, as a share of the largest, does not show in answers of float64
 SHOWN = 20  # columns in a message
 
@@ -71,7 +73,7 @@ class Coordinates:
         spread: the standard deviation of each column; of a constant column its magnitude, or 1 for 0, `[D]`.
         inward: `[D, C]`.
         outward: the pseudo-inverse of `inward`, `[C, D]`.
-        rare: for columns that are left out because too few rows differ from `mean`, the number of these rows; 0 for others, `[D]`.
+        rare: for columns that are left out because few rows differ from `mean`, the number of these rows; 0 for others, `[D]`.
     """
 
     mean: torch.Tensor
@@ -87,18 +89,18 @@ class Coordinates:
         return cls(zero, torch.ones_like(zero), eye, eye, zero.long())
 
     @classmethod
-    def of_inputs(cls, values: torch.Tensor, least: int = 1, scarce: bool = False) -> Coordinates:
+    def of_inputs(cls, values: torch.Tensor, least: int = 1, scarce: bool = False, seldom: int = 0) -> Coordinates:
         """The map of inputs `[Q, D]`; correlated columns are whitened unless the answers are scarce.
 
-        Directions that no query varies in are left out, and columns that differ from their usual value in fewer than `least` rows.
-        Weights that are folded back are zero along them, in units of `spread`.
+        Directions that no query varies in are left out, and columns that differ from their usual value in fewer than `least` or `seldom`
+        rows, see `rare_columns`. Weights that are folded back are zero along them, in units of `spread`.
 
         Where answers are scarce, students overfit along directions that vary little, if these are as large as the others. Then columns are
         divided by their ranges, which leaves columns small that vary in few rows, and directions as they are. On the images of
         scikit-learn's digits (1,617 queries, three outputs), students of 15 neurons that Adam trained came to a held-out loss of 1.2e-3 of
         the variance so, and to 3.2e-3 with whitened inputs; of 40 neurons to 6.2e-3 and 2.2e-2.
         """
-        return cls._of_rows(values, *rare_columns(values, least), scarce)
+        return cls._of_rows(values, *rare_columns(values, least, seldom), scarce)
 
     @classmethod
     def _of_rows(cls, values: torch.Tensor, rare: torch.Tensor, rows: torch.Tensor, scarce: bool = False) -> Coordinates:
@@ -151,6 +153,11 @@ class Coordinates:
         rare = torch.where(self.rare > 0, self.rare, differs.sum(0))
         return self._of_rows(values, rare, rows) if int(rows.sum()) >= (1 - RARE) * len(values) else None
 
+    def with_rare(self, columns: Sequence[int], values: torch.Tensor) -> Coordinates:
+        """The map of inputs `[Q, D]` with some of the columns that are left out because few rows differ in them."""
+        rare = self.rare.index_fill(0, torch.tensor(columns).to(self.rare), 0)
+        return self._of_rows(values, rare, ~dataclasses.replace(self, rare=rare).is_rare(values))
+
     @property
     def is_identity(self) -> bool:
         """Whether the map changes nothing."""
@@ -176,7 +183,11 @@ class Coordinates:
 
     def is_rare(self, values: torch.Tensor) -> torch.Tensor:
         """Which rows of values `[Q, D]` differ from the others in a column that varies in too few rows, `[Q]`."""
-        return ((values - self.mean).abs() > _rounding(torch.maximum(values.abs(), self.mean.abs())))[:, self.rare > 0].any(1)
+        return self.differs(values)[:, self.rare > 0].any(1)
+
+    def differs(self, values: torch.Tensor) -> torch.Tensor:
+        """Which values `[Q, D]` differ from `mean`, which is the usual value of a column that varies in few rows."""
+        return (values - self.mean).abs() > _rounding(torch.maximum(values.abs(), self.mean.abs()))
 
     @property
     def open_columns(self) -> list[int]:
@@ -249,7 +260,8 @@ class Scaling:
         sizes = [queries.shape[1], *widths, several]
         unknowns = sum((before + 1) * after for before, after in itertools.pairwise(sizes))
         scarce = bool(widths) and equations < SCARCE * unknowns
-        inputs = Coordinates.of_inputs(queries, -(-EVIDENT * neurons // several), scarce)
+        seldom = math.ceil(SELDOM * len(queries)) if widths and not scarce else 0
+        inputs = Coordinates.of_inputs(queries, -(-EVIDENT * neurons // several), scarce, seldom)
         narrow = max(math.ceil(NARROW * neurons), int(equations / AMPLE / (inputs.inward.shape[1] + 1 + several)))
         width = narrow if scarce and len(widths) == 1 and narrow < widths[0] else 0
         scaling = cls(inputs, outputs, width)
@@ -353,10 +365,8 @@ class Scaling:
             counts = sorted({int(self.inputs.rare[column]) for column in rare})
             several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
             several += " query" if several == "1" else " queries"
-            found.append(
-                f"{_listed(rare)} of X {'varies' if len(rare) == 1 else 'vary'} in {several} only, too few to tell the weights "
-                f"from {'it' if len(rare) == 1 else 'them'}: these queries are left out"
-            )
+            verb, them = ("varies", "it") if len(rare) == 1 else ("vary", "them")
+            found.append(f"{_listed(rare)} of X {verb} in {several} only, which are left out with the weights from {them}")
         columns, varying = len(self.inputs.mean), self.inputs.inward.shape[1]
         flat = columns - varying - len(self.inputs.constant) - len(self.inputs.too_rare)
         if flat:
@@ -367,20 +377,23 @@ class Scaling:
         return found
 
 
-def rare_columns(values: torch.Tensor, least: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The columns of values `[Q, D]` that differ from their most frequent value in fewer than `least` rows, and all other rows.
+def rare_columns(values: torch.Tensor, least: int, seldom: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The columns of values `[Q, D]` that differ from their most frequent value in few rows, and all other rows.
 
-    The rarest columns are left out first, as long as at most a share RARE of the rows is.
+    The rarest columns are left out first: those that differ in fewer than `least` rows as long as at most a share RARE of the rows is left
+    out, then those that differ in fewer than `seldom` as long as it is at most a share SELDOM_ROWS.
 
     Returns:
         The number of rows in which the columns differ that are left out, 0 for the others, `[D]`; and which rows are left, `[Q]`.
     """
     differs = _differs_from_most(values)
     counts, rows = differs.sum(0), differs.new_ones(len(values))
-    left = counts
-    for number in range(1, least):
+    left, number = counts, 0
+    while bool((left > 0).any()):
+        number = max(number + 1, int(left[left > 0].min()))
         remaining = rows & ~differs[:, (left > 0) & (left <= number)].any(1)
-        if int(remaining.sum()) < (1 - RARE) * len(values):
+        most = RARE if number < least else SELDOM_ROWS
+        if number >= max(least, seldom) or int(remaining.sum()) < (1 - most) * len(values):
             break
         rows, left = remaining, differs[remaining].sum(0)
     return torch.where(left == 0, counts, 0), rows

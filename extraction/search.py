@@ -17,19 +17,23 @@ import torch
 from datasets import boruta
 from extraction import asking
 from extraction.answers import Answers
+from extraction.determination import Determined
 from extraction.diagnosis import advice
 from extraction.facts import of_students
 from extraction.fitting import Fit, fit, folded, gives_answers
+from extraction.linear import between, with_linear_map
 from extraction.linear import settled as settled_last
-from extraction.linear import with_linear_map
 from extraction.linear_term import with_linear_term
 from extraction.linked import fit_probabilities, is_linked
-from extraction.network import Layers, contributions, fit_outputs
-from extraction.outliers import Judgement, judge, trimmed
+from extraction.lone_student import of_lone_student
+from extraction.network import Layers, contributions, fit_outputs, with_ones
+from extraction.outliers import Judgement, judge, limits, trimmed
+from extraction.parted import united
 from extraction.recovery import Neurons, RecoveredLayer, recover
+from extraction.seldom import restored
 from extraction.selection import Candidate, best_of, completed, fit_to_all_answers, misses_a_part, smallest_of_the_best, trim
 from extraction.session import Session
-from extraction.signs import settle_signs
+from extraction.signs import settle_signs, sign_invariant_features
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
 from foundations import paths
 from foundations.errors import ConfigError
@@ -112,6 +116,7 @@ class Reconstruction:
         judgement: what became of rows of a file that the network does not give; None for the answers of a network.
         asked: how many further queries a teacher was asked, by phase.
         remarks: what these have left open, a sentence each.
+        determined: how well the answers determine the network, where this was examined during the search.
     """
 
     layers: list[RecoveredLayer]
@@ -124,6 +129,7 @@ class Reconstruction:
     judgement: Judgement | None = None
     asked: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    determined: Determined | None = None
 
     @property
     def unscaled(self) -> Reconstruction:
@@ -177,6 +183,8 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
     session, best = _found(session, start, work)
+    scaling = session.scaling
+    session, best = restored(session, united(session, best, work), work)
     judgement, best = _judged(session, best, work)
     asked = asking.about_open(judgement.session, best, f"{work}_asked")
     if asked.session is not judgement.session:
@@ -187,9 +195,9 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
         fitted = fit_probabilities(session, fitted, f"{work}_probabilities")
         last = last and fit_probabilities(session.with_all_answers, last, f"{work}_all_probabilities")
     validated, fitted = (None, fitted) if last is None else (fitted.network, last)
-    held_out = individual_losses(students, session.loaders.test)
+    held_out = individual_losses(students, (session if session.scaling is scaling else start).loaders.test)
     found = Reconstruction(recovered, fitted, losses, students_file, held_out, validated, judgement=judgement)
-    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks))
+    return _placed(session, dataclasses.replace(found, asked=asked.counts, remarks=asked.remarks, determined=asked.determined))
 
 
 def _placed(session: Session, result: Reconstruction) -> Reconstruction:
@@ -220,7 +228,17 @@ def _judged(session: Session, best: Candidate, location: str) -> tuple[Judgement
         grown = completed(judgement.session, best, f"{location}_doubtful")
         if grown and gives_answers(judgement.session, grown[-1][1].network):
             return Judgement(judgement.session), grown[-1]
+    elif _comes_back(session, judgement, best[1].network):
+        with contextlib.suppress(ConfigError):  # a divergence
+            refitted = fit(judgement.session, Layers.of(best[1].network), f"{location}_all_rows", None)
+            return judgement, (best[0], dataclasses.replace(refitted, before=best[1].before))
     return judgement, best
+
+
+def _comes_back(session: Session, judgement: Judgement, network: FullyConnected) -> bool:
+    """Whether rows that were set aside come back to a network which gives the others, but these not to rounding."""
+    more = len(judgement.session.answers) > len(session.answers)
+    return more and limits(session, network) is not None and not gives_answers(judgement.session, network)
 
 
 def _found(session: Session, start: Imitation, work: str) -> tuple[Session, Candidate]:
@@ -261,6 +279,9 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
     Raises:
         ConfigError: the students share too little.
     """
+    alone = of_lone_student(session, start, f"{work}_alone")
+    if alone is not None:
+        return session, [alone]
     candidates: list[Candidate] = []
     grown, failures = None, []
     for attempt in ATTEMPTS:
@@ -344,7 +365,7 @@ def peel(session: Session, start: Imitation, attempt: Attempt) -> Peeled:
         may_have_excess = may_have_excess or step.doubtful > 0
         here, below = above, layers
     recovered.append(recover_layer(session, here, len(below) == 0, attempt.doubtful[0]))
-    layers = stacked(below, recovered[-1].incoming, here.scale)
+    layers = stacked(session, below, recovered[-1].incoming, here.scale)
     inputs = layers.all_but_last.activations(session.queries)
     last = settled_last(layers.vectors[-1], session.act_fun, inputs, session.answers, session.seed)
     layers = layers.all_but_last.followed_by(last)
@@ -386,7 +407,7 @@ def recover_until_imitated(session: Session, here: Imitation, below: Layers, att
         recovered = recover_layer(session, here, len(below) == 0, doubtful)
         if step is not None and len(recovered.incoming) == len(step.recovered.incoming):
             return dataclasses.replace(step, doubtful=doubtful)  # there are no more doubtful clusters
-        layers = stacked(below, recovered.incoming, here.scale)
+        layers = stacked(session, below, recovered.incoming, here.scale)
         location = f"{here.location}_layer_{len(layers) + 1}{f'_doubtful_{doubtful:g}' if doubtful else ''}"
         step = NextLayer(recovered, layers, imitate_above(session, layers, here.students, location), doubtful)
         if step.above.best_loss <= LACKING * here.best_loss:
@@ -414,14 +435,15 @@ def with_settled_signs(session: Session, layers: Layers, here: Imitation, above:
         ConfigError: the students share too little.
     """
     following = recover_layer(session, above, False, 0.0).incoming
-    layers = stacked(layers, following, above.scale).all_but_last
+    layers = stacked(session, layers, following, above.scale).all_but_last
     return layers, imitate_above(session, layers, here.students, f"{above.location}_settled", settled=True)
 
 
-def stacked(below: Layers, incoming: torch.Tensor, scale: Standardisation) -> Layers:
-    """Recovered layers with one more layer on top, which also settles the signs of the layer below it.
+def stacked(session: Session, below: Layers, incoming: torch.Tensor, scale: Standardisation) -> Layers:
+    """Recovered layers with one more layer on top, which also settles the signs of the layer below it, and its units that never switch.
 
     Args:
+        session: the extraction.
         below: the recovered layers.
         incoming: of the next layer, over standardised inputs, `[K, D]`.
         scale: the standardisation of its inputs.
@@ -429,8 +451,14 @@ def stacked(below: Layers, incoming: torch.Tensor, scale: Standardisation) -> La
     incoming = scale.undo(incoming)
     if not below.vectors:
         return below.followed_by(incoming)
-    settled, incoming = settle_signs(below.vectors[-1], incoming, scale.spread, below.symmetry)
-    return below.all_but_last.followed_by(settled, incoming)
+    settled, following = settle_signs(below.vectors[-1], incoming, scale.spread, below.symmetry)
+    if len(incoming[0]) > len(settled) + 1:
+        features = sign_invariant_features(below.act_fun, below.pre_activations(session.queries))
+        inputs, sums = below.all_but_last.activations(session.queries), with_ones(features) @ incoming.T
+        changed = between(settled, below.act_fun, inputs, sums, session.seed)
+        if changed is not None:
+            settled, following = changed, fit_outputs(below.replace(changed).activations(inputs), sums).T
+    return below.all_but_last.followed_by(settled, following)
 
 
 def recover_layer(session: Session, imitation: Imitation, is_first: bool, doubtful: float) -> RecoveredLayer:

@@ -15,7 +15,7 @@ from extraction.answers import Answers, finer
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
-from extraction.rows import Rows, extended, joined, named, with_pairs
+from extraction.rows import Rows, extended, joined, named
 from extraction.scaling import SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
@@ -42,6 +42,7 @@ class Session:
         own: the loaders before `scaling`; None without one.
         rows: all rows of the file of answers, after `scaling`; None for the answers of a network.
         own_rows: all rows before `scaling`; None without one.
+        every_row: the rows before `scaling` with those that differ in columns which vary in few rows; None where there are none.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
         asked: how many of the queries for training, the last ones, were asked because the others left something open.
@@ -56,6 +57,7 @@ class Session:
     own: Loaders | None = None
     rows: Rows | None = None
     own_rows: Rows | None = None
+    every_row: Rows | None = None
     linear_term: torch.Tensor | None = None
     teacher: Teacher | None = None
     asked: int = 0
@@ -136,10 +138,12 @@ class Session:
         loaders, rows = self.own or self.loaders, self.own_rows or self.rows
         return dataclasses.replace(self, loaders=loaders, rows=rows, scaling=None, own=None, own_rows=None)
 
-    def of_file(self, own: Rows, inside: Rows) -> Session:
-        """The session with the rows of a file of answers, before and after `scaling`."""
-        own, inside = (rows.changed(lambda loader: in_float64(loader, seed=self.seed)) for rows in (own, inside))
-        return dataclasses.replace(self, loaders=inside.kept, own=own.kept, rows=inside, own_rows=own)
+    def of_file(self, own: Rows, inside: Rows, every: Rows | None = None) -> Session:
+        """The session with the rows of a file of answers, before and after `scaling`, and with `every` row."""
+        own, inside, every = (rows and rows.changed(lambda loader: in_float64(loader, seed=self.seed)) for rows in (own, inside, every))
+        assert own is not None and inside is not None
+        more = every if every is not None and len(own) < len(every) else None
+        return dataclasses.replace(self, loaders=inside.kept, own=own.kept, rows=inside, own_rows=own, every_row=more)
 
     def with_precision(self) -> Session:
         """The session with the precision of its answers: as `--answers` says, or for a file as its numbers show."""
@@ -210,6 +214,7 @@ class Session:
         if self.scaling is not None:
             weights, constant = self.scaling.fold_linear(linear)
         changed = {"loaders": (inward, constant), "rows": (inward, constant), "own": (weights, 0.0), "own_rows": (weights, 0.0)}
+        changed |= {"every_row": (weights, 0.0)}
         parts = {name: _less(getattr(self, name), *term) for name, term in changed.items()}
         return dataclasses.replace(self, linear_term=weights, **parts)
 
@@ -239,24 +244,20 @@ class Session:
         """
         if self.teacher is None or not self.teacher.is_askable or not len(queries):
             return queries[:0], self.answers[:0]
-        if self.scaling is None:
-            asked, answers = _like(self.queries, *self.teacher.ask_for(phase, queries))
-            return asked, self._less_linear_term(asked, answers)
-        inputs, outputs = self.scaling.inputs, self.scaling.outputs
-        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, inputs.undo(queries)))
-        return inputs.apply(asked), outputs.apply(self._less_linear_term(asked, answers))
+        own = self.scaling.inputs.undo(queries) if self.scaling else queries
+        asked, answers = _like(self.queries, *self.teacher.ask_for(phase, own))
+        return self._inside(asked, answers if self.linear_term is None else answers - asked @ self.linear_term.T)
 
-    def _less_linear_term(self, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Answers to queries of the user, less the linear map that was taken from all others."""
-        return answers if self.linear_term is None else answers - queries @ self.linear_term.T
+    def _inside(self, queries: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and answers of the user after `scaling`."""
+        return (self.scaling.inputs.apply(queries), self.scaling.outputs.apply(answers)) if self.scaling else (queries, answers)
 
     def with_held_out(self, queries: torch.Tensor, phase: str) -> Session:
         """The session with the answers to further queries among the held-out ones; queries and errors as in `ask`."""
-        loaders = [with_pairs(self.loaders.test, *self.ask(queries, phase))]
-        if self.own is not None and self.scaling is not None:
-            loaders.append(with_pairs(self.own.test, *self.unscaled.ask(self.scaling.inputs.undo(queries), phase)))
-        changed = [Loaders(before.train, test) for before, test in zip((self.loaders, self.own), loaders, strict=False) if before]
-        return dataclasses.replace(self, loaders=changed[0], own=changed[1] if len(changed) > 1 else self.own)
+        asked = self.unscaled.ask(self.scaling.inputs.undo(queries) if self.scaling else queries, phase)
+        is_test = torch.ones(len(asked[0]), dtype=torch.bool, device=queries.device)
+        own = self.own and joined(self.own, asked, is_test)
+        return dataclasses.replace(self, loaders=joined(self.loaders, self._inside(*asked), is_test), own=own)
 
     def with_rows(self, queries: torch.Tensor, answers: torch.Tensor, held_out: bool = True) -> Session:
         """The session with further queries `[n, inputs]` and answers for training, all as the user has them.
@@ -265,8 +266,7 @@ class Session:
         may be larger there than at the queries for training: those of float32 are a share of the answer.
         """
         is_test = (torch.arange(len(queries)) % HELD_OUT == HELD_OUT - 1).to(queries.device) & (held_out and self.known.is_exact)
-        scaling, asked = self.scaling, self.asked + int((~is_test).sum())
-        inside = (scaling.inputs.apply(queries), scaling.outputs.apply(answers)) if scaling else (queries, answers)
+        asked, inside = self.asked + int((~is_test).sum()), self._inside(queries, answers)
         if self.rows is not None:
             rows, own_rows = extended(self.rows, inside, is_test), self.own_rows and extended(self.own_rows, (queries, answers), is_test)
             own = own_rows.kept if own_rows and self.own else self.own

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from datasets import repeats
+from extraction.codes import coded
 from extraction.network import least_squares, with_ones
 from extraction.rows import Rows
 from foundations import json_text, paths
@@ -20,6 +21,7 @@ from platforms.platform import get_platform
 from platforms.system import files
 
 MOST = 0.05  # of the rows are suspects, at most
+CODED = 0.5  # of the rows have codes for missing values, at most, where these rows are set aside
 GAP = 10.0  # a number is far from others where its distance to the median is this many times that of the next nearer number
 VARIED = 0.25  # of the numbers of a column differ from its median, at least, where a gap means something
 FUNCTIONS = 300  # random functions in the regression
@@ -58,16 +60,22 @@ def settled(rows: Rows, location: str) -> Rows:
 def suspects(queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """Which rows have gross errors, as it seems, `[n]`; none where that would be more than a share MOST.
 
+    Rows with a code for a missing value (`extraction/codes.py`) are suspects as well, up to a share CODED of the rows.
+
     Args:
         queries: `[n, inputs]`.
         answers: `[n, outputs]`.
     """
-    extreme = far(torch.cat([queries, answers], 1))
-    found = extreme | misses(queries, answers, extreme)
-    none = torch.zeros_like(found)
+    codes = coded(queries)
+    without = codes.any(1)
+    if without.sum() > CODED * len(without):
+        codes, without = torch.zeros_like(codes), torch.zeros_like(without)
+    usual = torch.where(codes, queries.median(0).values, queries)
+    extreme = far(torch.cat([usual, answers], 1))
+    found = extreme | misses(usual, answers, extreme | without)
     if not bool(found.any()):
-        return none
-    return next((rows for rows in (found, extreme) if rows.sum() <= MOST * len(rows)), none)
+        return without
+    return without | next((rows for rows in (found, extreme) if rows.sum() <= MOST * len(rows)), torch.zeros_like(found))
 
 
 def far(values: torch.Tensor) -> torch.Tensor:
@@ -89,7 +97,7 @@ def far(values: torch.Tensor) -> torch.Tensor:
 
 
 def misses(queries: torch.Tensor, answers: torch.Tensor, extreme: torch.Tensor) -> torch.Tensor:
-    """Which rows a robust regression on random functions of the queries misses by far, `[n]`.
+    """Which rows, of those that take part, a robust regression on random functions of the queries misses by far, `[n]`.
 
     Least squares are repeated without the rows that they miss (least trimmed squares, Rousseeuw 1984). The fit follows a row
     that takes part by its leverage, and leaves less of its error.

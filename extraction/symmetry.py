@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.activation_functions import LEAKY_SLOPE
+from models.activation_functions import LEAKY_SLOPE, slope_of
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,32 @@ class Symmetry:
         return self.parity != 0 and self.slope == 0
 
 
-symmetries: dict[str, Symmetry] = {
-    "relu": Symmetry("even_linear_positive_scaling", parity=1, slope=-1.0, positive_scaling=True),
-    "leaky_relu": Symmetry("even_linear_positive_scaling", parity=1, slope=-1.0 - LEAKY_SLOPE, positive_scaling=True),
-    "tanh": Symmetry("odd", parity=-1),
-    "identity": Symmetry("odd", parity=-1),
-    "sigmoid": Symmetry("odd_constant", parity=-1, constant=1.0),
-    "softplus": Symmetry("even_linear", parity=1, slope=-1.0),
-    "gelu": Symmetry("even_linear", parity=1, slope=-1.0),
-    "silu": Symmetry("even_linear", parity=1, slope=-1.0),
-    "g": Symmetry("none"),
-}
+class Symmetries(dict[str, Symmetry]):
+    """The symmetry of each activation function; those of the table, and leaky_relu with any slope."""
+
+    def __missing__(self, name: str) -> Symmetry:
+        slope = slope_of(name)
+        if slope is None:
+            raise KeyError(name)
+        return kinked(slope)
+
+
+def kinked(slope: float) -> Symmetry:
+    """The symmetry of x above 0 and `slope * x` below."""
+    return Symmetry("even_linear_positive_scaling", parity=1, slope=-1.0 - slope, positive_scaling=True)
+
+
+symmetries = Symmetries(
+    relu=kinked(0.0),
+    leaky_relu=kinked(LEAKY_SLOPE),
+    tanh=Symmetry("odd", parity=-1),
+    identity=Symmetry("odd", parity=-1),
+    sigmoid=Symmetry("odd_constant", parity=-1, constant=1.0),
+    softplus=Symmetry("even_linear", parity=1, slope=-1.0),
+    gelu=Symmetry("even_linear", parity=1, slope=-1.0),
+    silu=Symmetry("even_linear", parity=1, slope=-1.0),
+    g=Symmetry("none"),
+)
 
 
 def canonical(vectors: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,7 +26,7 @@ from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
-from training.second_order import CHUNK_VALUES, curvature, unit_curvature
+from training.least_squares import CHUNK_VALUES, curvature, unit_curvature
 
 CONFIDENCE = 0.95
 FILE = "standard_errors.npz"

@@ -21,7 +21,7 @@ from extraction.session import Session, in_float64
 from extraction.symmetry import symmetries
 from extraction.uncertainty import quantile_of, relative_errors
 from models.mlp import FullyConnected
-from training.second_order import unit_curvature
+from training.least_squares import unit_curvature
 
 SHARE = 1e-2  # squared share of a weight in the combinations that are open, from which it takes part; the certificate of the rest decides
 

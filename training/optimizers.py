@@ -13,7 +13,8 @@ from foundations.step import parse as parse_step
 from foundations.training_hparams import DECAYS, PRECISIONS, TrainingHparams
 from platforms.platform import get_platform
 from training.centring import Centring
-from training.second_order import LBFGS, LevenbergMarquardt, SecondOrder
+from training.lbfgs import LBFGS
+from training.second_order import LevenbergMarquardt, SecondOrder
 
 OPTIMIZERS = ["sgd", "adam", "nadam", "lbfgs", "levenberg_marquardt"]
 ADAPTIVE = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}

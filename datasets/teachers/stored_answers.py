@@ -124,8 +124,8 @@ def _checked(pairs: Pairs, path: str) -> tuple[torch.Tensor, torch.Tensor]:
     if len(queries) != len(answers) or len(queries) < HELD_OUT:
         counts = f"{len(queries)} queries {pairs.names[0]} and {len(answers)} answers {pairs.names[1]}"
         raise ConfigError(f"--teacher_name: {path} has {counts}; valid: equal numbers, {HELD_OUT} or more, one row for each pair")
-    if not (np.isfinite(queries).all() and np.isfinite(answers).all()):
-        raise ConfigError(f"--teacher_name: {path} contains values that are not finite numbers")
+    for name, values in zip(pairs.names, (queries, answers), strict=True):
+        _check_finite(name, values, path)
     for name, values, why in (
         (pairs.names[0], queries, "all queries are the same"),
         (pairs.names[1], answers, "they contain no information about the network"),
@@ -133,3 +133,16 @@ def _checked(pairs: Pairs, path: str) -> tuple[torch.Tensor, torch.Tensor]:
         if not np.ptp(values, axis=0).any():
             raise ConfigError(f"--teacher_name: all columns of {name} in {path} are constant, so {why}; valid: a column that varies")
     return torch.from_numpy(queries), torch.from_numpy(answers)
+
+
+def _check_finite(name: str, values: np.ndarray, path: str) -> None:
+    """Raises a ConfigError that says where values `[n, D]` are not finite numbers."""
+    missing = np.argwhere(~np.isfinite(values))
+    if len(missing):
+        (row, column), rows = missing[0], len(np.unique(missing[:, 0]))
+        which = "a value that is not finite" if len(missing) == 1 else f"{len(missing):,} values that are not finite"
+        place = f"{'in' if len(missing) == 1 else 'the first in'} row {row}, column {column} (counted from 0: {values[row, column]})"
+        columns = np.unique(missing[:, 1])
+        scope = f"; all of them are in column {columns[0]}" if len(missing) > 1 and len(columns) == 1 else ""
+        remedy = f"leave out {'this row' if rows == 1 else f'these {rows:,} rows'}"
+        raise ConfigError(f"--teacher_name: {name} in {path} contains {which}, {place}{scope}; {remedy}, or the column")

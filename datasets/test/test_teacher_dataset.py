@@ -222,7 +222,9 @@ class FileTest(TestCase):
             for name in ("X", "y"):
                 arrays = {"X": self.queries.copy(), "y": self.answers.copy()}
                 arrays[name][4, 1] = bad
-                self.assert_refused(self.file(**arrays), "not finite")
+                self.assert_refused(self.file(**arrays), "not finite", f"row 4, column 1 (counted from 0: {bad})", "leave out this row")
+                arrays[name][7:9, 1] = bad
+                self.assert_refused(self.file(**arrays), "3 values", "all of them are in column 1", "leave out these 3 rows, or the column")
 
     def test_different_numbers_of_queries_and_answers_are_refused(self):
         self.assert_refused(self.file(X=self.queries, y=self.answers[:-1]), "23 queries X and 22 answers y")

@@ -148,7 +148,8 @@ class TestAsking(TestCase):
         session = self.session(teacher, x)
         network, _ = teacher.layers.to_network(session.students_hparams)
         self.assertGreater(len(open_combinations(network, session.symmetry, session.loaders.train)), 0)
-        session, combinations = asking._examined(session, network)
+        state, combinations = asking._examined(asking.Asked(session, ([], Fit(session.students_hparams, network, network, self.root))))
+        session = state.session
         self.assertEqual(len(combinations), 0)
         self.assertEqual(len(open_combinations(network, session.symmetry, session.loaders.train, session.asked)), 0)
         active = teacher.layers.replace(teacher.layers.vectors[0]).pre_activations(session.queries)[:, -1] > 0

@@ -6,6 +6,7 @@ import json
 import math
 import types
 import unittest
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
+from extraction import determination as determining
 from extraction.answers import Answers
-from extraction.certificate import certify, determination
+from extraction.certificate import certify
 from extraction.checks import RULES, SEPARATION, WEIGHT_ERROR, Certificate
 from extraction.clustering import Clustering
+from extraction.determination import Determined, determination
 from extraction.fitting import Fit
 from extraction.recovery import RecoveredLayer
 from extraction.search import Reconstruction
@@ -211,6 +214,19 @@ class TestDetermination(CertificateTestCase):
             examples = torch.cat([x, torch.tensor([[over, 0.0]], dtype=torch.float64)])
             loader = DataLoader(Dataset(examples, model(examples).detach()), len(examples), dtype=torch.float64)
             self.assertEqual(determination(model, symmetries["relu"], loader)[0], rank)
+
+    def test_a_spectrum_is_taken_from_an_earlier_step_for_the_same_network_and_queries_only(self):
+        model, x = network("relu"), queries(100, 3)
+        loader = DataLoader(Dataset(x, model(x).detach()), len(x), dtype=torch.float64)
+        known = Determined.of(model, symmetries["relu"], loader)
+        self.assertEqual(determination(model, symmetries["relu"], loader), determination(model, symmetries["relu"], loader, 0, known))
+        with mock.patch.object(determining, "_spectrum", side_effect=AssertionError):
+            determination(model, symmetries["relu"], loader, 0, known)
+            self.assertRaises(AssertionError, determination, model, symmetries["relu"], loader, 1, known)
+            fewer = DataLoader(Dataset(x[:99], loader.labels[:99]), 99, dtype=torch.float64)
+            self.assertRaises(AssertionError, determination, model, symmetries["relu"], fewer, 0, known)
+            model.fc.bias.data[0] += 1e-12
+            self.assertRaises(AssertionError, determination, model, symmetries["relu"], loader, 0, known)
 
     def test_a_neuron_without_outgoing_weights_is_undetermined(self):
         for act_fun in ("tanh", "relu"):

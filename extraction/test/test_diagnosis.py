@@ -53,6 +53,14 @@ class TestAdvice(unittest.TestCase):
         for without, beside in ((1e-2, 5e-3), (1e-7, 1e-9), (None, None)):
             self.assertNotIn("skip", changed(error=1e-2, held_out_error=1e-2, without_map=without, beside_map=beside))
 
+    def test_more_students_are_advised_where_they_are_trained_to_the_end(self):
+        for error in (1e-2, 1e-8):
+            line = changed(best_loss=1e-5, best_held_out_loss=1e-5, error=error, held_out_error=error, is_trained_to_the_end=True)
+            self.assertIn("train more of them (--default_hparams='students_mlp(20)_5_32_2')", line)
+            self.assertNotIn("longer", line)
+        narrow = {"error": 0.1, "held_out_error": 0.1, "best_loss": 1e-5, "best_held_out_loss": 1e-5}
+        self.assertIn("9 were found in hidden layer 1, of students of 12", changed(found=[9], widths=[12], **narrow))
+
     def test_longer_training_is_advised_only_where_students_imitate(self):
         line = changed(best_loss=1e-5, best_held_out_loss=1e-5, error=1e-2, held_out_error=1e-2)
         self.assertIn("train them longer (--extra_training 6000it)", line)

@@ -30,7 +30,7 @@ class TestExport(unittest.TestCase):
 
     def test_layers_of_plain_torch_give_the_same_outputs(self):
         self.assertEqual(set(export.MODULES), set(activation_functions))
-        for act_fun in activation_functions:
+        for act_fun in (*activation_functions, "leaky_relu:0.2"):
             with self.subTest(act_fun), torch.no_grad():
                 network = network_of(act_fun)
                 torch.testing.assert_close(
@@ -50,7 +50,7 @@ class TestExport(unittest.TestCase):
             torch.testing.assert_close(names["outputs"](self.queries), expected, rtol=1e-14, atol=1e-14)
 
     def test_lines_of_python_rebuild_the_network_from_its_file(self):
-        for act_fun in activation_functions:
+        for act_fun in (*activation_functions, "leaky_relu:0.2"):
             with self.subTest(act_fun), tempfile.TemporaryDirectory() as folder, torch.no_grad():
                 network, names = network_of(act_fun), {}
                 path = os.path.join(folder, "the weights.pth")

@@ -22,6 +22,7 @@ class Answering(AskedTeacher):
 
     count: int = 1000
     fails: bool = False
+    phases: list[str] = dataclasses.field(default_factory=list)
 
     def ask(self, queries):
         if self.fails:
@@ -30,6 +31,7 @@ class Answering(AskedTeacher):
             return 50 * TEACHER(queries / SCALE) + 7
 
     def ask_for(self, phase, queries):
+        self.phases.append(phase)
         asked = queries[: self.count].float()
         return asked, self.ask(asked.double())
 
@@ -68,6 +70,7 @@ class TestFresh(TestCase):
             self.assertTrue(((added > before.train.examples.amin(0)) & (added < before.train.examples.amax(0))).all())
         torch.testing.assert_close(checked.own.test.labels, session.teacher.ask(checked.own.test.examples))
         again = fresh.with_checked_queries(session)
+        self.assertEqual(session.teacher.phases, 2 * ["certificate"])  # once each time
         self.assertTrue(torch.equal(checked.own.test.examples, again.own.test.examples))
 
     def test_a_teacher_that_fails_then_leaves_the_certificate_as_it_is(self):

@@ -42,6 +42,12 @@ class TestHypotheses(unittest.TestCase):
             [parse_act_funs(text) for text in ("sigmoid", "sigmoid+relu", "tanh+sigmoid")], [("sigmoid",), ("relu", "sigmoid"), ("tanh",)]
         )
 
+    def test_leaky_relu_with_a_slope_is_a_hypothesis_where_it_is_stated(self):
+        self.assertEqual(parse_act_funs("leaky_relu:0.20+tanh+relu"), ("relu", "tanh", "leaky_relu:0.2"))
+        self.assertEqual(parse_act_funs("auto+leaky_relu:0.2"), (*parse_act_funs("auto"), "leaky_relu:0.2"))
+        with self.assertRaisesRegex(ConfigError, "^--act_fun: "):
+            parse_act_funs("leaky_relu:2")
+
     def test_functions_that_count_as_the_same_are_the_same_up_to_affine_maps(self):
         x = torch.linspace(-4, 4, 50, dtype=torch.float64)
         for name, other in SAME_FUNCTIONS.items():

@@ -7,7 +7,7 @@ import torch
 from extraction import linear
 from extraction.fitting import fit, is_exact
 from extraction.gauges import free_directions, linear_directions
-from extraction.linear import has_open_signs, linear_slopes, moved_away, settled, with_linear_units
+from extraction.linear import between, has_open_signs, linear_slopes, moved_away, settled, with_linear_units
 from extraction.network import Layers, fit_outputs
 from extraction.symmetry import symmetries
 from extraction.test.known_networks import answered, network, queries, session_of
@@ -71,6 +71,21 @@ class TestLinearUnits(TestCase):
             model = teacher(act_fun, always=0)
             disturbed = model.layer_vectors()[0] + 1e-4 * queries(8, 6)
             self.assertIsNone(with_linear_units(disturbed, act_fun, x, model(x).detach(), 0))
+
+    def test_a_layer_below_another_gets_its_signs_and_units_from_the_sums_that_students_show(self):
+        for act_fun in ("relu", "gelu"):
+            for always in (0, 1):
+                model, x = teacher(act_fun, always, "mlp_5_8_4"), queries(400, 5)
+                layer = model.layer_vectors()[0]
+                sums = model(x).detach() + 1e-4 * queries(400, 4)
+                self.assertIsNone(between(layer, act_fun, x, sums, 0) if not always else None)
+                turned = torch.where(torch.arange(8) % 3 == 1, -1.0, 1.0).double()[:, None] * layer
+                found = between(turned[: 8 - always], act_fun, x, sums, 0)
+                torch.testing.assert_close(found[: 8 - always], layer[: 8 - always])
+                self.assertEqual(len(found), 8)
+                activations = Layers((found,), act_fun).activations(x)
+                error = (torch.cat([activations, torch.ones(400, 1).double()], 1) @ fit_outputs(activations, sums) - sums).std()
+                self.assertLess(float(error), 1e-3)
 
     def test_signs_of_many_neurons_are_found_by_improvement(self):
         model, x = teacher("relu", name="mlp_8_21_4"), queries(800, 8)

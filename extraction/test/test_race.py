@@ -4,7 +4,7 @@ import math
 import unittest
 
 from extraction.hypothesis import Hypothesis, hypotheses
-from extraction.race import Entry, Outcome, Rung, Standing, Track, is_needless, race, ranking
+from extraction.race import Entry, Outcome, Rung, Standing, Track, best_of_each_depth, is_needless, race, ranking
 
 RUNGS = (Rung(4, 1, 2, 100, 10), Rung(4, 1, 1, 200, 20), Rung(6, 2, 1))
 ALL = hypotheses((1, 2, 3), ("relu", "tanh", "gelu", "silu"))
@@ -89,16 +89,47 @@ class TestRace(unittest.TestCase):
         self.assertEqual(pretended.race([Hypothesis(1, "relu"), Hypothesis(2, "relu"), Hypothesis(3, "relu")]).entry.hypothesis.depth, 3)
 
     def test_a_hypothesis_goes_on_that_was_luckier_in_the_rung_before(self):
-        pretended = Pretended(lambda entry: 1e-25 if entry.rung is RUNGS[0] and entry.hypothesis == TRUE else 1e-6)
+        pretended = Pretended(lambda entry: 1e-10 if entry.rung is RUNGS[0] and entry.hypothesis == TRUE else 1e-6)
         pretended.second = 1e-3
         self.assertEqual(pretended.race().entry.rung, RUNGS[-1])
         self.assertEqual(pretended.race().entry.hypothesis, TRUE)
 
     def test_students_are_ready_where_the_best_two_are_near_the_solution(self):
         entry = Entry(TRUE, RUNGS[0], 12)
-        cases = {(1e-20, 1e-20): True, (1e-9, 1e-6): True, (1e-9, 1e-3): False, (1e-7, 1e-7): False, (math.nan, math.inf): False}
+        cases = {
+            (1e-20, 1e-20): True,
+            (1e-20, 1.0): True,
+            (1e-9, 1e-6): True,
+            (1e-9, 1e-3): False,
+            (1e-7, 1e-7): False,
+            (math.nan, math.inf): False,
+        }
         for losses, expected in cases.items():
             self.assertIs(Standing(entry, *losses).is_ready, expected, losses)
+
+    def test_a_swarm_finds_deep_networks_and_eliminates_no_hypothesis(self):
+        swarm = Rung(100, 1 / 3, 1, 100, 10, is_swarm=True)
+        for solved in (True, False):
+            pretended = Pretended(lambda entry, solved=solved: (1e-20 if solved else 0.5) if entry.rung is swarm else steady(entry))
+            pretended.second = 1.0
+            pretended.is_exact = True
+            track = Track((RUNGS[0], swarm, *RUNGS[1:]), 12, 1e-16, 1e-3, pretended.train, pretended.recover)
+            outcome = race(track, ALL)
+            swarms = [entry for entry in pretended.trained if entry.rung is swarm]
+            with self.subTest(solved=solved):
+                self.assertEqual({(entry.hypothesis.depth > 1, entry.width) for entry in swarms}, {(True, 4)})
+                self.assertIs(outcome.entry.rung is swarm, solved)
+                self.assertEqual(outcome.entry.hypothesis.depth, 2)
+
+    def test_kindred_hypotheses_go_on_together(self):
+        loss = {"relu": 1e-3, "leaky_relu": 5e-3, "tanh": 2e-3, "gelu": 4e-3}
+        standings = [Standing(Entry(Hypothesis(2, name), RUNGS[0], 12), value) for name, value in loss.items()]
+        self.assertEqual([hypothesis.act_fun for hypothesis in best_of_each_depth(standings, 1)], ["relu", "leaky_relu"])
+        far = [
+            Standing(standing.entry, 20 * standing.loss if standing.hypothesis.act_fun == "leaky_relu" else standing.loss)
+            for standing in standings
+        ]
+        self.assertEqual([hypothesis.act_fun for hypothesis in best_of_each_depth(far, 1)], ["relu"])
 
     def test_a_hypothesis_that_leads_its_depth_by_far_makes_more_layers_needless(self):
         def standings(*losses):

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 
 import EC
-from extraction import plotting, race_runner
+from extraction import plotting, race_runner, rungs, standings
 from extraction.hypothesis import Hypothesis
 from extraction.race import Rung
 from extraction.runner import ExtractionRunner
@@ -59,13 +59,13 @@ class TestFlags(RaceTestCase):
 
     def test_students_that_are_given_are_those_of_the_last_rung(self):
         runner = self.runner("--default_hparams=students_mlp(8)_2_9_2", "--act_fun=auto")
-        entry = runner.entry(Hypothesis(1, "gelu"), race_runner.RUNGS[-1])
+        entry = runner.entry(Hypothesis(1, "gelu"), rungs.RUNGS[-1])
         ordinary = self.runner("--default_hparams=students_mlp(8)_2_9_2", "--act_fun=gelu")
         self.assertEqual(runner.extraction(entry).output_location, ordinary.output_location)
 
     def test_every_run_is_an_ordinary_extraction_with_the_command_that_is_shown(self):
         runner = self.runner("--gamma=0.6", "--answers=float32", "--batch_size=64", "--global_seed=3")
-        for rung in race_runner.RUNGS:
+        for rung in rungs.RUNGS:
             entry = runner.entry(Hypothesis(2, "silu"), rung)
             with self.subTest(rung):
                 command, *arguments = runner.command(entry)
@@ -75,18 +75,18 @@ class TestFlags(RaceTestCase):
                 self.assertEqual(ordinary.output_location, runner.extraction(entry).output_location)
 
     def test_polishing_is_left_out_where_students_have_many_weights(self):
-        runner, rung = self.runner(), race_runner.RUNGS[0]
+        runner, rung = self.runner(), rungs.RUNGS[0]
         small, large = (
             runner.as_given(entry) for entry in (runner.entry(Hypothesis(1, "relu"), rung), runner.entry(Hypothesis(3, "relu"), rung))
         )
         self.assertEqual(small.training_hparams.polish_optimizer, "levenberg_marquardt")
-        self.assertLess(race_runner.unknowns_of(large.model_hparams.model_name), race_runner.POLISHED)
-        with mock.patch.object(race_runner, "POLISHED", 300):
+        self.assertLess(rungs.unknowns_of(large.model_hparams.model_name), rungs.POLISHED)
+        with mock.patch.object(rungs, "POLISHED", 300):
             large = runner.as_given(runner.entry(Hypothesis(3, "relu"), rung)).training_hparams
-        self.assertEqual((large.polish_optimizer, large.training_steps), (None, f"{rung.steps * race_runner.UNPOLISHED}it"))
+        self.assertEqual((large.polish_optimizer, large.training_steps), (None, f"{rung.steps * rungs.UNPOLISHED}it"))
 
     def test_unknowns_are_counted(self):
-        self.assertEqual(race_runner.unknowns_of("students_mlp(4)_5_12_12_2"), 6 * 12 + 13 * 12 + 13 * 2)
+        self.assertEqual(rungs.unknowns_of("students_mlp(4)_5_12_12_2"), 6 * 12 + 13 * 12 + 13 * 2)
 
     def test_what_cannot_be_run_is_refused_in_a_line_and_writes_nothing(self):
         teacher, _ = toy_teacher.make("mlp_6_4_3", "tanh", seed=1)
@@ -122,12 +122,12 @@ class TestAnswers(RaceTestCase):
     def test_the_precision_of_the_answers_says_when_students_are_exact(self):
         def scale(*arguments):
             runner = self.runner(*arguments)
-            first = runner.extraction(runner.entry(runner.hypotheses[0], race_runner.RUNGS[0]))
+            first = runner.extraction(runner.entry(runner.hypotheses[0], rungs.RUNGS[0]))
             first.prepare()
-            return race_runner.Scale.of(first)
+            return standings.Scale.of(first)
 
         exact, noisy = scale(), scale("--answers=noise:0.001")
-        self.assertEqual((exact.exact, exact.numbers), (race_runner.EXACT, 270 * 2))
+        self.assertEqual((exact.exact, exact.numbers), (standings.EXACT, 270 * 2))
         self.assertAlmostEqual(noisy.exact / (3 * 0.001) ** 2 * exact.own, 1, delta=0.5)
 
 
@@ -135,8 +135,8 @@ class TestRaces(RaceTestCase):
     def setUp(self):
         super().setUp()
         changes = [
-            (race_runner, "RUNGS", SMALL),
-            (race_runner, "WIDTH", 4),
+            (rungs, "RUNGS", SMALL),
+            (rungs, "WIDTH", 4),
             (plotting, "draw", mock.Mock()),
             (curves, "curves", mock.Mock()),
         ]

@@ -177,9 +177,9 @@ class TestScaling(TestCase):
         x[:, 3] = 5.0
         x[[8, 19], 3] = 6.0
         loaders = loaders_of(x, x[:, :2])
-        self.assertEqual(Scaling.of(loaders.train, widths=[4]).inputs.too_rare, [])
+        self.assertEqual(Coordinates.of_inputs(loaders.train.examples, least=1).too_rare, [])
         scaling = Scaling.of(loaders.train, widths=[8])
-        self.assertRegex(scaling.remarks()[1], "^column 3 of X varies in 1 query only, too few")
+        self.assertRegex(scaling.remarks()[1], "^column 3 of X varies in 1 query only, which are left out with the weights from it")
         self.assertRegex(scaling.remarks()[0], "students of 6 neurons are trained")
         self.assertEqual((scaling.width, Scaling.from_state(scaling.state()).width), (6, 6))
         self.assertEqual([len(loader.dataset) for loader in scaling.without_rare_rows(loaders)], [89, 9])

@@ -5,7 +5,7 @@ import unittest
 import torch
 
 from extraction.symmetry import canonical, symmetries, transform
-from models.activation_functions import activation_functions
+from models.activation_functions import activation_functions, get
 
 
 class TestSymmetries(unittest.TestCase):
@@ -26,6 +26,13 @@ class TestSymmetries(unittest.TestCase):
                     s = activation_functions[name]
                     expected = symmetry.parity * s(self.x) + symmetry.constant + symmetry.slope * self.x
                     torch.testing.assert_close(s(-self.x), expected, rtol=0, atol=1e-12)
+
+    def test_leaky_relu_with_another_slope_has_the_laws_of_that_slope(self):
+        s, symmetry = get("leaky_relu:0.2"), symmetries["leaky_relu:0.2"]
+        torch.testing.assert_close(s(-self.x), symmetry.parity * s(self.x) + symmetry.slope * self.x, rtol=0, atol=1e-12)
+        self.assertTrue(symmetry.positive_scaling)
+        with self.assertRaises(KeyError):
+            symmetries["leaky_relu:2"]
 
     def test_the_scaling_law_holds_only_where_declared(self):
         for name, symmetry in symmetries.items():

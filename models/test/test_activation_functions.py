@@ -48,6 +48,18 @@ class ActivationFunctionsTest(TestCase):
             with self.subTest(name):
                 np.testing.assert_allclose(values(name), [formula(x) for x in GRID.tolist()], rtol=1e-12, atol=1e-14)
 
+    def test_a_name_gives_the_slope_of_leaky_relu(self):
+        expected = [x if x > 0 else 0.2 * x for x in GRID.tolist()]
+        np.testing.assert_allclose(values("leaky_relu:0.2"), expected, rtol=1e-12, atol=1e-14)
+        names = {"relu": 0.0, "leaky_relu": 0.01, "leaky_relu:0.2": 0.2, "leaky_relu:1e-3": 1e-3, "tanh": None}
+        for name, slope in names.items():
+            self.assertEqual(activation_functions.slope_of(name), slope, name)
+        for name in ("leaky_relu:", "leaky_relu:0", "leaky_relu:1", "leaky_relu:nan", "leaky_relu:-0.1", "relu:0.2", "leaky_relu:x"):
+            self.assertIsNone(activation_functions.slope_of(name), name)
+            with self.assertRaisesRegex(ConfigError, "--act_fun"):
+                activation_functions.get(name)
+        self.assertEqual([activation_functions.with_slope(slope) for slope in (0.0, 0.01, 0.2)], ["relu", "leaky_relu", "leaky_relu:0.2"])
+
     def test_every_function_has_a_formula_in_this_test(self):
         self.assertEqual(set(FORMULAS), set(activation_functions.activation_functions))
 

@@ -204,7 +204,7 @@ class TestTraining(DeviceTestCase):
 
     def test_levenberg_marquardt_with_products(self):
         asked = (*teacher("mlp_3_3_2", "tanh"), "--datagen=random:300", "--optimizer_name=levenberg_marquardt", "--lr=1")
-        with mock.patch.multiple("training.second_order", DENSE_PARAMETERS=0, CG_ITERATIONS=10):
+        with mock.patch("training.second_order.DENSE_PARAMETERS", 0), mock.patch("training.linear_solvers.CG_ITERATIONS", 10):
             self.assert_same(("train", *STUDENTS, *asked), prepare=lambda: teacher("mlp_3_3_2", "tanh"))
 
     def test_an_interrupted_run_goes_on(self):

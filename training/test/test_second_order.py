@@ -14,8 +14,10 @@ from foundations.errors import ConfigError
 from models.base import Model
 from testing.test_case import TestCase
 from testing.toy_model import ToyModel
-from training import second_order
-from training.second_order import LBFGS, LevenbergMarquardt, conjugate_gradients, two_loop
+from training import least_squares, second_order
+from training.lbfgs import LBFGS, two_loop
+from training.linear_solvers import conjugate_gradients
+from training.second_order import LevenbergMarquardt
 from training.test.test_train import TrainTestCase, hparams, network, weights
 from training.train import Objective, train
 
@@ -70,8 +72,8 @@ class LinearTest(TestCase):
 
     def test_the_iterative_solver_solves_the_problem(self):
         with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
-            descend(self.model, self.examples, self.labels)
-        torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-4)
+            descend(self.model, self.examples, self.labels, steps=20)
+        torch.testing.assert_close(weights(self.model), self.solution, rtol=0, atol=1e-6)
 
     def ridge_solution(self) -> torch.Tensor:
         """The minimum of the mean squared error plus a penalty on the weights that is half of the error at the model's weights."""
@@ -87,12 +89,6 @@ class LinearTest(TestCase):
         self.assertGreater(float((wanted - self.solution).abs().max()), 1e-3)
         descend(self.model, self.examples, self.labels, ridge=0.5)
         torch.testing.assert_close(weights(self.model), wanted, rtol=0, atol=1e-5)
-
-    def test_the_iterative_solver_solves_the_penalised_problem(self):
-        wanted = self.ridge_solution()
-        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
-            descend(self.model, self.examples, self.labels, ridge=0.5)
-        torch.testing.assert_close(weights(self.model), wanted, rtol=0, atol=1e-4)
 
     def test_a_step_returns_the_loss_before_the_step(self):
         before = loss(self.model, self.examples, self.labels)
@@ -142,15 +138,6 @@ class NetworkTest(TestCase):
         self.assertLess(loss(self.model, self.examples, self.labels), 1e-24)
         torch.testing.assert_close(weights(self.model), weights(self.teacher), rtol=0, atol=1e-10)
 
-    def test_both_solvers_take_the_same_step(self):
-        twin = copy.deepcopy(self.model)
-        start = weights(self.model)
-        descend(self.model, self.examples, self.labels)
-        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
-            descend(twin, self.examples, self.labels)
-        difference = (weights(twin) - weights(self.model)).norm() / (weights(self.model) - start).norm()
-        self.assertLess(difference.item(), 1e-2)
-
     def test_a_step_solves_the_damped_normal_equations(self):
         optimizer, step = LevenbergMarquardt(self.model), self.damped_steps()
         optimizer.param_groups[0]["damping"] = [0.3]
@@ -169,7 +156,7 @@ class NetworkTest(TestCase):
     def test_a_jacobian_in_pieces_gives_the_same_step(self):
         twin = copy.deepcopy(self.model)
         descend(self.model, self.examples, self.labels)
-        with mock.patch.object(second_order, "CHUNK_VALUES", 26 * 2 * 7):
+        with mock.patch.object(least_squares, "CHUNK_VALUES", 26 * 2 * 7):
             descend(twin, self.examples, self.labels)
         torch.testing.assert_close(weights(twin), weights(self.model), rtol=1e-9, atol=1e-12)
 
@@ -244,15 +231,6 @@ class StackTest(TrainTestCase):
             for ours, theirs in zip(self.students.select(i).parameters(), student.parameters(), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
         self.assertGreater(len(set(optimizer.param_groups[0]["damping"])), 1)  # students have different dampings
-
-    def test_both_solvers_take_the_same_step_for_a_stack(self):
-        twin = copy.deepcopy(self.students)
-        start = weights(self.students)
-        descend(self.students, self.examples, self.labels)
-        with mock.patch.object(second_order, "DENSE_PARAMETERS", 0):
-            descend(twin, self.examples, self.labels)
-        difference = (weights(twin) - weights(self.students)).norm() / (weights(self.students) - start).norm()
-        self.assertLess(difference.item(), 0.3)  # the solvers damp differently: by the diagonal, and by the identity
 
     def test_a_student_at_the_solution_does_not_change_while_others_train(self):
         with torch.no_grad():
@@ -377,7 +355,7 @@ class ConjugateGradientsTest(TestCase):
             self.products += 1
             return self.matrix @ vector
 
-        return conjugate_gradients(product, right, iterations)
+        return conjugate_gradients(product, right, iterations).vector
 
     def test_the_solution_equals_that_of_numpy(self):
         expected = np.linalg.solve(self.matrix.numpy(), self.right.numpy())
