@@ -22,6 +22,7 @@ SPILLED = 10 / MOST_WEIGHT**2  # the share of the errors of other outputs that a
 COARSER = 10.0  # decimals whose step is as many times the errors of the number format are coarser
 TELLING = 100.0  # a number tells whether it is rounded to decimals where their step is as many times its error in the number format
 LEAST = 10  # numbers that tell
+VISIBLE = 1e-11  # the share of errors of rounding to float64 from which they show
 GRID = 4.0  # units of float64 rounding within which a number counts as one with so many decimals
 ARITHMETIC = 10.0  # a network that computes in a number format is off by up to this many times the rounding of its answers
 TOLERANCE = 1.1  # the same for rounding alone and for noise, whose size is known
@@ -125,15 +126,20 @@ class Answers:
         factors = torch.tensor([min(MOST_WEIGHT, largest / max(share, largest / MOST_WEIGHT)) if largest else 1.0 for share in self.shares])
         return factors.double() if float(factors.max()) > SIMILAR else None
 
-    def mixed(self, weights: torch.Tensor) -> Answers:
-        """The precision of mixtures of the standardised outputs.
+    def mixed(self, weights: torch.Tensor, answers: torch.Tensor) -> Answers:
+        """The precision of mixtures of outputs, each output and each mixture in the unit of its spread.
+
+        Rounding to float64 counts where a mixture varies so little, or answers are so large, that it shows.
 
         Args:
             weights: of the outputs in each mixture, `[O, C]`.
+            answers: `[Q, O]`.
         """
-        parts = weights * torch.tensor(self.shares).to(weights)[:, None]
-        largest = parts.abs().argmax(0).tolist()
-        return Answers(tuple(self.precision[output] for output in largest), tuple(parts.norm(dim=0).tolist()), self.is_given, self.repeats)
+        rounded = torch.finfo(answers.dtype).eps * answers.square().mean(0).sqrt() / spreads(answers)
+        parts, least = (weights * shares.to(weights)[:, None] for shares in (torch.tensor(self.shares), rounded))
+        largest, rounding = parts.abs().argmax(0).tolist(), least.norm(dim=0)
+        shares = torch.maximum(parts.norm(dim=0), torch.where(rounding > VISIBLE, rounding, 0.0))
+        return Answers(tuple(self.precision[output] for output in largest), tuple(shares.tolist()), self.is_given, self.repeats)
 
 
 def finer(answers: torch.Tensor, given: str) -> bool:

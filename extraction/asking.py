@@ -215,10 +215,12 @@ def _examined(state: Asked) -> tuple[Asked, torch.Tensor]:
     """
     for _ in range(EXAMINATIONS):
         state, combinations = _left_open(state)
-        session, layers = state.session, Layers.of(state.network)
+        if not len(combinations):
+            break
+        session = state.session
         telling = torch.zeros(len(session.queries), dtype=torch.bool, device=session.queries.device)
         for combination in combinations[:MOST_OPEN]:
-            shown = _shown(layers, combination, session.queries, 0.0).sqrt()
+            shown = _shown(Layers.of(state.network), combination, session.queries, 0.0).sqrt()
             shown[len(shown) - session.asked :] = 0.0
             largest = shown.topk(min(STARTS, len(shown))).indices
             telling[largest] |= shown[largest] > TELLS * combination.abs().max()

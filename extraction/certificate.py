@@ -25,10 +25,11 @@ from extraction.clustering import distances
 from extraction.descent import descend
 from extraction.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
 from extraction.fitting import weight_outputs, weighted
-from extraction.gauges import free_directions, linear_directions
+from extraction.gauges import free_count, linear_directions
 from extraction.linear import has_open_signs, linear_slopes, moved_away
 from extraction.linked import as_probabilities, is_linked
 from extraction.network import Layers
+from extraction.probing import large_determination
 from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.signs import has_joint_sign_flip
@@ -60,13 +61,15 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     residual, held_out = (largest_error(result.network, loader, units) for loader in session.loaders)
     network, queries = in_units(result.network, session.loaders.train, units)
     slopes = linear_slopes(Layers.of(network), queries.examples)
-    free = len(free_directions(network, symmetry, slopes)[0])
-    unknowns = sum(parameter.numel() for parameter in network.parameters()) - free
+    count = sum(parameter.numel() for parameter in network.parameters())
+    unknowns = count - free_count(network, symmetry, slopes)
     rank = bound = disagreement = None
     has_term = session.linear_term is not None
-    if unknowns + free <= DENSE_PARAMETERS:
+    if count <= DENSE_PARAMETERS:
         beside, known = linear_term.determination, result.determined
         rank, bound = beside(network, queries) if has_term else determination(network, symmetry, queries, session.asked, known)
+    elif residual <= FLOOR and not has_term and not any(bool(slope.any()) for slope in slopes):
+        rank, bound = large_determination(network, symmetry, queries, session.asked)
     if rank == unknowns and residual <= FLOOR:
         first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
         disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)
@@ -131,7 +134,7 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     """The standard deviation of the answers' errors, `[O]`, and the standard errors of the weights, see `uncertainty.standard_errors`."""
     network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
     slopes = linear_slopes(Layers.of(network), _fitted_to(session, result).examples)
-    unknowns = sum(parameter.numel() for parameter in network.parameters()) - len(free_directions(network, symmetry, slopes)[0])
+    unknowns = sum(parameter.numel() for parameter in network.parameters()) - free_count(network, symmetry, slopes)
     is_weighted = session.output_weights is not None
     if is_linked(session):
         session, (model,) = as_probabilities(session, [network])

@@ -99,13 +99,24 @@ def replaced(layers: Layers, inputs: Coordinates, rows: tuple[Rows, Rows], misse
 
 def codes_in(rows: Rows, numbers: Sequence[int]) -> str:
     """What is to be said of codes in some rows of the file before scaling, by their numbers; empty where they have none."""
-    queries = torch.cat([loader.examples for loader in rows.loaders])
-    here = torch.isin(torch.cat(rows.numbers), torch.tensor(sorted(numbers)).to(rows.numbers[0]))
-    places = (coded(queries) & here[:, None]).nonzero()
+    queries, codes, here = _of(rows, numbers)
+    places = (codes & here[:, None]).nonzero()
     if not len(places):
         return ""
     shown = f"{float(queries[tuple(places[0])]):g}"
     return f" ({shown} in column {int(places[0, 1])} of X seems to be a code for a missing value: leave out rows with it)"
+
+
+def all_coded(rows: Rows, numbers: Sequence[int]) -> bool:
+    """Whether all of some rows of the file before scaling, by their numbers, have codes."""
+    _, codes, here = _of(rows, numbers)
+    return bool(codes[here].any(1).all())
+
+
+def _of(rows: Rows, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All queries of the file `[n, D]`, which of their numbers are codes `[n, D]`, and which of the rows are meant `[n]`."""
+    queries = torch.cat([loader.examples for loader in rows.loaders])
+    return queries, coded(queries), torch.isin(torch.cat(rows.numbers), torch.tensor(sorted(numbers)).to(rows.numbers[0]))
 
 
 def _explanation(

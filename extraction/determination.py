@@ -70,12 +70,25 @@ def determination(
         return spectrum.rank, None
     chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * len(spectrum.values) // loader.labels.shape[1]), asked)
     queries, answers = loader.examples[chosen], loader.labels[chosen]
-    with torch.no_grad():
-        rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
-        error = float((network(queries) - answers).norm()) + rounded
-    deviations = error / (spectrum.lengths * math.sqrt(float(spectrum.values.min())))
+    return spectrum.rank, weight_error_bound(network, (queries, answers), spectrum.lengths, float(spectrum.values.min()))
+
+
+@torch.no_grad()
+def weight_error_bound(network: FullyConnected, pairs: tuple[torch.Tensor, torch.Tensor], lengths: torch.Tensor, least: float) -> float:
+    """The largest deviation of a weight that the residual allows, to first order, as a share of the largest weight of its layer.
+
+    Args:
+        network: in float64.
+        pairs: queries and answers.
+        lengths: of the columns of J, `[P]`.
+        least: the smallest eigenvalue of J'J with columns of unit length.
+    """
+    queries, answers = pairs
+    rounded = torch.finfo(answers.dtype).eps * float(answers.norm())  # the answers themselves are
+    error = float((network(queries) - answers).norm()) + rounded
+    deviations = error / (lengths * math.sqrt(least))
     largest = torch.cat([vectors.abs().max().expand(vectors.numel()) for vectors in network.layer_vectors()])
-    return spectrum.rank, float((deviations / largest).max())
+    return float((deviations / largest).max())
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,7 @@ def _spectrum(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, a
     count = sum(parameter.numel() for parameter in network.parameters())
     chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)
     pairs = loader.examples[chosen], loader.labels[chosen]
-    touched = [_shift_biases(network, pairs[0], share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
+    touched = [shift_biases(network, pairs[0], share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
     slopes = linear_slopes(Layers.of(network), loader.examples)
     spectra = [Spectrum.of(each, symmetry, slopes, pairs, full) for each in touched]
     return min(spectra, key=lambda spectrum: (spectrum.rank, float(spectrum.values.min())))
@@ -198,7 +211,7 @@ def _eliminated(rows: torch.Tensor, pivot: torch.Tensor, column: int, place: int
 
 
 @torch.no_grad()
-def _shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) -> FullyConnected:
+def shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) -> FullyConnected:
     """A copy of a network with higher biases of the hidden neurons, by a share of the spread of their pre-activations."""
     moved = copy.deepcopy(network)
     for layer in moved.fc_layers:

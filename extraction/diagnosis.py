@@ -110,6 +110,11 @@ LARGER_ERRORS = Advice(
 )
 
 
+DOUBTFUL_ROWS = Advice(
+    "The network gives all rows but those named above. If they are errors, leave them out of the file and run the same command; if they "
+    "are right, use more queries like them, which show the neuron behind them."
+)
+
 PROBABILITIES = Advice(
     "All answers are between 0 and 1: if they are probabilities of a sigmoid, such as predict_proba of one of two classes, give "
     "--link sigmoid.",

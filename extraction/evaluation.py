@@ -16,7 +16,7 @@ from datasets import boruta
 from datasets.base import DataLoader
 from extraction import linear, linear_term
 from extraction.checks import Certificate
-from extraction.diagnosis import LARGER_ERRORS, PROBABILITIES, Advice, advice
+from extraction.diagnosis import DOUBTFUL_ROWS, LARGER_ERRORS, PROBABILITIES, Advice, advice
 from extraction.facts import of_network, of_students, units_on_one_side
 from extraction.host import from_host, to_host
 from extraction.network import Layers
@@ -207,6 +207,8 @@ def advice_on(session: Session, result: Reconstruction, certificate: Certificate
     """
     if session.known.is_given and certificate.exceeds_stated_errors:
         return [LARGER_ERRORS]
+    if result.judgement and result.judgement.doubtful and not certificate.fits:
+        return [DOUBTFUL_ROWS]
     found = advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), certificate.fits)
     return [PROBABILITIES, *found] if not certificate.fits and session.may_be_probabilities else found
 

@@ -31,13 +31,16 @@ from training.desc import TrainingDesc
 from training.job import record
 from training.metric_logger import MetricLogger
 from training.plan import StandardPlan, StopRule
+from training.second_order import DENSE_PARAMETERS
 from training.train import standard_train
 
 EQUATIONS_PER_UNKNOWN = 20  # in a step of fine-tuning
+LARGE_EQUATIONS = 5  # at most, for networks that are solved by conjugate gradients: fewer take more iterations, more make each one dearer
 EXACT = 1e-10  # the residual of a network that has found the solution, as a share of the spread of each output
 DISPENSABLE = 1e-8  # a neuron of an exact network is in excess without which the next layer loses no more than this share of its spread
 REDUNDANCY_CHECK = 4  # steps of fine-tuning between two looks for twins
 STALL = 16  # steps of fine-tuning in which the loss should at least halve; with 8, three layers of g with two neurons in excess got stuck
+LARGE_STALL = 5  # the same for networks that are solved by conjugate gradients, whose steps are dear
 SCARCE_STEPS = "200it"  # of fine-tuning where answers are scarce: after 60, ten neurons on images still halved their loss in ten
 OVERSTATED = 5.0  # times smaller than stated are errors that contradict the statement
 SETTLED, SETTLED_STEPS = 1e-7, 3  # relative change of the loss over so many steps of a fit to all answers that has come to rest
@@ -211,6 +214,7 @@ def stored(session: Session, fitted: Fit, location: str) -> Fit:
 def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int | None) -> None:
     """Takes a network that is nearly right to the rounding floor, in place, in float64."""
     h = session.desc.extraction_hparams
+    stall = STALL if unknowns_of(network) <= DENSE_PARAMETERS else LARGE_STALL
 
     def has_twins(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether some neurons are twins or dead, which makes the problem singular and convergence slow."""
@@ -220,7 +224,7 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
     def has_stalled(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether the loss no longer halves: a network of the right size falls to the floor in a few steps, others never do."""
         losses = logger.numbers("test_loss")
-        before = [loss for iteration, loss in losses if iteration <= step.iteration - STALL]
+        before = [loss for iteration, loss in losses if iteration <= step.iteration - stall]
         return bool(before) and losses[-1][1] > before[-1] / 2
 
     def has_settled(step: Step, model: Model, logger: MetricLogger) -> bool:
@@ -292,12 +296,15 @@ def train_network(session: Session, network: FullyConnected, model_hparams: Mode
     desc = session.desc
     unknowns = unknowns_of(network)
     queries, outputs = session.answers.shape
-    some = queries if training.equations is None else -(-training.equations * unknowns // outputs)
+    equations = training.equations
+    if equations is not None and unknowns > DENSE_PARAMETERS:
+        equations = min(equations, LARGE_EQUATIONS)
+    some = queries if equations is None else -(-equations * unknowns // outputs)
     wanted = desc.extraction_hparams.finetune_batch_size or some
     batch_size = -(-queries // max(1, queries // wanted))
     run = TrainingDesc(dataclasses.replace(desc.dataset_hparams, batch_size=batch_size), model_hparams, training.hparams)
     record(run, training.location, session.seed, (session.queries.shape[1], outputs))
     loaders = Loaders(in_float64(session.loaders.train, batch_size), session.loaders.test)
     session.say(f"Fitting {model_hparams.model_name} to the answers")
-    plan = StandardPlan(stop_when=training.stop_when, verbose=session.verbose, epoch_lines=False)
+    plan = StandardPlan(stop_when=training.stop_when, verbose=session.verbose, epoch_lines=False, has_curves=False)
     standard_train(training.hparams, network, loaders, training.location, plan)

@@ -26,6 +26,13 @@ def free_directions(network: FullyConnected, symmetry: Symmetry, slopes: list[to
     return torch.cat([scalings[0], mixtures[0]]), torch.cat([scalings[1], mixtures[1]])
 
 
+def free_count(network: FullyConnected, symmetry: Symmetry, slopes: list[torch.Tensor]) -> int:
+    """The number of directions that `free_directions` returns, without forming them."""
+    scaled = sum(network.sizes[1:-1]) if symmetry.positive_scaling else 0
+    linear = [int((slope != 0).sum()) for slope in slopes]
+    return scaled + sum(units + units * (units - 1 if symmetry.positive_scaling else units) for units in linear)
+
+
 def scaling_directions(network: FullyConnected, symmetry: Symmetry) -> tuple[torch.Tensor, torch.Tensor]:
     """How scaling a neuron moves its length and the weights: two tensors `[neurons, P]`, without rows where neurons cannot be scaled.
 

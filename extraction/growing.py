@@ -36,6 +36,7 @@ LEAST_GROWN = 8  # neurons that may be grown in any network
 NOISE = 4.0  # a growth explains more than this many times what it explains of noise
 FOUND = 0.01  # a fit counts at once as the best that leaves this share of the loss or less
 WORTHWHILE = 0.9  # a neuron is kept where it leaves this share of the loss or less
+HALVED = 0.5  # a neuron is one of few that are lacking where it leaves this share of the loss or less
 REPLACED = 1e-5  # the relative loss of an exact network without a neuron, before it is fitted, up to which the neuron may be in excess
 STARTS = 64  # candidates that climb together
 CLIMB_STEPS, CLIMB_RATE = 150, 0.05  # of Adam, over standardised inputs
@@ -105,13 +106,14 @@ class _Residual:
         return (outgoing * pull).sum((1, 2)) / self.size, outgoing.flatten(1)
 
 
-def grow(session: Session, start: Fit, location: str) -> list[Fit]:
+def grow(session: Session, start: Fit, location: str, only_few: bool = False) -> list[Fit]:
     """Adds neurons to a fitted network that lacks some, one at a time, and fits all of it again after each.
 
     Args:
         session: the extraction.
         start: the network.
         location: the path that the folders of the runs begin with.
+        only_few: whether to give up at the first neuron that leaves more than half of the loss, so that many others are lacking.
 
     Returns:
         The fit before, then the fits with one neuron more each, up to the exact network, or the last that was worth its neuron.
@@ -121,8 +123,8 @@ def grow(session: Session, start: Fit, location: str) -> list[Fit]:
         return fits
     while len(fits) <= most and not is_exact(fits[-1].network, session.loaders.train):
         best, loss = None, relative_loss(fits[-1].network, session.loaders.train)
-        least = WORTHWHILE * loss
-        for number, growth in enumerate(promising(fits[-1].network, session)[:GROWTHS]):
+        least = (HALVED if only_few else WORTHWHILE) * loss
+        for number, growth in enumerate(promising(fits[-1].network, session)[: 1 if only_few else GROWTHS]):
             layers = with_resolved_signs(growth.layers, session) if growth.is_on_top else growth.layers
             try:
                 trial = fit(session, layers, f"{location}_{len(fits)}_{number + 1}")

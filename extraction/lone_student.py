@@ -10,13 +10,19 @@ Of 8-3-3-2 gelu, one in 100 students with four neurons in each layer came to 1e-
 
 from __future__ import annotations
 
+import numpy as np
+from scipy.cluster import hierarchy
+
+from extraction.clustering import Clustering, condensed_distances
 from extraction.fitting import Fit, fit, gives_answers
-from extraction.network import Layers, contributions
-from extraction.recovery import Neurons, RecoveredLayer, recover
+from extraction.network import Layers
+from extraction.recovery import RecoveredLayer
 from extraction.selection import NEARLY_EXACT, TRIM_EQUATIONS, Candidate
 from extraction.session import Session
 from extraction.simplify import removals
 from extraction.students import Imitation
+from extraction.symmetry import canonical
+from foundations.errors import ConfigError
 
 TRIALS = 4  # neurons in each hidden layer whose removal is tried before all neurons count as needed
 
@@ -35,9 +41,7 @@ def of_lone_student(session: Session, start: Imitation, location: str) -> Candid
     session.say("One student is at the solution: removing the neurons that it does not need")
     fitted = minimal(session, start.layers.student(start.best), location)
     layers = [_alone(session, start, depth) for depth in range(1, len(start.students.fc_layers) + 1)]
-    if fitted is None or None in layers:
-        return None
-    return [layer for layer in layers if layer is not None], fitted
+    return None if fitted is None else (layers, fitted)
 
 
 def minimal(session: Session, layers: Layers, location: str) -> Fit | None:
@@ -48,23 +52,33 @@ def minimal(session: Session, layers: Layers, location: str) -> Fit | None:
         layers: of the network, the output layer last.
         location: the path that the folders of the fits begin with.
     """
-    fitted, trials = fit(session, layers, location, TRIM_EQUATIONS), 0
-    if not gives_answers(session, fitted.network):
+    fitted, trials = _exact_fit(session, layers, location), 0
+    if fitted is None:
         return None
     while True:
         for removal in removals(fitted.network, session.queries)[: TRIALS * (len(layers) - 1)]:
             trials += 1
-            trial = fit(session, removal.layers, f"{location}_trial_{trials}", TRIM_EQUATIONS)
-            if gives_answers(session, trial.network):
+            trial = _exact_fit(session, removal.layers, f"{location}_trial_{trials}")
+            if trial is not None:
                 fitted = trial
                 break
         else:
             return fitted
 
 
-def _alone(session: Session, start: Imitation, depth: int) -> RecoveredLayer | None:
-    """The neurons of a hidden layer of the best student as a recovered layer, for the report; None where there are none."""
-    contribution = contributions(start.students, depth, start.loaders.train.examples)[[start.best]]
-    residual = contribution.new_tensor([start.best_loss * start.loaders.train.labels.shape[1]]).sqrt()
-    neurons = Neurons(start.layers.vectors[depth - 1][[start.best]], contribution, residual)
-    return recover(neurons, session.symmetry, session.criteria(0.0))
+def _exact_fit(session: Session, layers: Layers, location: str) -> Fit | None:
+    """The fit of a network; None where it does not give all answers, or diverges."""
+    try:
+        fitted = fit(session, layers, location, TRIM_EQUATIONS)
+    except ConfigError:
+        return None
+    return fitted if gives_answers(session, fitted.network) else None
+
+
+def _alone(session: Session, start: Imitation, depth: int) -> RecoveredLayer:
+    """The neurons of a hidden layer of the best student as a recovered layer, for the report: each is a cluster of its own."""
+    vectors, factors = canonical(start.layers.student(start.best).vectors[depth - 1], session.symmetry)
+    count, distances = len(vectors), condensed_distances(vectors, session.symmetry.opposite_looks_alike)
+    tree = hierarchy.linkage(distances) if count > 1 else np.empty((0, 4))
+    clustering = Clustering(distances, tree, 0.0, np.arange(count), np.zeros(count, dtype=int))
+    return RecoveredLayer(vectors * factors, clustering, vectors)

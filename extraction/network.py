@@ -19,6 +19,7 @@ from models.mlp import FullyConnected, Perceptron
 from models.students import Model as Students
 
 PROBES = 1000  # the largest number of queries by which contributions are measured
+WIDE = 128  # neurons of a last hidden layer above which there is no pass for each of them
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,9 @@ def contributions(network: Perceptron, depth: int, queries: torch.Tensor) -> tor
     """
     probes = some_of(queries)
     activations = network.activations(probes, depth)
+    if activations.shape[-1] > WIDE and depth == len(network.fc_layers):
+        outgoing = network.layer_vectors()[depth][..., :-1]
+        return activations.std(-2, correction=0) * outgoing.norm(dim=-2)
     outputs = network.forward_from(activations, depth)
     changes = []
     for neuron in range(activations.shape[-1]):

@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 from datasets.base import DataLoader
 from extraction.answers import spreads
 from extraction.checks import SURPRISE
-from extraction.codes import Replaced, codes_in, replaced
+from extraction.codes import Replaced, all_coded, codes_in, replaced
 from extraction.fitting import EXACT, Fit, fit, gives_answers, is_exact, unknowns_of
 from extraction.host import to_host
 from extraction.network import Layers
@@ -195,8 +195,8 @@ def judge(session: Session, network: FullyConnected) -> Judgement:
     wrong, without_value = wrong.difference(*(code.rows for code in codes)), frozenset().union(*(code.rows for code in codes))
     held_out = everything.rows.numbers[1].tolist()
     missed = len(wrong.intersection(held_out))
-    if len(wrong) > max(1, MOST * len(everything.rows or ())) or missed > max(1, MOST_HELD_OUT * len(held_out)):
-        return Judgement(everything)
+    if len(wrong) > max(1, MOST * len(everything.rows)) or missed > max(1, MOST_HELD_OUT * len(held_out)):
+        return Judgement(everything, tuple(sorted(wrong)) if all_coded(own, sorted(wrong)) else ())
     without = everything.leaving_out(wrong | without_value)
     unknowns, test = unknowns_of(network), without.loaders.test
     if not is_exact(network, without.loaders.train) and len(test.examples):

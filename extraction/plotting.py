@@ -23,7 +23,7 @@ from extraction.residuals import Points
 from extraction.search import Reconstruction
 from extraction.symmetry import Symmetry
 from training.metric_logger import MetricLogger
-from training.plotting import attempt, drawing, figure, plottable, save
+from training.plotting import attempt, drawing, figure, fix_places, plottable, save
 
 SHOWN_LEAVES = 500  # of a larger dendrogram only the top merges are drawn: scipy's function recurses as deep as the tree
 SHOWN_ROWS = 2000  # of a larger matrix of distances, because a picture has fewer pixels
@@ -106,6 +106,7 @@ def student_losses(logger: MetricLogger, path: str) -> None:
     axis.set(yscale="log", xlabel="iteration", ylabel="mean squared error", title="Loss of each student on held-out queries")
     if points and len(points[0][1]) <= 10:
         axis.legend(fontsize=7, ncols=2)
+    fix_places(chart)
     save(chart, path)
 
 
@@ -128,6 +129,7 @@ def dendrogram(layer: RecoveredLayer, path: str) -> None:
     )
     axis.set(xlabel=f"{len(clusters.labels)} neurons of all students", ylabel="distance", title="Merge tree")
     axis.legend(loc="upper right")
+    fix_places(chart)
     save(chart, path)
 
 
@@ -171,6 +173,7 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
     axis.set_xticks(range(1, clusters.count + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
     axis.set(yscale="log", xlabel="cluster (number of neurons); one colour per student", ylabel="angle (radians)")
     axis.set_title("Agreement within clusters")
+    fix_places(chart)
     save(chart, path)
 
 

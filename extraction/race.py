@@ -226,7 +226,7 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
                     return Attempt(best, outcomes, is_complete)
         if not rung.is_swarm:
             history.append(standings)
-        last = [standing for standing in history[-1] if standing.hypothesis in left]
+        last = [standing for standing in (history or [standings])[-1] if standing.hypothesis in left]
         here = min((standing.comparable for standing in last), default=math.inf)
         best = min(best, here)
         near = [standing for standing in last if not is_eager or standing.comparable <= FAR * max(here, track.exact)]

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import torch
+
 from extraction import race, report, rungs
 from extraction.desc import ExtractionDesc
 from extraction.hypothesis import AUTO, Hypothesis, HypothesisArgs, hypotheses, remark
@@ -21,10 +23,14 @@ from extraction.race import Entry, Outcome, Rung, Standing, Track
 from extraction.runner import ExtractionRunner, Stopwatch, check
 from extraction.standings import Scale, best_losses, is_trained
 from extraction.stated import BUNDLES, Known, flags_of, widths_of
+from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import Busy, ConfigError
+from foundations.model_hparams import ModelHparams
 from foundations.runner import Runner
+from models.activation_functions import slope_of
+from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
@@ -133,7 +139,14 @@ class RaceRunner(Runner):
 
         known, first = self.known, self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
         self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}")
-        outcome = race.race(self.track(Ways(train, recover), first, self.say), self.hypotheses)
+        track, took_part = self.track(Ways(train, recover), first, self.say), []
+
+        def trained(entry: Entry) -> Standing:
+            took_part.append(entry)
+            return track.train(entry)
+
+        outcome = race.race(dataclasses.replace(track, train=trained), self.hypotheses)
+        self.mark_dropped(took_part)
         if outcome is None or math.isinf(outcome.loss):
             raise ConfigError(
                 f"under none of the {len(self.hypotheses)} hypotheses could a network be recovered: "
@@ -154,6 +167,18 @@ class RaceRunner(Runner):
             self.say(f"Note: {same}")
         self.say(f"The same result by an ordinary command: {shlex.join(['python', 'EC.py', *self.command(outcome.entry)])}")
 
+    def mark_dropped(self, entries: Sequence[Entry]) -> None:
+        """Marks the students from which no network was recovered, so that they are listed as dropped rather than interrupted."""
+        platform = get_platform()
+
+        def mark() -> None:
+            for entry in entries:
+                location = self.extraction(entry).students_location
+                if not any(name.startswith("clustering_") for name in platform.listdir(location)):
+                    platform.write(paths.dropped(location), json_text.dumps({"hypothesis": str(entry.hypothesis)}) + "\n")
+
+        platform.on_primary(mark)
+
     def say(self, line: str) -> None:
         """Prints a line, unless the run is quiet."""
         if not self.known.job.quiet:
@@ -168,6 +193,26 @@ class RaceRunner(Runner):
         job = dataclasses.replace(self.known.job, quiet=True)
         desc, teacher, prepare = check(self.as_given(entry), job)
         return ExtractionRunner(desc, job, teacher, prepare)
+
+    def better_hypothesis(self, entry: Entry, queries: torch.Tensor) -> Hypothesis | None:
+        """The hypothesis with another slope under which the exact network of an entry has fewer neurons; None where there is none.
+
+        A slope is estimated where leaky_relu is a hypothesis; leaky_relu:SLOPE states it.
+        """
+        from extraction.network import Layers
+        from extraction.slopes import better_act_fun
+        from models import registry as models
+        from models.mlp import FullyConnected
+
+        if "leaky_relu" not in self.known.act_funs or slope_of(entry.hypothesis.act_fun) is None:
+            return None
+        found = report.read(self.extraction(entry).output_location)
+        if not found.certificate.is_met_exactly:
+            return None
+        network = models.load(found.model_path, ModelHparams(found.model_name, "kaiming_normal", "uniform", found.act_fun))
+        assert isinstance(network, FullyConnected)
+        act_fun = better_act_fun(Layers.of(network.double()), queries)
+        return Hypothesis(entry.hypothesis.depth, act_fun) if act_fun else None
 
     def as_given(self, entry: Entry) -> ExtractionDesc:
         """The hyperparameters of an entry, with the teacher as the user named it."""
@@ -228,10 +273,26 @@ class RaceRunner(Runner):
             accepted = found.certificate.accepted or found.certificate.accepted_to_precision
             return Outcome(entry, accepted, found.function.mse / scale.own, crowded)
 
-        def fits(entry: Entry) -> bool:
-            return rungs.unknowns_of(self.as_given(entry).model_hparams.model_name) * EQUATIONS <= scale.numbers
+        def recovered_with_slope(entry: Entry) -> Outcome:
+            outcome = recovered(entry)
+            better = None if outcome.reason else self.better_hypothesis(entry, scale.queries)
+            if better is None:
+                return outcome
+            say(f"The network has fewer neurons with {better.act_fun}")
+            factor = rungs.RUNGS[-1].factor / entry.rung.factor
+            last = Entry(better, rungs.RUNGS[-1], math.ceil(factor * entry.width))
+            for other in dict.fromkeys((dataclasses.replace(entry, hypothesis=better), last)):
+                if trained(other).is_ready or other.rung is last.rung:
+                    smaller = recovered(other)
+                    if smaller.accepted:
+                        return smaller
+            return outcome
 
-        return Track(rungs.RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered, say, fits)
+        def fits(entry: Entry) -> bool:
+            unknowns = rungs.unknowns_of(self.as_given(entry).model_hparams.model_name)
+            return unknowns * EQUATIONS <= scale.numbers and rungs.suits(entry.rung, unknowns)
+
+        return Track(rungs.RUNGS, self.known.width, scale.exact, IMITATED, trained, recovered_with_slope, say, fits)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ WIDTH = 12  # of the students of the first rungs
 RUNGS = (
     Rung(students=4, factor=1, kept=3, steps=1000, polish_steps=10),
     Rung(students=4, factor=1, kept=2, steps=2000, polish_steps=40),
-    Rung(students=100, factor=1 / 3, kept=2, steps=500, polish_steps=100, is_swarm=True),
-    Rung(students=48, factor=1 / 2, kept=1, steps=1000, polish_steps=100, is_swarm=True),
+    Rung(students=150, factor=1 / 3, kept=2, steps=500, polish_steps=150, is_swarm=True),
+    Rung(students=60, factor=1 / 2, kept=1, steps=1000, polish_steps=100, is_swarm=True),
     Rung(students=6, factor=1, kept=1, steps=2000, polish_steps=120),
     Rung(students=6, factor=2, kept=1),
 )
@@ -50,6 +50,11 @@ def short_training(rung: Rung, hypothesis: Hypothesis, unknowns: int) -> dict[st
     polish_steps = rung.polish_steps * DEPTHS[-1] // hypothesis.depth
     steps = {"training_steps": f"{rung.steps}it", "polish_steps": f"{polish_steps}it"}
     return steps | {"polish_optimizer": "levenberg_marquardt"}
+
+
+def suits(rung: Rung, unknowns: int) -> bool:
+    """Whether a rung is of use for students with so many weights and biases: a swarm that is not polished finds nothing."""
+    return not rung.is_swarm or unknowns <= POLISHED
 
 
 def unknowns_of(students: str) -> int:

@@ -61,6 +61,7 @@ class Usual:
 
 INPUTS, OUTPUTS = Usual(0.5, 2.0, 5.0), Usual(3.0, 5.0, 30.0)
 AMPLIFIED = 100.0  # the largest factor for a direction of the outputs, because the rounding of the answers is amplified as well
+NOTHING = 1e-12  # standardised outputs along a direction that varies less are exact without it
 ROUNDING = 1e-6  # a direction of the outputs that varies less, as a share of the largest, may be rounding alone, and is not amplified
 
 
@@ -122,14 +123,18 @@ class Coordinates:
 
     @classmethod
     def of_outputs(cls, values: torch.Tensor) -> Coordinates:
-        """The map of outputs `[Q, D]`; where columns are correlated, directions that vary little are amplified. None is left out."""
+        """The map of outputs `[Q, D]`; where columns are correlated, directions that vary little are amplified.
+
+        Where columns are mixtures of others, the directions in which they vary by rounding alone are left out, unless columns are usual.
+        """
         standard, plain = _standardised(values)
         deviations, directions = _principal(standard @ plain.inward)
+        known = deviations > _rounding(values.abs().amax(0) / plain.spread).max().clamp_min(NOTHING)
         shares = deviations / deviations.max()
         shares = torch.where(shares > ROUNDING, shares.clamp_min(1 / AMPLIFIED), 1.0)
         if shares.min() * OUTPUTS.ratio >= 1:
             return plain._unless_usual(OUTPUTS)
-        return plain._whitened(directions, shares * deviations.max())
+        return plain._whitened(directions[:, known], (shares * deviations.max())[known])
 
     def _unless_usual(self, usual: Usual) -> Coordinates:
         """This map, or the one that changes nothing where the columns are usual."""

@@ -3,7 +3,7 @@
 Students see a column that is 0 in 99 of 100 queries as an outlier, and explain it by neurons of its own. So such columns are left out with
 the queries that differ in them (`scaling.rare_columns`). Once the network of the other columns is found, a query that differs in one such
 column gives as many equations as there are outputs, for the weights from that column alone: one for each neuron of the first layer. Where
-there are more equations than weights, and some weights meet all of them, the column comes back with its queries.
+there are twice as many equations as weights, and some weights meet all of them, the column comes back with its queries.
 
 Axes: n queries that differ in a column, K neurons of the first layer, O outputs, S starts.
 """
@@ -15,17 +15,19 @@ import math
 
 import torch
 
+from datasets.base import Loaders
 from extraction.fitting import fit
 from extraction.network import Layers
 from extraction.outliers import limits
 from extraction.rows import Rows
-from extraction.scaling import Scaling
+from extraction.scaling import Coordinates
 from extraction.selection import Candidate
 from extraction.session import Session
 from foundations.errors import ConfigError
 from foundations.seeds import derive
 
-SPARE = 1  # equations more than weights, at least
+TOLD = 0.1  # the largest error of a weight, as a share of the largest from its column, that a column may have which comes back
+HALVES, SPARE = 2, 1  # of the equations, because a rival is fitted to one; equations more than weights in each, at least
 EQUATIONS = 10  # for each weight, at most
 STARTS = (32, 224)  # of which all climb together, one group after the other
 SIZES = (0.1, 30.0)  # the range of the first changes of weighted sums by the column
@@ -57,14 +59,17 @@ def restored(session: Session, best: Candidate, location: str) -> tuple[Session,
         return session, best
     columns = ", ".join(map(str, sorted(found)))
     session.say(f"The queries that were left out tell the weights from column{'s' if len(found) > 1 else ''} {columns} of X")
-    wider, layers = _with_columns(session, Layers.of(fitted.network), every, found)
+    wider = _with_columns(session, every, [*found])
+    inputs = scaling.inputs, wider.scaling.inputs if wider.scaling else scaling.inputs
+    before, _ = _over(Layers.of(fitted.before), *inputs, {}).to_network(wider.students_hparams)
+    layers = _over(Layers.of(fitted.network), *inputs, found)
     try:
         refitted = fit(wider, layers, f"{location}_seldom", None)
     except ConfigError:  # more unknowns than answers, or a divergence
         return session, best
     if limits(wider, refitted.network) is None:
         return session, best
-    return wider, (recovered, dataclasses.replace(refitted, before=fitted.before))
+    return wider, (recovered, dataclasses.replace(refitted, before=before))
 
 
 def _weights(session: Session, layers: Layers, every: Rows, limit: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -85,7 +90,7 @@ def _weights(session: Session, layers: Layers, every: Rows, limit: torch.Tensor)
         others[:, [column, *found]] = False
         rows = differs[:, column] & ~others.any(1)
         steps = queries[rows, column] - inputs.mean[column]
-        if len(steps) * answers.shape[1] < layers.sizes[1] + SPARE:
+        if len(steps) * answers.shape[1] < HALVES * (layers.sizes[1] + SPARE):
             continue
         first = layers.vectors[0]
         sums = layers.replace(first).pre_activations(inputs.apply(queries[rows]))
@@ -123,7 +128,7 @@ class _Column:
         return ((self.above.pre_activations(activations) - self.answers) / self.limit).flatten()
 
     def solved(self, seed: int) -> torch.Tensor | None:
-        """The weights that give all answers, `[K]`; None where no start leads to such weights."""
+        """The weights that give all answers, `[K]`; None where no start leads to such weights, or where the answers do not tell them."""
         most = -(-EQUATIONS * self.sums.shape[1] // self.answers.shape[1])
         some = torch.linspace(0, len(self.steps) - 1, min(most, len(self.steps))).long().to(self.sums.device)
         few = dataclasses.replace(self, sums=self.sums[some], steps=self.steps[some], answers=self.answers[some])
@@ -135,8 +140,15 @@ class _Column:
             weights, losses = few.climbed(starts)
             best = weights[losses.argmin()]
             if bool((self.errors(best).abs() <= 1).all()):
-                return best
+                return best if self.tells(best) else None
         return None
+
+    def tells(self, weights: torch.Tensor) -> bool:
+        """Whether the answers tell weights `[K]`: with a neuron that is flat for all queries they do not."""
+        slopes = torch.func.jacfwd(self.errors)(weights)
+        _, sizes, directions = torch.linalg.svd(slopes, full_matrices=False)
+        errors = (directions / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)[:, None]).norm(dim=0)
+        return bool((errors <= TOLD * weights.abs().max()).all())
 
     def _starts(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Random weights of different sizes, `[S, K]`."""
@@ -171,18 +183,30 @@ class _Column:
         return weights, losses
 
 
-def _with_columns(session: Session, layers: Layers, every: Rows, found: dict[int, torch.Tensor]) -> tuple[Session, Layers]:
-    """The session and the layers of a network with columns whose weights `[K]` were found."""
+def _with_columns(session: Session, every: Rows, columns: list[int]) -> Session:
+    """The session with more columns, and with the queries that differ in them, the last ones: these few are always examined."""
     assert session.scaling is not None
-    before = session.scaling.inputs
-    queries = every.kept.train.examples
-    scaling = Scaling(before.with_rare([*found], queries), session.scaling.outputs, session.scaling.width)
+    inputs = session.scaling.inputs.with_rare(columns, every.kept.train.examples)
+    scaling = dataclasses.replace(session.scaling, inputs=inputs)
+    last = session.scaling.inputs.is_rare(every.loaders.train.examples)
+    own = _ordered(every, torch.argsort(last.int(), stable=True)).without_rare(scaling)
+    wider = dataclasses.replace(session, scaling=scaling).of_file(own, own.scaled(scaling), every)
+    asked = int(session.scaling.inputs.is_rare(own.kept.train.examples).sum())
+    return dataclasses.replace(wider.with_precision(), asked=asked)
+
+
+def _ordered(rows: Rows, order: torch.Tensor) -> Rows:
+    """The rows with those for training in another order, `[Q]`."""
+    (train, test), (numbers, others) = rows.loaders, rows.numbers
+    moved = train.over(type(train.dataset)(train.examples[order], train.labels[order]))
+    return dataclasses.replace(rows, loaders=Loaders(moved, test), numbers=(numbers[order.to(numbers.device)], others))
+
+
+def _over(layers: Layers, before: Coordinates, after: Coordinates, found: dict[int, torch.Tensor]) -> Layers:
+    """The layers of a network for other coordinates of the inputs, with the weights `[K]` from more columns."""
     first, *rest = layers.vectors
     first = before.fold_inputs(first)
     for column, weights in found.items():
         first[:, column] += weights
         first[:, -1] -= weights * before.mean[column]
-    own = every.without_rare(scaling)
-    left = every if len(own) < len(every) else None
-    wider = dataclasses.replace(session, scaling=scaling, every_row=left).of_file(own, own.scaled(scaling), left)
-    return wider.with_precision(), layers.replace(scaling.inputs.unfold_inputs(first), *rest)
+    return layers.replace(after.unfold_inputs(first), *rest)

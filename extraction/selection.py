@@ -117,7 +117,7 @@ def without_uninformative_neurons(session: Session, fitted: Fit, location: str) 
         fitted = dataclasses.replace(trial, before=fitted.before)
 
 
-def completed(session: Session, best: Candidate, location: str) -> list[Candidate]:
+def completed(session: Session, best: Candidate, location: str, only_few: bool = False) -> list[Candidate]:
     """The networks that the best network becomes when it grows neurons, or loses those in excess.
 
     A network a little above the rounding floor lacks no neuron: two of its neurons may stand for one, which makes the curvature nearly
@@ -127,6 +127,7 @@ def completed(session: Session, best: Candidate, location: str) -> list[Candidat
         session: the extraction.
         best: the network.
         location: the path that the folders of the runs begin with.
+        only_few: whether it is given up where it lacks many neurons, see `grow`.
     """
     recovered, fitted = best
     if relative_loss(fitted.network, session.loaders.train) <= NEARLY_EXACT:
@@ -135,7 +136,7 @@ def completed(session: Session, best: Candidate, location: str) -> list[Candidat
         fits = trim(session, merged_where_equally_active(layers, session.queries) or layers, location)
     else:
         session.say("The network does not give the answers exactly: fitting new neurons to what it leaves unexplained")
-        fits = grow(session, fitted, location)[1:]
+        fits = grow(session, fitted, location, only_few)[1:]
     return [(recovered, later) for later in fits]
 
 

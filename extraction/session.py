@@ -11,7 +11,7 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teachers.base import Teacher
-from extraction.answers import Answers, finer
+from extraction.answers import Answers, finer, spreads
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
@@ -45,7 +45,8 @@ class Session:
         every_row: the rows before `scaling` with those that differ in columns which vary in few rows; None where there are none.
         linear_term: a linear map of the user's inputs that was taken from the answers, `[outputs, inputs]`; None where none was.
         teacher: who answers; None if it cannot be asked more.
-        asked: how many of the queries for training, the last ones, were asked because the others left something open.
+        asked: how many of the queries for training, the last ones, were asked because the others left something open, or alone differ in
+            a column.
     """
 
     desc: ExtractionDesc
@@ -157,7 +158,11 @@ class Session:
             precision = Answers.of(own.labels, given, own.examples)
         if given is None and self.teacher and self.teacher.noise:
             precision = precision.with_noise(self.teacher.noise, own.labels)
-        return dataclasses.replace(self, precision=precision.mixed(self.scaling.outputs.inward) if self.scaling else precision)
+        if self.scaling is not None:
+            outputs = self.scaling.outputs
+            units = (spreads(own.labels) / outputs.spread)[:, None] / spreads(outputs.apply(own.labels))
+            precision = precision.mixed(outputs.inward * units, own.labels)
+        return dataclasses.replace(self, precision=precision)
 
     @property
     def output_weights(self) -> torch.Tensor | None:

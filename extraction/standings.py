@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from extraction.runner import ExtractionRunner
 from foundations import paths
 from foundations.errors import ConfigError
@@ -29,12 +31,14 @@ class Scale:
         own: their variance as the user has them.
         exact: the relative loss of students that give the answers as exactly as these are known.
         numbers: in the answers for training.
+        queries: for training, as the user has them, `[Q, inputs]`.
     """
 
     inside: float
     own: float
     exact: float
     numbers: int
+    queries: torch.Tensor
 
     @classmethod
     def of(cls, extraction: ExtractionRunner) -> Scale:
@@ -49,7 +53,7 @@ class Scale:
         if affine_loss(session.loaders.train) <= exact:
             raise ConfigError("--teacher_name: the answers are an affine map of the queries; no hidden layer shows in them")
         variance, own_variance = (float(one.loaders.test.labels.var(0).mean()) or 1.0 for one in (session, session.unscaled))
-        return cls(variance, own_variance, exact, session.answers.numel())
+        return cls(variance, own_variance, exact, session.answers.numel(), session.unscaled.queries)
 
 
 def affine_loss(loader: DataLoader) -> float:

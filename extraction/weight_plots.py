@@ -14,7 +14,7 @@ import numpy as np
 
 from extraction.host import to_host
 from extraction.residuals import SPREADS, Points
-from training.plotting import drawing, figure, save
+from training.plotting import drawing, figure, fix_places, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -261,9 +261,10 @@ def residuals(points: Points, names: Sequence[str], path: str) -> None:
     outputs = min(len(points.units), SHOWN_OUTPUTS)
     columns = min(outputs, 3)
     lines = math.ceil(outputs / columns)
-    chart, _ = figure(width=max(5.6, 3.6 * columns), height=2.6 * lines + 0.9)
+    chart, _ = figure(width=max(5.6, 3.5 * columns + 1.2), height=2.6 * lines + 0.9)
     chart.clear()
     grid = chart.subplots(lines, columns, squeeze=False, sharey=True)
+    fix_places(chart, top=0.6, bottom=0.75, below=0.6, between=0.15)
     for output, axis in enumerate(grid.flat):
         axis.set_visible(output < outputs)
         if output >= outputs:
@@ -284,7 +285,7 @@ def residuals(points: Points, names: Sequence[str], path: str) -> None:
     more = f" (the first {outputs} of {len(points.units)} outputs)" if len(points.units) > outputs else ""
     for axis in grid[-1]:
         axis.set_xlabel("answer", fontsize=8)
-    chart.supylabel("error", fontsize=9)
+    chart.text(0.1 / chart.get_figwidth(), 0.5, "error", va="center", rotation=90, fontsize=9)
     chart.suptitle(f"Errors in {points.unit}{more}", fontsize=10)
     _add_sets(chart)
     save(chart, path)
@@ -296,4 +297,4 @@ def _add_sets(chart: Figure) -> None:
 
     labels = ("answers for training", "held-out answers")
     handles = [Line2D([], [], linestyle="", marker=".", color=colour, label=label) for colour, label in zip(COLOURS, labels, strict=True)]
-    chart.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    chart.legend(handles=handles, loc="lower center", ncols=2, fontsize=8, frameon=False)

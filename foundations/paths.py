@@ -24,6 +24,11 @@ def progress(location: str) -> str:
     return os.path.join(location, "progress.json")
 
 
+def dropped(location: str) -> str:
+    """The mark of students whose hypothesis a race has dropped: the hypothesis, as JSON."""
+    return os.path.join(location, "dropped.json")
+
+
 def lock(location: str) -> str:
     """The lock of the run: it names the process that works on the run, and exists only as long as that process works."""
     return os.path.join(location, ".lock")

@@ -162,6 +162,50 @@ def flat_directions(draw: Draw) -> Case:
     return dataclasses.replace(case, grades=(BUT_FOR,), lines=["4 of the 7 directions"])
 
 
+def seldom_column(draw: Draw) -> Case:
+    """A column that is 0 but in one query of a hundred, with large weights."""
+    case = draw.plain([5, 6, 2])
+    x, (first, *rest) = case.queries, case.layers.vectors
+    x[:, 2] *= (draw.normal(len(x)) > 2.3).double()
+    first[:, 2] *= 5
+    return dataclasses.replace(answered(case.layers.replace(first, *rest), x), grades=(EXACT, BUT_FOR))
+
+
+def categories(draw: Draw) -> Case:
+    """Four columns of 0 and 1 for a category, which sum to one, and one of which is rare."""
+    kinds = torch.multinomial(torch.tensor([0.6, 0.3, 0.08, 0.02]), 2000, True, generator=draw.generator)
+    x = torch.cat([draw.normal(2000, 3), torch.eye(4, dtype=torch.float64)[kinds]], 1)
+    case = answered(planted.draw([7, 6, 2], "tanh", x, draw.generator, LENGTH), x)
+    return dataclasses.replace(case, grades=(BUT_FOR,), lines=["6 of the 7 directions"])
+
+
+def missing_values(draw: Draw) -> Case:
+    """A code for missing values in one column, which the network did not see."""
+    case = draw.plain([4, 6, 2])
+    x, rows = case.queries.clone(), draw.normal(2000) > 1.8
+    x[rows, 1] = 0.0
+    case = answered(case.layers, x)
+    x = x.clone()
+    x[rows, 1] = -999
+    return dataclasses.replace(case, queries=x, lines=["-999 in column 1 of X is a code for a missing value"])
+
+
+def dates(draw: Draw) -> Case:
+    """Days and seconds since 1970, as whole numbers."""
+    case = draw.plain([4, 6, 2])
+    mean, spread = torch.tensor([19000.0, 1.6e9, 0, 0]).double(), torch.tensor([700.0, 6e7, 1, 1]).double()
+    x = torch.cat([(mean + spread * case.queries)[:, :2].round(), case.queries[:, 2:]], 1)
+    return dataclasses.replace(answered(planted.over_inputs(case.layers, mean, spread), x), error=1e-8)
+
+
+def dependent_outputs(draw: Draw) -> Case:
+    """Outputs of which one is constant, one nearly a copy of another, and one a mixture of these."""
+    case = draw.plain([4, 6, 3])
+    *hidden, last = case.layers.vectors
+    near, constant = last[:1] + 1e-3 * last[1:2], torch.cat([0 * last[:1, :-1], torch.full((1, 1), 3.0).double()], 1)
+    return answered(case.layers.replace(*hidden, torch.cat([last[:1], near, 2 * last[:1] - near, constant])), case.queries)
+
+
 def images(draw: Draw) -> Case:
     """Pixels from 0 to 1, some of which are constant."""
     from sklearn.datasets import load_digits
@@ -278,6 +322,11 @@ CASES: Mapping[str, Callable[[Draw], Case]] = {
         weak_output,
         correlated,
         flat_directions,
+        seldom_column,
+        categories,
+        missing_values,
+        dates,
+        dependent_outputs,
         images,
         never_switches,
         skip_connection,

@@ -84,13 +84,16 @@ class IterativeSolver:
 
     def step(self, damping: float, tolerance: float) -> Step:
         """The step for a damping, solved until the residual has fallen to this share."""
-        if isinstance(self.jacobian, LayerJacobian):
-            vector = self._layers_step(self.jacobian, damping, tolerance)
-        else:
-            shift = damping * self._probe + self.penalty
-            vector = self._solved(lambda v: self.jacobian.transposed(self.jacobian.forward(v)) + shift * v, self.gradient, tolerance)
+        vector = self.solve(self.gradient, damping, tolerance)
         image = self.jacobian.forward(vector)
         return Step(vector, 2 * float(self.gradient @ vector), float(image @ image + vector @ (self.penalty * vector)))
+
+    def solve(self, right: torch.Tensor, damping: float, tolerance: float) -> torch.Tensor:
+        """The solution `[P]` of the system with another right-hand side, `[P]`."""
+        if isinstance(self.jacobian, LayerJacobian):
+            return self._solve_layers(self.jacobian, right, damping, tolerance)
+        shift = damping * self._probe + self.penalty
+        return self._solved(lambda v: self.jacobian.transposed(self.jacobian.forward(v)) + shift * v, right, tolerance)
 
     def _solved(self, product: Product, right: torch.Tensor, tolerance: float, precondition: Product | None = None) -> torch.Tensor:
         solution = conjugate_gradients(product, right, CG_ITERATIONS, precondition, tolerance)
@@ -102,12 +105,12 @@ class IterativeSolver:
         """J'J along the gradient: the scale of the damping where the diagonal of J'J is not at hand."""
         return self.jacobian.forward(self.gradient / self.gradient.norm()).square().sum()
 
-    def _layers_step(self, jacobian: LayerJacobian, damping: float, tolerance: float) -> torch.Tensor:
-        """The step of a fully connected network, with the output layer eliminated unless it is frozen."""
+    def _solve_layers(self, jacobian: LayerJacobian, right: torch.Tensor, damping: float, tolerance: float) -> torch.Tensor:
+        """The solution for a fully connected network, with the output layer eliminated unless it is frozen."""
         shift = damping * self._scale(jacobian) + self.penalty
         if not {"fc.weight", "fc.bias"} <= set(jacobian.problem.names):
             precondition = functools.partial(self._kronecker.apply, damping=damping)
-            return self._solved(lambda v: jacobian.transposed(jacobian.forward(v)) + shift * v, self.gradient, tolerance, precondition)
+            return self._solved(lambda v: jacobian.transposed(jacobian.forward(v)) + shift * v, right, tolerance, precondition)
         last = OutputLayer(jacobian, shift)
 
         def product(vector: torch.Tensor) -> torch.Tensor:
@@ -120,9 +123,9 @@ class IterativeSolver:
             result = self._kronecker.apply(vector, damping) * last.others
             return result + own.apply(vector) if own is not None and own.is_valid else result
 
-        right = (self.gradient - jacobian.transposed(last.forward(last.solve(self.gradient)))) * last.others
-        vector = self._solved(product, right, tolerance, precondition)
-        return vector + last.solve(self.gradient - last.transposed(jacobian.forward(vector)))
+        reduced = (right - jacobian.transposed(last.forward(last.solve(right)))) * last.others
+        vector = self._solved(product, reduced, tolerance, precondition)
+        return vector + last.solve(right - last.transposed(jacobian.forward(vector)))
 
     def _scale(self, jacobian: LayerJacobian) -> torch.Tensor:
         """The diagonal of J'J as it scales the damping, `[P]`."""

@@ -41,12 +41,14 @@ class StandardPlan(Plan):
     Attributes:
         verbose: whether anything is printed.
         epoch_lines: whether every evaluation is printed; if not, there is a bar (on a terminal) or a line every few seconds.
+        has_curves: whether the curves of the metrics are drawn at the end.
         evaluate_only_at_end: whether to evaluate only before and after training.
         identity: what the provenance and the trackers record of the run; None if the run is a part of another run.
     """
 
     verbose: bool = True
     epoch_lines: bool = True
+    has_curves: bool = True
     evaluate_only_at_end: bool = False
     identity: Identity | None = None
 

@@ -110,6 +110,25 @@ def figure(columns: int = 1, width: float = 5.0, height: float = 3.6) -> tuple[F
     return chart, chart.subplots(1, columns, squeeze=False)[0]
 
 
+def fix_places(chart: Figure, top: float = 0.35, bottom: float = 0.6, below: float = 0.0, between: float = 0.8) -> None:
+    """Puts the axes of a figure at places that leave room for labels, which takes half of the time of matplotlib's constrained layout.
+
+    Args:
+        chart: the figure; its axes form a grid.
+        top: the height above the axes, in inches.
+        bottom: the height below them, in inches.
+        below: the height between two of them, in inches.
+        between: the width between two of them, in inches.
+    """
+    chart.set_layout_engine("none")
+    width, height, grid = chart.get_figwidth(), chart.get_figheight(), chart.axes[0].get_gridspec()
+    panel = (width - 1 - between * (grid.ncols - 1)) / grid.ncols, (height - top - bottom - below * (grid.nrows - 1)) / grid.nrows
+    edges = {"left": 0.85 / width, "right": 1 - 0.15 / width, "top": 1 - top / height, "bottom": bottom / height}
+    grid.update(**edges, wspace=between / panel[0], hspace=below / panel[1])
+    for axis in chart.axes:
+        axis.set_subplotspec(axis.get_subplotspec())
+
+
 def legend_below(chart: Figure, axes: Sequence[Axes]) -> None:
     """Adds one legend for all axes below them, and enlarges the figure for it."""
     entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
@@ -206,4 +225,5 @@ def curves(logger: MetricLogger, output_location: str) -> None:
         if kind == "loss" and any(value > 0 for value in drawn):
             axis.set_yscale("log")
         axis.legend()
+    fix_places(chart)
     save(chart, paths.curves(output_location))

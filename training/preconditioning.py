@@ -34,6 +34,7 @@ SUBSPACE_EQUATIONS = 8  # in the estimate of J'J in the network's own subspace, 
 SUBSPACE_ROWS = 16  # at least, for each weight of an output
 SUBSPACE_COST = 60.0  # iterations of conjugate gradients that forming and factoring it may cost
 SUBSPACE_DAMPING = 1e-10  # at least, as a share of each diagonal element: what the subspace has twice is singular there
+SAME = 1e-9  # relative difference of the mean squares of inputs of batches with the same examples in another order
 TINY = 1e-150  # the scale of an input or a neuron that is zero everywhere
 
 
@@ -47,17 +48,20 @@ class Factor:
 
 
 class InputFactors:
-    """The factor A of the inputs of a network, kept for as long as the batch is the same."""
+    """The factor A of the inputs of a network, kept while batches hold the same examples, in any order."""
 
     def __init__(self) -> None:
-        self.examples: torch.Tensor | None = None
-        self.factor: Factor | None = None
+        self.last: tuple[torch.Tensor, Factor] | None = None  # the mean squares of the inputs, and the factor
 
     def of(self, examples: torch.Tensor) -> Factor:
         """The factor of the examples `[B, ...]`, a constant 1 last."""
-        if self.factor is None or self.examples is not examples:
-            self.examples, self.factor = examples, Factor(input_moment([examples.flatten(1)]))
-        return self.factor
+        examples = examples.flatten(1)
+        squares = examples.square().mean(0)
+        if self.last is not None and self.last[0].shape == squares.shape and torch.allclose(self.last[0], squares, rtol=SAME, atol=0.0):
+            return self.last[1]
+        factor = Factor(input_moment([examples]))
+        self.last = squares, factor
+        return factor
 
 
 def input_moment(parts: list[torch.Tensor]) -> torch.Tensor:

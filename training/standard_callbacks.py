@@ -154,7 +154,7 @@ def create_progress_callback(end: Step, metric: str, plain_lines: bool) -> Callb
 
 def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tuple[DataLoader, DataLoader]) -> Sequence[Callback]:
     """The callbacks of a standard run: save the network before and after, evaluate every epoch, warn of divergence, show progress, and
-    finally write the log and draw its curves.
+    finally write the log and, if the plan has curves, draw them.
 
     Students are evaluated less often, and on the training set only at both ends. A training set that is read from files is evaluated
     only at the end, because this takes about as long as an epoch.
@@ -185,4 +185,5 @@ def standard_callbacks(plan: StandardPlan, end: Step, model: Model, loaders: tup
     callbacks.append(divergence.create_warning_callback())
     if plan.verbose:
         callbacks.append(create_progress_callback(end, "test_loss", plain_lines=not epoch_lines))
-    return [*callbacks, run_at_last_step(save_logger), run_at_last_step(save_curves)]
+    callbacks.append(run_at_last_step(save_logger))
+    return [*callbacks, run_at_last_step(save_curves)] if plan.has_curves else callbacks

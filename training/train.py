@@ -150,7 +150,8 @@ def standard_train(
     if get_platform().exists(paths.logger(output_location)) and not training_hparams.continues:
         end = Step(MetricLogger.load(output_location).last_iteration, len(train_loader))
         if registry.exists(output_location, end):
-            plotting.draw_missing_curves(output_location)
+            if plan.has_curves:
+                plotting.draw_missing_curves(output_location)
             registry.load_weights(paths.model(output_location, end), model)
             model.to(get_platform().torch_device)
             return

@@ -22,7 +22,8 @@ from foundations import ancestors, json_text, paths
 from foundations.errors import ConfigError
 from platforms.system import processes
 
-FINISHED, RUNNING, INTERRUPTED, FAILED, DAMAGED, FOREIGN = STATES = "finished", "running", "interrupted", "failed", "damaged", "foreign"
+STATES = "finished", "running", "interrupted", "dropped", "failed", "damaged", "foreign"
+FINISHED, RUNNING, INTERRUPTED, DROPPED, FAILED, DAMAGED, FOREIGN = STATES
 KINDS = ("train", "extract", "lottery", "branch", "other")
 TRASH = "trash"  # the folder in the results folder that `runs rm` moves runs to
 OTHER_FOLDERS = {TRASH, "slurm"}  # folders of this framework that contain no runs
@@ -147,6 +148,8 @@ class Run:
             return FINISHED, "diverged" if diverged else "", metrics
         failures = (_failure(folder) for folder, names in self.folders if _FAILURE in names)
         failure = next(filter(None, failures), None)
+        if not failure and any(_DROPPED in names for _, names in self.folders):
+            return DROPPED, "out of the race", metrics
         return (FAILED, failure, metrics) if failure else (INTERRUPTED, "", metrics)
 
     def _foreign_note(self, damage: str) -> str:
@@ -167,6 +170,7 @@ class Run:
 
 
 _LOCK, _FAILURE, _LOGGER = (os.path.basename(path("")) for path in (paths.lock, paths.failure, paths.logger))
+_DROPPED = os.path.basename(paths.dropped(""))
 _REPORT = os.path.basename(paths.report(""))
 _SPARSITY, _BARRIER, _PROGRESS = (os.path.basename(path("")) for path in (paths.sparsity_report, paths.barrier, paths.progress))
 _CHECKPOINT, _PREVIOUS = (os.path.basename(path("")) for path in (paths.checkpoint, paths.previous_checkpoint))

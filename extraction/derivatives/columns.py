@@ -13,6 +13,8 @@ Axes: d inputs, H neurons, P base points, o outputs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from extraction.derivatives.questions import Questions
@@ -27,18 +29,31 @@ SETTLED = 1e-15
 CHUNK_VALUES = 2**24
 
 
+@dataclass(frozen=True)
+class Base:
+    """Base points.
+
+    Attributes:
+        points: `[P, d]`.
+        sums: the weighted sums of the first layer at them, `[P, H]`.
+    """
+
+    points: torch.Tensor
+    sums: torch.Tensor
+
+
 @torch.no_grad()
-def columns(asked: Questions, points: torch.Tensor, sums: torch.Tensor, upper: Layers, start: torch.Tensor, step: float) -> torch.Tensor:
+def columns(asked: Questions, base: Base, upper: Layers, start: torch.Tensor, step: float) -> torch.Tensor:
     """The weights of the first layer, `[H, d]`, without biases.
 
     Args:
         asked: the teacher in all inputs.
-        points: base points `[P, d]`.
-        sums: the weighted sums of the first layer at the base points, `[P, H]`.
+        base: base points.
         upper: the layers behind the first, the output layer last.
         start: the weights, nearly, `[H, d]`.
         step: t.
     """
+    points, sums = base.points, base.sums
     moves = step * torch.eye(asked.inputs, dtype=points.dtype, device=points.device)
     answers = torch.stack([asked(point + moves) for point in points], 1)  # [d, P, o]
     found = start.T.clone()  # [d, H]

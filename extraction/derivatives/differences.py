@@ -26,7 +26,7 @@ from extraction.derivatives.result import Lacking
 
 OCTAVES = 24  # radii from 2^-24 to 2^24 are tried
 LINES, ERROR_LINES = 3, 7  # lines along which the radius and the error are measured
-ORDER, NODES, SPACING = 6, 12, 2.0**-11  # differences of this order over so many points, in units, contain nothing but errors
+ORDER, NODES, SPACING = 6, 12, 2.0**-14  # differences of this order over so many points, in units, contain nothing but errors
 VISIBLE = 1e-5  # changes below this share of the answers are not judged by their bends
 BENT = 1e-6  # smaller bends are rounding: the network is affine, and has no radius
 EPS = torch.finfo(torch.float64).eps
@@ -117,11 +117,18 @@ def _error(asked: Questions, radius: float) -> torch.Tensor:
     return differences.sqrt() * math.factorial(ORDER) / math.sqrt(math.factorial(2 * ORDER))
 
 
-def gradients(asked: Questions, points: torch.Tensor, step: float) -> torch.Tensor:
-    """The Jacobians `[P, o, d]` at points `[P, d]` by forward differences: `d + 1` queries a point."""
-    moves = torch.cat([points.new_zeros(1, asked.inputs), step * torch.eye(asked.inputs, dtype=points.dtype, device=points.device)])
-    values = torch.stack([asked(point + moves) for point in points])
-    return (values[:, 1:] - values[:, :1]).mT / step
+def gradients(asked: Questions, points: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+    """The Jacobians `[P, o, d]` at points `[P, d]` by forward differences: `d + 1` queries a point.
+
+    Args:
+        asked: the function.
+        points: `[P, d]`.
+        step: the same for all points, or one for each, `[P]`.
+    """
+    steps = torch.as_tensor(step).to(points).expand(len(points))
+    moves = torch.cat([points.new_zeros(1, asked.inputs), torch.eye(asked.inputs, dtype=points.dtype, device=points.device)])
+    values = torch.stack([asked(point + length * moves) for point, length in zip(points, steps, strict=True)])
+    return (values[:, 1:] - values[:, :1]).mT / steps[:, None, None]
 
 
 def curvatures(asked: Questions, point: torch.Tensor, step: float) -> torch.Tensor:

@@ -44,11 +44,13 @@ class Profiles:
         places: t, `[H, T]`.
         values: the component of the answers along the direction in which they change most, with mean 0 and norm 1, `[H, T]`.
         impurity: the second singular value of the answers as a share of the first, `[H]`: 0 for a neuron that is alone.
+        has_line: whether the other neurons add an affine function of t, so that values are those of a neuron less an affine function.
     """
 
     places: torch.Tensor
     values: torch.Tensor
     impurity: torch.Tensor
+    has_line: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,50 @@ class Fitted:
     errors: torch.Tensor
 
 
-def ask_profiles(alone: Questions, base: torch.Tensor, most: torch.Tensor) -> Profiles:
-    """Asks along every coordinate axis.
+@dataclass(frozen=True)
+class Axes:
+    """Lines `origin + t move` through the planes of neurons.
+
+    Attributes:
+        origins: `[H, d]`.
+        moves: `[H, d]`.
+    """
+
+    origins: torch.Tensor
+    moves: torch.Tensor
+
+    @classmethod
+    def of_coordinates(cls, base: torch.Tensor) -> Axes:
+        """The coordinate axes through a point `[H]`."""
+        return cls(base.expand(len(base), -1), torch.eye(len(base), dtype=base.dtype, device=base.device))
+
+
+def ask_profiles(asked: Questions, axes: Axes, most: torch.Tensor, has_line: bool = False) -> Profiles:
+    """Asks along axes that move one neuron each.
 
     Args:
-        alone: the teacher in coordinates that move one neuron each, H of them.
-        base: where the axes meet, `[H]`.
+        asked: the teacher.
+        axes: H of them.
         most: the largest |t| of each axis, `[H]`.
+        has_line: whether the other neurons move as well, and stay where they are affine.
     """
-    nodes = torch.linspace(-1, 1, POINTS, dtype=base.dtype, device=base.device)
+    nodes = torch.linspace(-1, 1, POINTS, dtype=most.dtype, device=most.device)
     places = most[:, None] * (0.25 * nodes + 0.75 * nodes**3)  # dense around 0
-    moves = places[:, :, None] * torch.eye(len(base), dtype=base.dtype, device=base.device)[:, None]
-    answers = torch.cat([alone(base + some) for some in moves]).unflatten(0, places.shape)
-    left, sizes, _ = torch.linalg.svd(answers - answers.mean(1, keepdim=True), full_matrices=False)
+    points = axes.origins[:, None] + places[:, :, None] * axes.moves[:, None]
+    answers = torch.cat([asked(some) for some in points]).unflatten(0, places.shape)
+    left, sizes, _ = torch.linalg.svd(_less_affine(answers, places, has_line), full_matrices=False)
     second = sizes[:, 1] / sizes[:, 0] if sizes.shape[1] > 1 else torch.zeros_like(most)
-    return Profiles(places, left[:, :, 0], second)
+    return Profiles(places, left[:, :, 0], second, has_line)
+
+
+def _less_affine(values: torch.Tensor, places: torch.Tensor, has_line: bool) -> torch.Tensor:
+    """Values `[H, T, ...]` less their mean, or less an affine function of the places `[H, T]`."""
+    values = values - values.mean(1, keepdim=True)
+    if not has_line:
+        return values
+    line = places - places.mean(1, keepdim=True)
+    line = line / line.norm(dim=1, keepdim=True)
+    return values - torch.einsum("ht,hs,hs...->ht...", line, line, values)
 
 
 def named(profiles: Profiles, candidates: Sequence[str] = SMOOTH) -> tuple[Fitted | None, dict[str, float]]:
@@ -104,31 +135,28 @@ def fit(profiles: Profiles, act_fun: str) -> Fitted:
     offsets = torch.linspace(-4, 4, PLACES).to(values)
     starts = torch.cartesian_prod(rates, offsets)  # [S, 2]
     scaled = profiles.places / largest
-    shapes = _normalised(activation(starts[:, 0, None] * scaled[:, None] + starts[:, 1, None]))  # [H, S, T]
-    likeness = torch.einsum("hst,ht->hs", shapes, values).abs()
+    shapes = activation(starts[:, 0, None] * scaled[:, None] + starts[:, 1, None])  # [H, S, T]
+    shapes = _less_affine(shapes.mT, scaled, profiles.has_line)  # [H, T, S]
+    likeness = torch.einsum("hts,ht->hs", shapes / shapes.norm(dim=1, keepdim=True).clamp_min(1e-300), values).abs()
     best = likeness.topk(TRIED).indices.flatten()  # [H TRIED]
     places, repeated = scaled.repeat_interleave(TRIED, 0), values.repeat_interleave(TRIED, 0)
-    unknowns, losses = levenberg_marquardt(affine(activation), places, repeated, starts[best])
+    unknowns, losses = levenberg_marquardt(affine(activation, profiles.has_line), places, repeated, starts[best])
     losses, winner = losses.unflatten(0, (-1, TRIED)).min(1)
     unknowns = unknowns.unflatten(0, (-1, TRIED))[torch.arange(len(winner), device=winner.device), winner]
     return Fitted(act_fun, unknowns[:, 0] / largest[:, 0], unknowns[:, 1], losses.sqrt())
 
 
-def _normalised(values: torch.Tensor) -> torch.Tensor:
-    """Values with mean 0 and norm 1 along the last axis."""
-    values = values - values.mean(-1, keepdim=True)
-    return values / values.norm(dim=-1, keepdim=True).clamp_min(1e-300)
-
-
 Features = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  # of weighted sums [...]: values and derivatives, [..., F]
 
 
-def affine(activation: ActivationFunction) -> Features:
-    """The features s and 1 of one neuron whose output enters the answers linearly."""
+def affine(activation: ActivationFunction, has_line: bool = False) -> Features:
+    """The features s and 1 of one neuron whose output enters the answers linearly, and its weighted sum where a line is added."""
 
     def features(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         values, slopes = value_and_slope(activation, sums)
-        return torch.stack([values, torch.ones_like(values)], -1), torch.stack([slopes, torch.zeros_like(values)], -1)
+        ones, zeros = torch.ones_like(values), torch.zeros_like(values)
+        line = ([sums], [ones]) if has_line else ([], [])
+        return torch.stack([values, ones, *line[0]], -1), torch.stack([slopes, zeros, *line[1]], -1)
 
     return features
 

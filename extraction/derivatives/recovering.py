@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from extraction.derivatives import kinks, saturating, shallow, transitions
+from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
@@ -57,12 +57,17 @@ class _Stages:
 def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _Stages) -> Layers:
     """The network by whichever way suits it: by kinks, by jumps far out, or by second derivatives."""
     if kinks.is_piecewise_linear(asked, scale):
-        return kinks.recover(asked, scale)
+        return piecewise.recover(asked, scale)
     span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
     stages.end("gradients")
     if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
         return as_candidate(saturating.recover(asked, scale, span), candidates)
-    return shallow.recover(asked, scale, span, candidates)
+    try:
+        return shallow.recover(asked, scale, span, candidates)
+    except Lacking as reason:
+        if from_afar.far_scale(asked, scale) is None:
+            raise reason
+        return from_afar.recover(asked, scale, span, candidates)
 
 
 def as_candidate(network: Layers, candidates: Sequence[str]) -> Layers:

@@ -24,7 +24,7 @@ from extraction.derivatives import columns as by_columns
 from extraction.derivatives.diagonalising import MIXTURES, common_basis
 from extraction.derivatives.differences import Scale, curvatures
 from extraction.derivatives.gauss_newton import polish
-from extraction.derivatives.profiles import Fitted, ask_profiles, named
+from extraction.derivatives.profiles import Axes, Fitted, ask_profiles, named
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.subspace import Span
@@ -100,10 +100,15 @@ def separate(asked: Questions, scale: Scale, span: Span) -> Sums:
 def name(inner: Questions, candidates: Sequence[str], far: torch.Tensor | None = None) -> Fitted:
     """The activation function, rates and biases of all neurons, for coordinates that move one each, up to `far` `[H]`."""
     base = torch.zeros(inner.inputs, dtype=torch.float64, device=inner.device)
-    profiles = ask_profiles(inner, base, torch.full_like(base, FAR) if far is None else far)
+    return name_along(inner, Axes.of_coordinates(base), torch.full_like(base, FAR) if far is None else far, candidates)
+
+
+def name_along(asked: Questions, axes: Axes, far: torch.Tensor, candidates: Sequence[str], has_line: bool = False) -> Fitted:
+    """The same for any axes."""
+    profiles = ask_profiles(asked, axes, far, has_line)
     impure = int((profiles.impurity > ALONE).sum())
     if impure:
-        raise Lacking(f"{impure} of {inner.inputs} neurons do not move alone along their directions")
+        raise Lacking(f"{impure} of {len(far)} neurons do not move alone along their directions")
     fitted, errors = named(profiles, candidates)
     if fitted is None:
         listed = ", ".join(f"{name} {error:.0e}" for name, error in sorted(errors.items(), key=lambda pair: pair[1]))
@@ -131,5 +136,5 @@ def widen(asked: Questions, scale: Scale, sums: Sums, network: Layers) -> Layers
     coordinates = WIDE * asked.normal(count, len(weights))
     points = (coordinates - sums.offsets) @ sums.directions.T
     start, step = weights @ sums.rows, by_columns.LENGTH * scale.unit(asked.inputs)
-    found = by_columns.columns(asked, points, coordinates @ weights.T + bias, upper, start, step)
+    found = by_columns.columns(asked, by_columns.Base(points, coordinates @ weights.T + bias), upper, start, step)
     return network.replace(torch.cat([found, (weights @ sums.offsets + bias)[:, None]], 1), *upper.vectors)

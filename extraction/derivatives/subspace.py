@@ -47,26 +47,30 @@ class Span:
         return asked.within(torch.zeros_like(self.basis[:, 0]), self.basis)
 
 
-def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.Tensor]) -> Span:
+def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.Tensor], repeats: float = 1.0, least: int = 1) -> Span:
     """The space that the gradients at random points span.
 
     Args:
         asked: the teacher.
         scale: of its inputs and answers.
         points: so many random points `[n, d]`.
+        repeats: rows for each dimension, at least; more than 1 where gradients are the same at many points.
+        least: the least number of points; more than 1 where a neuron is inactive at many points.
     """
-    inputs, step = asked.inputs, scale.first(asked.inputs)
+    inputs, unit = asked.inputs, scale.unit(asked.inputs)
     outputs = len(scale.spread)
     rows = torch.zeros(0, inputs, dtype=torch.float64, device=asked.device)
     asked_points = 0
     while True:
-        more = 1 + asked_points // GROWTH
-        jacobians = gradients(asked, points(more), step) / scale.spread[:, None]
+        more = 1 + asked_points // GROWTH if asked_points else least
+        some = points(more)
+        steps = scale.first(inputs) * (some.norm(dim=1) / unit).clamp_min(1.0)  # far out, answers and their errors are larger
+        jacobians = gradients(asked, some, steps) / scale.spread[:, None]
         asked_points += more
         rows = torch.cat([rows, jacobians.flatten(0, 1)])
         values, directions = torch.linalg.svd(rows, full_matrices=False)[1:]
         rank, gap = rank_by_gap(values, scale.relative_error**0.5)
-        if rank + max(SURPLUS, outputs // 2) <= len(rows):
+        if repeats * rank + max(SURPLUS, outputs // 2) <= len(rows):
             return Span(directions[:rank].T.contiguous(), gap, rank == inputs)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Iterator
 from unittest import mock
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from datasets.teachers.base import Teacher
+from extraction import export
 from extraction.desc import ExtractionDesc
 from extraction.session import Session
 from foundations.model_hparams import ModelHparams
@@ -66,6 +67,8 @@ def answered(teacher: Perceptron, x: torch.Tensor, batch_size: int, seed: int = 
     return Loaders(loader, loader)
 
 
-def without_pictures() -> AbstractContextManager[Any]:
-    """A context in which runs draw no pictures, which takes most of the time of short runs."""
-    return mock.patch.object(plotting, "_attempt", return_value=True)
+@contextlib.contextmanager
+def without_pictures() -> Iterator[None]:
+    """A context, or a decorator, in which runs draw no pictures, write no page and export no program: most of the time of short runs."""
+    with mock.patch.object(plotting, "_attempt", return_value=True), mock.patch.object(export, "program", return_value=b""):
+        yield

@@ -71,6 +71,13 @@ class TestNoticed(unittest.TestCase):
         self.assertAlmostEqual(float(spreads(answers)[1]), float(VALUES.std(correction=0)) / 2**0.5)
         self.assertEqual(spreads(torch.ones(5, 1)).tolist(), [1.0])
 
+    def test_rounding_to_float64_shows_in_a_mixture_that_varies_little(self):
+        answers = torch.stack([VALUES, VALUES + 1e-7 * VALUES.flip(0), 1e6 + VALUES], 1)
+        exact, difference = Answers.of(answers), torch.tensor([[0.0, -1e7], [0, 1e7], [1, 0]]).double()
+        plain, small = exact.mixed(difference, answers).shares
+        self.assertTrue(1e-11 < plain < 1e-9 and 1e-9 < small < 1e-7)
+        self.assertEqual(exact.mixed(torch.eye(3).double()[:, :2], answers).shares, (0, 0))
+
 
 class TestRepeats(unittest.TestCase):
     def repeated(self, errors):

@@ -76,6 +76,7 @@ class TestReplaced(TestCase):
             session = dataclasses.replace(session_of("students_mlp(2)_4_12_2", rows.kept, self.root), rows=rows)
             judgement = judge(session, teacher)
             self.assertEqual(judgement.left_out, left_out)
+        self.assertEqual(judgement.doubtful, tuple(range(20, 60)))
         self.assertRegex(codes_in(rows, [20, 21]), r"^ \(-999 in column 2 of X seems to be a code")
         self.assertEqual(codes_in(rows, [3]), "")
 

@@ -2,6 +2,7 @@
 
 import copy
 import unittest
+from unittest import mock
 
 import numpy as np
 import torch
@@ -73,6 +74,12 @@ class TestContributions(unittest.TestCase):
             found = contributions(stack, depth, x)
             for student in range(3):
                 torch.testing.assert_close(found[student], contributions(stack.select(student), depth, x)[0])
+
+    def test_contributions_of_wide_layers_equal_those_of_narrow_ones(self):
+        for model in (network("mlp_4_5_6_3"), network("students_mlp(3)_4_5_6_2")):
+            found = contributions(model, 2, queries())
+            with mock.patch("extraction.network.WIDE", 5):
+                torch.testing.assert_close(contributions(model, 2, queries()), found)
 
     def test_a_neuron_without_outgoing_weights_contributes_nothing(self):
         model = copy.deepcopy(network("mlp_4_5_6_3"))

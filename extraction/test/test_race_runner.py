@@ -1,5 +1,6 @@
 """The command `extract` for a network of unknown depth or activation function."""
 
+import json
 import os
 import shlex
 import unittest
@@ -8,10 +9,11 @@ from unittest import mock
 import numpy as np
 
 import EC
-from extraction import plotting, race_runner, rungs, standings
+from extraction import export, plotting, race_runner, rungs, standings
 from extraction.hypothesis import Hypothesis
 from extraction.race import Rung
 from extraction.runner import ExtractionRunner
+from foundations import paths
 from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
@@ -85,6 +87,11 @@ class TestFlags(RaceTestCase):
             large = runner.as_given(runner.entry(Hypothesis(3, "relu"), rung)).training_hparams
         self.assertEqual((large.polish_optimizer, large.training_steps), (None, f"{rung.steps * rungs.UNPOLISHED}it"))
 
+    def test_a_swarm_needs_polishing(self):
+        ordinary, swarm = (next(rung for rung in rungs.RUNGS if rung.is_swarm is is_swarm) for is_swarm in (False, True))
+        for rung, unknowns, expected in ((swarm, 800, True), (swarm, 801, False), (ordinary, 801, True)):
+            self.assertIs(rungs.suits(rung, unknowns), expected, (rung, unknowns))
+
     def test_unknowns_are_counted(self):
         self.assertEqual(rungs.unknowns_of("students_mlp(4)_5_12_12_2"), 6 * 12 + 13 * 12 + 13 * 2)
 
@@ -138,6 +145,7 @@ class TestRaces(RaceTestCase):
             (rungs, "RUNGS", SMALL),
             (rungs, "WIDTH", 4),
             (plotting, "draw", mock.Mock()),
+            (export, "program", mock.Mock(return_value=b"")),
             (curves, "curves", mock.Mock()),
         ]
         for module, name, value in changes:
@@ -151,6 +159,9 @@ class TestRaces(RaceTestCase):
         self.assertEqual((status, err), (0, ""))
         self.assertIn("IDENTIFIED exactly. mlp_2_2_2", out)
         self.assertNotIn("Rung 2", out)
+        dropped = [name for name in self.files() if name.endswith(os.path.basename(paths.dropped("")))]
+        with open(os.path.join(self.root, *dropped)) as file:  # the only one
+            self.assertEqual(json.load(file), {"hypothesis": "1 hidden layer of relu"})
         line = out.splitlines()[-1].partition("The same result by an ordinary command: python EC.py ")[2]
         with (
             self.subTest("the ordinary command finds the result, and so does the race"),
@@ -165,6 +176,19 @@ class TestRaces(RaceTestCase):
             runner = self.runner(*arguments[1:])
             self.assertTrue(runner.is_finished)
             self.assertIn(os.path.basename(runner.output_location), shlex.join(os.listdir(os.path.dirname(runner.output_location))))
+
+    def test_the_slope_of_leaky_relu_is_estimated(self):
+        generator = np.random.default_rng(1)
+        X = generator.normal(size=(400, 3))
+        z = X @ np.array([[1.5, -0.7], [0.4, 1.8], [0.3, 0.9]]) + np.array([0.5, -0.3])
+        np.savez(self.file, X=X, y=np.maximum(z, 0.2 * z) @ np.array([[1.0, 0.6], [-0.8, 1.1]]) + 0.1)
+        status, out, err = self.command(
+            "extract", f"--teacher_name={self.file}", "--act_fun=relu+leaky_relu", "--depth=1", "--global_seed=1"
+        )
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("The network has fewer neurons with leaky_relu:0.2", out)
+        self.assertIn("IDENTIFIED exactly. mlp_3_2_2", out)
+        self.assertIn("--act_fun=leaky_relu:0.2", out.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from extraction import search
+from extraction.test.known_networks import without_pictures
 from foundations.model_hparams import ModelHparams
 from models import registry
 from platforms.platform import get_platform
@@ -97,7 +98,7 @@ class TestExtraction(ExtractionTestCase):
             self.assertEqual(sorted(os.listdir(os.path.join(location, "ECplots"))), [f"{name}.png" for name in pictures])
             for name in ("extraction_hparams_dict", "extraction_hparams.log", "finetune_checkpoints", "provenance.json", "report.html"):
                 self.assertIn(name, os.listdir(location))
-            for name in ("checkpoint.pth", "logger", "model_ep0_it0.pth"):
+            for name in ("checkpoint.pth", "curves.png", "logger", "model_ep0_it0.pth"):
                 self.assertIn(name, os.listdir(os.path.join(location, "reconstructed_model")))
         with self.subTest("the page opens in a browser, with its pictures and without complaints"):
             need(browser.missing(), "EC_REQUIRE_CHROMIUM")
@@ -130,6 +131,7 @@ class TestExtraction(ExtractionTestCase):
             self.assertIs(self.report("--gamma=0.5", "--beta=4")[1]["identified"], True)
             self.assertNotEqual(self.report("--gamma=0.5", "--beta=4")[0], location)
 
+    @without_pictures()
     def test_an_interrupted_extraction_ends_with_the_same_bits(self):
         short = "--training_steps=60it", "--gamma=0.4", "--beta=1", "--finetune_training_steps=3it"
         self.extract(*short)
@@ -157,6 +159,7 @@ class TestExtraction(ExtractionTestCase):
         final = {name: content for name, content in undisturbed.items() if not name.endswith("checkpoint.pth")}
         self.assertEqual({name: self.contents().get(name) for name in final}, final)
 
+    @without_pictures()
     def test_answers_in_a_file_suffice(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
@@ -172,6 +175,7 @@ class TestExtraction(ExtractionTestCase):
         self.assertEqual(report["layers"][0]["recovered_width"], 4)
         self.assertLess(report["function"]["max_abs_error"], 1e-9)
 
+    @without_pictures()
     def test_answers_of_any_scale_give_a_network_of_the_users_inputs_and_outputs(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         answers = 1000 + 1e4 * self.teacher(queries).detach()
@@ -192,6 +196,7 @@ class TestExtraction(ExtractionTestCase):
         again = self.extract(f"--teacher_name={path}", "--default_hparams=students_mlp(4)_7_9_3")
         self.assertEqual(again.splitlines()[-1], out.splitlines()[-1])
 
+    @without_pictures()
     def test_rounded_answers_are_identified_to_their_precision(self):
         queries = torch.randn(1100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         path = os.path.join(self.root, "pairs.npz")
@@ -206,6 +211,7 @@ class TestExtraction(ExtractionTestCase):
             self.assertTrue(all((values > 0).all() and (values < 1e-2).all() for values in errors.values()))
         self.assertEqual(shapes, {name: tuple(value.shape) for name, value in self.teacher.state_dict().items()})
 
+    @without_pictures()
     def test_polishing_makes_students_exact_and_then_stops(self):
         self.extract("--polish_optimizer=levenberg_marquardt")
         (log,) = [name for name in self.files() if os.path.join("main", "polish") in name and name.endswith("logger")]
@@ -216,6 +222,7 @@ class TestExtraction(ExtractionTestCase):
         self.assertLess(losses[1], 1e-18)
         self.assertIs(report["identified"], True)
 
+    @without_pictures()
     def test_uninformative_inputs_are_left_out_of_clustering_and_score(self):
         name, _ = toy_teacher.make("mlp_64_3_2", "tanh", seed=1)
         arguments = (

@@ -165,6 +165,14 @@ class TestScaling(TestCase):
         self.assertRegex(scaling.remarks()[0], "^column 2 of y is constant")
         self.assertRegex(scaling.remarks()[1], "vary in 3 of the 6 directions of X")
 
+    def test_directions_of_outputs_that_are_rounding_alone_are_left_out(self):
+        y = queries(400, 2)
+        near = y[:, 0] + 1e-3 * y[:, 1]
+        mixed = torch.stack([y[:, 0], near, 2 * y[:, 0] - near], 1) + 3
+        outputs = Coordinates.of_outputs(mixed)
+        self.assertEqual(outputs.inward.shape, (3, 2))
+        torch.testing.assert_close(outputs.undo(outputs.apply(mixed)), mixed, rtol=0, atol=1e-12)
+
     def test_constant_columns_are_named_in_one_line(self):
         x = queries(100, 30).clone()
         x[:, [0, 2, 29]] = 1.0

@@ -39,14 +39,21 @@ class TestDepth(TestCase):
         inputs = plain.loaders.train.examples * plain.scale.spread + plain.scale.mean
         torch.testing.assert_close(inputs, teacher.activations(x, 1).detach())
 
-    def found(self, function, given=None):
-        """The result of a function of a search whose students share all neurons but one, and how often layers were recovered from these."""
-        teacher = network("mlp_4_5_3")
+    def found(self, function, given=None, lacking=1, width=9):
+        """The result of a function of a search whose students share all neurons but one, and how often layers were recovered from these.
+
+        Args:
+            function: of the module.
+            given: the precision of the answers, as text.
+            lacking: how many of the teacher's neurons the students do not share.
+            width: of the students.
+        """
+        teacher, students = network(f"mlp_4_{4 + lacking}_3"), f"students_mlp(2)_4_{width}_3"
         hidden, outputs = teacher.layer_vectors()
-        layers = Layers((hidden[1:], outputs[:, 1:]), "tanh")
-        session = session_of("students_mlp(2)_4_9_3", answered(teacher, queries(400), 400), self.root)
+        layers = Layers((hidden[lacking:], outputs[:, lacking:]), "tanh")
+        session = session_of(students, answered(teacher, queries(400), 400), self.root)
         session = dataclasses.replace(session, precision=given and Answers.of(session.answers, given))
-        start = Imitation(network("students_mlp(2)_4_9_3"), [], session.loaders, Standardisation.identity(session.queries), "")
+        start = Imitation(network(students), [0.1, 0.2], session.loaders, Standardisation.identity(session.queries), "")
         work = os.path.join(self.root, "extract_toy", "seed_1", "main", "work")
         with mock.patch.object(search, "peel", return_value=search.Peeled([], layers, False)) as peel, without_pictures():
             return function(session, start, work), peel.call_count
@@ -61,6 +68,15 @@ class TestDepth(TestCase):
         self.assertEqual((found.network.sizes, attempts, session.known.name), ([4, 5, 3], 2, "noise:0.3"))
         self.assertTrue(is_exact(found.network, session.loaders.train))
 
+    def test_students_that_are_too_narrow_end_the_search(self):
+        (session, ((_, found),)), attempts = self.found(search._attempted, lacking=6, width=5)
+        self.assertEqual((found.network.sizes, attempts), ([4, 4, 3], 1))
+
+    def test_the_one_neuron_that_narrow_students_lack_is_grown(self):
+        (session, ((_, found),)), attempts = self.found(search._attempted, lacking=1, width=5)
+        self.assertEqual((found.network.sizes, attempts), ([4, 5, 3], 1))
+        self.assertTrue(is_exact(found.network, session.loaders.train))
+
     def extract_two_layers(self, *flags: str) -> str:
         """Extracts a network with two hidden layers and returns the output of the command."""
         name, _ = toy_teacher.make("mlp_5_4_3_3", "tanh", seed=2)
@@ -71,6 +87,7 @@ class TestDepth(TestCase):
         self.assertEqual((status, err), (0, ""))
         return out
 
+    @without_pictures()
     def test_two_hidden_layers_are_recovered_even_where_one_is_doubted_without_cause(self):
         out = self.extract_two_layers()
         self.assertNotIn("lack a neuron", out)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+from unittest import mock
 
 import torch
 
+from extraction import seldom
 from extraction.fitting import Fit
 from extraction.network import Layers
 from extraction.scaling import Scaling
@@ -19,8 +21,9 @@ class TestSeldom(TestCase):
     def setUp(self):
         super().setUp()
         self.enterContext(without_pictures())
+        self.enterContext(mock.patch.object(seldom, "STARTS", (24,)))  # more take longer
 
-    def found(self, act_fun="tanh", model="mlp_6_5_2", rows=10, wrong=0.0):
+    def found(self, act_fun="tanh", model="mlp_6_5_2", rows=10, wrong=0.0, size=1.0):
         """What becomes of a network that is known but for the weights from two columns: one of 0 and 1, one of numbers.
 
         Returns:
@@ -32,6 +35,7 @@ class TestSeldom(TestCase):
         x[2 : 4 * rows : 4, 4] += queries(rows, 1)[:, 0]
         sizes = [int(size) for size in model.split("_")[1:]]
         true = planted.draw(sizes, act_fun, x, torch.Generator().manual_seed(0))
+        true.vectors[0][:, 2] *= size
         y = true.pre_activations(x)
         y[1 : 4 * rows : 4] += wrong * queries(rows, 2)
         every = rows_of(x, y)
@@ -46,18 +50,25 @@ class TestSeldom(TestCase):
         inside = true.replace(scaling.inputs.unfold_inputs(first), *hidden, outputs.inward.T @ (last / outputs.spread[:, None]))
         built, hparams = inside.to_network(session.students_hparams)
         session, (_, fitted) = restored(session, ([], Fit(hparams, built, built, self.root)), os.path.join(self.root, act_fun))
+        self.assertEqual(fitted.before.sizes[0], fitted.network.sizes[0])
         return x, true, session, session.scaling.fold(Layers.of(fitted.network))
 
     def test_the_weights_come_back(self):
-        for act_fun, model in (("tanh", "mlp_6_5_2"), ("leaky_relu", "mlp_6_5_2"), ("gelu", "mlp_6_5_4_2")):
+        for act_fun, model in (("leaky_relu", "mlp_6_5_2"), ("gelu", "mlp_6_5_4_2")):
             x, true, session, ours = self.found(act_fun, model)
-            self.assertEqual((session.scaling.inputs.too_rare, len(session.queries)), ([], 600))
+            self.assertEqual((session.scaling.inputs.too_rare, len(session.queries), session.asked), ([], 600, 20))
+            differs = (session.own.train.examples[:, [2, 4]] != torch.tensor([0, 3])).any(1)
+            self.assertTrue(differs[-20:].all() and not differs[:-20].any())
             self.assertLess(planted.worst_error(planted.aligned(true, ours, x), ours, x), 1e-9)
 
     def test_a_column_with_fewer_equations_than_weights_stays_out(self):
         x, true, session, ours = self.found(rows=2)
         self.assertEqual((session.scaling.inputs.too_rare, len(session.queries)), ([2, 4], 596))
         self.assertLess(float(ours.vectors[0][:, [2, 4]].abs().max()), 1e-12)
+
+    def test_a_column_that_saturates_neurons_stays_out(self):
+        x, true, session, ours = self.found(size=60.0)
+        self.assertEqual((session.scaling.inputs.too_rare, len(session.queries)), ([2], 590))
 
     def test_a_column_whose_answers_no_weights_explain_stays_out(self):
         x, true, session, ours = self.found(wrong=0.5)

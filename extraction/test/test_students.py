@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import unittest
+from unittest import mock
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from datasets.teacher_dataset import Dataset
 from extraction.network import Layers, with_ones
 from extraction.scaling import Coordinates, Scaling
 from extraction.session import RIDGE
-from extraction.students import Standardisation, imitate_above, sharpen, train_students, train_together
+from extraction.students import SMALL_STEPS, Standardisation, imitate_above, sharpen, students_training, train_students, train_together
 from extraction.test.known_networks import answered, network, queries, session_of
 from extraction.test.test_recovery import random
 from foundations.training_hparams import TrainingHparams
@@ -38,6 +39,24 @@ class TestStandardisation(unittest.TestCase):
         inputs[:, 1] = 4.0
         scale = Standardisation.of(inputs)
         self.assertEqual((scale.mean[1].item(), scale.spread[1].item()), (4.0, 1.0))
+
+
+class TestSteps(TestCase):
+    def steps(self, students: str, from_file: bool = True, **changes) -> str:
+        """How long students of the answers of a file, or of a network, are trained."""
+        _, sizes = students.split(")_")
+        session = session_of(students, answered(network(f"mlp_{sizes}"), queries(9, int(sizes.split("_")[0])), 9), self.root)
+        session = dataclasses.replace(session, rows=mock.sentinel.rows if from_file else None)
+        session.desc.training_hparams = dataclasses.replace(session.desc.training_hparams, **changes)
+        return students_training(session).training_steps
+
+    def test_small_deep_students_of_a_file_are_trained_for_a_shorter_time_by_default(self):
+        self.assertEqual(self.steps("students_mlp(2)_6_60_9_2"), SMALL_STEPS)
+        self.assertEqual(self.steps("students_mlp(2)_6_60_9_2", from_file=False), "20000it")
+        self.assertEqual(self.steps("students_mlp(2)_64_36_36_2"), "20000it")
+        self.assertEqual(self.steps("students_mlp(2)_6_60_2"), "6000it")
+        self.assertEqual(self.steps("students_mlp(2)_6_60_9_2", training_steps="30000it"), "30000it")
+        self.assertEqual(self.steps("students_mlp(2)_6_60_9_2", lr=0.01), "20000it")
 
 
 class TestScarce(TestCase):

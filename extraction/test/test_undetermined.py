@@ -58,6 +58,6 @@ class TestCertified(TestCase):
         self.assertIs(result.unscaled.network, teacher)
         self.assertEqual(
             rest.scaling.remarks(),
-            ["column 2 of X varies in 3 queries only, too few to tell the weights from it: these queries are left out"],
+            ["column 2 of X varies in 3 queries only, which are left out with the weights from it"],
         )
         self.assertTrue(certificate.with_open(rest.scaling.open_weights(8)).lacks_only_rank)

@@ -133,6 +133,13 @@ class TestUnfinished(TestIndex):
         run_folders.train_run(self.root, desc)
         self.assertEqual((self.only().state, self.only().note), ("interrupted", "students trained, no report yet"))
 
+    def test_students_whose_hypothesis_a_race_has_dropped_are_not_interrupted(self):
+        desc = run_folders.extraction(run_folders.training().hashname)
+        folder = run_folders.train_run(self.root, desc)
+        with open(paths.dropped(folder), "w") as file:
+            file.write("{}")
+        self.assertEqual((self.only().state, self.only().note), ("dropped", "out of the race"))
+
     def test_a_lottery_between_levels_is_interrupted(self):
         place = run_folders.lottery_run(self.root, run_folders.lottery(), 0, 1)
         os.unlink(paths.levels(place, 1))

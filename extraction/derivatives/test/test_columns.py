@@ -4,7 +4,7 @@ import unittest
 
 import torch
 
-from extraction.derivatives.columns import columns
+from extraction.derivatives.columns import Base, columns
 from extraction.derivatives.test import known
 
 
@@ -17,6 +17,6 @@ class TestColumns(unittest.TestCase):
                 sums = network.replace(network.vectors[0]).pre_activations(points)
                 start = weights + 1e-4 * known.normal(5, 12)
                 asked = known.asked(network)
-                found = columns(asked, points, sums, network.replace(*network.vectors[1:]), start, 1.5)
+                found = columns(asked, Base(points, sums), network.replace(*network.vectors[1:]), start, 1.5)
                 torch.testing.assert_close(found, weights, atol=1e-13, rtol=0)
                 self.assertEqual(asked.count.asked, 4 * 12)

@@ -4,7 +4,7 @@ import unittest
 
 import torch
 
-from extraction.derivatives import differences, kinks
+from extraction.derivatives import differences, kinks, lines
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.test import known
@@ -21,17 +21,17 @@ class TestKinks(unittest.TestCase):
         self.asked, self.scale = teacher(self.network)
 
     def test_every_kink_of_a_line_is_found(self):
-        line = kinks.find_kinks(self.asked, self.scale)
-        vectors = self.network.vectors[0]
+        found = lines.find_kinks(self.asked, kinks.random_line(self.asked, self.scale))
+        line, vectors = found.line, self.network.vectors[0]
         true = -(vectors[:, :-1] @ line.origin + vectors[:, -1]) / (vectors[:, :-1] @ line.direction)
-        torch.testing.assert_close(line.kinks, true.sort().values, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found.places, true.sort().values, atol=1e-6, rtol=1e-6)
 
     def test_a_neuron_that_stands_for_two_is_refused_on_another_line(self):
-        line = kinks.find_kinks(self.asked, self.scale)
-        right = kinks.measured(self.asked, line, line.kinks)
+        found = lines.find_kinks(self.asked, kinks.random_line(self.asked, self.scale))
+        right = kinks.measured(self.asked, found, torch.arange(len(found.places)))
         merged = kinks.Neurons(right.incoming + right.incoming.roll(1, 0), right.biases + right.biases.roll(1, 0), right.outgoing)
-        other = kinks.find_kinks(self.asked, self.scale)
-        within_reach = kinks._crossings(other, right).abs() < 100
+        other = lines.find_kinks(self.asked, kinks.random_line(self.asked, self.scale))
+        within_reach = kinks.crossings(other.line, right).abs() < 100
         self.assertGreater(within_reach.sum(), 1)
         self.assertTrue(torch.equal(kinks.predicts(self.asked, self.scale, other, right), within_reach))
         self.assertFalse(kinks.predicts(self.asked, self.scale, other, merged).any())

@@ -15,7 +15,7 @@ RATES, BIASES = torch.tensor([0.7, -1.3, 2.0]).double(), torch.tensor([0.2, -0.4
 def asked(function) -> profiles.Profiles:
     """The profiles of three neurons that are alone along each axis, with two outputs."""
     alone = Questions(lambda y: function(RATES * y + BIASES) @ normal(3, 2) + 0.3, 3)
-    return profiles.ask_profiles(alone, torch.zeros(3).double(), torch.full((3,), 12.0).double())
+    return profiles.ask_profiles(alone, profiles.Axes.of_coordinates(torch.zeros(3).double()), torch.full((3,), 12.0).double())
 
 
 class TestNames(unittest.TestCase):
@@ -40,6 +40,6 @@ class TestNames(unittest.TestCase):
 
     def test_neurons_that_move_together_are_seen(self):
         alone = Questions(lambda y: torch.tanh(y @ normal(3, 3)) @ normal(3, 2, seed=1), 3)
-        found = profiles.ask_profiles(alone, torch.zeros(3).double(), torch.full((3,), 4.0).double())
+        found = profiles.ask_profiles(alone, profiles.Axes.of_coordinates(torch.zeros(3).double()), torch.full((3,), 4.0).double())
         self.assertGreater(found.impurity.min(), 1e-2)
         self.assertLess(asked(torch.tanh).impurity.max(), 1e-12)
