@@ -210,6 +210,7 @@ class ImageDataset(Dataset):
 
     @classmethod
     def create(cls, dataset_hparams: DatasetHparams, train: bool, seed: int) -> ImageDataset:
+        """The chosen examples of the dataset on the platform's device, standardised, and augmented for training where that is asked for."""
         pixels, labels = cls.read_checked(train)
         kept, labels = transformations.select_examples(dataset_hparams, train, labels, cls.classes)
         device = get_platform().torch_device

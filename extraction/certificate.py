@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from datasets.base import DataLoader
-from extraction import linear_term
+from extraction import large_rank, linear_term
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.clustering import distances
@@ -64,13 +64,13 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     count = sum(parameter.numel() for parameter in network.parameters())
     unknowns = count - free_count(network, symmetry, slopes)
     rank = bound = disagreement = None
-    has_term = session.linear_term is not None
+    has_term, large = session.linear_term is not None, None if count <= DENSE_PARAMETERS else of_large(session, result)
     if count <= DENSE_PARAMETERS:
         beside, known = linear_term.determination, result.determined
         rank, bound = beside(network, queries) if has_term else determination(network, symmetry, queries, session.asked, known)
-    elif residual <= FLOOR and not has_term and not any(bool(slope.any()) for slope in slopes):
+    elif large is None and residual <= FLOOR and not has_term and not any(bool(slope.any()) for slope in slopes):
         rank, bound = large_determination(network, symmetry, queries, session.asked)
-    if rank == unknowns and residual <= FLOOR:
+    if large is None and rank == unknowns and residual <= FLOOR:
         first = with_layers(network, moved_away(Layers.of(network), queries.examples).vectors)
         disagreement = rivalry(linear_term.beside(network) if has_term else first, queries, session.asked)
     figures: dict[str, Value] = {
@@ -78,19 +78,32 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "held_out_residual": held_out,
         "equations": session.distinct_queries * session.answers.shape[1],
         "unknowns": unknowns,
-        "rank": rank,
-        "weight_error_bound": bound,
+        "rank": rank if large is None else unknowns if large.is_full else None,
+        "weight_error_bound": bound if large is None else large.bound,
         "agreement": agreement(result),
         "separation": separation(network, symmetry),
         "signs_settled": signs_settled(network, symmetry, slopes),
         "disagreement": disagreement,
     }
+    if large is not None and result.derivatives is not None:
+        figures |= {"smallest_singular_value": large.smallest, "far_error": result.derivatives.error}
     mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
     certificate = Certificate.of(figures, session.known.name)
-    if not certificate.accepted and rank is not None and not has_term:
+    if not certificate.accepted and large is None and rank is not None and not has_term:
         more, uncertain = to_precision(session, result, figures)
         certificate = Certificate.of(figures | more, session.known.name, uncertain, sum(network.sizes[1:-1]))
     return certificate.with_open(mixtures) if mixtures else certificate
+
+
+def of_large(session: Session, result: Reconstruction) -> large_rank.Determination | None:
+    """How well the answers determine a large network that derivatives have found; None where that was not examined."""
+    recovery = result.derivatives
+    if recovery is None or recovery.layers is None:
+        return None
+    design = large_rank.Design.of(recovery.layers, recovery.radius)
+    if design is None or len(session.answers) < len(design.queries):
+        return None
+    return large_rank.determination(recovery.layers, design, session.answers[: len(design.queries)])
 
 
 def to_precision(session: Session, result: Reconstruction, exact: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
@@ -165,15 +178,15 @@ def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tens
     return float(((network(loader.examples) - loader.labels) / units).abs().max())
 
 
-def agreement(result: Reconstruction) -> float:
-    """The share of the voting students that contain the rarest of the recovered neurons."""
+def agreement(result: Reconstruction) -> float | None:
+    """The share of the voting students that contain the rarest of the recovered neurons; None for a network without students."""
     shares = []
     for layer in result.layers:
         clustering = layer.clustering
         students = len(set(clustering.student.tolist()))
         members = (clustering.student[clustering.labels == label] for label in range(clustering.count))
         shares += [len(set(student.tolist())) / students for student in members]
-    return min(shares)
+    return min(shares, default=None)
 
 
 def separation(network: FullyConnected, symmetry: Symmetry) -> float:

@@ -14,6 +14,7 @@ SEPARATION = 1e-6  # the angle between two neurons, in radians, below which they
 PRECISE = 1e-2  # how far a weight may be from the truth at 95%, as a share of the largest in its layer, where answers have errors
 SURPRISE = 5.0  # standard deviations by which chance alone does not exceed an expectation
 RESOLVED = 10.0  # the angle between two neurons, as a multiple of the errors of weights, from which they are two
+FAR_ERROR = 1e-9  # at queries far from all others
 DISAGREEMENT = 1e-8  # of a network and its rival, as a share of the spread of an output
 
 
@@ -81,7 +82,7 @@ class Certificate:
     @classmethod
     def of(cls, figures: Mapping[str, Value], precision: str = "", open: Sequence[str] = (), neurons: int = 0) -> Certificate:
         """The certificate that some figures amount to; figures that are left out were not examined."""
-        checks = [rule.check(figures) for rule in RULES]
+        checks = [rule.check(figures) for rule in _exact_rules(figures)]
         accepted = all(check.met is not False for check in checks)
         precise = [rule.check(figures) for rule in PRECISION_RULES if rule.name in figures]
         needed = precise + [check for check in checks if check.name in ("equations", "rank")]
@@ -231,6 +232,26 @@ RULES = (
     ),
 )
 
+LARGE_RULES = (
+    Rule(
+        "smallest_singular_value",
+        "Smallest singular value of the Jacobian (99.9%)",
+        "at least",
+        None,
+        "How well the answers determine the combination of weights that they determine least: the smallest singular value is at least "
+        "this, with a probability of 99.9%, in terms of the weighted sums of the first layer and with columns of unit length. The rank "
+        "follows from it.",
+    ),
+    Rule(
+        "far_error",
+        "Error on fresh answers up to far from the origin",
+        "at most",
+        FAR_ERROR,
+        "The largest root mean square error at queries of three distances, which no step of the recovery has used, as a share of the "
+        "standard deviation of the outputs there.",
+    ),
+)
+
 PRECISION_RULES = (
     Rule(
         "noise",
@@ -286,6 +307,13 @@ PRECISION_RULES = (
         "Whether no group of neurons can change sign together with a change of the function below its errors.",
     ),
 )
+
+
+def _exact_rules(figures: Mapping[str, Value]) -> list[Rule]:
+    """The rules of an exact network. For one that is too large for a second network, other figures take the place of that."""
+    if not any(rule.name in figures for rule in LARGE_RULES):
+        return [*RULES]
+    return [dataclasses.replace(rule, limit=None) if rule.name == "disagreement" else rule for rule in RULES] + [*LARGE_RULES]
 
 
 def _shown(value: Value) -> str:

@@ -142,6 +142,6 @@ def _explanation(
     grid = torch.linspace(low, high, GRID).to(queries)
     value = grid[torch.stack([errors(each).square().sum() for each in grid]).argmin()]
     for _ in range(STEPS):
-        missing, slope = torch.func.jvp(errors, (value,), (torch.ones_like(value),))
+        missing, slope = torch.func.jvp(errors, (value,), (torch.ones_like(value),))[:2]
         value = value - (slope @ missing) / (slope @ slope).clamp_min(torch.finfo(value.dtype).tiny)
     return float(value) if bool((errors(value).abs() <= 1).all()) else None

@@ -8,7 +8,7 @@ import os
 
 from foundations.arguments import ArgumentParser
 from foundations.desc import existing_folder, fingerprint
-from foundations.extraction_hparams import LINKAGES, ExtractionHparams
+from foundations.extraction_hparams import LINKAGES, SEEDS, ExtractionHparams
 from foundations.hparams import Hparams
 from foundations.seeds import NOT_CHOSEN
 from training.desc import TrainingDesc
@@ -47,7 +47,7 @@ class ExtractionDesc(TrainingDesc):
         from training import optimizers
 
         TrainingDesc.add_args(parser, defaults)
-        choices = {"finetune_optimizer": optimizers.OPTIMIZERS, "linkage": LINKAGES, "boruta": list(registered_images)}
+        choices = {"finetune_optimizer": optimizers.OPTIMIZERS, "linkage": LINKAGES, "boruta": list(registered_images), "seeds_from": SEEDS}
         ExtractionHparams.add_args(parser, defaults and defaults.extraction_hparams, choices=choices)
 
     @staticmethod

@@ -30,6 +30,7 @@ from models.mlp import FullyConnected
 
 IDENTIFIED = 1e-6  # the largest error, relative to the largest weight of its layer, of a network that counts as identified
 LINEAR_ALONE = "the answers tell only a linear map, which other such units may share"
+WITHOUT_DERIVATIVES = Advice("Students may find what derivatives have not: --seeds_from students.", {"seeds_from": "students"})
 MATCHED = 1e-2  # the largest cosine distance of a pair that counts as matched
 
 
@@ -109,7 +110,7 @@ def in_gauge_of(ours: list[torch.Tensor], theirs: list[torch.Tensor], symmetry: 
         pairs = match(ours[depth], theirs[depth], symmetry)
         following = ours[depth + 1]
         matched, outgoing = ours[depth][pairs.ours], following[:, pairs.ours].T
-        _, outgoing, bias = transform(symmetry, matched, outgoing, following[:, -1], pairs.signs, pairs.scales)
+        _, outgoing, bias = transform(symmetry, matched, outgoing, following[:, -1], pairs.signs * pairs.scales)
         ours[depth + 1] = following.new_zeros(len(following), len(theirs[depth]) + 1)
         ours[depth + 1][:, pairs.theirs], ours[depth + 1][:, -1] = outgoing.T, bias
     return ours
@@ -209,6 +210,8 @@ def advice_on(session: Session, result: Reconstruction, certificate: Certificate
         return [LARGER_ERRORS]
     if result.judgement and result.judgement.doubtful and not certificate.fits:
         return [DOUBTFUL_ROWS]
+    if not result.losses:
+        return [] if certificate.fits else [WITHOUT_DERIVATIVES]
     found = advice(of_network(of_students(session, result.losses, result.held_out_losses), session, result.network), certificate.fits)
     return [PROBABILITIES, *found] if not certificate.fits and session.may_be_probabilities else found
 

@@ -9,7 +9,7 @@ import torch
 
 from extraction import certificate, diagnosis, evaluation, fitting, fresh, linear_term, linked, residuals, uncertainty, undetermined
 from extraction.checks import Certificate
-from extraction.report import Columns, Report
+from extraction.report import Columns, Derivatives, Report
 from extraction.residuals import Points
 from extraction.search import Reconstruction
 from extraction.session import Session
@@ -68,7 +68,14 @@ class Examination:
             notes=self.notes,
             left_out=self.left_out,
             columns=Columns(*columns, open_inputs),
+            derivatives=self._derivatives,
         )
+
+    @property
+    def _derivatives(self) -> Derivatives | None:
+        """What became of derivatives."""
+        recovery = self.result.derivatives
+        return Derivatives(list(recovery.lacks), dict(recovery.stages)) if recovery else None
 
 
 def examine(session: Session, result: Reconstruction) -> Examination:

@@ -73,8 +73,7 @@ def with_linear_units(layer: torch.Tensor, act_fun: str, inputs: torch.Tensor, a
     problem = _Problem.of(layer, act_fun, inputs, answers)
     if problem is None:
         return None
-    free = problem.loss(problem.layer, inputs)
-    enough = max(PAYS * free, NOTHING)
+    enough = max(PAYS * problem.free, NOTHING)
     return problem.with_units(enough, seed) if problem.loss(layer) > enough else None
 
 
@@ -152,6 +151,7 @@ class _Problem:
 
     Attributes:
         layer: the neurons that switch, `[K, D]`.
+        free: the mean squared error of the best outputs over them and the inputs, as a share of the variance.
         linear: the map of least squares beside them, from inputs of unit covariance to standardised outputs, `[O, D - 1]`.
         maps: what each neuron takes from that map when it is turned to its opposite, `[K, O, D - 1]`.
     """
@@ -165,7 +165,9 @@ class _Problem:
         spread = torch.where(values > 1e-20 * values.max(), values, 0.0).sqrt()
         self.root = directions * spread @ directions.T
         self.inverse = directions * torch.where(spread > 0, 1 / spread, 0.0) @ directions.T
-        weights = fit_outputs(torch.cat([self.activations(layer), inputs], 1), self.answers)
+        features = torch.cat([self.activations(layer), inputs], 1)
+        weights = fit_outputs(features, self.answers)
+        self.free = float((with_ones(features) @ weights - self.answers).square().mean())
         outgoing, linear = weights[: len(layer)], weights[len(layer) : -1]
         self.linear = linear.T @ self.root
         slope = symmetries[act_fun].slope

@@ -64,7 +64,8 @@ def draw(shown: Shown, students_location: str, folder: str, remedy: str) -> None
         attempt(path, lambda: draw_to(path), remedy)
 
     network = Layers.of(shown.result.network)
-    picture("student_losses", lambda path: student_losses(MetricLogger.load(students_location), path))
+    if shown.result.losses:
+        picture("student_losses", lambda path: student_losses(MetricLogger.load(students_location), path))
     for depth, layer in enumerate(shown.result.layers, start=1):
         picture(f"dendrogram_{depth}", lambda path, layer=layer: dendrogram(layer, path))
         picture(f"distance_matrix_{depth}", lambda path, layer=layer: distance_matrix(layer, path))

@@ -22,6 +22,7 @@ from extraction.gauges import as_parameters
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
+from training.jacobian import LayerJacobian
 from training.least_squares import LeastSquares, Point
 from training.linear_solvers import IterativeSolver
 from training.preconditioning import InputFactors
@@ -110,8 +111,8 @@ class _UnitCurvature:
     """J'J of one network with columns of J at unit length, as products; without the columns where `free` `[P]` is 0."""
 
     def __init__(self, solver: IterativeSolver, free: torch.Tensor):
-        self.solver = solver
-        self.lengths = solver.jacobian.squares.sqrt()
+        assert isinstance(solver.jacobian, LayerJacobian)
+        self.solver, self.lengths = solver, solver.jacobian.squares.sqrt()
         self.inverse = torch.where(self.lengths > 0, 1 / self.lengths, 0.0)
         self.is_visible = not bool(((self.lengths == 0) & (free > 0)).any())
 

@@ -12,7 +12,7 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
@@ -27,6 +27,7 @@ from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import Busy, ConfigError
+from foundations.extraction_hparams import SEEDS
 from foundations.model_hparams import ModelHparams
 from foundations.runner import Runner
 from models.activation_functions import slope_of
@@ -34,6 +35,10 @@ from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
+
+if TYPE_CHECKING:
+    from extraction.derivatives.result import Recovery
+    from extraction.derived_race import Architecture
 
 EQUATIONS = 1.0  # numbers in the answers for each weight and bias of a student, at least
 
@@ -45,6 +50,9 @@ class ExtractCommand(ExtractionRunner):
     def add_args(parser: ArgumentParser) -> None:
         ExtractionRunner.add_args(parser)
         HypothesisArgs.add_args(parser)
+        if parser.peek("platform") != "slurm":  # which has another flag of this name
+            parser.add_argument("--seeds", dest="seeds_from", default=argparse.SUPPRESS, metavar="STR", help="The same as --seeds_from.")
+            parser.choices_of["seeds"] = SEEDS
         if parser.peek("default_hparams") is None and parser.peek("model_name") is None:
             parser.set_defaults(**{field.name: None for bundle in BUNDLES.values() for field, _ in bundle.hyperparameters()})
 
@@ -71,10 +79,14 @@ class Unfinished(Exception):
 
 @dataclass
 class RaceRunner(Runner):
-    """A race of hypotheses about the network behind some answers; `shape` is its numbers of inputs and outputs."""
+    """A race of hypotheses about the network behind some answers.
+
+    `shape` is its numbers of inputs and outputs. `recovery` says why derivatives have found no network, if they were tried.
+    """
 
     known: Known
     shape: tuple[int, int]
+    recovery: Recovery | None = None
 
     @staticmethod
     def description() -> str:
@@ -86,6 +98,8 @@ class RaceRunner(Runner):
 
     @staticmethod
     def create_from_args(args: argparse.Namespace) -> RaceRunner:
+        from extraction import derived
+
         known = Known.of(args)
         hparams = DatasetHparams(**{"dataset_name": "teacher", "batch_size": 1} | dict(known.changes["dataset_hparams"]))
         name = hparams.teacher_name or ""
@@ -94,6 +108,10 @@ class RaceRunner(Runner):
                 f"--teacher_name: {name} is a model, which would be trained with the activation function of the students; valid where that "
                 "is not known: a hash or a file of answers"
             )
+        chosen = known.changes["extraction_hparams"].get("seeds_from", SEEDS[0])
+        if hparams.datagen is None and derived.may_come_first(name, chosen):
+            hparams = dataclasses.replace(hparams, datagen=derived.USUAL_QUERIES)
+            known = known.changed("dataset_hparams", datagen=derived.USUAL_QUERIES)
         runner = RaceRunner(known, training_job.check_teacher(hparams, None, known.job).shape)
         for hypothesis in (runner.hypotheses[0], runner.hypotheses[-1]):
             runner.extraction(runner.entry(hypothesis, rungs.RUNGS[-1]))  # a check
@@ -125,7 +143,14 @@ class RaceRunner(Runner):
         def refuse(extraction: ExtractionRunner) -> NoReturn:
             raise Unfinished(extraction)
 
-        first = self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
+        from extraction import derived, derived_race
+
+        first = self._first
+        if derived.comes_first(first.desc, first.teacher):
+            found = derived_race.recorded(first)
+            if found is None:
+                return first
+            return self._derived(found, first) if found.sizes else self._after(found)._current
         if not is_trained(first):
             return first
         try:
@@ -134,10 +159,78 @@ class RaceRunner(Runner):
             return stop.args[0]
         return self.extraction(outcome.entry) if outcome else first
 
+    @property
+    def _first(self) -> ExtractionRunner:
+        """The extraction of the first hypothesis."""
+        return self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
+
+    def _after(self, found: Architecture) -> RaceRunner:
+        """The race of students, after derivatives have found no network."""
+        from extraction import derived
+
+        known = dataclasses.replace(self.known, changes=found.without_derivatives(self.known.changes))
+        return RaceRunner(known, self.shape, derived.refused("; ".join(found.lacks), found.queries))
+
+    def _derived(self, found: Architecture, first: ExtractionRunner, recovery: Recovery | None = None) -> ExtractionRunner:
+        """The ordinary extraction of a network that derivatives have found.
+
+        Args:
+            found: its architecture.
+            first: the extraction whose teacher was asked.
+            recovery: the network, where it is at hand.
+        """
+        job = dataclasses.replace(self.known.job, quiet=True)
+        desc, _, _ = check(found.as_given(self.known.changes), job)
+        return ExtractionRunner(desc, job, first.teacher, first.prepare, recovery)
+
     def run(self) -> None:
+        from extraction import derived
+
+        first = self._first
+        if derived.comes_first(first.desc, first.teacher):
+            self._run_derivatives(first)
+        else:
+            self._run_race(first)
+
+    def _run_derivatives(self, first: ExtractionRunner) -> None:
+        """Tries derivatives, and runs the race of students where they find no network."""
+        from extraction import derived, derived_race
+
+        found, recovery = derived_race.recorded(first), None
+        if found is None:
+            self.say("Derivatives of the teacher show its depth, widths and activation function, if they can")
+            recovery = derived_race.attempt(first)
+            found = derived_race.Architecture.of(recovery)
+        if not found.sizes:
+            self.say(f"Note: {derived.refusal(first.desc, found.lacks)}. Students begin.")
+            self._after(found).run()
+            return
+        command, extraction = self.flags(found.as_given(self.known.changes)), self._derived(found, first, recovery)
+        with provenance.command_line(command):
+            extraction.run()
+        self._present(extraction, found.act_fun, command)
+
+    def _present(self, extraction: ExtractionRunner, act_fun: str, command: Sequence[str], lines: Sequence[str] = ()) -> None:
+        """Prints the result, further lines, and the ordinary command that gives the same.
+
+        Args:
+            extraction: finished.
+            act_fun: the activation function of the network.
+            command: the arguments of `EC.py`.
+            lines: what else is to be said.
+        """
         from extraction import verdict
 
-        known, first = self.known, self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
+        self.say(f"Report, pictures and the recovered network: {extraction.output_location}")
+        self.say(verdict.table(report.read(extraction.output_location)))
+        same = remark(act_fun)
+        for line in [*lines, *([f"Note: {same}"] if same and len(self.known.act_funs) > 1 else [])]:
+            self.say(line)
+        self.say(f"The same result by an ordinary command: {shlex.join(['python', 'EC.py', *command])}")
+
+    def _run_race(self, first: ExtractionRunner) -> None:
+        """Runs the race, and prints its result."""
+        known = self.known
         self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}")
         track, took_part = self.track(Ways(train, recover), first, self.say), []
 
@@ -152,20 +245,15 @@ class RaceRunner(Runner):
                 f"under none of the {len(self.hypotheses)} hypotheses could a network be recovered: "
                 f"{outcome.reason if outcome else 'the answers are too few for the smallest students; use more queries'}"
             )
-        extraction = self.extraction(outcome.entry)
-        self.say(f"Report, pictures and the recovered network: {extraction.output_location}")
-        self.say(verdict.table(report.read(extraction.output_location)))
+        lines = []
         if not outcome.accepted:
-            self.say(
+            lines.append(
                 f"No hypothesis is accepted. The nearest is {outcome.entry.hypothesis}, whose network misses held-out answers by "
                 f"{math.sqrt(outcome.loss):.1e} of their standard deviation."
             )
         if outcome.rivals:
-            self.say(f"Note: the answers are too inexact to rule out {', '.join(map(str, outcome.rivals))}.")
-        same = remark(outcome.entry.hypothesis.act_fun)
-        if same and len(known.act_funs) > 1:
-            self.say(f"Note: {same}")
-        self.say(f"The same result by an ordinary command: {shlex.join(['python', 'EC.py', *self.command(outcome.entry)])}")
+            lines.append(f"Note: the answers are too inexact to rule out {', '.join(map(str, outcome.rivals))}.")
+        self._present(self.extraction(outcome.entry), outcome.entry.hypothesis.act_fun, self.command(outcome.entry), lines)
 
     def mark_dropped(self, entries: Sequence[Entry]) -> None:
         """Marks the students from which no network was recovered, so that they are listed as dropped rather than interrupted."""
@@ -192,7 +280,7 @@ class RaceRunner(Runner):
         """The ordinary extraction of an entry, after its check."""
         job = dataclasses.replace(self.known.job, quiet=True)
         desc, teacher, prepare = check(self.as_given(entry), job)
-        return ExtractionRunner(desc, job, teacher, prepare)
+        return ExtractionRunner(desc, job, teacher, prepare, self.recovery)
 
     def better_hypothesis(self, entry: Entry, queries: torch.Tensor) -> Hypothesis | None:
         """The hypothesis with another slope under which the exact network of an entry has fewer neurons; None where there is none.
@@ -230,7 +318,10 @@ class RaceRunner(Runner):
 
     def command(self, entry: Entry) -> list[str]:
         """The arguments of `EC.py` that run the extraction of an entry."""
-        desc = self.as_given(entry)
+        return self.flags(self.as_given(entry))
+
+    def flags(self, desc: ExtractionDesc) -> list[str]:
+        """The arguments of `EC.py` that run an extraction with these hyperparameters."""
         job = dataclasses.replace(self.known.job, default_hparams=None, display_output_location=False, quiet=False)
         defaults = ExtractionDesc.default_for(desc.model_hparams.model_name)
         pairs = [(getattr(desc, bundle), getattr(defaults, bundle)) for bundle in BUNDLES] + [(job, JobArgs())]

@@ -71,6 +71,14 @@ class StudentsSummary:
 
 
 @dataclass(frozen=True)
+class Derivatives:
+    """What became of derivatives: why they found no network, a sentence each, or nothing; and the queries of each stage."""
+
+    lacks: list[str]
+    stages: dict[str, int]
+
+
+@dataclass(frozen=True)
 class OutputErrors:
     """The errors of one output, on the answers for training and on those that were held out.
 
@@ -137,6 +145,7 @@ class Report:
         command: what to run next; empty where there is nothing to try.
         residuals: the errors of each output; None in reports from before they were recorded.
         columns: the inputs and outputs as the user knows them.
+        derivatives: None where they were not tried. If they found the network, there are no students.
     """
 
     identified: bool | None
@@ -159,6 +168,12 @@ class Report:
     left_out: list[int] = dataclasses.field(default_factory=list)
     residuals: Residuals | None = None
     columns: Columns = dataclasses.field(default_factory=Columns)
+    derivatives: Derivatives | None = None
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether derivatives found the network."""
+        return self.derivatives is not None and not self.derivatives.lacks
 
     @property
     def hidden(self) -> list[LayerScore]:
@@ -194,7 +209,8 @@ class Report:
         if isinstance(certificate, dict) and "checks" not in certificate:
             content = content | {"certificate": _with_checks(certificate)}
         report = _decoded(cls, content, "the report")
-        if len(report.layers) < 2 or not report.students.losses or report.students.count != len(report.students.losses):
+        lacks_losses = report.students.count != len(report.students.losses) or not (report.students.losses or report.is_derived)
+        if len(report.layers) < 2 or lacks_losses:
             raise ValueError("it has too few layers or losses")
         return report
 
@@ -248,11 +264,11 @@ def read(location: str) -> Report:
 
 
 def is_current(location: str, students_location: str) -> bool:
-    """Whether there is a report, and it was made from the students as they are now."""
+    """Whether there is a report, and it was made from derivatives, or from the students as they are now."""
     if not get_platform().exists(paths.report(location)):
         return False
-    latest = paths.latest_model(get_platform().listdir(students_location))
-    return latest is not None and read(location).students.weights == latest
+    content, latest = read(location), paths.latest_model(get_platform().listdir(students_location))
+    return content.is_derived or (latest is not None and content.students.weights == latest)
 
 
 def _with_checks(figures: Mapping[str, Value]) -> dict[str, typing.Any]:

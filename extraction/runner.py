@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from training.job import JobArgs
 if TYPE_CHECKING:
     from datasets.base import Loaders
     from datasets.teachers.base import Teacher
+    from extraction.derivatives.result import Recovery
     from extraction.report import Report
     from extraction.search import Reconstruction
     from extraction.session import Session
@@ -36,12 +38,16 @@ PICTURES = "pictures"  # the last phase, whose time is in the report once all pi
 
 @dataclass
 class ExtractionRunner(Runner):
-    """One extraction; `prepare` makes missing inputs of the dataset, such as the trained teacher."""
+    """One extraction.
+
+    `prepare` makes missing inputs of the dataset, such as the trained teacher. `recovery` is what derivatives find, where that is known.
+    """
 
     desc: ExtractionDesc
     job: JobArgs
     teacher: Teacher
     prepare: Callable[[], None]
+    recovery: Recovery | None = None
 
     @staticmethod
     def description() -> str:
@@ -85,6 +91,7 @@ class ExtractionRunner(Runner):
         return current and PICTURES in report.read(self.output_location).seconds
 
     def run(self) -> None:
+        """Extracts the network unless a current report exists, and prints the verdict. Pictures and a page that are missing are made."""
         from extraction import verdict
         from training import plotting
 
@@ -124,11 +131,48 @@ class ExtractionRunner(Runner):
         arithmetic.check(self.desc.training_hparams)
         watch = Stopwatch()
         with locks.held(self.students_location):
-            students, session = self.train_students(watch)
+            recovery = self._derived(watch)
+            if recovery is not None and recovery.layers is not None:
+                students, session = None, self._start_derived(recovery, watch)
+            else:
+                students, session = self.train_students(watch)
         with locks.held(self.output_location):
             if not self._is_complete:
                 provenance.record(self.output_location, session.seed)
-                self._reconstruct(students, session, watch)
+                self._reconstruct(students, session, watch, recovery)
+
+    def _derived(self, watch: Stopwatch) -> Recovery | None:
+        """What derivatives find of the teacher; None where they are not tried.
+
+        Raises:
+            ConfigError: they alone are wanted, and find no network.
+        """
+        from extraction import derived
+
+        if not derived.comes_first(self.desc, self.teacher):
+            return self.recovery
+        with watch("teacher"):
+            self.prepare()
+        recovery = self.recovery or derived.attempt(self.desc, self.teacher)
+        watch.seconds["derivatives"] = recovery.seconds
+        if recovery.layers is None:
+            reason = derived.refusal(self.desc, recovery.lacks)
+            if not self.job.quiet:
+                print(f"Note: {reason}. Students begin.", flush=True)
+        elif not self.job.quiet:
+            sizes = "-".join(map(str, recovery.layers.sizes))
+            print(f"Derivatives find the network: {sizes}, {recovery.layers.act_fun}, from {recovery.queries:,} queries", flush=True)
+        return recovery
+
+    def _start_derived(self, recovery: Recovery, watch: Stopwatch) -> Session:
+        """The session in which a network of derivatives is examined. The run is recorded in its folder."""
+        from extraction import derived
+
+        seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
+        training_job.record(self.desc, self.students_location, seed, (self.teacher.inputs, self.teacher.outputs))
+        with watch("fresh queries"):
+            session = derived.session_of(self.desc, self.teacher, recovery, self.output_location, seed)
+        return dataclasses.replace(session, verbose=not self.job.quiet)
 
     def train_students(self, watch: Stopwatch) -> tuple[Students, Session]:
         """The trained students, and the session of the steps after them."""
@@ -175,19 +219,23 @@ class ExtractionRunner(Runner):
             session = session.of_file(own_rows, rows, every_row)
         return session.with_precision(), loaders
 
-    def _reconstruct(self, students: Students, session: Session, watch: Stopwatch) -> None:
-        """Everything from trained students to the report."""
-        from extraction import search
+    def _reconstruct(self, students: Students | None, session: Session, watch: Stopwatch, recovery: Recovery | None) -> None:
+        """Everything from trained students, or from the network of derivatives, to the report."""
+        from extraction import derived, search
 
         with watch("reconstruction"):
             self._record()
             try:
-                result = search.reconstruct(session, students)
+                if students is not None:
+                    result = search.reconstruct(session, students)
+                else:
+                    assert recovery is not None
+                    result = derived.reconstruction(session, recovery)
             except ConfigError as error:
-                if not self._shortage:
+                if students is None or not self._shortage:
                     raise
                 raise ConfigError(f"{error} {self._shortage}.") from error
-        get_platform().on_primary(lambda: self._report(session, result, watch))
+        get_platform().on_primary(lambda: self._report(session, dataclasses.replace(result, derivatives=recovery), watch))
 
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
@@ -206,7 +254,8 @@ class ExtractionRunner(Runner):
             content = dataclasses.replace(examined.report(teacher, ([*inputs], [*outputs])), residuals=points.summary)
             if isinstance(self.teacher, LiveTeacher):
                 notes = [*content.notes, *([self.teacher.note] if self.teacher.noise else [])]
-                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=self._shortage, notes=notes)
+                shortage = self._shortage if result.losses else ""
+                content = dataclasses.replace(content, queries=self.teacher.questions.counts, shortage=shortage, notes=notes)
             else:
                 content = dataclasses.replace(content, queries=result.asked)
             content = next_step.added(content, examined.advice, provenance.last_command(self.output_location))
@@ -276,6 +325,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     from datasets import boruta
     from datasets import registry as datasets
     from datasets.teachers import run_folders
+    from extraction import derived
     from models import registry as models
     from models.students import Model as Students
     from training import optimizers
@@ -298,9 +348,10 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     for frozen in ("batchnorm_frozen", "output_frozen", "others_frozen"):
         if getattr(desc.model_hparams, frozen):
             raise ConfigError(f"--{frozen}: students with frozen weights cannot imitate the teacher; leave out the flag")
-    dataset = training_job.check(desc, job)
+    dataset = training_job.check(derived.with_usual_queries(desc), job)
     teacher = dataset.teacher
     assert teacher is not None
+    derived.check(desc, teacher)
     if teacher.model_hparams and models.meta_model(teacher.model_hparams).channels is not None:
         raise ConfigError(f"--teacher_name: {teacher.model_hparams.model_name} is convolutional; extract recovers fully connected networks")
     if h.domain is not None and not teacher.is_askable:
@@ -308,4 +359,4 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     if h.boruta is not None:
         boruta.check(h.boruta, dataset.shape[0])
     desc = teachers.settle(dataclasses.replace(desc, dataset_hparams=dataset.dataset_hparams), job.global_seed)
-    return desc, run_folders.located(teacher, desc.dataset_hparams), dataset.prepare
+    return desc, run_folders.located(teacher, desc.dataset_hparams), functools.cache(dataset.prepare)

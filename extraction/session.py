@@ -141,9 +141,12 @@ class Session:
 
     def of_file(self, own: Rows, inside: Rows, every: Rows | None = None) -> Session:
         """The session with the rows of a file of answers, before and after `scaling`, and with `every` row."""
-        own, inside, every = (rows and rows.changed(lambda loader: in_float64(loader, seed=self.seed)) for rows in (own, inside, every))
-        assert own is not None and inside is not None
-        more = every if every is not None and len(own) < len(every) else None
+
+        def exactly(rows: Rows) -> Rows:
+            return rows.changed(lambda loader: in_float64(loader, seed=self.seed))
+
+        more = exactly(every) if every is not None and len(own) < len(every) else None
+        own, inside = exactly(own), exactly(inside)
         return dataclasses.replace(self, loaders=inside.kept, own=own.kept, rows=inside, own_rows=own, every_row=more)
 
     def with_precision(self) -> Session:

@@ -125,7 +125,7 @@ def merge(
         first = int(torch.nonzero(twins[:, twin])[0])
         sign = torch.sign(incoming[[twin]] @ incoming[first]) if symmetry.opposite_is_equal else outgoing.new_ones(1)
         scale = incoming[first].norm() / incoming[twin].norm() if symmetry.positive_scaling else outgoing.new_ones(1)
-        _, taken, bias = transform(symmetry, incoming[[twin]], outgoing[[twin]], bias, sign, scale)
+        _, taken, bias = transform(symmetry, incoming[[twin]], outgoing[[twin]], bias, sign * scale)
         outgoing[first] += taken[0]
     return incoming[kept], torch.cat([outgoing[kept].T, bias[:, None]], 1)
 

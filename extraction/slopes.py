@@ -18,6 +18,7 @@ from models.activation_functions import slope_of, with_slope
 SAME = 1e-6  # the distance of unit vectors up to sign, up to which neurons have the same kink
 NO_KINK = 1e-7  # a kink below this share of the largest is none
 AGREE = 1e-6  # the relative difference of the estimates from different neurons, up to which they agree
+MOST_SIGNS = 14  # kinks of a layer whose signs are all tried
 DIGITS = 17  # of the estimate, at most
 
 
@@ -54,7 +55,7 @@ def ratios(incoming: torch.Tensor, outgoing: torch.Tensor, active: torch.Tensor,
     """What each kink of a layer says of the slope s: `(1 + s) / (1 - s)`, up to a sign, `[M]`.
 
     The layer adds `sum_m D_m |z_m| + B x + constant` to the next one. With the slope s and signs o,
-    `B = (1 + s) / (1 - s) sum_m o_m D_m w_m'`, so that least squares give the factor of every kink.
+    `B = (1 + s) / (1 - s) sum_m o_m D_m w_m'`, so that least squares give the factor of every kink, if the next layer is wide enough.
 
     Args:
         incoming: `[K, D + 1]`, the bias last.
@@ -63,7 +64,7 @@ def ratios(incoming: torch.Tensor, outgoing: torch.Tensor, active: torch.Tensor,
         slope: of the activation function.
 
     Returns:
-        None where the layer has no kink, or least squares are not determined.
+        None where the layer has no kink, or no slope gives the linear map.
     """
     lengths = incoming.norm(dim=1)
     if not bool((lengths > 0).all()):
@@ -87,11 +88,27 @@ def ratios(incoming: torch.Tensor, outgoing: torch.Tensor, active: torch.Tensor,
     if not kept:
         return None
     maps = torch.stack([torch.outer(jumps[place], kinks[place][:-1]).flatten() for place in kept], 1)
-    if len(kept) > len(maps) or int(torch.linalg.matrix_rank(maps)) < len(kept):
+    determined = len(kept) <= len(maps) and int(torch.linalg.matrix_rank(maps)) == len(kept)
+    if not determined and len(kept) > MOST_SIGNS:
         return None
-    found = torch.linalg.lstsq(maps, linear.flatten()[:, None]).solution[:, 0]
+    found = torch.linalg.lstsq(maps, linear.flatten()[:, None]).solution[:, 0] if determined else with_signs(maps, linear.flatten())
     missed = float((maps @ found - linear.flatten()).norm())
     return found if missed <= AGREE * float(linear.norm()) else None
+
+
+def with_signs(maps: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+    """One factor with the signs that give a linear map best, `[M]`: all signs are tried, where least squares do not determine the factors.
+
+    Args:
+        maps: of the kinks, `[L D, M]`.
+        linear: the linear map, `[L D]`.
+    """
+    count = maps.shape[1]
+    signs = 1.0 - 2.0 * (torch.arange(2 ** (count - 1))[:, None] >> torch.arange(count) & 1).to(maps)
+    sums = signs @ maps.T
+    factors = (sums @ linear) / sums.square().sum(1)
+    best = int((factors[:, None] * sums - linear).norm(dim=1).argmin())
+    return factors[best] * signs[best]
 
 
 def rounded(value: float, tolerance: float) -> float:

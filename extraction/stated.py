@@ -53,6 +53,10 @@ class Known:
         """Whether the students are given, and nothing is open."""
         return self.students is not None and len(self.depths) == len(self.act_funs) == 1
 
+    def changed(self, bundle: str, **values: object) -> Known:
+        """The same with other hyperparameters."""
+        return dataclasses.replace(self, changes={**self.changes, bundle: {**self.changes[bundle], **values}})
+
     @classmethod
     def of(cls, args: argparse.Namespace) -> Known:
         """What parsed flags state.

@@ -84,25 +84,20 @@ def canonical(vectors: torch.Tensor, symmetry: Symmetry) -> tuple[torch.Tensor, 
 
 
 def transform(
-    symmetry: Symmetry, incoming: torch.Tensor, outgoing: torch.Tensor, bias: torch.Tensor, signs: torch.Tensor, scales: torch.Tensor
+    symmetry: Symmetry, incoming: torch.Tensor, outgoing: torch.Tensor, bias: torch.Tensor, factors: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same function with each neuron's incoming vector multiplied by a sign and a positive scale, and the next layer adapted.
+    """The same function with each neuron's incoming vector multiplied by a factor, and the next layer adapted.
 
     Args:
-        symmetry: of the activation function. Signs must be 1 unless `opposite_is_equal`, scales 1 unless `positive_scaling`.
+        symmetry: of the activation function. Factors must be positive unless `opposite_is_equal`, and 1 or -1 unless `positive_scaling`.
         incoming: `[K, D]`.
         outgoing: `[K, O]`.
         bias: the bias of the next layer, `[O]`.
-        signs: 1 or -1, `[K]`.
-        scales: positive, `[K]`.
+        factors: `[K]`.
 
     Returns:
         The new incoming vectors, outgoing vectors and bias.
     """
-    flipped = signs < 0
-    factors = torch.where(flipped, float(symmetry.parity), 1.0).to(incoming) / scales
-    return (
-        incoming * (signs * scales)[:, None],
-        outgoing * factors[:, None],
-        bias + symmetry.constant * outgoing[flipped].sum(0),
-    )
+    flipped = factors < 0
+    inverse = torch.where(flipped, float(symmetry.parity), 1.0).to(incoming) / factors.abs()
+    return incoming * factors[:, None], outgoing * inverse[:, None], bias + symmetry.constant * outgoing[flipped].sum(0)

@@ -170,9 +170,7 @@ def table(report: Report) -> str:
     rule = "-" * max(map(len, lines))
     seconds = report.seconds
     notes = [
-        f"students    {report.students.count}, losses {report.losses_shown}",
-        f"clustered   {_errors(report.before_finetuning)}",
-        f"fine-tuned  {_errors(Comparison(report.max_relative_error, report.layers, report.function))}",
+        *_origins(report),
         f"certificate {_certificate(report.certificate)}",
         *([f"queries     {report.queries_shown}"] if report.queries else []),
         *(f"note        {remark}" for remark in [*report.remarks, *report.notes]),
@@ -180,6 +178,18 @@ def table(report: Report) -> str:
     ]
     following = [*next_steps(report), *(["Next:", f"    {report.command}"] if report.command else [])]
     return "\n".join([rule, *lines, rule, *notes, rule, f"Verdict: {of(report)}", *following])
+
+
+def _origins(report: Report) -> list[str]:
+    """Where the network comes from, a line each."""
+    lines, final = [], _errors(Comparison(report.max_relative_error, report.layers, report.function))
+    if report.derivatives is not None:
+        stages = ", ".join(f"{stage} {count:,}" for stage, count in report.derivatives.stages.items())
+        lines.append(f"derivatives {'; '.join(report.derivatives.lacks) or 'found the network'}{f' (queries: {stages})' if stages else ''}")
+    if report.is_derived:
+        return [*lines, f"network     {final}"]
+    students = f"students    {report.students.count}, losses {report.losses_shown}"
+    return [*lines, students, f"clustered   {_errors(report.before_finetuning)}", f"fine-tuned  {final}"]
 
 
 def _certificate(certificate: Certificate) -> str:

@@ -13,6 +13,7 @@ from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams, normalised
 
 LINKAGES = ("average", "complete", "single", "weighted")
+SEEDS = (AUTO, STUDENTS, DERIVATIVES) = ("auto", "students", "derivatives")  # where the neurons come from
 EXACT_ANSWERS = "float64"
 PRECISIONS = "float64, float32, float16, decimals:N (N decimals, such as decimals:4), noise:S (a standard deviation, such as noise:0.001)"
 
@@ -75,6 +76,7 @@ class ExtractionHparams(Hparams):
     finetune_batch_size: int | None = None
     answers: str | None = normalised(canonical_answers, None)
     domain: str | None = normalised(canonical_domain, None)
+    seeds_from: str = AUTO
 
     _name = "Extraction Hyperparameters"
     _description = "Clustering of the students' neurons, and fine-tuning of the reconstructed network."
@@ -101,7 +103,15 @@ class ExtractionHparams(Hparams):
         "By default, these are the bounds of the first queries. A wider domain is entered in steps, if nothing is open in the smaller one."
     )
 
+    _seeds_from = (
+        f"Where the neurons come from: {STUDENTS} that imitate the teacher; {DERIVATIVES} of a teacher that can be asked, which also show "
+        f"depth, widths and activation function; or {AUTO}: derivatives first for a black box whose answers are always the same, students "
+        "where they find no network, and students for all other teachers. Except on SLURM, --seeds is the same."
+    )
+
     def __post_init__(self):
+        if self.seeds_from not in SEEDS:
+            raise unknown("--seeds_from", self.seeds_from, SEEDS)
         if self.domain is not None:
             parse_domain(self.domain)
         if self.answers is not None:

@@ -125,6 +125,7 @@ class LotteryRunner(Runner):
             print(self.location(level))
 
     def run(self) -> None:
+        """Trains and prunes level after level, and reports. Levels that are finished are not repeated."""
         from lottery import report
         from training.plotting import draw_missing_curves
 

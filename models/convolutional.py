@@ -71,6 +71,7 @@ class Convolutional(base.Model):
 
     @classmethod
     def default_hparams(cls, model_name: str) -> DefaultHparams:
+        """The defaults of the family: its dataset, and SGD with momentum and the family's schedule."""
         return DefaultHparams(
             DatasetHparams(dataset_name=cls.dataset, batch_size=cls.batch_size),
             ModelHparams(model_name=model_name, model_init="kaiming_normal", batchnorm_init="uniform"),

@@ -130,6 +130,7 @@ class Model(Perceptron):
 
     @staticmethod
     def default_hparams(model_name: str) -> DefaultHparams:
+        """The defaults of students: the family's default teacher, its queries, and Adam for longer where students are deep."""
         parsed = Model.parse(model_name)
         assert parsed is not None  # the name is valid
         family, _, student = parsed

@@ -110,6 +110,7 @@ class Platform(local.Platform):
         return 1 if self._on_primary else self.rendezvous.world_size
 
     def on_primary(self, f: Callable[[], Plain]) -> Plain:
+        """Calls a function in the primary process, see `base.Platform.on_primary`; the result or the error is broadcast."""
         if self.world_size == 1:
             return f()
         from platforms.system import collectives

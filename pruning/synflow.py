@@ -47,6 +47,7 @@ class Strategy(base.Strategy[PruningHparams]):
 
     @classmethod
     def step(cls, problem: base.Problem[PruningHparams]) -> Mask:
+        """Prunes in many small steps, each by the scores of the network that the step before has left."""
         hparams, initial = problem.hparams, problem.remaining(problem.layers)
         removals = problem.removal_counts(problem.layers)
         ones = torch.ones(1, *_example_shape(problem))

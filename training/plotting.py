@@ -120,13 +120,18 @@ def fix_places(chart: Figure, top: float = 0.35, bottom: float = 0.6, below: flo
         below: the height between two of them, in inches.
         between: the width between two of them, in inches.
     """
+    from matplotlib.gridspec import GridSpec
+
     chart.set_layout_engine("none")
-    width, height, grid = chart.get_figwidth(), chart.get_figheight(), chart.axes[0].get_gridspec()
+    width, height = chart.get_figwidth(), chart.get_figheight()
+    grid = chart.axes[0].get_gridspec()
+    assert isinstance(grid, GridSpec)
     panel = (width - 1 - between * (grid.ncols - 1)) / grid.ncols, (height - top - bottom - below * (grid.nrows - 1)) / grid.nrows
     edges = {"left": 0.85 / width, "right": 1 - 0.15 / width, "top": 1 - top / height, "bottom": bottom / height}
     grid.update(**edges, wspace=between / panel[0], hspace=below / panel[1])
-    for axis in chart.axes:
-        axis.set_subplotspec(axis.get_subplotspec())
+    for axis, place in [(axis, axis.get_subplotspec()) for axis in chart.axes]:
+        if place is not None:
+            axis.set_subplotspec(place)
 
 
 def legend_below(chart: Figure, axes: Sequence[Axes]) -> None:

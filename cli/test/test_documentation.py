@@ -36,6 +36,7 @@ CHANGES = {
     r"\((10|100)\)_": "(3)_",  # fewer students
     r"^(torchrun --\S+|srun .* python) EC\.py (.*) --platform distributed": r"python EC.py \2 --display_output_location",  # one process
     r"(.*--platform slurm.*)": r"\1 --dry_run",  # there may be no cluster
+    r"--d_in 784": "--d_in 4 --display_output_location",  # the black box of the README has four inputs
     r"--x epoch": "--x iteration",  # no epoch comes to an end
     r"--parallel \d+": "",  # other processes would train in full
     r"--global_seed 0-\d+": "--global_seed 0-1",  # each seed is like the first

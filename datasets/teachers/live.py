@@ -22,7 +22,7 @@ from datasets.datagen import registry as datagen
 from datasets.teachers import answer_files, links
 from datasets.teachers.answer_files import Pairs
 from datasets.teachers.base import Examples, Teacher
-from datasets.teachers.ledger import keys_of
+from datasets.teachers.ledger import DERIVED, keys_of
 from datasets.teachers.questions import BATCH_SIZE, Questions
 from datasets.teachers.responding import Connection, Responding
 from foundations.dataset_hparams import DatasetHparams
@@ -182,12 +182,28 @@ class LiveTeacher(Teacher):
         if not len(asked):
             answers = np.empty((0, self.outputs))
         elif self.link in links.MEANINGS:
-            try:
-                converted = links.convert(answers, str(self.link))
-            except ValueError as error:
-                raise ConfigError(f"--link: {self.label}: {reason(error)}") from None
+            converted = self._converted(answers)
             asked, answers, errors = asked[converted.kept], converted.logits, converted.errors
         return torch.from_numpy(np.ascontiguousarray(asked)), torch.from_numpy(np.ascontiguousarray(answers)), errors
+
+    def ask_all(self, phase: str, queries: torch.Tensor) -> torch.Tensor:
+        """The outputs `[n, outputs]` of the network for queries `[n, inputs]`, in float64, of which the budget allows all.
+
+        An output that no answer tells (a probability of 0) is not a number. Errors as in `ask_for`.
+        """
+        answers = self.questions.ask_all(self._rounded(queries), phase)
+        if self.link in links.MEANINGS:
+            converted = self._converted(answers)
+            answers = np.full((len(queries), self.outputs), np.nan)
+            answers[converted.kept] = converted.logits
+        return torch.from_numpy(answers)
+
+    def _converted(self, answers: np.ndarray) -> links.Converted:
+        """Probabilities as logits; a ConfigError if they are none."""
+        try:
+            return links.convert(answers, str(self.link))
+        except ValueError as error:
+            raise ConfigError(f"--link: {self.label}: {reason(error)}") from None
 
     def pairs(self, dataset_hparams: DatasetHparams, train: bool, seed: int) -> Examples:
         assert dataset_hparams.datagen is not None  # a live teacher needs queries
@@ -236,6 +252,7 @@ class LiveTeacher(Teacher):
         order, budget = order_of_asking(len(train), len(test)), self.questions.budget
         if budget is None:
             return order
+        budget -= sum(len(self.questions.used.get(phase, ())) for phase in DERIVED)  # asked before
         keys, planned = keys_of(self._rounded(torch.cat([train, test]))), order[: budget - START]
         self.questions.related.update(keys)
         lost = self.questions.lost

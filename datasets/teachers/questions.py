@@ -82,6 +82,18 @@ class Questions:
             self.ledger.refresh()
         return queries, self.ledger.answers(keys) if keys else np.empty((0, 0))
 
+    def ask_all(self, queries: np.ndarray, phase: str) -> np.ndarray:
+        """The answers `[n, outputs]` to queries `[n, inputs]` of which the caller knows that there are at most `left`; errors as in `ask`.
+
+        Many small calls of `ask` would count all questions of the run every time.
+        """
+        keys, ledger = keys_of(queries), self.ledger
+        self.used.setdefault(phase, set()).update(keys)
+        get_platform().on_primary(lambda: ledger.ask(queries, keys, phase, self.batch_size, self.respond))
+        if not ledger.knows(keys):  # another process of the job has asked
+            ledger.refresh()
+        return ledger.answers(keys)
+
     def fetch(self, queries: np.ndarray) -> None:
         """Asks queries `[n, inputs]` that a phase will use, in this order, as far as the budget allows; errors as in `ask`."""
         keys = keys_of(queries)

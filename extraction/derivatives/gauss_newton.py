@@ -25,7 +25,7 @@ Axes: n queries, K neurons of a layer, D its inputs with the bias last, o output
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,14 +71,14 @@ def polish(layers: Layers, queries: torch.Tensor, answers: torch.Tensor, free: S
     """
     masks = [*free, *[None] * (len(layers) - len(free))]
     spread = answers.std(0).clamp_min(1e-300)
-    problem = _Linearised(layers, queries, answers, spread)
+    problem = Linearised(layers, queries, answers, spread)
     iterations, error = [], problem.error
     for _ in range(STEPS):
         change, count = _solve(problem, masks, min(LOOSEST, max(error, ROUNDING / error)))
         iterations.append(count)
         for halving in range(HALVINGS):
             vectors = [vector - change_ / 2**halving for vector, change_ in zip(problem.layers.vectors, change, strict=True)]
-            trial = _Linearised(layers.replace(*vectors), queries, answers, spread)
+            trial = Linearised(layers.replace(*vectors), queries, answers, spread)
             if trial.error < error:
                 break
         else:
@@ -89,7 +89,7 @@ def polish(layers: Layers, queries: torch.Tensor, answers: torch.Tensor, free: S
     return Polished(problem.layers, error, tuple(iterations))
 
 
-class _Linearised:
+class Linearised:
     """A network at some queries, and the products of its Jacobian by all weights; outputs are divided by their spread `[o]`.
 
     The output layer of a deep network is eliminated (variable projection): it is that of least squares, and J is the Jacobian of what the
@@ -133,6 +133,28 @@ class _Linearised:
             result.append(back.T @ self.inputs[depth - 1])
         return result[::-1]
 
+    def column_lengths(self) -> Vectors:
+        """The lengths of the columns of J, in the form of the weights; before the output layer is eliminated."""
+        squares = [torch.zeros(len(self.residuals), len(vectors)).to(vectors) for vectors in self.layers.vectors]
+        for output in range(len(self.scale)):
+            for depth, back in enumerate(self._back(output)):
+                squares[depth] += back.square()
+        return [(outputs.T @ inputs.square()).sqrt() for outputs, inputs in zip(squares, self.inputs, strict=True)]
+
+    def derivatives_by_inputs(self, count: int) -> torch.Tensor:
+        """The derivatives of the outputs by the inputs at the first queries, `[count, o, d]`."""
+        first = self.layers.vectors[0][:, :-1]
+        return torch.stack([self._back(output)[0][:count] @ first for output in range(len(self.scale))], 1)
+
+    def _back(self, output: int) -> Vectors:
+        """The derivatives of an output by the weighted sums of every layer, `[n, K]` each."""
+        back = torch.zeros_like(self.residuals)
+        back[:, output] = self.scale[output]
+        found = [back]
+        for depth in range(len(self.slopes), 0, -1):
+            found.append((found[-1] @ self.layers.vectors[depth][:, :-1]) * self.slopes[depth - 1])
+        return found[::-1]
+
     def input_moments(self) -> Vectors:
         """A of every layer, `[D, D]`, summed over queries."""
         return [inputs.T @ inputs for inputs in self.inputs]
@@ -152,10 +174,9 @@ class _Linearised:
         return moments
 
 
-def _solve(problem: _Linearised, masks: Sequence[torch.Tensor | None], tolerance: float) -> tuple[Vectors, int]:
+def _solve(problem: Linearised, masks: Sequence[torch.Tensor | None], tolerance: float) -> tuple[Vectors, int]:
     """The change d that minimises `|J d - r|`, to a relative tolerance, and the number of iterations."""
-    is_shallow = len(problem.slopes) == 1 and problem.inputs[0].shape[1] == problem.inputs[1].shape[1] and masks == [None, None]
-    precondition = _InputBlocks(problem) if is_shallow else _LayerBlocks(problem, masks)
+    precondition = preconditioner(problem, masks)
     change = [torch.zeros_like(vectors) for vectors in problem.layers.vectors]
     left = problem.residuals.clone()
     slope = _masked(problem.pull(left), masks)
@@ -176,10 +197,17 @@ def _solve(problem: _Linearised, masks: Sequence[torch.Tensor | None], tolerance
     raise AssertionError
 
 
+def preconditioner(problem: Linearised, masks: Sequence[torch.Tensor | None] = ()) -> Callable[[Vectors], Vectors]:
+    """An approximate inverse of `J'J`; for the masks see `polish`."""
+    masks = [*masks, *[None] * (len(problem.layers) - len(masks))]
+    is_shallow = len(problem.slopes) == 1 and problem.inputs[0].shape[1] == problem.inputs[1].shape[1]
+    return _InputBlocks(problem) if is_shallow and masks == [None, None] else _LayerBlocks(problem, masks)
+
+
 class _LayerBlocks:
     """An approximate inverse of `J'J`, layer by layer: `(A x G)^-1`."""
 
-    def __init__(self, problem: _Linearised, masks: Sequence[torch.Tensor | None]):
+    def __init__(self, problem: Linearised, masks: Sequence[torch.Tensor | None]):
         self.masks, self.parts = masks, []
         for mask, inputs, outputs in zip(masks, problem.input_moments(), problem.output_moments(), strict=True):
             if len(self.parts) == len(masks) - 2 and problem.basis is not None and mask is None:
@@ -199,7 +227,7 @@ class _LayerBlocks:
         return _masked(result, self.masks)
 
 
-def _last_hidden_part(problem: _Linearised, moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _last_hidden_part(problem: Linearised, moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The part of the last hidden layer, when the output layer is eliminated.
 
     Derivatives s' of the neurons are nearly constant, so that the output layer compensates most of a change of the layer. With their mean m
@@ -234,7 +262,7 @@ class _InputBlocks:
     The biases of the outputs make all of them zero in the mean. Blocks of layers took 300 iterations where this takes 50.
     """
 
-    def __init__(self, problem: _Linearised):
+    def __init__(self, problem: Linearised):
         inputs, hidden, slopes = problem.inputs[0][:, :-1], problem.inputs[1][:, :-1], problem.slopes[0]
         self.scale, self.count, width = problem.scale, len(inputs), inputs.shape[1]
         stride = -(-len(inputs) // FACTOR_QUERIES)

@@ -27,7 +27,7 @@ def recover(asked: Questions, candidates: Sequence[str] = SMOOTH) -> Recovery:
         asked: the teacher; any input may be asked.
         candidates: the activation functions that it may have.
     """
-    stages = _Stages(asked)
+    stages, scale = _Stages(asked), None
     try:
         scale = measure(asked)
         stages.end("scale")
@@ -35,11 +35,12 @@ def recover(asked: Questions, candidates: Sequence[str] = SMOOTH) -> Recovery:
         stages.end("network")
         error = confirmed(asked, scale, layers)
         stages.end("confirmation")
-        return Recovery(layers, error, (), None, asked.count.asked, tuple(stages.ended))
+        return Recovery(layers, error, (), None, asked.count.asked, tuple(stages.ended), scale.radius)
     except (Lacking, BudgetSpent) as reason:
         stages.end("unfinished")
         vectors = reason.vectors if isinstance(reason, Lacking) else None
-        return Recovery(None, float("inf"), (str(reason),), vectors, asked.count.asked, tuple(stages.ended))
+        radius = scale.radius if scale else 1.0
+        return Recovery(None, float("inf"), (str(reason),), vectors, asked.count.asked, tuple(stages.ended), radius)
 
 
 class _Stages:

@@ -33,6 +33,8 @@ class Recovery:
             signs: seeds for other methods.
         queries: how many were asked.
         stages: the name of each stage, with the queries that it took.
+        radius: the standard deviation of inputs at which the network is neither linear nor saturated, as far as it was measured.
+        seconds: how long it took.
     """
 
     layers: Layers | None
@@ -41,3 +43,5 @@ class Recovery:
     vectors: torch.Tensor | None
     queries: int
     stages: tuple[tuple[str, int], ...]
+    radius: float = 1.0
+    seconds: float = 0.0

@@ -79,8 +79,11 @@ class TestAsking(TestCase):
         return session.of_file(rows, rows)
 
     def asked(self, session, layers: Layers):
+        return asking.about_open(session, self.candidate(session, layers), f"{self.root}/asked")
+
+    def candidate(self, session, layers: Layers):
         network, model_hparams = layers.to_network(session.students_hparams)
-        return asking.about_open(session, ([], Fit(model_hparams, network, network, self.root)), f"{self.root}/asked")
+        return [], Fit(model_hparams, network, network, self.root)
 
     def assert_is(self, state, teacher: Network, bound: float):
         x = bound * in_box(400, teacher.layers.sizes[0], 5)
@@ -148,7 +151,7 @@ class TestAsking(TestCase):
         session = self.session(teacher, x)
         network, _ = teacher.layers.to_network(session.students_hparams)
         self.assertGreater(len(open_combinations(network, session.symmetry, session.loaders.train)), 0)
-        state, combinations = asking._examined(asking.Asked(session, ([], Fit(session.students_hparams, network, network, self.root))))
+        state, combinations = asking._examined(asking.Asked(session, self.candidate(session, teacher.layers)))
         session = state.session
         self.assertEqual(len(combinations), 0)
         self.assertEqual(len(open_combinations(network, session.symmetry, session.loaders.train, session.asked)), 0)

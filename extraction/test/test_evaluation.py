@@ -31,7 +31,7 @@ def in_another_gauge(model):
         signs = torch.sign(draw) if symmetry.opposite_is_equal else ones
         scales = 0.5 + draw.abs() if symmetry.positive_scaling else ones
         incoming = torch.cat([layer.weight.data, layer.bias.data[:, None]], 1)[order]
-        incoming, outgoing, bias = transform(symmetry, incoming, following.weight.data.T[order], following.bias.data, signs, scales)
+        incoming, outgoing, bias = transform(symmetry, incoming, following.weight.data.T[order], following.bias.data, signs * scales)
         layer.weight.data, layer.bias.data = incoming[:, :-1].clone(), incoming[:, -1].clone()
         following.weight.data, following.bias.data = outgoing.T.clone(), bias
     return moved

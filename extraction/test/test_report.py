@@ -66,7 +66,9 @@ class TestReport(TestCase):
             written = json.load(file)
         self.assertEqual(
             written.keys(),
-            content().keys() | {"advice", "remarks", "command", "residuals", "columns", "notes", "left_out"} | {"queries", "shortage"},
+            content().keys()
+            | {"advice", "remarks", "command", "residuals", "columns", "notes", "left_out"}
+            | {"queries", "shortage", "derivatives"},
         )
         checks = {check["name"]: check for check in written["certificate"]["checks"]}
         self.assertEqual((checks["rank"]["value"], checks["rank"]["limit"], checks["rank"]["met"]), (1210, 1210, True))

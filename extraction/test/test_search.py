@@ -7,11 +7,11 @@ from unittest import mock
 
 import torch
 
-from extraction import search
+from extraction import peeling, search
 from extraction.answers import Answers
 from extraction.fitting import is_exact
 from extraction.network import Layers, fit_outputs
-from extraction.search import with_settled_signs
+from extraction.peeling import with_settled_signs
 from extraction.students import Imitation, Standardisation, standardised
 from extraction.test.known_networks import answered, network, queries, session_of, without_pictures
 from foundations.training_hparams import TrainingHparams
@@ -92,7 +92,7 @@ class TestDepth(TestCase):
         out = self.extract_two_layers()
         self.assertNotIn("lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)
-        with mock.patch.object(search, "LACKING", 0.0):
+        with mock.patch.object(peeling, "LACKING", 0.0):
             out = self.extract_two_layers("--gamma=0.71")  # another folder for the results of the same students
         self.assertIn("Hidden layer 1 may lack a neuron", out)
         self.assertIn("Verdict: IDENTIFIED. 4 of 4, 3 of 3 neurons, none in excess", out)

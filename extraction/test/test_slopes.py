@@ -53,6 +53,11 @@ class TestSlopes(unittest.TestCase):
                 two, end = in_pairs(between, random(3, 5, seed=4), slope)
                 self.assertEqual(better_act_fun(Layers((one, two, end), "relu"), x), expected)
 
+    def test_one_output_tells_the_slope_of_more_neurons_than_inputs(self):
+        first, last, x = random(6, 5), random(1, 7, seed=1), random(200, 4, seed=3)
+        self.assertEqual(better_act_fun(Layers(in_pairs(first, last, 0.2), "relu"), x), "leaky_relu:0.2")
+        self.assertIsNone(better_act_fun(Layers((first, last), "leaky_relu:0.2"), x))
+
     def test_networks_that_no_slope_makes_smaller_keep_theirs(self):
         first, last = random(5, 7), random(3, 6, seed=1)
         for act_fun in ("relu", "leaky_relu", "leaky_relu:0.2", "tanh"):

@@ -55,7 +55,7 @@ class TestSymmetries(unittest.TestCase):
                 s, ones = activation_functions[name], torch.ones(6, dtype=torch.float64)
                 signs = torch.sign(self.random(6)) if symmetry.opposite_is_equal else ones
                 scales = 0.5 + self.random(6).abs() if symmetry.positive_scaling else ones
-                w, a, b = transform(symmetry, incoming, outgoing, bias, signs, scales)
+                w, a, b = transform(symmetry, incoming, outgoing, bias, signs * scales)
                 torch.testing.assert_close(s(x @ w.T) @ a + b, s(x @ incoming.T) @ outgoing + bias)
 
     def test_canonical_vectors_of_scaling_activations_have_unit_length(self):

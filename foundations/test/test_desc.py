@@ -207,6 +207,7 @@ class TestExtractionNames(TestCase):
             "finetune_batch_size": 64,
             "answers": "decimals:4",
             "domain": "-3:3",
+            "seeds_from": "derivatives",
         }
         self.assertEqual(set(other), {field.name for field in dataclasses.fields(ExtractionHparams)})
         changed = [with_change(students(), "extraction_hparams", **{name: value}) for name, value in other.items()]

@@ -200,6 +200,7 @@ class Branch(Runner, abc.ABC):
 
     @classmethod
     def create_from_args(cls, args: argparse.Namespace) -> Branch:
+        """The branch that the flags describe, on its trunk. Hyperparameters that are left out are those of the trunk."""
         levels, job = LevelRangeArgs.create_from_args(args).numbers(), JobArgs.create_from_args(args)
         lottery_desc, shape, _, prepare_trunk = trunk_runner.check(LotteryDesc.create_from_args(args), job)
         trunk = {DatasetHparams: lottery_desc.dataset_hparams, TrainingHparams: lottery_desc.training_hparams}
@@ -250,6 +251,7 @@ class Branch(Runner, abc.ABC):
             print(self.location(level))
 
     def run(self) -> None:
+        """Runs the branch in each of its levels that is not complete, and reports."""
         title = f"Running the Branch {self.name} (Seed {self.job.global_seed})"
         location = f"{self.desc.hashname} in each level of {self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)}"
         if not self.job.quiet:

@@ -4,7 +4,22 @@ Command:  python -m testing.benchmarks.passive [NAMES] [--fit | --extract]     s
 Hardware: one thread of a machine of two cores with a load of 12 to 18; seconds are those of CPU, some 1.5 times those of quiet cores.
 Prints:   a line for each target and measurement: conjugate-gradient iterations, the worst weight error of each layer (relative to its
           largest weight), seconds of CPU and seconds. The exit status is 0 if all errors are within 1e-9, else 1.
-Result:   RESULT
+Result:   fits (n=1 each; the loss falls to rounding, all weights are within 1e-14)
+
+| target | unknowns, queries | iterations of each step | seconds of CPU |
+|---|---|---|---|
+| relu 400-12-5 | 4,877, 4,000 | 3 4 9 15 21 29 18 4 4 3 | 3.8 |
+| tanh 400-12-5 | 4,877, 4,000 | 3 6 21 14 23 32 | 1.9 |
+| gelu 400-12-5 | 4,877, 4,000 | 3 4 32 11 11 25 26 4 | 2.4 |
+| relu 784-20-10 | 15,910, 12,000 | 3 5 11 17 28 3 4 3 | 12.6 |
+| tanh 784-20-10, 8,000 queries | 15,910 | 5 8 15 28 35 7 | 8.5 |
+| tanh 50-100-10 | 6,110, 6,000 | 6 48 63 142 169 | 12, and 0.8 GB |
+| tanh 784-64-10 | 50,890, 12,000 | 3 15 25 48 15 8 6 | 50 |
+
+Below DENSE_PARAMETERS the dense solver is kept although it is slower from some 1,000 unknowns on: 200-10-5 (2,065 unknowns, 2,000 queries)
+takes it 12 to 18 s of CPU, and conjugate gradients 0.4 to 0.8 s, to the same errors.
+An extraction of relu 784-20-10 (12,000 answers, 4 students of 40, trained with 27; interrupted by a limit of time): students 35 s of CPU;
+19 of 20 neurons were recovered and the lacking one grew; fits 14 s, least squares for signs 11 s; held-out loss 2e-20 and falling.
 
 Teachers are those of kind P of `testing/benchmarks/scale.py`. Queries are smooth random images with noise of a tenth of their range, so
 that every pixel varies. A fit starts at the true weights, disturbed by a share of their standard deviation.
@@ -58,9 +73,9 @@ class Passive:
 
 
 TARGETS = [
-    *(Passive(act_fun, (200, 10, 5), 2000, 0.3, "students_mlp(4)_200_20_5") for act_fun in ("relu", "tanh", "gelu")),
+    *(Passive(act_fun, (400, 12, 5), 4000, 0.3, "students_mlp(4)_400_24_5") for act_fun in ("relu", "tanh", "gelu")),
     *(Passive(act_fun, (784, 20, 10), 12_000, 0.3, "students_mlp(4)_784_40_10") for act_fun in ("relu", "tanh", "gelu")),
-    *(Passive(act_fun, (784, 64, 10), 24_000, 0.1, "students_mlp(4)_784_128_10") for act_fun in ("tanh", "relu", "gelu")),
+    *(Passive(act_fun, (784, 64, 10), 12_000, 0.1, "students_mlp(4)_784_128_10") for act_fun in ("tanh", "relu", "gelu")),
 ]
 
 

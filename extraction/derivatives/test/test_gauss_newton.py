@@ -16,7 +16,7 @@ class TestProducts(unittest.TestCase):
         network, queries = known.layers(sizes, "gelu"), known.normal(20, 3)
         answers = known.layers(sizes, "gelu", seed=1).pre_activations(queries)
         spread = answers.std(0)
-        problem = gauss_newton._Linearised(network, queries, answers, spread)
+        problem = gauss_newton.Linearised(network, queries, answers, spread)
         vectors = problem.layers.vectors
 
         def outputs(*vectors: torch.Tensor) -> torch.Tensor:
