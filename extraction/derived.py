@@ -171,6 +171,8 @@ def _asking(teacher: Teacher) -> Callable[[torch.Tensor], torch.Tensor]:
     if isinstance(teacher, LiveTeacher):
 
         def ask(queries: torch.Tensor) -> torch.Tensor:
+            if not len(queries):
+                return queries.new_zeros(0, teacher.outputs)
             answers = teacher.ask_all(PHASE, queries).to(queries)
             if not bool(answers.isfinite().all()):
                 raise Lacking("some of their questions have answers that tell no outputs, such as a probability of 0")

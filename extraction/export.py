@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from models import activation_functions
+from models import activation_functions, slopes
 from models.mlp import FullyConnected
 
 
@@ -22,7 +22,7 @@ class G(nn.Module):
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
-    "leaky_relu": lambda: nn.LeakyReLU(activation_functions.LEAKY_SLOPE),
+    "leaky_relu": lambda: nn.LeakyReLU(slopes.LEAKY_SLOPE),
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "softplus": nn.Softplus,
@@ -35,7 +35,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 
 def module(act_fun: str) -> nn.Module:
     """An activation function as a layer."""
-    slope = activation_functions.slope_of(act_fun)
+    slope = slopes.slope_of(act_fun)
     return MODULES[act_fun]() if slope is None or act_fun in MODULES else nn.LeakyReLU(slope)
 
 

@@ -30,6 +30,7 @@ from platforms.platform import get_platform
 from training.desc import TrainingDesc
 from training.job import record
 from training.metric_logger import MetricLogger
+from training.optimizers import LEAST_SQUARES
 from training.plan import StandardPlan, StopRule
 from training.second_order import DENSE_PARAMETERS
 from training.train import standard_train
@@ -232,7 +233,7 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
         last = [loss for _, loss in logger.numbers("test_loss")][-SETTLED_STEPS:]
         return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
 
-    stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer == "levenberg_marquardt" else []
+    stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer in LEAST_SQUARES else []
     hparams = _finetune_hparams(session)
     if session.is_scarce and stop_when and h.finetune_training_steps == type(h)().finetune_training_steps:
         hparams = dataclasses.replace(hparams, training_steps=SCARCE_STEPS)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
 from foundations.model_hparams import canonical_act_fun
-from models.activation_functions import slope_of
+from models.slopes import slope_of
 
 AUTO = "auto"
 DEPTHS = (1, 2, 3)

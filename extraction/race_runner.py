@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import torch
-
 from extraction import race, report, rungs
 from extraction.desc import ExtractionDesc
 from extraction.hypothesis import AUTO, Hypothesis, HypothesisArgs, hypotheses, remark
@@ -30,13 +28,14 @@ from foundations.errors import Busy, ConfigError
 from foundations.extraction_hparams import SEEDS
 from foundations.model_hparams import ModelHparams
 from foundations.runner import Runner
-from models.activation_functions import slope_of
 from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
 
 if TYPE_CHECKING:
+    import torch
+
     from extraction.derivatives.result import Recovery
     from extraction.derived_race import Architecture
 
@@ -291,6 +290,7 @@ class RaceRunner(Runner):
         from extraction.slopes import better_act_fun
         from models import registry as models
         from models.mlp import FullyConnected
+        from models.slopes import slope_of
 
         if "leaky_relu" not in self.known.act_funs or slope_of(entry.hypothesis.act_fun) is None:
             return None

@@ -23,6 +23,7 @@ from foundations.model_hparams import ModelHparams
 from foundations.training_hparams import TrainingHparams
 from models import registry as models
 from models.students import Model as Students
+from training.optimizers import LEAST_SQUARES
 
 HELD_OUT = 4  # of so many further queries one is held out
 RIDGE = 0.1  # the penalty on the squares of the weights where answers are scarce, as a share of the loss
@@ -118,7 +119,7 @@ class Session:
 
     def penalised(self, hparams: TrainingHparams) -> TrainingHparams:
         """The hyperparameters of a training by Levenberg-Marquardt with a penalty on the weights where answers are scarce."""
-        wanted = self.is_scarce and hparams.optimizer_name == "levenberg_marquardt"
+        wanted = self.is_scarce and hparams.optimizer_name in LEAST_SQUARES
         return dataclasses.replace(hparams, weight_decay=RIDGE) if wanted else hparams
 
     @property

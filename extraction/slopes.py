@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from extraction.network import Layers
-from models.activation_functions import slope_of, with_slope
+from models.slopes import slope_of, with_slope
 
 SAME = 1e-6  # the distance of unit vectors up to sign, up to which neurons have the same kink
 NO_KINK = 1e-7  # a kink below this share of the largest is none

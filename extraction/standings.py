@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from extraction.runner import ExtractionRunner
 from foundations import paths
 from foundations.errors import ConfigError
@@ -16,6 +14,8 @@ from platforms.system import locks
 from training import job as training_job
 
 if TYPE_CHECKING:
+    import torch
+
     from datasets.base import DataLoader
 
 EXACT = 1e-16  # the relative loss of students that give exact answers

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.activation_functions import LEAKY_SLOPE, slope_of
+from models.slopes import LEAKY_SLOPE, slope_of
 
 
 @dataclass(frozen=True)

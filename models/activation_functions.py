@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -14,36 +13,16 @@ import torch
 from torch.nn import functional as F
 
 from foundations.errors import unknown
+from models.slopes import LEAKY_SLOPE, slope_of
 
 ActivationFunction = Callable[[torch.Tensor], torch.Tensor]
 
-LEAKY_SLOPE = 0.01
-KINKED = {"relu": 0.0, "leaky_relu": LEAKY_SLOPE}
 GRID_LIMIT, GRID_STEP = 8.0, 1 / 128  # the grid for the Gaussian mean, in standard deviations
 
 
 def leaky_relu(x: torch.Tensor) -> torch.Tensor:
     """x where x > 0, LEAKY_SLOPE * x elsewhere."""
     return F.leaky_relu(x, LEAKY_SLOPE)
-
-
-def slope_of(name: str) -> float | None:
-    """The slope below 0 of a function that is linear on both sides of 0: relu, leaky_relu, or leaky_relu:SLOPE; None for others.
-
-    The slope that is stated is more than 0 and less than 1.
-    """
-    if name in KINKED:
-        return KINKED[name]
-    family, _, text = name.partition(":")
-    with contextlib.suppress(ValueError):
-        if family == "leaky_relu" and 0 < float(text) < 1:
-            return float(text)
-    return None
-
-
-def with_slope(slope: float) -> str:
-    """The name of the function that is x above 0 and `slope * x` below; `slope` is at least 0 and less than 1."""
-    return next((name for name, known in KINKED.items() if known == slope), f"leaky_relu:{slope!r}")
 
 
 def g(x: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,7 @@ def aligned(true: Layers, found: Layers, queries: torch.Tensor) -> Layers:
         order[pairs.theirs] = pairs.ours
         signs = pairs.signs[pairs.theirs.argsort()]
         lengths = ours.norm(dim=1) / theirs[order].norm(dim=1) if true.symmetry.positive_scaling else torch.ones_like(signs)
-        incoming, outgoing, bias = transform(true.symmetry, theirs[order], following[:, order].T, following[:, -1], signs, lengths)
+        incoming, outgoing, bias = transform(true.symmetry, theirs[order], following[:, order].T, following[:, -1], signs * lengths)
         vectors[depth], vectors[depth + 1] = incoming, torch.cat([outgoing.T, bias[:, None]], 1)
     return true.replace(*vectors)
 

@@ -263,9 +263,10 @@ def refuse_polishing(training_hparams: TrainingHparams, prefix: str = "") -> Non
 def check_freezing(desc: TrainingDesc) -> None:
     """Raises a ConfigError for frozen layers of students with Levenberg-Marquardt, which would use those of the first student for all."""
     from models.students import Model as Students
+    from training.optimizers import LEAST_SQUARES
 
-    h, name = desc.model_hparams, "levenberg_marquardt"
-    if desc.training_hparams.optimizer_name == name and Students.is_valid_model_name(h.model_name) and (h.output_frozen or h.others_frozen):
+    h, name = desc.model_hparams, desc.training_hparams.optimizer_name
+    if name in LEAST_SQUARES and Students.is_valid_model_name(h.model_name) and (h.output_frozen or h.others_frozen):
         raise ConfigError(
             f"--optimizer_name: {name} cannot train frozen students; use lbfgs, or leave out --output_frozen and --others_frozen"
         )

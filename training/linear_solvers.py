@@ -37,9 +37,16 @@ class DenseSolver:
 
     def steps(self, which: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
         """The steps `[m, P]` of m of the networks, by their numbers and dampings `[m]`; NaN where a system is singular."""
+        return self.solver(which, damping)(self.gradient[which][:, :, 0])
+
+    def solver(self, which: torch.Tensor, damping: torch.Tensor) -> Product:
+        """The solutions `[m, P]` of the systems of m networks as a function of the right-hand sides; NaN where a system is singular."""
         factor, failed = torch.linalg.cholesky_ex(self.curvature[which] + torch.diag_embed(damping[:, None] * self.scale[which]))
-        steps = torch.cholesky_solve(self.gradient[which], factor)[:, :, 0]
-        return torch.where(failed[:, None] > 0, torch.nan, steps)
+
+        def solve(right: torch.Tensor) -> torch.Tensor:
+            return torch.where(failed[:, None] > 0, torch.nan, torch.cholesky_solve(right[:, :, None], factor)[:, :, 0])
+
+        return solve
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from training.centring import Centring
 from training.lbfgs import LBFGS
 from training.second_order import LevenbergMarquardt, SecondOrder
 
-OPTIMIZERS = ["sgd", "adam", "nadam", "lbfgs", "levenberg_marquardt"]
+ACCELERATED = "accelerated_levenberg_marquardt"
+LEAST_SQUARES = ["levenberg_marquardt", ACCELERATED]
+OPTIMIZERS = ["sgd", "adam", "nadam", "lbfgs", *LEAST_SQUARES]
 ADAPTIVE = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
-SECOND_ORDER = ["lbfgs", "levenberg_marquardt"]
+SECOND_ORDER = ["lbfgs", *LEAST_SQUARES]
 ADAM_BETA1, ADAM_BETA2 = TrainingHparams.adam_beta1, 0.999
 MILESTONE_FACTOR = 0.1
 PLATEAU_FACTOR = 10**-0.5
@@ -44,8 +46,8 @@ def _optimizer(training_hparams: TrainingHparams, model: torch.nn.Module) -> tor
         return kind(parameters, lr=h.lr, betas=(h.adam_beta1, ADAM_BETA2), weight_decay=decay, **fused)
     if h.optimizer_name == "lbfgs":
         return LBFGS(model, lr=h.lr)
-    if h.optimizer_name == "levenberg_marquardt":
-        return LevenbergMarquardt(model, lr=h.lr, ridge=decay)
+    if h.optimizer_name in LEAST_SQUARES:
+        return LevenbergMarquardt(model, lr=h.lr, ridge=decay, accelerated=h.optimizer_name == ACCELERATED)
     raise unknown("--optimizer_name", h.optimizer_name, OPTIMIZERS)
 
 
@@ -79,8 +81,8 @@ def check(training_hparams: TrainingHparams, classes: bool) -> None:
     name = training_hparams.optimizer_name
     if name not in OPTIMIZERS:
         raise unknown("--optimizer_name", name, OPTIMIZERS)
-    if name == "levenberg_marquardt" and classes:
-        raise ConfigError("--optimizer_name: levenberg_marquardt fits real-valued targets only; valid here: sgd, adam, nadam, lbfgs")
+    if name in LEAST_SQUARES and classes:
+        raise ConfigError(f"--optimizer_name: {name} fits real-valued targets only; valid here: sgd, adam, nadam, lbfgs")
     if name in SECOND_ORDER and training_hparams.arithmetic in ("bf16", "fp16"):
         flag = "apex_fp16" if training_hparams.apex_fp16 else "precision"
         raise ConfigError(f"--{flag}: {name} needs more precision than 16 bits; valid here: float32, tf32, float64")

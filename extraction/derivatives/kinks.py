@@ -21,7 +21,7 @@ from extraction.derivatives.pieces import PARALLEL, Neurons, affine_piece, measu
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.network import Layers
-from models.activation_functions import slope_of, with_slope
+from models.slopes import slope_of, with_slope
 
 REACH = 300.0  # lines are followed so many units to both sides
 LINES, COMPLETE = 16, 2  # at most, and lines in a row without a kink that is not explained

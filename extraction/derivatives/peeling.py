@@ -32,7 +32,7 @@ from extraction.derivatives.result import Lacking
 from extraction.derivatives.shallow import Sums, widen
 from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers, fit_outputs
-from models.activation_functions import slope_of
+from models.slopes import slope_of
 
 REPEATS, POINTS = 4.0, 20  # gradients for each dimension of the space that they span, and points where gradients are taken, at least
 ERRORS = 30.0  # of a difference of two answers, in standard deviations of their error

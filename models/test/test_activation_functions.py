@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from foundations.errors import ConfigError
-from models import activation_functions
+from models import activation_functions, slopes
 from testing.test_case import TestCase
 
 GRID = torch.linspace(-6, 6, 241, dtype=torch.float64)
@@ -53,12 +53,12 @@ class ActivationFunctionsTest(TestCase):
         np.testing.assert_allclose(values("leaky_relu:0.2"), expected, rtol=1e-12, atol=1e-14)
         names = {"relu": 0.0, "leaky_relu": 0.01, "leaky_relu:0.2": 0.2, "leaky_relu:1e-3": 1e-3, "tanh": None}
         for name, slope in names.items():
-            self.assertEqual(activation_functions.slope_of(name), slope, name)
+            self.assertEqual(slopes.slope_of(name), slope, name)
         for name in ("leaky_relu:", "leaky_relu:0", "leaky_relu:1", "leaky_relu:nan", "leaky_relu:-0.1", "relu:0.2", "leaky_relu:x"):
-            self.assertIsNone(activation_functions.slope_of(name), name)
+            self.assertIsNone(slopes.slope_of(name), name)
             with self.assertRaisesRegex(ConfigError, "--act_fun"):
                 activation_functions.get(name)
-        self.assertEqual([activation_functions.with_slope(slope) for slope in (0.0, 0.01, 0.2)], ["relu", "leaky_relu", "leaky_relu:0.2"])
+        self.assertEqual([slopes.with_slope(slope) for slope in (0.0, 0.01, 0.2)], ["relu", "leaky_relu", "leaky_relu:0.2"])
 
     def test_every_function_has_a_formula_in_this_test(self):
         self.assertEqual(set(FORMULAS), set(activation_functions.activation_functions))

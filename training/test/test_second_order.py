@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import scipy.optimize
 import torch
+from torch.func import jvp
 
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
@@ -16,6 +17,7 @@ from testing.test_case import TestCase
 from testing.toy_model import ToyModel
 from training import least_squares, second_order
 from training.lbfgs import LBFGS, two_loop
+from training.least_squares import LeastSquares
 from training.linear_solvers import conjugate_gradients
 from training.second_order import LevenbergMarquardt
 from training.test.test_train import TrainTestCase, hparams, network, weights
@@ -207,6 +209,64 @@ class NetworkTest(TestCase):
             ConfigError, "--optimizer_name: levenberg_marquardt minimises squared errors, not the loss of class labels"
         ):
             descend(self.model, self.examples, torch.zeros(60, dtype=torch.int64))
+
+
+class AcceleratedTest(TestCase):
+    """Steps that bend as the residuals do."""
+
+    examples = random(60, 3, seed=1)
+
+    def start(self, act_fun: str) -> tuple[Model, torch.Tensor]:
+        """A network far from the teacher, and the teacher's answers."""
+        model = network("mlp_3_4_2", act_fun=act_fun)
+        labels = model(self.examples).detach()
+        with torch.no_grad():
+            for number, parameter in enumerate(model.parameters()):
+                parameter += 0.5 * random(*parameter.shape, seed=number)
+        return model, labels
+
+    def test_a_step_has_the_bend_of_the_second_derivative_along_it(self):
+        model, labels = self.start("identity")
+        row, residuals = weights(model), (model(self.examples) - labels).flatten()
+        problem = LeastSquares(model, self.examples, labels)
+
+        def moved(share: torch.Tensor) -> torch.Tensor:
+            return (problem.outputs(row + share * straight, self.examples) - labels).flatten()
+
+        rows = [torch.autograd.grad(one, list(model.parameters()), retain_graph=True) for one in residuals]
+        jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+        square = jacobian.T @ jacobian
+        damped = square + 10.0 * torch.diag(square.diagonal())
+        straight = -torch.linalg.solve(damped, jacobian.T @ residuals.detach())
+        zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+        second = jvp(lambda share: jvp(moved, (share,), (one,))[1], (zero,), (one,))[1]
+        bend = -torch.linalg.solve(damped, jacobian.T @ second) / 2
+        self.assertGreater(float(bend.norm()), 1e-3 * float(straight.norm()))
+        optimizer = LevenbergMarquardt(model, accelerated=True)
+        optimizer.param_groups[0]["damping"] = [10.0]
+        optimizer.step(Objective(model, self.examples, labels))
+        torch.testing.assert_close(weights(model), row + straight + bend, rtol=1e-9, atol=1e-11)
+        self.assertEqual(optimizer.param_groups[0]["damping"], [10.0 / second_order.FALL])
+
+    def test_the_loss_falls_to_the_rounding_floor_and_never_rises(self):
+        model, labels = self.start("tanh")
+        optimizer, losses = LevenbergMarquardt(model, accelerated=True), []
+        while not optimizer.converged and len(losses) < 300:
+            losses.append(float(optimizer.step(Objective(model, self.examples, labels))))
+        self.assertTrue(optimizer.converged)
+        self.assertEqual(losses, sorted(losses, reverse=True))
+        self.assertLess(loss(model, self.examples, labels), 1e-24)
+
+    def test_steps_of_a_stack_equal_those_of_single_students(self):
+        students = network("students_mlp(3)_3_6_2", act_fun="tanh").double()
+        labels = self.start("tanh")[1]
+        alone = [students.select(i).double() for i in range(3)]
+        for model in [students, *alone]:
+            optimizer = LevenbergMarquardt(model, accelerated=True)
+            for _ in range(4):
+                optimizer.step(Objective(model, self.examples, labels))
+        for i, student in enumerate(alone):
+            torch.testing.assert_close(weights(students.select(i)), weights(student), rtol=1e-6, atol=1e-9)
 
 
 class StackTest(TrainTestCase):
