@@ -99,11 +99,13 @@ class DataLoader:
         other.order_seed = self.order_seed
         return other
 
-    def selected(self, rows: torch.Tensor) -> DataLoader:
-        """A loader of some examples, `[n]`, that is like this one otherwise; this loader for all of them."""
-        if bool(rows.all()):
-            return self
-        return self.over(type(self.dataset)(self.dataset.examples[rows], self.dataset.labels[rows]))
+    def at(self, places: torch.Tensor) -> DataLoader:
+        """A loader of the examples at some places, in their order, or where a mask is true, that is like this one otherwise."""
+        return self.over(type(self.dataset)(self.dataset.examples[places], self.dataset.labels[places]))
+
+    def selected(self, mask: torch.Tensor) -> DataLoader:
+        """A loader of the examples where a mask `[n]` is true; this loader if it is true everywhere."""
+        return self if bool(mask.all()) else self.at(mask)
 
     def sharded(self, index: int, count: int) -> DataLoader:
         """A loader that returns one of `count` parts of each batch. The sizes of the parts differ by at most one example."""

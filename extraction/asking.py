@@ -22,9 +22,9 @@ import torch
 
 from extraction.answers import spreads
 from extraction.determination import Determined, in_units, open_combinations
-from extraction.fitting import EXACT, fit, gives_answers, unknowns_of
+from extraction.fitting import EXACT, fit, gives_answers
 from extraction.linked import is_linked
-from extraction.network import Layers, with_ones
+from extraction.network import Layers, unknowns_of, with_ones
 from extraction.outliers import LARGEST, MOST, ROUNDING, row_errors
 from extraction.selection import Candidate, completed
 from extraction.session import Session

@@ -28,7 +28,7 @@ from extraction.fitting import weight_outputs, weighted
 from extraction.gauges import free_count, linear_directions
 from extraction.linear import has_open_signs, linear_slopes, moved_away
 from extraction.linked import as_probabilities, is_linked
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.probing import large_determination
 from extraction.search import Reconstruction
 from extraction.session import Session
@@ -61,7 +61,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
     residual, held_out = (largest_error(result.network, loader, units) for loader in session.loaders)
     network, queries = in_units(result.network, session.loaders.train, units)
     slopes = linear_slopes(Layers.of(network), queries.examples)
-    count = sum(parameter.numel() for parameter in network.parameters())
+    count = unknowns_of(network)
     unknowns = count - free_count(network, symmetry, slopes)
     rank = bound = disagreement = None
     has_term, large = session.linear_term is not None, None if count <= DENSE_PARAMETERS else of_large(session, result)
@@ -147,7 +147,7 @@ def error_bars(session: Session, result: Reconstruction) -> tuple[torch.Tensor, 
     """The standard deviation of the answers' errors, `[O]`, and the standard errors of the weights, see `uncertainty.standard_errors`."""
     network, model, symmetry = result.network, result.network, symmetries[result.network.act_fun]
     slopes = linear_slopes(Layers.of(network), _fitted_to(session, result).examples)
-    unknowns = sum(parameter.numel() for parameter in network.parameters()) - free_count(network, symmetry, slopes)
+    unknowns = unknowns_of(network) - free_count(network, symmetry, slopes)
     is_weighted = session.output_weights is not None
     if is_linked(session):
         session, (model,) = as_probabilities(session, [network])
@@ -224,7 +224,7 @@ def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLo
     """
     generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
     rival = copy.deepcopy(network)
-    count = sum(parameter.numel() for parameter in rival.parameters())
+    count = unknowns_of(rival)
     chosen = some_queries(loader, -(-2 * EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)[::2]
     with torch.no_grad():
         for parameter in rival.parameters():

@@ -30,9 +30,9 @@ from extraction.derivatives.questions import Questions
 from extraction.derivatives.recovering import recover
 from extraction.derivatives.result import Lacking, Recovery
 from extraction.desc import ExtractionDesc
-from extraction.fitting import Fit, fit, gives_answers, unknowns_of
+from extraction.fitting import Fit, fit, gives_answers
 from extraction.large_rank import Design
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.search import Reconstruction
 from extraction.session import Session
 from foundations import paths
@@ -201,7 +201,7 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
     layers = recovery.layers
     assert layers is not None
     inputs, outputs = layers.sizes[0], layers.sizes[-1]
-    unknowns = sum(vectors.numel() for vectors in layers.vectors)
+    unknowns = layers.unknowns
     equations = KINKED_EQUATIONS if layers.symmetry.positive_scaling else EQUATIONS
     design = Design.of(layers, recovery.radius) if unknowns > DENSE_PARAMETERS else None
     wanted = -(-equations * unknowns // outputs)

@@ -15,7 +15,7 @@ import torch
 from datasets.base import DataLoader
 from extraction.gauges import free_directions
 from extraction.linear import linear_slopes
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
@@ -169,7 +169,7 @@ class Determined:
 
 def _spectrum(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int, full: bool = False) -> Spectrum:
     """The spectrum with biases a little lower or a little higher, whichever has the smaller rank; see `determination`."""
-    count = sum(parameter.numel() for parameter in network.parameters())
+    count = unknowns_of(network)
     chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)
     pairs = loader.examples[chosen], loader.labels[chosen]
     touched = [shift_biases(network, pairs[0], share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]

@@ -14,7 +14,7 @@ import torch
 from extraction import linear_term
 from extraction.diagnosis import Facts, Unit, hidden_widths
 from extraction.fitting import relative_loss
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.scaling import USUAL_FACTOR
 from extraction.session import Session
 from models.mlp import FullyConnected
@@ -58,7 +58,7 @@ def of_students(session: Session, losses: Sequence[float], held_out_losses: Sequ
 def of_network(facts: Facts, session: Session, network: FullyConnected) -> Facts:
     """The facts of the students, with those of the network that was recovered from them."""
     units = units_on_one_side(network, torch.unique(session.queries, dim=0))
-    unknowns = sum(parameter.numel() for parameter in network.parameters())
+    unknowns = unknowns_of(network)
     errors: list[float | None] = [None, None]
     if linear_term.is_possible(network.act_fun) and session.linear_term is None:
         errors = [loss**0.5 for loss in linear_term.gain(Layers.of(network), session.queries, session.answers)]

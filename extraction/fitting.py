@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 
 from datasets.base import DataLoader, Loaders
+from extraction import descent
 from extraction.answers import spreads
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.session import Session, in_float64
 from extraction.simplify import removals, simplified
 from foundations.errors import ConfigError
@@ -90,11 +91,6 @@ class Training:
 def relative_loss(network: FullyConnected, loader: DataLoader) -> float:
     """The mean squared error of each output over its variance, averaged over the outputs."""
     return float(_relative_losses(network, loader).mean())
-
-
-def unknowns_of(network: FullyConnected) -> int:
-    """The number of weights and biases."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def is_exact(network: FullyConnected, loader: DataLoader) -> bool:
@@ -215,7 +211,7 @@ def stored(session: Session, fitted: Fit, location: str) -> Fit:
 def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHparams, location: str, equations: int | None) -> None:
     """Takes a network that is nearly right to the rounding floor, in place, in float64."""
     h = session.desc.extraction_hparams
-    stall = STALL if unknowns_of(network) <= DENSE_PARAMETERS else LARGE_STALL
+    stall, rests = STALL if unknowns_of(network) <= DENSE_PARAMETERS else LARGE_STALL, descent.has_settled(SETTLED_STEPS, SETTLED)
 
     def has_twins(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether some neurons are twins or dead, which makes the problem singular and convergence slow."""
@@ -230,8 +226,7 @@ def _fine_tune(session: Session, network: FullyConnected, model_hparams: ModelHp
 
     def has_settled(step: Step, model: Model, logger: MetricLogger) -> bool:
         """Whether a fit to all answers has come to rest, at a loss that their errors keep above the rounding floor."""
-        last = [loss for _, loss in logger.numbers("test_loss")][-SETTLED_STEPS:]
-        return equations is None and len(last) == SETTLED_STEPS and max(last) - min(last) <= SETTLED * min(last)
+        return equations is None and rests([loss for _, loss in logger.numbers("test_loss")])
 
     stop_when = [has_twins, has_stalled, has_settled] if h.finetune_optimizer in LEAST_SQUARES else []
     hparams = _finetune_hparams(session)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from extraction.derivatives.gauss_newton import Linearised, preconditioner
+from extraction.derivatives.gauss_newton import Linearised, dot, preconditioner
 from extraction.network import Layers
 from foundations.seeds import derive
 
@@ -67,7 +67,7 @@ class Design:
         if len(weights) > weights.shape[1] or layers.symmetry.positive_scaling:
             return None
         outputs, width = layers.sizes[-1], len(weights)
-        unknowns = sum(vectors.numel() for vectors in inner_network(layers).vectors)
+        unknowns = inner_network(layers).unknowns
         generator = torch.Generator().manual_seed(derive(0, "inner queries"))
         sums = BREADTH * torch.randn(int(EQUATIONS * unknowns / outputs) + width, width, generator=generator, dtype=torch.float64)
         sums = sums.to(weights)
@@ -124,7 +124,7 @@ def determination(layers: Layers, design: Design, answers: torch.Tensor) -> Dete
     jacobians = problem.derivatives_by_inputs(design.bases).flatten(0, 1)  # [bases o, H]
     sizes = torch.linalg.svdvals(jacobians)
     last = [] if problem.basis is None else [torch.linalg.svdvals(torch.nn.functional.normalize(problem.inputs[-1], dim=0))]
-    unknowns = sum(vectors.numel() for vectors in inner.vectors)
+    unknowns = inner.unknowns
     is_full = smallest**2 > unknowns * EPS * largest**2 and len(jacobians) >= len(layers.vectors[0])
     is_full = is_full and all(float(each[-1]) > len(each) * EPS * float(each[0]) for each in [sizes, *last])
     errors = (layers.pre_activations(design.queries) - answers) / spread
@@ -173,16 +173,16 @@ def _solved(problem: Linearised, lengths, precondition, right, tolerance: float)
     left = [each * length for each, length in zip(right, lengths, strict=True)]  # in units of the weights themselves
     solution = [torch.zeros_like(each) for each in left]
     step = direction = precondition(left)
-    size = _dot(left, step)
+    size = dot(left, step)
     for count in range(ITERATIONS):
         image = problem.pull(problem.push(direction))
-        rate = size / _dot(direction, image)
+        rate = size / dot(direction, image)
         solution = [old + rate * each for old, each in zip(solution, direction, strict=True)]
         left = [old - rate * each for old, each in zip(left, image, strict=True)]
         if count % CHECKED_EVERY == 0 and _norm([each / length for each, length in zip(left, lengths, strict=True)]) <= tolerance:
             return _norm([each * length for each, length in zip(solution, lengths, strict=True)])
         step = precondition(left)
-        size, before = _dot(left, step), size
+        size, before = dot(left, step), size
         if not size > 0:
             return None
         direction = [each + size / before * old for each, old in zip(step, direction, strict=True)]
@@ -204,9 +204,5 @@ def _random(problem: Linearised, lengths: list[torch.Tensor], generator: torch.G
     return [each / size for each in vector]
 
 
-def _dot(left: list[torch.Tensor], right: list[torch.Tensor]) -> float:
-    return float(sum((a * b).sum() for a, b in zip(left, right, strict=True)))
-
-
 def _norm(vector: list[torch.Tensor]) -> float:
-    return math.sqrt(_dot(vector, vector))
+    return math.sqrt(dot(vector, vector))

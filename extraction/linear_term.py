@@ -23,9 +23,9 @@ import torch
 from datasets.base import DataLoader
 from extraction.answers import spreads
 from extraction.descent import descend, has_stalled
-from extraction.fitting import EQUATIONS_PER_UNKNOWN, EXACT, Fit, fit, is_exact, unknowns_of
+from extraction.fitting import EQUATIONS_PER_UNKNOWN, EXACT, Fit, fit, is_exact
 from extraction.host import to_host
-from extraction.network import Layers, fit_outputs, with_ones
+from extraction.network import Layers, fit_outputs, unknowns_of, with_ones
 from extraction.session import Session
 from extraction.symmetry import symmetries
 from models.mlp import FullyConnected
@@ -111,7 +111,7 @@ def _started(layers: Layers, session: Session) -> WithLinearTerm:
 
 def _fitted(session: Session, model: WithLinearTerm) -> WithLinearTerm:
     """The model after Levenberg-Marquardt steps on the answers, in place."""
-    unknowns = sum(parameter.numel() for parameter in model.parameters())
+    unknowns = unknowns_of(model)
     queries, outputs = session.answers.shape
     places = torch.linspace(0, queries - 1, min(queries, -(-EQUATIONS_PER_UNKNOWN * unknowns // outputs))).long().to(session.queries.device)
     descend(model, session.queries[places], session.answers[places], STEPS, has_stalled(STALL))

@@ -17,6 +17,7 @@ from datasets.base import DataLoader, Loaders
 from extraction.answers import Answers, spreads
 from extraction.descent import descend, has_settled
 from extraction.fitting import SETTLED, SETTLED_STEPS, Fit, stored
+from extraction.network import unknowns_of
 from extraction.probabilities import Probabilities, probabilities
 from extraction.session import Session
 from models.mlp import FullyConnected
@@ -57,7 +58,7 @@ def fit_probabilities(session: Session, fitted: Fit, location: str) -> Fit:
         fitted: to the logits.
         location: the folder of the network.
     """
-    if sum(parameter.numel() for parameter in fitted.network.parameters()) > DENSE_PARAMETERS:
+    if unknowns_of(fitted.network) > DENSE_PARAMETERS:
         return fitted
     inside, (model,) = as_probabilities(session, [fitted.network])
     loader = inside.loaders.train

@@ -59,6 +59,11 @@ class Layers:
         return [self.vectors[0].shape[-1] - 1, *(layer.shape[-2] for layer in self.vectors)]
 
     @property
+    def unknowns(self) -> int:
+        """The number of weights and biases."""
+        return sum(layer.numel() for layer in self.vectors)
+
+    @property
     def all_but_last(self) -> Layers:
         """The layers without the last."""
         return self.replace(*self.vectors[:-1])
@@ -121,6 +126,11 @@ class Layers:
         students = new_students(dataclasses.replace(students_hparams, model_name=stack_name(count, self.sizes)))
         students.load_layer_vectors(self.vectors)
         return students
+
+
+def unknowns_of(network: torch.nn.Module) -> int:
+    """The number of weights and biases of a model; of all networks of a stack."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def new_students(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) -> Students:

@@ -23,9 +23,9 @@ from datasets.base import DataLoader
 from extraction.answers import spreads
 from extraction.checks import SURPRISE
 from extraction.codes import Replaced, all_coded, codes_in, replaced
-from extraction.fitting import EXACT, Fit, fit, gives_answers, is_exact, unknowns_of
+from extraction.fitting import EXACT, Fit, fit, gives_answers, is_exact
 from extraction.host import to_host
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.rows import named
 from extraction.scaling import Coordinates
 from extraction.session import Session

@@ -19,6 +19,7 @@ import torch
 from datasets.base import DataLoader
 from extraction.determination import EQUATIONS_PER_UNKNOWN, TOUCH, shift_biases, some_queries, weight_error_bound
 from extraction.gauges import as_parameters
+from extraction.network import unknowns_of
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
@@ -42,7 +43,7 @@ def large_determination(network: FullyConnected, symmetry: Symmetry, loader: Dat
         weight that the residual allows, as a share of the largest weight of its layer. Of a neuron that can be scaled, the largest incoming
         weight counts as known.
     """
-    count = sum(parameter.numel() for parameter in network.parameters())
+    count = unknowns_of(network)
     chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)
     queries, answers = loader.examples[chosen], loader.labels[chosen]
     touched = [shift_biases(network, queries, share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]

@@ -71,10 +71,13 @@ class Rows:
 
     def with_order(self, order: torch.Tensor) -> Rows:
         """The same rows with those for training that are kept in an order of their places, `[kept]`, after those that are left out."""
-        (train, test), out = self.numbers, self.out[0]
-        places = torch.cat([out.nonzero()[:, 0], (~out).nonzero()[:, 0][order.to(out.device)]])
-        loaders = Loaders(self.loaders.train.selected(places), self.loaders.test)
-        return dataclasses.replace(self, loaders=loaders, numbers=(train[places], test))
+        out = self.out[0]
+        return self.placed(torch.cat([out.nonzero()[:, 0], (~out).nonzero()[:, 0][order.to(out.device)]]))
+
+    def placed(self, places: torch.Tensor) -> Rows:
+        """The same rows with all those for training in an order of their places, `[Q]`."""
+        (train, test), (numbers, others) = self.loaders, self.numbers
+        return dataclasses.replace(self, loaders=Loaders(train.at(places), test), numbers=(numbers[places.to(numbers.device)], others))
 
     @property
     def kept(self) -> Loaders:

@@ -15,7 +15,6 @@ import math
 
 import torch
 
-from datasets.base import Loaders
 from extraction.fitting import fit
 from extraction.network import Layers
 from extraction.outliers import limits
@@ -189,17 +188,10 @@ def _with_columns(session: Session, every: Rows, columns: list[int]) -> Session:
     inputs = session.scaling.inputs.with_rare(columns, every.kept.train.examples)
     scaling = dataclasses.replace(session.scaling, inputs=inputs)
     last = session.scaling.inputs.is_rare(every.loaders.train.examples)
-    own = _ordered(every, torch.argsort(last.int(), stable=True)).without_rare(scaling)
+    own = every.placed(torch.argsort(last.int(), stable=True)).without_rare(scaling)
     wider = dataclasses.replace(session, scaling=scaling).of_file(own, own.scaled(scaling), every)
     asked = int(session.scaling.inputs.is_rare(own.kept.train.examples).sum())
     return dataclasses.replace(wider.with_precision(), asked=asked)
-
-
-def _ordered(rows: Rows, order: torch.Tensor) -> Rows:
-    """The rows with those for training in another order, `[Q]`."""
-    (train, test), (numbers, others) = rows.loaders, rows.numbers
-    moved = train.over(type(train.dataset)(train.examples[order], train.labels[order]))
-    return dataclasses.replace(rows, loaders=Loaders(moved, test), numbers=(numbers[order.to(numbers.device)], others))
 
 
 def _over(layers: Layers, before: Coordinates, after: Coordinates, found: dict[int, torch.Tensor]) -> Layers:

@@ -6,9 +6,9 @@ import dataclasses
 import math
 
 from extraction.checks import SURPRISE
-from extraction.fitting import Fit, fit, gives_answers, information_loss, is_exact, relative_loss, unknowns_of
+from extraction.fitting import Fit, fit, gives_answers, information_loss, is_exact, relative_loss
 from extraction.growing import grow
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of
 from extraction.recovery import RecoveredLayer
 from extraction.session import Session
 from extraction.simplify import merged_where_equally_active, removals

@@ -289,7 +289,7 @@ class Session:
         order = torch.cat([(~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]])
         asked = int(chosen.sum())
         if self.rows is None:
-            parts = [each and Loaders(each.train.selected(order), each.test) for each in (self.loaders, self.own)]
+            parts = [each and Loaders(each.train.at(order), each.test) for each in (self.loaders, self.own)]
             assert parts[0] is not None
             return dataclasses.replace(self, loaders=parts[0], own=parts[1], asked=asked)
         rows, own_rows = self.rows.with_order(order), self.own_rows and self.own_rows.with_order(order)

@@ -20,7 +20,7 @@ from extraction.answers import SPILLED, spreads
 from extraction.gauges import as_parameters, free_directions
 from extraction.host import to_host
 from extraction.linear import linear_slopes
-from extraction.network import Layers, with_ones
+from extraction.network import Layers, unknowns_of, with_ones
 from extraction.probabilities import Probabilities
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
@@ -269,7 +269,7 @@ def _gradients(network: FullyConnected | Probabilities, loader: DataLoader, unkn
 
     The fit of the unknowns has taken a share of the residuals, which S gets back.
     """
-    count = sum(parameter.numel() for parameter in network.parameters())
+    count = unknowns_of(network)
     products, gradient = loader.labels.new_zeros(count, count), loader.labels.new_zeros(count)
     chunk = max(1, CHUNK_VALUES // count)
     with torch.no_grad():
@@ -283,7 +283,7 @@ def _gradients(network: FullyConnected | Probabilities, loader: DataLoader, unkn
 
 def _in_common(network: FullyConnected | Probabilities, loader: DataLoader, noise: torch.Tensor) -> torch.Tensor:
     """What `J'SJ` `[P, P]` has more because some queries have errors in common (see `_alike`)."""
-    count = sum(parameter.numel() for parameter in network.parameters())
+    count = unknowns_of(network)
     more = loader.labels.new_zeros(count, count)
     chunk = max(1, CHUNK_VALUES // count)
     for output, groups in enumerate(_alike(network, loader, noise)):

@@ -35,7 +35,6 @@ LEAST = 12  # different queries that a run needs: ten for training, two held out
 PAUSE = 5.0  # seconds between lines of progress
 QUERIES_SEED = 0  # of the queries of --datagen, which are the same for every seed of a run
 ROUNDING = {8: 1e-13, 4: 1e-6, 2: 1e-2}  # differences that are not noise, as a share of the largest answer, by the bytes of the number type
-
 LARGE_NOISE = 0.01  # as a share of the spread of the answers
 
 

@@ -149,7 +149,7 @@ def _polished(asked: Questions, hidden: Layers) -> Layers:
     """The network after a fit at a distance where weighted sums are of order 1."""
     radius = 1 / float(hidden.vectors[0][:, :-1].norm(dim=1).median())
     outputs = asked(asked.normal(1, asked.inputs)).shape[1]
-    unknowns = sum(vectors.numel() for vectors in hidden.vectors) + outputs * (hidden.sizes[-1] + 1)
+    unknowns = hidden.unknowns + outputs * (hidden.sizes[-1] + 1)
     queries = BREADTH * radius * asked.normal(int(EQUATIONS * unknowns / outputs) + 2 * hidden.sizes[-1] + 2 * asked.inputs, asked.inputs)
     answers = asked(queries)
     return polish(hidden.followed_by(fit_outputs(hidden.activations(queries), answers).T.contiguous()), queries, answers).layers

@@ -181,7 +181,7 @@ def _solve(problem: Linearised, masks: Sequence[torch.Tensor | None], tolerance:
     left = problem.residuals.clone()
     slope = _masked(problem.pull(left), masks)
     step = direction = precondition(slope)
-    size = first = _dot(slope, step)
+    size = first = dot(slope, step)
     count = 0
     for count in itertools.count(1):  # noqa: B007
         moved = problem.push(direction)
@@ -190,7 +190,7 @@ def _solve(problem: Linearised, masks: Sequence[torch.Tensor | None], tolerance:
         left -= length * moved
         slope = _masked(problem.pull(left), masks)
         step = precondition(slope)
-        size, before = _dot(slope, step), size
+        size, before = dot(slope, step), size
         if not size > tolerance**2 * first or count >= ITERATIONS:
             return change, count
         direction = [each + size / before * old for each, old in zip(step, direction, strict=True)]
@@ -309,5 +309,6 @@ def _masked(vectors: Vectors, masks: Sequence[torch.Tensor | None]) -> Vectors:
     return [each if mask is None else each * mask for each, mask in zip(vectors, masks, strict=True)]
 
 
-def _dot(left: Vectors, right: Vectors) -> float:
+def dot(left: Vectors, right: Vectors) -> float:
+    """The inner product of two changes of all weights."""
     return float(sum((a * b).sum() for a, b in zip(left, right, strict=True)))

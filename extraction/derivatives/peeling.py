@@ -129,7 +129,7 @@ def fitted(within: Questions, hidden: Layers) -> Layers:
     """
     width = within.inputs
     outputs = within(torch.zeros(1, width, dtype=torch.float64, device=within.device)).shape[1]
-    unknowns = sum(vectors.numel() for vectors in hidden.vectors) + outputs * (hidden.sizes[-1] + 1)
+    unknowns = hidden.unknowns + outputs * (hidden.sizes[-1] + 1)
     count = int(EQUATIONS * unknowns / outputs) + 2 * width
     breadth = BREADTH * torch.exp(WIDTHS * within.uniform(count, 1))
     queries = breadth * within.normal(count, width)

@@ -141,7 +141,7 @@ def narrow(trial: Trial, chance: Chance) -> Trial:
 
 def few(trial: Trial, chance: Chance) -> Trial:
     """Few queries, one in ten of which is held out."""
-    unknowns = sum(vectors.numel() for vectors in trial.teacher.vectors)
+    unknowns = trial.teacher.unknowns
     count = round(chance.choice.uniform(1.2, 3.5) * unknowns / trial.teacher.sizes[-1])
     return dataclasses.replace(trial, queries=trial.queries[:count], answers=trial.answers[:count])
 

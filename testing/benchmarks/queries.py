@@ -106,7 +106,7 @@ class Trial:
     @property
     def least(self) -> int:
         """The least number of queries whose answers are as many as the weights."""
-        return -(-sum(each.numel() for each in self.layers.vectors) // len(self.layers.vectors[-1]))
+        return -(-self.layers.unknowns // len(self.layers.vectors[-1]))
 
     def session(self, count: int) -> Session:
         """A session with so many random queries for training; a smaller number are the first of a larger one."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import unittest
+
 import torch
 
 from extraction.derivatives.questions import Questions
+from extraction.derivatives.recovering import recover
+from extraction.evaluation import score
 from extraction.network import Layers
 
 
@@ -24,3 +28,15 @@ def asked(network: Layers, budget: int | None = None) -> Questions:
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     """Standard normal numbers in float64, the same at every call."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class RecoveryTestCase(unittest.TestCase):
+    def assert_found(self, network: Layers, within: float) -> None:
+        """Fails unless derivatives find a network, all its queries counted, with weights whose relative error is below `within`."""
+        teacher = asked(network)
+        result = recover(teacher)
+        self.assertEqual((result.lacks, result.queries), ((), teacher.count.asked))
+        assert result.layers is not None
+        compared = score(result.layers, network)
+        self.assertTrue(compared.identified)
+        self.assertLess(compared.max_relative_error, within)

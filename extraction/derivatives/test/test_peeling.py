@@ -19,17 +19,11 @@ def ground_of(network, **kinds):
     return Ground(asked, measure(asked), **kinds)
 
 
-class TestPeeling(unittest.TestCase):
+class TestPeeling(known.RecoveryTestCase):
     def test_deep_networks_are_found_without_their_widths_and_slopes(self):
         for act_fun, sizes in (("relu", (20, 10, 5, 2)), ("leaky_relu", (12, 6, 4, 2)), ("relu", (16, 8, 4, 1))):
             with self.subTest(act_fun=act_fun, sizes=sizes):
-                network = known.layers(sizes, act_fun)
-                asked = known.asked(network)
-                result = recover(asked)
-                self.assertEqual((result.lacks, result.queries), ((), asked.count.asked))
-                compared = score(result.layers, network)
-                self.assertTrue(compared.identified)
-                self.assertLess(compared.max_relative_error, 1e-11)
+                self.assert_found(known.layers(sizes, act_fun), 1e-11)
 
     def test_a_network_whose_second_layer_is_wider_is_refused(self):
         result = recover(known.asked(known.layers((8, 3, 6, 2), "relu")))

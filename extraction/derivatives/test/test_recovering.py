@@ -1,27 +1,18 @@
 """Whole networks from derivatives."""
 
-import unittest
-
 import torch
 
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.recovering import as_candidate, recover
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.test import known
-from extraction.evaluation import score
 
 
-class TestShallow(unittest.TestCase):
+class TestShallow(known.RecoveryTestCase):
     def test_a_network_is_found_without_its_width_and_activation_function(self):
         for act_fun, sizes in (("gelu", (12, 5, 3)), ("g", (8, 4, 2)), ("softplus", (7, 3, 1))):
             with self.subTest(act_fun=act_fun, sizes=sizes):
-                network = known.layers(sizes, act_fun)
-                asked = known.asked(network)
-                result = recover(asked)
-                self.assertEqual((result.lacks, result.queries), ((), asked.count.asked))
-                compared = score(result.layers, network)
-                self.assertTrue(compared.identified)
-                self.assertLess(compared.max_relative_error, 1e-12)
+                self.assert_found(known.layers(sizes, act_fun), 1e-12)
 
     def test_a_budget_that_is_spent_is_what_is_lacking(self):
         asked = known.asked(known.layers((12, 5, 3), "gelu"), budget=400)
@@ -40,26 +31,16 @@ class TestShallow(unittest.TestCase):
     def test_a_relu_network_is_found_up_to_the_scales_of_its_neurons(self):
         for act_fun, sizes in (("relu", (12, 5, 1)), ("leaky_relu", (8, 5, 3)), ("relu", (4, 6, 2))):
             with self.subTest(act_fun=act_fun, sizes=sizes):
-                network = known.layers(sizes, act_fun)
-                result = recover(known.asked(network))
-                self.assertEqual(result.lacks, ())
-                compared = score(result.layers, network)
-                self.assertTrue(compared.identified)
-                self.assertLess(compared.max_relative_error, 1e-11)
+                self.assert_found(known.layers(sizes, act_fun), 1e-11)
 
     def test_answers_that_are_not_finite_are_said(self):
         result = recover(Questions(lambda x: x / 0, 3))
         self.assertEqual(result.lacks, ("answers are not finite",))
 
 
-class TestDeep(unittest.TestCase):
+class TestDeep(known.RecoveryTestCase):
     def test_two_hidden_layers_of_tanh_are_found_without_their_widths(self):
-        network = known.layers((9, 6, 4, 2), "tanh")
-        result = recover(known.asked(network))
-        self.assertEqual(result.lacks, ())
-        compared = score(result.layers, network)
-        self.assertTrue(compared.identified)
-        self.assertLess(compared.max_relative_error, 1e-11)
+        self.assert_found(known.layers((9, 6, 4, 2), "tanh"), 1e-11)
 
     def test_a_second_layer_that_is_not_narrower_leaves_the_first(self):
         network = known.layers((9, 4, 6, 2), "tanh")
