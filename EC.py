@@ -10,7 +10,7 @@ from cli.completion.runner import CompletionRunner
 from cli.plot.runner import PlotRunner
 from cli.runs.runner import RunsRunner
 from cli.sweep.runner import SweepRunner
-from extraction.race_runner import ExtractCommand
+from extraction.racing.race_runner import ExtractCommand
 from foundations.errors import ConfigError, one_line
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.runner import LotteryRunner

@@ -1,10 +1,10 @@
 """Examines a recovered network without the teacher's weights.
 
-The figures rest on the answers alone (`extraction/checks.py` says what each requires). A network is accepted as exact where it gives every
-answer to the rounding floor, the held-out answers as well; where the answers determine its weights and signs; and where a rival network,
-fitted to other answers from another start, is the same function even where the two differ most. The certificate may refuse a right network,
-such as one from rounded answers. It says nothing of inputs far from the queries, and cannot tell activation functions apart that are the
-same up to weights: sigmoid(x) = (1 + tanh(x / 2)) / 2.
+The figures rest on the answers alone (`extraction/certification/checks.py` says what each requires). A network is accepted as exact where
+it gives every answer to the rounding floor, the held-out answers as well; where the answers determine its weights and signs; and where a
+rival network, fitted to other answers from another start, is the same function even where the two differ most. The certificate may refuse a
+right network, such as one from rounded answers. It says nothing of inputs far from the queries, and cannot tell activation functions apart
+that are the same up to weights: sigmoid(x) = (1 + tanh(x / 2)) / 2.
 
 Axes: Q queries, P parameters of the network, O outputs.
 """
@@ -18,23 +18,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from datasets.base import DataLoader
-from extraction import large_rank, linear_term
 from extraction.answers import MOST_WEIGHT, spreads
-from extraction.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
-from extraction.clustering import distances
-from extraction.descent import descend
-from extraction.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
-from extraction.fitting import weight_outputs, weighted
-from extraction.gauges import free_count, linear_directions
-from extraction.linear import has_open_signs, linear_slopes, moved_away
-from extraction.linked import as_probabilities, is_linked
-from extraction.network import Layers, unknowns_of
-from extraction.probing import large_determination
-from extraction.search import Reconstruction
-from extraction.session import Session
-from extraction.signs import has_joint_sign_flip
-from extraction.symmetry import Symmetry, symmetries
-from extraction.uncertainty import (
+from extraction.certification import large_rank
+from extraction.certification.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
+from extraction.certification.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
+from extraction.certification.gauges import free_count, linear_directions
+from extraction.certification.probing import large_determination
+from extraction.certification.uncertainty import (
     held_out_excess,
     largest_weight_error,
     noise_of,
@@ -42,6 +32,17 @@ from extraction.uncertainty import (
     structure,
     uncertain_neurons,
 )
+from extraction.clustering import distances
+from extraction.descent import descend
+from extraction.fitting import weight_outputs, weighted
+from extraction.linear import has_open_signs, linear_slopes, moved_away
+from extraction.network import Layers, unknowns_of
+from extraction.refinement import linear_term
+from extraction.refinement.linked import as_probabilities, is_linked
+from extraction.search import Reconstruction
+from extraction.session import Session
+from extraction.signs import has_joint_sign_flip
+from extraction.symmetry import Symmetry, symmetries
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS

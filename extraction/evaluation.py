@@ -14,13 +14,14 @@ from scipy.optimize import linear_sum_assignment
 
 from datasets import boruta
 from datasets.base import DataLoader
-from extraction import linear, linear_term
-from extraction.checks import Certificate
-from extraction.diagnosis import DOUBTFUL_ROWS, LARGER_ERRORS, PROBABILITIES, Advice, advice
-from extraction.facts import of_network, of_students, units_on_one_side
+from extraction import linear
+from extraction.certification.checks import Certificate
 from extraction.host import from_host, to_host
 from extraction.network import Layers
+from extraction.refinement import linear_term
 from extraction.report import Comparison, FunctionError, LayerScore, Report, StudentsSummary
+from extraction.reporting.diagnosis import DOUBTFUL_ROWS, LARGER_ERRORS, PROBABILITIES, Advice, advice
+from extraction.reporting.facts import of_network, of_students, units_on_one_side
 from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.symmetry import Symmetry, transform

@@ -1,7 +1,7 @@
 """Hypotheses of the network behind some answers: its depth and its activation function, as values, and the flags that name them.
 
 A hypothesis is what the user of `extract` states by `--default_hparams` and `--act_fun`. Where these are not stated, or are `auto`, there
-are several hypotheses, and `extraction/race.py` finds the right one.
+are several hypotheses, and `extraction/racing/race.py` finds the right one.
 """
 
 from __future__ import annotations

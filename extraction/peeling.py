@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 
 from datasets import boruta
-from extraction.diagnosis import advice
-from extraction.facts import of_students
 from extraction.linear import between
 from extraction.linear import settled as settled_last
 from extraction.network import Layers, contributions, fit_outputs, with_ones
 from extraction.recovery import Neurons, RecoveredLayer, recover
+from extraction.reporting.diagnosis import advice
+from extraction.reporting.facts import of_students
 from extraction.session import Session
 from extraction.signs import settle_signs, sign_invariant_features
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together

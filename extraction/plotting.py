@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from extraction import clustering, weight_plots
+from extraction import clustering
+from extraction.certification.residuals import Points
 from extraction.evaluation import in_gauge_of, match
 from extraction.host import to_host
 from extraction.network import Layers
 from extraction.recovery import RecoveredLayer
 from extraction.report import Columns
-from extraction.residuals import Points
+from extraction.reporting import weight_plots
 from extraction.search import Reconstruction
 from extraction.symmetry import Symmetry
 from training.metric_logger import MetricLogger

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from extraction import export, linear_term, report, verdict, weight_tables
-from extraction.checks import Certificate
-from extraction.race_runner import ExtractCommand
+from extraction import report
+from extraction.certification.checks import Certificate
+from extraction.racing.race_runner import ExtractCommand
+from extraction.refinement import linear_term
 from extraction.report import Report
+from extraction.reporting import export, verdict, weight_tables
 from foundations import paths
 from foundations.arguments import ArgumentParser
 from foundations.errors import ConfigError

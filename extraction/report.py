@@ -1,4 +1,4 @@
-"""The report of an extraction, kept as JSON. Only this module knows the JSON; `extraction/verdict.py` puts a report into words."""
+"""The report of an extraction, kept as JSON. Only this module knows the JSON; `reporting/verdict.py` puts a report into words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from extraction.checks import Certificate, Value
+from extraction.certification.checks import Certificate, Value
 from foundations import json_text, paths
 from foundations.errors import reason
 from platforms.platform import get_platform

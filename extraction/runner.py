@@ -92,7 +92,7 @@ class ExtractionRunner(Runner):
 
     def run(self) -> None:
         """Extracts the network unless a current report exists, and prints the verdict. Pictures and a page that are missing are made."""
-        from extraction import verdict
+        from extraction.reporting import verdict
         from training import plotting
 
         if not self.job.quiet:
@@ -147,7 +147,7 @@ class ExtractionRunner(Runner):
         Raises:
             ConfigError: they alone are wanted, and find no network.
         """
-        from extraction import derived
+        from extraction.live import derived
 
         if not derived.comes_first(self.desc, self.teacher):
             return self.recovery
@@ -166,7 +166,7 @@ class ExtractionRunner(Runner):
 
     def _start_derived(self, recovery: Recovery, watch: Stopwatch) -> Session:
         """The session in which a network of derivatives is examined. The run is recorded in its folder."""
-        from extraction import derived
+        from extraction.live import derived
 
         seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
         training_job.record(self.desc, self.students_location, seed, (self.teacher.inputs, self.teacher.outputs))
@@ -195,10 +195,10 @@ class ExtractionRunner(Runner):
         """
         from datasets import registry as datasets
         from datasets.base import Loaders
-        from extraction import suspects
-        from extraction.diagnosis import hidden_widths
-        from extraction.rows import Rows
-        from extraction.scaling import Scaling
+        from extraction.preparation import suspects
+        from extraction.preparation.rows import Rows
+        from extraction.preparation.scaling import Scaling
+        from extraction.reporting.diagnosis import hidden_widths
         from extraction.session import Session, in_float64
 
         self.prepare()
@@ -221,7 +221,8 @@ class ExtractionRunner(Runner):
 
     def _reconstruct(self, students: Students | None, session: Session, watch: Stopwatch, recovery: Recovery | None) -> None:
         """Everything from trained students, or from the network of derivatives, to the report."""
-        from extraction import derived, search
+        from extraction import search
+        from extraction.live import derived
 
         with watch("reconstruction"):
             self._record()
@@ -240,8 +241,10 @@ class ExtractionRunner(Runner):
     def _report(self, session: Session, result: Reconstruction, watch: Stopwatch) -> None:
         """Judges a reconstruction, writes its report, and then draws its pictures and its page."""
         from datasets.teachers.live import LiveTeacher
-        from extraction import examination, export, next_step, plotting
+        from extraction import plotting
+        from extraction.certification import examination
         from extraction.network import Layers
+        from extraction.reporting import export, next_step
         from models.mlp import FullyConnected
         from training.plotting import attempt
 
@@ -286,7 +289,7 @@ class ExtractionRunner(Runner):
         from training.plotting import attempt
 
         def write() -> None:
-            from extraction import page
+            from extraction.reporting import page
 
             with locks.held(self.output_location):
                 page.write(self.output_location, self.students_location, content)
@@ -325,7 +328,7 @@ def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, 
     from datasets import boruta
     from datasets import registry as datasets
     from datasets.teachers import run_folders
-    from extraction import derived
+    from extraction.live import derived
     from models import registry as models
     from models.students import Model as Students
     from training import optimizers

@@ -10,23 +10,23 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
-from extraction import asking
 from extraction.answers import Answers
+from extraction.certification.determination import Determined
 from extraction.derivatives.result import Recovery
-from extraction.determination import Determined
-from extraction.diagnosis import CROWDED, IMITATED
 from extraction.fitting import Fit, fit, folded, gives_answers
 from extraction.linear import with_linear_map
-from extraction.linear_term import with_linear_term
-from extraction.linked import fit_probabilities, is_linked
-from extraction.lone_student import of_lone_student
+from extraction.live import asking
 from extraction.network import Layers
-from extraction.outliers import Judgement, judge, limits, trimmed
-from extraction.parted import united
 from extraction.peeling import Attempt, Peeled, peel
+from extraction.preparation.outliers import Judgement, judge, limits, trimmed
+from extraction.preparation.seldom import restored
 from extraction.recovery import RecoveredLayer
-from extraction.seldom import restored
-from extraction.selection import Candidate, best_of, completed, fit_to_all_answers, misses_a_part, smallest_of_the_best, trim
+from extraction.refinement.linear_term import with_linear_term
+from extraction.refinement.linked import fit_probabilities, is_linked
+from extraction.refinement.lone_student import of_lone_student
+from extraction.refinement.parted import united
+from extraction.refinement.selection import Candidate, best_of, completed, fit_to_all_answers, misses_a_part, smallest_of_the_best, trim
+from extraction.reporting.diagnosis import CROWDED, IMITATED
 from extraction.session import Session
 from extraction.students import Imitation, Standardisation, individual_losses
 from foundations import paths

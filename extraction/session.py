@@ -15,8 +15,8 @@ from extraction.answers import Answers, finer, spreads
 from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
-from extraction.rows import Rows, extended, joined, named
-from extraction.scaling import SCARCE, Scaling
+from extraction.preparation.rows import Rows, extended, joined, named
+from extraction.preparation.scaling import SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
 from foundations.model_hparams import ModelHparams

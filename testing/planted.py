@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from extraction import report
+from extraction.certification.uncertainty import FILE
 from extraction.evaluation import match
 from extraction.network import Layers
 from extraction.report import Report
 from extraction.symmetry import transform
-from extraction.uncertainty import FILE
 from foundations import paths
 from foundations.model_hparams import ModelHparams
 from models import registry as models

@@ -1,7 +1,7 @@
 """The list of commands."""
 
 import EC
-from extraction.race_runner import ExtractCommand
+from extraction.racing.race_runner import ExtractCommand
 from foundations.errors import ConfigError
 from lottery.branch.runner import LotteryBranchRunner
 from lottery.runner import LotteryRunner

@@ -12,8 +12,8 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from datasets.teachers.base import Teacher
-from extraction import export
 from extraction.desc import ExtractionDesc
+from extraction.reporting import export
 from extraction.session import Session
 from foundations.model_hparams import ModelHparams
 from models import registry

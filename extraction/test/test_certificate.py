@@ -14,7 +14,7 @@ from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.answers import Answers
 from extraction.certificate import certify
-from extraction.checks import RULES, SEPARATION, WEIGHT_ERROR, Certificate
+from extraction.certification.checks import RULES, SEPARATION, WEIGHT_ERROR, Certificate
 from extraction.clustering import Clustering
 from extraction.fitting import Fit
 from extraction.recovery import RecoveredLayer

@@ -10,7 +10,7 @@ from datasets.teacher_dataset import Dataset
 from extraction.answers import Answers
 from extraction.fitting import fit, gives_answers, is_exact, overstated, relative_loss
 from extraction.network import Layers
-from extraction.selection import fit_to_all_answers, trim, without_uninformative_neurons
+from extraction.refinement.selection import fit_to_all_answers, trim, without_uninformative_neurons
 from extraction.simplify import removals
 from extraction.test.known_networks import answered, network, queries, session_of, without_pictures
 from foundations.errors import ConfigError

@@ -5,8 +5,8 @@ import os
 import torch
 
 from extraction import linear
+from extraction.certification.gauges import free_directions, linear_directions
 from extraction.fitting import fit, is_exact
-from extraction.gauges import free_directions, linear_directions
 from extraction.linear import between, has_open_signs, linear_slopes, moved_away, settled, with_linear_units
 from extraction.network import Layers, fit_outputs
 from extraction.symmetry import symmetries

@@ -5,9 +5,9 @@ import json
 import math
 import unittest
 
-from extraction import verdict
-from extraction.checks import Certificate
+from extraction.certification.checks import Certificate
 from extraction.report import Columns, OutputErrors, Report, Residuals, read, summary, write
+from extraction.reporting import verdict
 from foundations import paths
 from foundations.errors import ConfigError
 from platforms.platform import get_platform

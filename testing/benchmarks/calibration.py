@@ -35,10 +35,10 @@ from scipy.special import erf
 from datasets.base import DataLoader
 from datasets.teacher_dataset import Dataset
 from extraction.answers import spreads
-from extraction.gauges import scaling_directions
+from extraction.certification.gauges import scaling_directions
+from extraction.certification.uncertainty import largest_weight_error, noise_of, standard_errors
 from extraction.network import Layers
 from extraction.symmetry import symmetries
-from extraction.uncertainty import largest_weight_error, noise_of, standard_errors
 from foundations import tables
 from foundations.seeds import derive
 from models.mlp import FullyConnected

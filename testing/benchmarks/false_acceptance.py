@@ -54,10 +54,11 @@ from unittest import mock
 import numpy as np
 import torch
 
-from extraction import page, plotting
+from extraction import plotting
 from extraction.desc import ExtractionDesc
 from extraction.evaluation import IDENTIFIED
 from extraction.network import Layers
+from extraction.reporting import page
 from extraction.runner import ExtractionRunner, check
 from extraction.symmetry import symmetries
 from foundations import tables

@@ -11,8 +11,8 @@ Prints:   for each kind of network the number of random queries, and of random a
 Networks have weights of standard deviation 1 / sqrt(inputs), biases of standard deviation 1, and Gaussian queries. The networks are known
 here: the search for them is left out, so that the figures tell what the answers contain and not what students make of them. 'Random' is
 the smallest power of two, times the least number of queries that can suffice, at which the Jacobian has full rank. 'Asked' begins with
-twice that least number, and asks like an extraction (`extraction/asking.py`) until nothing is open; corners of the box and neighbours of
-errors count, too.
+twice that least number, and asks like an extraction (`extraction/live/asking.py`) until nothing is open; corners of the box and
+neighbours of errors count, too.
 
 Tried and left out, because it does not pay: queries where students disagree most. Ensembles of eight students of 5-8-2 tanh networks,
 fitted by Levenberg-Marquardt, four queries at a time: with queries at random one student was exact after 64 to 84 queries (students of
@@ -35,10 +35,10 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from datasets.teachers.base import Teacher
-from extraction import asking
+from extraction.certification.determination import open_combinations
 from extraction.desc import ExtractionDesc
-from extraction.determination import open_combinations
 from extraction.fitting import Fit
+from extraction.live import asking
 from extraction.network import Layers
 from extraction.session import Session
 from foundations import tables

@@ -8,7 +8,7 @@ import unittest
 import numpy as np
 import torch
 
-from extraction.checks import Certificate
+from extraction.certification.checks import Certificate
 from extraction.report import Comparison, FunctionError, LayerScore, Report, StudentsSummary
 from testing import cases, planted
 from testing.benchmarks.own_answers import grade_of, judged

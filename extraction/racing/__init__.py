@@ -1,0 +1,1 @@
+"""Extractions of networks of unknown depth or activation function: hypotheses are raced, and the certificate decides."""
