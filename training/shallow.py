@@ -37,26 +37,25 @@ def normal_equations(problem: LeastSquares, rows: torch.Tensor, residuals: torch
 def _of_one(jacobian: LayerJacobian, residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """J'J and J'r of one network, in the order of its parameters."""
     incoming, outgoing = jacobian.layers
-    (count, width), outputs = incoming.shape, len(outgoing)
-    hidden, cross = (incoming.new_zeros(count * width, size) for size in (count * width, count + 1))
-    top = incoming.new_zeros(count + 1, count + 1)
+    (count, width), below = incoming.shape, incoming.numel()
+    square = incoming.new_zeros(below + outgoing.numel(), below + outgoing.numel())
+    cross, top = incoming.new_zeros(below, count + 1), incoming.new_zeros(count + 1, count + 1)
     for weighted, activations in _parts(jacobian):
-        for first in range(0, count, BLOCK):
-            start = first * width
-            hidden[start : start + BLOCK * width, start:].addmm_(weighted[:, start : start + BLOCK * width].T, weighted[:, start:])
+        for first in range(0, below, BLOCK * width):
+            some = slice(first, min(first + BLOCK * width, below))
+            square[some, first:below].addmm_(weighted[:, some].T, weighted[:, first:])
         cross.addmm_(weighted.T, activations)
         top.addmm_(activations.T, activations)
     weights = outgoing[:, :-1]
-    hidden = hidden.view(count, width, count, width) * (weights.T @ weights)[:, None, :, None]
-    cross = cross.view(count, width, 1, count + 1) * weights.T[:, None, :, None]
-    square = incoming.new_zeros(incoming.numel() + outgoing.numel(), incoming.numel() + outgoing.numel())
-    square[: count * width, : count * width] = hidden.flatten(2).flatten(0, 1)
-    square[: count * width, count * width :] = cross.flatten(2).flatten(0, 1)
-    square[count * width :, count * width :] = torch.block_diag(*[top] * outputs)
-    square = torch.triu(square) + torch.triu(square, 1).T
-    numbers = torch.arange(len(square), device=square.device).split([incoming.numel(), outgoing.numel()])
+    pairs = square[:below, :below].unflatten(0, (count, width)).unflatten(2, (count, width))
+    pairs.mul_((weights.T @ weights)[:, None, :, None])
+    beside = cross.view(count, width, 1, count + 1) * weights.T[:, None, :, None]
+    square[:below, below:] = beside.flatten(2).flatten(0, 1)
+    square[below:, below:] = torch.block_diag(*[top] * len(outgoing))
+    square.triu_().add_(square.triu(1).T)
+    numbers = torch.arange(len(square), device=square.device).split([below, outgoing.numel()])
     order = jacobian.join([part.view(layer.shape) for part, layer in zip(numbers, jacobian.layers, strict=True)])
-    return square[order][:, order], jacobian.transposed(residuals)
+    return square[order[:, None], order], jacobian.transposed(residuals)
 
 
 def _parts(jacobian: LayerJacobian) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
