@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from training import shallow
 from training.jacobian import LayerJacobian, jacobian_of
 from training.least_squares import Point
 from training.preconditioning import InputFactors, KroneckerFactors, OwnSubspace
@@ -24,18 +23,10 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 class DenseSolver:
-    """J'J of n networks, formed and factored.
+    """J'J of n networks, formed and factored."""
 
-    Args:
-        point: the networks.
-        without_jacobian: whether J'J is formed without J where there is a way, which is faster and rounds differently.
-    """
-
-    def __init__(self, point: Point, without_jacobian: bool = False):
-        if without_jacobian and shallow.is_shallow(point.problem):
-            curvature, gradient = shallow.normal_equations(point.problem, point.rows, point.residuals)
-        else:
-            curvature, gradient = point.problem.normal_equations(point.rows, point.residuals)
+    def __init__(self, point: Point):
+        curvature, gradient = point.problem.normal_equations(point.rows, point.residuals)
         curvature.diagonal(dim1=1, dim2=2).add_(point.summed_penalty)
         gradient.add_((point.summed_penalty * point.rows)[:, :, None])
         curvature.mul_(point.free[:, :, None]).mul_(point.free[:, None, :])

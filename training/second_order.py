@@ -96,11 +96,11 @@ class LevenbergMarquardt(SecondOrder):
 class TenfoldSearch:
     """The damping rises tenfold until a step lowers the sum of loss and penalty, and falls tenfold after that step.
 
-    J'J is formed once, and all networks are solved together. Without a penalty it is formed from J, so that results keep their bits.
+    J'J is formed once, and all networks are solved together.
     """
 
     def __init__(self, point: Point):
-        self.point, self.solver = point, DenseSolver(point, without_jacobian=bool(point.penalty.any()))
+        self.point, self.solver = point, DenseSolver(point)
 
     def step(self, damping: torch.Tensor, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes the step.
@@ -138,7 +138,7 @@ class AcceleratedSearch:
     """
 
     def __init__(self, point: Point):
-        self.point, self.solver = point, DenseSolver(point, without_jacobian=True)
+        self.point, self.solver = point, DenseSolver(point)
 
     def step(self, damping: torch.Tensor, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes the step; arguments and results are those of `TenfoldSearch.step`."""
