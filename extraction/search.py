@@ -21,6 +21,7 @@ from extraction.peeling import Attempt, Peeled, peel
 from extraction.preparation.outliers import Judgement, judge, limits, trimmed
 from extraction.preparation.seldom import restored
 from extraction.recovery import RecoveredLayer
+from extraction.refinement import scarce
 from extraction.refinement.linear_term import with_linear_term
 from extraction.refinement.linked import fit_probabilities, is_linked
 from extraction.refinement.lone_student import of_lone_student
@@ -225,9 +226,9 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
     Raises:
         ConfigError: the students share too little.
     """
-    alone = of_lone_student(session, start, f"{work}_alone")
-    if alone is not None:
-        return session, [alone]
+    found = _found_at_once(session, start, work)
+    if found is not None:
+        return session, [found]
     candidates: list[Candidate] = []
     grown, failures = None, []
     for attempt in ATTEMPTS:
@@ -265,6 +266,20 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
         raise failures[0]
     best = smallest_of_the_best(session, candidates)
     return session, candidates + (completed(session, best, f"{work}_completed") if best is not grown else [])
+
+
+def _found_at_once(session: Session, start: Imitation, work: str) -> Candidate | None:
+    """The network of a single student; where answers are scarce that of the clusters, if it gives the answers without further attempts.
+
+    Arguments are those of `_attempted`.
+    """
+    if scarce.suits(session, start):
+        with contextlib.suppress(ConfigError):  # the students share too little
+            peeled = peel(session, start, ATTEMPTS[0])
+            fitted = fit(session, peeled.layers, work)
+            if gives_answers(session, fitted.network):
+                return peeled.recovered, fitted
+    return of_lone_student(session, start, f"{work}_alone")
 
 
 def _are_too_narrow(session: Session, start: Imitation, best: Candidate) -> bool:

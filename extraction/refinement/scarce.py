@@ -25,18 +25,18 @@ from extraction.refinement.selection import PROMISING
 from extraction.session import Session
 from extraction.simplify import removals
 from extraction.students import Imitation, individual_losses
-from training.second_order import DENSE_PARAMETERS
 
 STAGES = ((10, 10), (4, 15))  # so many of the best students take so many steps without a penalty
+MOST_UNKNOWNS = 2000  # of a student; a step of one with 931 takes 0.1 s, and time grows with the square to the cube
 TAKEN = 3  # students, the best ones, that neurons are removed from
 MOST_STEPS, STALL = 60, 8  # of a network without a neuron; it stops where the loss does not halve in so many steps
 TRIALS = 4  # neurons whose removal is tried before all neurons count as needed
 
 
 def suits(session: Session, start: Imitation) -> bool:
-    """Whether students were trained with a penalty because answers are scarce, and the answers are exact."""
+    """Whether students were trained with a penalty because answers are scarce, and are small, and the answers are exact."""
     unknowns = sum(parameter[0].numel() for parameter in start.students.parameters())
-    return session.is_scarce and session.known.is_exact and unknowns <= DENSE_PARAMETERS
+    return session.is_scarce and session.known.is_exact and unknowns <= MOST_UNKNOWNS
 
 
 def smallest_exact(session: Session, start: Imitation) -> Layers | None:

@@ -68,6 +68,16 @@ class TestDepth(TestCase):
         self.assertEqual((found.network.sizes, attempts, session.known.name), ([4, 5, 3], 2, "noise:0.3"))
         self.assertTrue(is_exact(found.network, session.loaders.train))
 
+    def test_clusters_count_before_single_students_where_answers_are_scarce(self):
+        with mock.patch.object(search.scarce, "suits", return_value=True), mock.patch.object(search, "of_lone_student") as alone:
+            best, _ = self.found(search._found_at_once, lacking=0)
+            assert best is not None
+            self.assertEqual(best[1].network.sizes, [4, 4, 3])
+            self.assertTrue(is_exact(best[1].network, answered(network("mlp_4_4_3"), queries(400), 400).train))
+            alone.assert_not_called()
+            best, _ = self.found(search._found_at_once)
+            self.assertIs(best, alone.return_value)
+
     def test_students_that_are_too_narrow_end_the_search(self):
         (session, ((_, found),)), attempts = self.found(search._attempted, lacking=6, width=5)
         self.assertEqual((found.network.sizes, attempts), ([4, 4, 3], 1))
