@@ -3,8 +3,7 @@
 The derivatives by the weights are products: of the derivative `b_ok` of output o by the sum of neuron k, and of the input `x_i` of its
 layer. So the elements of J'J are sums over the examples of `g_km x_i y_j`, with `g_km = sum_o b_ok c_om` for neurons k and m of two layers
 with inputs x and y. Summed over outputs first, they cost as much for ten outputs as for one. For 64-16-10, 4,892 examples, this takes
-a tenth of the time that forming J row by row takes. In the last hidden layer `b_ok` is a weight times a slope: the sums are products of two
-matrices, and weights come after them. For ten students 54-16-3 and 1,595 examples this takes half of the time.
+a tenth of the time that forming J row by row takes.
 
 Symbols: n networks, B examples, O outputs, K neurons and I inputs of a layer, P weights and biases of a network.
 """
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 import torch
 
 CHUNK_VALUES = 2**23  # values in memory at a time
-TOGETHER = 4  # neurons of the last hidden layer whose rows of J'J are formed together
 PRODUCT_COST = 50  # of an element-wise product, in multiply-adds of a product of matrices, which wait less for memory
 
 
@@ -27,13 +25,13 @@ class Derivatives:
 
     Attributes:
         inputs: of each affine layer, with a one for the bias, `[n, B, I + 1]`.
+        slopes: the derivatives of the activation function in each hidden layer, `[n, B, K]`.
         backs: the derivatives of the outputs by the weighted sums of each hidden layer, `[n, B, O, K]`. Those of the output layer are one.
-        slopes: the derivatives of the activation function in the last hidden layer, `[n, B, K]`; None where there is none.
     """
 
     inputs: list[torch.Tensor]
+    slopes: list[torch.Tensor]
     backs: list[torch.Tensor]
-    slopes: torch.Tensor | None
 
 
 def derivatives(layers: Sequence[torch.Tensor], activation: Callable[[torch.Tensor], torch.Tensor], examples: torch.Tensor) -> Derivatives:
@@ -50,7 +48,7 @@ def derivatives(layers: Sequence[torch.Tensor], activation: Callable[[torch.Tens
     for layer, slope in zip(layers[:0:-1], slopes[::-1], strict=True):
         weights = layer[:, None, :, :-1]
         backs.insert(0, (backs[0] @ weights if backs else weights) * slope[:, :, None, :])
-    return Derivatives(inputs, backs, slopes[-1] if slopes else None)
+    return Derivatives(inputs, slopes, backs)
 
 
 def normal_equations(
@@ -67,16 +65,15 @@ def normal_equations(
     networks, outputs = len(residuals), residuals.shape[2]
     sizes = [layer[0].numel() for layer in layers]
     count, hidden = sum(sizes), sum(layer.shape[1] for layer in layers[:-1])
-    below = hidden - sum(layer.shape[1] for layer in layers[-2:-1])
     square, gradient = residuals.new_zeros(networks, count, count), residuals.new_zeros(networks, count, 1)
-    sums_first = count + PRODUCT_COST * below < 2 * outputs * count
+    sums_first = count + PRODUCT_COST * hidden < 2 * outputs * count
     chunk = max(1, CHUNK_VALUES // (networks * (count + outputs * hidden if sums_first else count * outputs)))
     for part, errors in zip(examples.split(chunk), residuals.split(chunk, 1), strict=True):
         local = derivatives(layers, activation, part)
         gradient += _gradient(local, errors)
         if sums_first:
             _add_blocks(square, local, sizes)
-            _add_last_hidden(square, local, layers[-1][..., :-1], sizes)
+            _add_last_blocks(square, local, layers[-1], sizes)
         else:
             rows = _rows(local, outputs)
             square.baddbmm_(rows.mT, rows)
@@ -104,9 +101,9 @@ def _rows(local: Derivatives, outputs: int) -> torch.Tensor:
 
 
 def _add_blocks(square: torch.Tensor, local: Derivatives, sizes: list[int]) -> None:
-    """Adds the blocks of J'J on and above the diagonal, neuron by neuron, but for those of the last hidden layer."""
+    """Adds the blocks of J'J on and above the diagonal, neuron by neuron, but for those of `_add_last_blocks`."""
     starts = [sum(sizes[:number]) for number in range(len(sizes))]
-    for depth, (back, inputs) in enumerate(zip(local.backs[:-1], local.inputs, strict=False)):
+    for depth, (back, inputs) in enumerate(zip(local.backs[:-1], local.inputs[:-2], strict=True)):
         fan_in = inputs.shape[2]
         for other in range(depth, len(sizes)):
             weights = back.mT @ local.backs[other] if other < len(local.backs) else back.mT
@@ -115,24 +112,27 @@ def _add_blocks(square: torch.Tensor, local: Derivatives, sizes: list[int]) -> N
                 products = weights[:, :, neuron, first:, None] * local.inputs[other][:, :, None]
                 row, column = starts[depth] + neuron * fan_in, starts[other] + first * local.inputs[other].shape[2]
                 square[:, row : row + fan_in, column : starts[other] + sizes[other]] += inputs.mT @ products.flatten(2)
-    last = local.inputs[-1]
-    block = last.mT @ last
-    for start in range(starts[-1], square.shape[1], last.shape[2]):
-        square[:, start : start + last.shape[2], start : start + last.shape[2]] += block
 
 
-def _add_last_hidden(square: torch.Tensor, local: Derivatives, outgoing: torch.Tensor, sizes: list[int]) -> None:
-    """Adds the blocks of the last hidden layer, with itself and the output layer, whose weights are `[n, O, K]`."""
-    if local.slopes is None:
-        return
-    inputs, above, end = local.inputs[-2], local.inputs[-1], sum(sizes[:-1])
-    fan_in, start = inputs.shape[2], end - sizes[-2]
-    rows = (local.slopes[..., None] * inputs[:, :, None]).flatten(2)
-    pairs = outgoing.mT @ outgoing
-    for neuron in range(0, pairs.shape[1], TOGETHER):
-        first, last = neuron * fan_in, min((neuron + TOGETHER) * fan_in, sizes[-2])
-        block = rows[..., first:last].mT @ rows[..., first:]
-        block.unflatten(2, (-1, fan_in)).unflatten(1, (-1, fan_in)).mul_(pairs[:, neuron : neuron + TOGETHER, None, neuron:, None])
-        square[:, start + first : start + last, start + first : end] += block
-    across = (rows.mT @ above).unflatten(1, (-1, fan_in))[:, :, :, None] * outgoing.mT[:, :, None, :, None]
-    square[:, start:end, end:] += across.flatten(3).flatten(1, 2)
+def _add_last_blocks(square: torch.Tensor, local: Derivatives, last: torch.Tensor, sizes: list[int]) -> None:
+    """Adds the blocks of the last two layers on and above the diagonal.
+
+    The derivatives of the outputs by the sums of the last hidden layer are its slopes times the weights of the output layer `last`
+    `[n, O, K + 1]`, which are the same for all examples and come last.
+    """
+    above, end = local.inputs[-1], square.shape[1]
+    start = end - sizes[-1]
+    if local.slopes:
+        fan_in, first = local.inputs[-2].shape[2], start - sizes[-2]
+        weights = last[:, :, :-1]
+        pairs = (weights.mT @ weights).repeat_interleave(fan_in, 2)
+        rows = (local.slopes[-1][..., None] * local.inputs[-2][:, :, None]).flatten(2)
+        for neuron in range(weights.shape[2]):
+            left, place = rows[:, :, neuron * fan_in : (neuron + 1) * fan_in].mT, first + neuron * fan_in
+            products = (left @ rows[:, :, neuron * fan_in :]) * pairs[:, neuron, None, neuron * fan_in :]
+            square[:, place : place + fan_in, place:start] += products
+            products = (left @ above)[:, :, None] * weights[:, None, :, neuron, None]
+            square[:, place : place + fan_in, start:] += products.flatten(2)
+    block = above.mT @ above
+    for place in range(start, end, above.shape[2]):
+        square[:, place : place + above.shape[2], place : place + above.shape[2]] += block
