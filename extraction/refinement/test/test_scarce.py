@@ -41,6 +41,20 @@ class TestScarce(TestCase):
         self.assertEqual(found.sizes, [4, 4, 2])
         self.assertTrue(gives_answers(session, found.to_network(session.students_hparams)[0]))
 
+    def test_signs_that_surplus_neurons_make_good_for_are_settled(self):
+        """One neuron of gelu has the wrong sign, and a pair of others is the linear map that is the difference."""
+        teacher = network("mlp_4_4_2", "gelu")
+        first, last = teacher.layer_vectors()
+        stack = torch.cat([-first[:1], first[1:], first[:1] / 2, -first[:1] / 2])
+        stack = stack + 1e-4 * torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        outputs = torch.cat([last[:, :-1], 2 * last[:, :1], -2 * last[:, :1], last[:, -1:]], 1).expand(2, -1, -1)
+        session = session_of("students_mlp(2)_4_6_2", answered(teacher, queries(120), 120), self.root, "gelu")
+        students = Layers((stack, outputs), "gelu").to_students(session.students_hparams, 2).double()
+        start = Imitation(students, [], session.loaders, Standardisation.identity(session.queries), self.root).evaluated()
+        found = scarce.smallest_exact(session, start)
+        assert found is not None
+        self.assertEqual(found.sizes, [4, 4, 2])
+
     def test_students_that_are_not_promising_are_left_to_clustering(self):
         session, start = self.start(1.0)
         with mock.patch.object(scarce, "STAGES", ((3, 0),)):
