@@ -10,6 +10,7 @@ from extraction.fitting import gives_answers
 from extraction.network import Layers
 from extraction.refinement import scarce
 from extraction.session import Session
+from extraction.simplify import Removal
 from extraction.students import Imitation, Standardisation
 from extraction.test.known_networks import answered, network, queries, session_of
 from testing.test_case import TestCase
@@ -41,19 +42,14 @@ class TestScarce(TestCase):
         self.assertEqual(found.sizes, [4, 4, 2])
         self.assertTrue(gives_answers(session, found.to_network(session.students_hparams)[0]))
 
-    def test_signs_that_surplus_neurons_make_good_for_are_settled(self):
-        """One neuron of gelu has the wrong sign, and a pair of others is the linear map that is the difference."""
+    def test_open_signs_are_settled_before_a_network_is_fitted_without_a_neuron(self):
         teacher = network("mlp_4_4_2", "gelu")
         first, last = teacher.layer_vectors()
-        stack = torch.cat([-first[:1], first[1:], first[:1] / 2, -first[:1] / 2])
-        stack = stack + 1e-4 * torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        outputs = torch.cat([last[:, :-1], 2 * last[:, :1], -2 * last[:, :1], last[:, -1:]], 1).expand(2, -1, -1)
         session = session_of("students_mlp(2)_4_6_2", answered(teacher, queries(120), 120), self.root, "gelu")
-        students = Layers((stack, outputs), "gelu").to_students(session.students_hparams, 2).double()
-        start = Imitation(students, [], session.loaders, Standardisation.identity(session.queries), self.root).evaluated()
-        found = scarce.smallest_exact(session, start)
-        assert found is not None
-        self.assertEqual(found.sizes, [4, 4, 2])
+        turned = Layers((torch.tensor([-1.0, 1, -1, -1]).double()[:, None] * first + 1e-4, last), "gelu")
+        with mock.patch.object(scarce, "MOST_STEPS", 10):
+            found = scarce._fitted(session, Removal(0.0, turned))
+        self.assertTrue(gives_answers(session, found.to_network(session.students_hparams)[0]))
 
     def test_students_that_are_not_promising_are_left_to_clustering(self):
         session, start = self.start(1.0)
