@@ -219,6 +219,6 @@ def contributions(network: Perceptron, depth: int, queries: torch.Tensor) -> tor
     return torch.stack(changes, -1)
 
 
-def some_of(queries: torch.Tensor) -> torch.Tensor:
-    """At most PROBES of some queries, evenly spaced."""
-    return queries[:: -(-len(queries) // PROBES)]
+def some_of(queries: torch.Tensor, most: int = PROBES) -> torch.Tensor:
+    """At most so many of some queries, evenly spaced."""
+    return queries[:: -(-len(queries) // most)]

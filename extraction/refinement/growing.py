@@ -21,7 +21,7 @@ import torch
 
 from extraction.fitting import Fit, fit, is_exact, relative_loss
 from extraction.linear import settled
-from extraction.network import Layers, fit_outputs, some_of, with_ones
+from extraction.network import PROBES, Layers, fit_outputs, some_of, with_ones
 from extraction.session import Session
 from extraction.simplify import least_losses_without, merged_where_equally_active, removals
 from extraction.students import Standardisation
@@ -44,6 +44,7 @@ CLIMB_STEPS, CLIMB_RATE = 150, 0.05  # of Adam, over standardised inputs
 LENGTHS = (0.5, 3.0)  # the range of the first lengths of a candidate's weights, over standardised inputs
 UNEVEN = 5.0  # inputs keep their proportions where the ratio of their standard deviations is larger
 DISTINCT = 0.95  # candidates with a larger cosine are one
+QUERIES_PER_WEIGHT = 8  # at least: by 1,000 queries, no neuron of 784 inputs explained more than the best of many neurons does of noise
 DEPENDENT = 1e-10  # activations count as linearly dependent on others below this share of the square that is their own
 
 
@@ -197,7 +198,7 @@ def promising(network: FullyConnected, session: Session) -> list[Growth]:
     The best of many neurons explains about a share P / E of noise, with P the neuron's weights and E the equations.
     """
     candidates = growths(network, session.queries, session.answers, session.seed)
-    equations = some_of(session.answers).numel()
+    equations = some_of(session.answers, probes(network)).numel()
     return [growth for growth in candidates if growth.gain > NOISE * growth.weights / equations]
 
 
@@ -207,6 +208,11 @@ def with_resolved_signs(layers: Layers, session: Session) -> Layers:
     inputs = below.activations(session.queries)
     last = settled(last, layers.act_fun, inputs, session.answers, session.seed)
     return below.followed_by(last, fit_outputs(layers.replace(last).activations(inputs), session.answers).T)
+
+
+def probes(network: FullyConnected) -> int:
+    """The largest number of queries that growths are sought by: several for each weight of a neuron."""
+    return max(PROBES, QUERIES_PER_WEIGHT * max(network.sizes[:-2]))
 
 
 def growths(network: FullyConnected, queries: torch.Tensor, answers: torch.Tensor, seed: int) -> list[Growth]:
@@ -222,7 +228,7 @@ def growths(network: FullyConnected, queries: torch.Tensor, answers: torch.Tenso
         answers: `[Q, O]`.
         seed: of the random weights.
     """
-    x, y = some_of(queries), some_of(answers)
+    x, y = (some_of(each, probes(network)) for each in (queries, answers))
     layers, found = Layers.of(network), []
     for depth in range(1, len(layers)):
         generator = torch.Generator().manual_seed(derive(seed, "growth", depth))
