@@ -48,6 +48,7 @@ from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
 
 DISTURBANCE = 1e-3  # of the rival's first weights, relative
+RIVAL_EQUATIONS, FIFTH = 2, 5  # for each unknown of a large network in half of the answers, below which every fifth one is left out
 RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
 
 
@@ -220,13 +221,16 @@ def signs_settled(network: FullyConnected, symmetry: Symmetry, slopes: Sequence[
 def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int = 0) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
-    The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
-    start halfway between two queries, and stay in the box that the queries span.
+    The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. For a large
+    network, half of them may be hardly more numbers than it has weights, to which no fit converges: then to four fifths. The ascents start
+    halfway between two queries, and stay in the box that the queries span.
     """
     generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
     rival = copy.deepcopy(network)
     count = unknowns_of(rival)
-    chosen = some_queries(loader, -(-2 * EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)[::2]
+    chosen = some_queries(loader, -(-2 * EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)
+    is_tight = count > DENSE_PARAMETERS and chosen.numel() * loader.labels.shape[1] < 2 * RIVAL_EQUATIONS * count
+    chosen = chosen[torch.arange(len(chosen)) % FIFTH != FIFTH - 1] if is_tight else chosen[::2]
     with torch.no_grad():
         for parameter in rival.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)

@@ -168,8 +168,9 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
         start = SCARCE_START if hparams == default else hparams.training_steps
         polishing = {"polish_optimizer": "levenberg_marquardt", "polish_steps": SCARCE_STEPS}
         hparams = dataclasses.replace(hparams, training_steps=start, **polishing)
-    if session.scaling is not None and session.scaling.is_penalised:
+    if session.is_penalised:
         students.ridge = PENALTY
+        session.say("The answers are few for such large students: training them with a penalty on their weights")
         if hparams == type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams:
             hparams = dataclasses.replace(hparams, **PENALISED)
     if hparams.training_steps == SMALL_STEPS != session.desc.training_hparams.training_steps:

@@ -31,7 +31,7 @@ CONSTANT = 16.0  # a column that varies by less than this many roundings of its 
 SCARCE = 4.0  # equations for each unknown of students, below which these overfit
 USUAL_FACTOR = 4  # how many times wider than the teacher students are by default
 NARROW, AMPLE = 1.5, 5.0  # neurons of narrower students, for each of the teacher that is expected; equations for each of their unknowns
-LARGE, BARE = 4000, 1.7  # unknowns above which students are penalised instead, and equations for each of these then
+LARGE, BARE = 4000, 1.7  # unknowns above which students are penalised, see `Session.is_penalised`; equations for each of these then
 EVIDENT = 2  # equations for each weight from a column, below which the column and the rows that differ in it are left out
 FLAT = 1e-3  # directions that vary less, as a share of the largest, are amplified up to this share, however scarce answers are
 INVOLVED = 1e-6  # a column takes part in a direction from this squared share on
@@ -248,16 +248,11 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The maps of the inputs and of the outputs, and the width of students with one hidden layer whose answers are scarce, or 0."""
+    """The maps of the inputs and of the outputs, and the width of students with one hidden layer that are narrower than asked for, or 0."""
 
     inputs: Coordinates
     outputs: Coordinates
     width: int = 0
-
-    @property
-    def is_penalised(self) -> bool:
-        """Whether students learn with a penalty on their weights, see `students.train_students`."""
-        return bool(self.width) and self.width * (self.inputs.inward.shape[1] + 1 + self.outputs.inward.shape[1]) > LARGE
 
     @classmethod
     def of(cls, loader: DataLoader, widths: Sequence[int] = ()) -> Scaling | None:
@@ -280,10 +275,9 @@ class Scaling:
         inputs = Coordinates.of_inputs(queries, -(-EVIDENT * neurons // several), scarce, seldom)
         each = inputs.inward.shape[1] + 1 + several  # unknowns of a neuron
         narrow = max(math.ceil(NARROW * neurons), int(equations / AMPLE / each))
-        is_large = scarce and narrow * each > LARGE
-        if is_large:
-            narrow = min(widths[0], max(narrow, int(equations / BARE / each)))
-        width = narrow if scarce and len(widths) == 1 and (is_large or narrow < widths[0]) else 0
+        if narrow * each > LARGE:
+            narrow = max(narrow, int(equations / BARE / each))
+        width = narrow if scarce and len(widths) == 1 and narrow < widths[0] else 0
         scaling = cls(inputs, outputs, width)
         if width:
             return scaling
@@ -372,10 +366,8 @@ class Scaling:
         """What the queries and answers leave open or fix by themselves, a sentence each."""
         found = []
         if self.width:
-            penalty = ", with a penalty on their weights" if self.is_penalised else ""
             found.append(
-                "the answers are few for students as wide as asked for, which would overfit: "
-                f"students of {self.width} neurons are trained{penalty}"
+                f"the answers are few for students as wide as asked for, which would overfit: students of {self.width} neurons are trained"
             )
         for name, one, weights in (("X", self.inputs, "the weights from"), ("y", self.outputs, "the weights to")):
             if one.constant:
