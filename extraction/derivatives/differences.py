@@ -52,6 +52,10 @@ class Scale:
         """Points `[n, d]`, drawn towards 0 where they exceed the limit."""
         return points * (self.limit / points.abs().amax(1, keepdim=True)).clamp(max=1.0)
 
+    def size(self, points: torch.Tensor) -> torch.Tensor:
+        """The size of the terms that answers at points `[n, d]` are sums of, `[n]`: answers near 0 have errors of this size."""
+        return float(self.spread.max()) * (points.norm(dim=1) / self.unit(points.shape[1])).clamp_min(1.0)
+
     @property
     def relative_error(self) -> float:
         """The error of the answers as a share of their spread, for the worst output."""
