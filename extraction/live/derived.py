@@ -55,7 +55,7 @@ FRESH, HELD_OUT = "fresh", "held out"  # phases of questions that examine the ne
 IN_VAIN, PER_INPUT = 10_000, 400  # questions of derivatives where students would begin: so many at most, and more for each input
 RESERVED = 10  # of so many questions of a budget one is kept for the examination
 EQUATIONS, KINKED_EQUATIONS = 5, 12  # at fresh queries for each unknown; the same for networks with kinks
-LEAST_FRESH, CHECKED = 200, 200  # fresh queries at least, and held out
+LEAST_FRESH, CHECKED, KINKED_CHECKED = 200, 200, 2000  # fresh queries at least, and held out; the same of large networks with kinks
 LEVELS, REACH, FARTHEST = 4, 3.0, 100.0  # distances of fresh queries, in turn; the largest, in radii, at least and at most
 TRAINED = Step.from_iteration(1, 1)  # in the name of the file of weights
 
@@ -214,7 +214,7 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
         queries = queries * distances[torch.arange(count) % LEVELS, None]
         return teacher.ask_for(phase, queries.to(get_platform().torch_device))
 
-    held_out = pairs(CHECKED, HELD_OUT)
+    held_out = pairs(KINKED_CHECKED if design is not None and layers.symmetry.positive_scaling else CHECKED, HELD_OUT)
     fresh = pairs(max(LEAST_FRESH, wanted), FRESH) if design is None else teacher.ask_for(FRESH, design.queries)
     if not len(fresh[0]) or not len(held_out[0]):
         raise ConfigError(f"--query_budget: {desc.dataset_hparams.query_budget} leaves no queries to examine the network; use more")

@@ -18,7 +18,7 @@ Result:   (n=1 each; the numbers to beat are of other teachers of the same kind)
 | 784-128-10, five smooth functions, P, quiet | 68,318 to 68,473 | 5e-15 to 2e-14 | 3.2 to 4.6 (6 to 9) | prototype: directions, 158,656 |
 | 784-128-1 relu, C | 224,880 (four seeds: up to 233,569) | 1e-14 (2^-46) | (2.8) | outputs 2^-25, 2^21.5, under an hour |
 | 80-40-20-1 relu, C, quiet | 49,288 (2^15.6) | 8e-14 (2^-43) | 1.2 (2.4) | outputs 2^-40.4, 2^18.5 |
-| 64-128-64 gelu; silu, P, quiet | 56,997; 84,013 | 4e-14 | 2.3 (4.6); 2.4 (4.9) | cosine 0.92; 0.94, 20,193 |
+| 64-128-64 gelu; silu, P, quiet | 56,997; 71,864 | 4e-14 | 2.3 (4.6); 2.4 (4.9) | cosine 0.92; 0.94, 20,193 |
 | 80-40-1 relu, C | 11,586 | 2e-14 | 0.9 (0.2) | |
 | 200-64-32-10 tanh; leaky relu, P | 45,693; 37,548 | 9e-15; 1e-14 | 10 (1.9) | |
 | 20-12-8-3 tanh; sigmoid, P | 6,800 | 6e-15; 2e-12 | 0.8 (0.1) | |
