@@ -100,7 +100,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
 def of_large(session: Session, result: Reconstruction) -> large_rank.Determination | None:
     """How well the answers determine a large network that derivatives have found; None where that was not examined."""
     recovery = result.derivatives
-    if recovery is None or recovery.layers is None:
+    if recovery is None or recovery.layers is None or session.desc.extraction_hparams.domain is not None:
         return None
     design = large_rank.Design.of(recovery.layers, recovery.radius)
     if design is None or len(session.answers) < len(design.queries):

@@ -35,6 +35,7 @@ def is_piecewise_linear(asked: Questions, scale: Scale) -> bool:
     """Whether second differences over short steps vanish at most places."""
     points, step = scale.radius * asked.normal(32, asked.inputs), scale.radius * scale.relative_error**0.25
     moves = step * asked.normal(32, asked.inputs)
+    points = scale.inside(points, float(moves.abs().max()) if scale.is_bounded else 0.0)
     bends = asked(points + moves) + asked(points - moves) - 2 * asked(points)
     return float((bends.abs() <= 50 * scale.error).all(1).double().mean()) > 0.75
 

@@ -143,10 +143,17 @@ class TestAttempt(DerivedTestCase):
         self.assertGreaterEqual(planned, 400)
 
     def test_a_domain_is_not_left(self):
-        desc, teacher = self.checked(teacher_name=self.oracle(), datagen="random:40", extraction={"domain": "0:1"})
-        before = len(self.asked())
-        self.assertRegex(derived.attempt(desc, teacher).lacks[0], "beyond --domain 0:1")
-        self.assertEqual(len(self.asked()), before)
+        check = "assert X.min() >= 1 and X.max() <= 2, 'outside'"
+        for fun, lacks in (("np.tanh", ()), ("np.abs", ("within a domain, networks of relu and leaky relu are not found yet",))):
+            box = self.oracle(fun=fun, check=check)
+            desc, teacher = self.checked(teacher_name=box, datagen=None, extraction={"domain": "1:2"})
+            self.assertEqual(desc.dataset_hparams.datagen, "box:1:2:4000")
+            recovery = derived.attempt(desc, teacher)
+            self.assertEqual(recovery.lacks, lacks)
+            os.remove(self.log)
+        desc, teacher = self.checked(teacher_name=self.oracle(check=check), datagen=None, extraction={"domain": "1:2"})
+        session = derived.session_of(desc, teacher, derived.attempt(desc, teacher), os.path.join(self.root, "run"), 3)
+        self.assertTrue(all(bool(((loader.examples >= 1) & (loader.examples <= 2)).all()) for loader in session.loaders))
 
     def test_a_black_box_that_fails_far_out_is_left_to_students(self):
         check = "assert abs(X).max() < 50, 'too large'"
