@@ -88,7 +88,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "disagreement": disagreement,
     }
     if large is not None and result.derivatives is not None:
-        figures |= {"smallest_singular_value": large.smallest, "far_error": result.derivatives.error}
+        unseen = -math.log(large_rank.FAILURE) / len(session.loaders.test.labels)
+        figures |= {"smallest_singular_value": large.smallest, "unseen_share": unseen, "far_error": result.derivatives.error}
     mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
     certificate = Certificate.of(figures, session.known.name)
     if not certificate.accepted and large is None and rank is not None and not has_term:
@@ -100,7 +101,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
 def of_large(session: Session, result: Reconstruction) -> large_rank.Determination | None:
     """How well the answers determine a large network that derivatives have found; None where that was not examined."""
     recovery = result.derivatives
-    if recovery is None or recovery.layers is None:
+    if recovery is None or recovery.layers is None or session.desc.extraction_hparams.domain is not None:
         return None
     design = large_rank.Design.of(recovery.layers, recovery.radius)
     if design is None or len(session.answers) < len(design.queries):
