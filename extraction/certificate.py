@@ -48,6 +48,7 @@ from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
 
 DISTURBANCE = 1e-3  # of the rival's first weights, relative
+RIVAL_EQUATIONS, FIFTH = 2, 5  # for each unknown of a large network in half of the answers, below which every fifth one is left out
 RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
 
 
@@ -87,7 +88,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "disagreement": disagreement,
     }
     if large is not None and result.derivatives is not None:
-        figures |= {"smallest_singular_value": large.smallest, "far_error": result.derivatives.error}
+        unseen = -math.log(large_rank.FAILURE) / len(session.loaders.test.labels)
+        figures |= {"smallest_singular_value": large.smallest, "unseen_share": unseen, "far_error": result.derivatives.error}
     mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
     certificate = Certificate.of(figures, session.known.name)
     if not certificate.accepted and large is None and rank is not None and not has_term:
@@ -99,7 +101,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
 def of_large(session: Session, result: Reconstruction) -> large_rank.Determination | None:
     """How well the answers determine a large network that derivatives have found; None where that was not examined."""
     recovery = result.derivatives
-    if recovery is None or recovery.layers is None:
+    if recovery is None or recovery.layers is None or session.desc.extraction_hparams.domain is not None:
         return None
     design = large_rank.Design.of(recovery.layers, recovery.radius)
     if design is None or len(session.answers) < len(design.queries):
@@ -245,16 +247,20 @@ def _rival(
 ) -> FullyConnected | linear_term.WithLinearTerm:
     """A network that starts near another, at weights that are disturbed by DISTURBANCE, and is fitted to one half of some answers.
 
-    A rival that does not give the other answers is none: its half may have few queries that show a weight, such as those of a rare
-    category. Then it starts again with the half of twice as many answers, until that is half of all.
+    For a large network, half of them may be hardly more numbers than it has weights, to which no fit converges: then to four fifths. A
+    rival that does not give the other answers is none: its half may have few queries that show a weight, such as those of a rare category.
+    Then it starts again with the half of twice as many answers, until that is half of all.
     """
-    start, count = copy.deepcopy(network), -(-2 * EQUATIONS_PER_UNKNOWN * unknowns_of(network) // loader.labels.shape[1])
+    start, unknowns, outputs = copy.deepcopy(network), unknowns_of(network), loader.labels.shape[1]
+    count = -(-2 * EQUATIONS_PER_UNKNOWN * unknowns // outputs)
     with torch.no_grad():
         for parameter in start.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
             parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
     while True:
-        rival, chosen = copy.deepcopy(start), some_queries(loader, count, asked)[::2]
+        rival, chosen = copy.deepcopy(start), some_queries(loader, count, asked)
+        is_tight = unknowns > DENSE_PARAMETERS and len(chosen) * outputs < 2 * RIVAL_EQUATIONS * unknowns
+        chosen = chosen[torch.arange(len(chosen)) % FIFTH != FIFTH - 1] if is_tight else chosen[::2]
         descend(rival, loader.examples[chosen], loader.labels[chosen], RIVAL_STEPS)
         if count >= len(loader.examples) or largest_error(rival, loader, spreads(loader.labels)) <= DISAGREEMENT:
             return rival
