@@ -24,7 +24,7 @@ from extraction.network import Layers
 from extraction.refinement.growing import with_resolved_signs
 from extraction.refinement.selection import PROMISING
 from extraction.session import Session
-from extraction.simplify import Removal, removals
+from extraction.simplify import removals
 from extraction.students import Imitation, individual_losses
 
 STAGES = ((10, 10), (4, 15))  # so many of the best students take so many steps without a penalty
@@ -76,7 +76,7 @@ def _reduced(session: Session, layers: Layers) -> Layers | None:
         removed = removals(network, session.queries)
         if not removed or relative_loss(network, session.loaders.train) > PROMISING:
             return None
-        layers = _fitted(session, removed[0])
+        layers = _fitted(session, removed[0].layers)
 
 
 def _minimal(session: Session, layers: Layers) -> Layers:
@@ -84,7 +84,7 @@ def _minimal(session: Session, layers: Layers) -> Layers:
     while True:
         network, _ = layers.to_network(session.students_hparams)
         for removal in removals(network, session.queries)[:TRIALS]:
-            smaller = _fitted(session, removal)
+            smaller = _fitted(session, removal.layers)
             if gives_answers(session, smaller.to_network(session.students_hparams)[0]):
                 layers = smaller
                 break
@@ -92,14 +92,13 @@ def _minimal(session: Session, layers: Layers) -> Layers:
             return layers
 
 
-def _fitted(session: Session, removal: Removal) -> Layers:
-    """The layers of a network without a neuron after a fit to all answers for training.
+def _fitted(session: Session, layers: Layers) -> Layers:
+    """The layers of a network, from which a neuron was removed, after a fit to all answers for training.
 
     Where signs are open, surplus neurons may make good for wrong ones, as long as none of them is removed. So signs are settled first,
     unless that takes a further unit. Of 64-10-3 gelu, a student at 1e-9 became exact with the first neuron that was removed in this way.
     Without, it was at 1e-10 after three neurons, and had lost its way after five.
     """
-    layers = removal.layers
     if session.symmetry.slope:
         resolved = with_resolved_signs(layers, session)
         layers = resolved if resolved.sizes == layers.sizes else layers

@@ -10,7 +10,6 @@ from extraction.fitting import gives_answers
 from extraction.network import Layers
 from extraction.refinement import scarce
 from extraction.session import Session
-from extraction.simplify import Removal
 from extraction.students import Imitation, Standardisation
 from extraction.test.known_networks import answered, network, queries, session_of
 from testing.test_case import TestCase
@@ -48,7 +47,7 @@ class TestScarce(TestCase):
         session = session_of("students_mlp(2)_4_6_2", answered(teacher, queries(120), 120), self.root, "gelu")
         turned = Layers((torch.tensor([-1.0, 1, -1, -1]).double()[:, None] * first + 1e-4, last), "gelu")
         with mock.patch.object(scarce, "MOST_STEPS", 10):
-            found = scarce._fitted(session, Removal(0.0, turned))
+            found = scarce._fitted(session, turned)
         self.assertTrue(gives_answers(session, found.to_network(session.students_hparams)[0]))
 
     def test_students_that_are_not_promising_are_left_to_clustering(self):
