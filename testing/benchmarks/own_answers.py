@@ -19,6 +19,8 @@ Result:   with seed 1 on cores shared by seven jobs, so that seconds mean little
     noise               to the precision of the answers  6 of 6    3e-04     140      ok
     never_switches      not                              6 of 7    -         95       it does not say that a neuron is a linear map
 
+          On the code after that, seed 1: categories 'but for', 6 of 6, 5e-16; dependent_outputs 'exactly', 6 of 6, 2e-15.
+
 Each run is the command that a user would type, in a folder of its own. It falls short if its verdict has another grade than the case
 must have, if neurons are missing, if a weight is off by more than the case allows or by more than 5 of its standard errors, if a line of
 advice is missing, or if it takes longer than `--seconds`. `testing/cases.py` makes the files; `--number 1` makes others of the same kinds.
