@@ -128,8 +128,14 @@ class _Pieces:
         return self.values + self.slopes * (places - self.places)[:, None]
 
 
-def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT) -> Kinks:
+def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT, most: int = MOST) -> Kinks:
     """All kinks of a line that are further from each other than the resolution.
+
+    Args:
+        asked: the function.
+        line: the line.
+        precision: of what it shows.
+        most: intervals at a time.
 
     Raises:
         Lacking: there are too many.
@@ -151,8 +157,8 @@ def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT) -> Ki
         low, high = low.some(is_left), high.some(is_left)
         if not len(low.places):
             break
-        if len(low.places) > MOST:
-            raise Lacking(f"a line has more than {MOST} places where the answers bend: they are not piecewise linear, or not exact")
+        if len(low.places) > most:
+            raise Lacking(f"a line has more than {most} places where the answers bend: they are not piecewise linear, or not exact")
         lengths = high.places - low.places
         middle = _pieces(asked, line, low.places + lengths * (0.5 + 0.1 * asked.uniform(len(lengths))), SHARE * lengths).rounded(
             precision.rounding

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions
+from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions, widening
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
@@ -58,7 +58,7 @@ class _Stages:
 def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _Stages) -> Layers:
     """The network by whichever way suits it: by kinks, by jumps far out, or by second derivatives."""
     if kinks.is_piecewise_linear(asked, scale):
-        return piecewise.recover(asked, scale)
+        return _first_confirmed(asked, scale, (piecewise.recover, widening.recover))
     span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
     stages.end("gradients")
     if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
@@ -69,6 +69,20 @@ def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _S
         if from_afar.far_scale(asked, scale) is None:
             raise reason
         return from_afar.recover(asked, scale, span, candidates)
+
+
+def _first_confirmed(asked: Questions, scale: Scale, ways: Sequence[Callable[[Questions, Scale], Layers]]) -> Layers:
+    """The network that one of some ways finds and that gives the answers; the reasons of all of them where there is none."""
+    reasons = []
+    for way in ways:
+        try:
+            layers = way(asked, scale)
+            confirmed(asked, scale, layers)
+            return layers
+        except Lacking as reason:
+            reasons.append(reason)
+    vectors = next((reason.vectors for reason in reasons if reason.vectors is not None), None)
+    raise Lacking("; ".join(map(str, reasons)), vectors)
 
 
 def as_candidate(network: Layers, candidates: Sequence[str]) -> Layers:
