@@ -29,10 +29,10 @@ from models.base import Model, to_bytes
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
-from training.job import record
 from training.metric_logger import MetricLogger
 from training.optimizers import LEAST_SQUARES
 from training.plan import StandardPlan, StopRule
+from training.run_records import record
 from training.second_order import DENSE_PARAMETERS
 from training.train import standard_train
 

@@ -160,17 +160,13 @@ def cluster_alignment(layer: RecoveredLayer, symmetry: Symmetry, path: str) -> N
     """The angle between each member of a cluster and the neuron that was recovered from it."""
     clusters = layer.clustering
     chart, (axis,) = figure(width=max(5.0, 0.3 * clusters.count + 2))
+    off = np.zeros(len(clusters.labels))
     for label in range(clusters.count):
         members = np.flatnonzero(clusters.labels == label)
-        off = clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0]
-        axis.scatter(
-            np.full(len(members), label + 1),
-            to_host(off.clamp_min(LEAST_ANGLE)),
-            s=9,
-            alpha=0.5,
-            c=clusters.student[members],
-            cmap="tab10",
-        )
+        off[members] = to_host(clustering.angles(layer.vectors[members], layer.incoming[[label]], symmetry.opposite_looks_alike)[:, 0])
+    shown = clusters.labels >= 0
+    colours = clusters.student[shown] % 10
+    axis.scatter(clusters.labels[shown] + 1, np.maximum(off[shown], LEAST_ANGLE), s=9, alpha=0.5, c=colours, cmap="tab10", vmin=0, vmax=9)
     counts = np.bincount(clusters.labels[clusters.labels >= 0])
     axis.set_xticks(range(1, clusters.count + 1), [f"{label}\n({count})" for label, count in enumerate(counts, start=1)], fontsize=7)
     axis.set(yscale="log", xlabel="cluster (number of neurons); one colour per student", ylabel="angle (radians)")

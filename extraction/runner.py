@@ -20,7 +20,7 @@ from foundations.runner import Runner
 from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
-from training import teachers
+from training import run_records, teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ class ExtractionRunner(Runner):
         """The session in which a network of derivatives is examined. The run is recorded in its folder."""
         from extraction.live import derived
 
-        seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
-        training_job.record(self.desc, self.students_location, seed, (self.teacher.inputs, self.teacher.outputs))
+        seed = run_records.resolve_seed(self.students_location, self.job.global_seed)
+        run_records.record(self.desc, self.students_location, seed, (self.teacher.inputs, self.teacher.outputs))
         with watch("fresh queries"):
             session = derived.session_of(self.desc, self.teacher, recovery, self.output_location, seed)
         return dataclasses.replace(session, verbose=not self.job.quiet)
@@ -203,12 +203,12 @@ class ExtractionRunner(Runner):
 
         self.prepare()
         shape = self.teacher.inputs, self.teacher.outputs
-        seed = training_job.resolve_seed(self.students_location, self.job.global_seed)
+        seed = run_records.resolve_seed(self.students_location, self.job.global_seed)
         loaders = Loaders(*datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed))
         own_rows = suspects.settled(Rows.of(loaders), self.students_location) if self.teacher.model_hparams is None else None
         widths = hidden_widths(self.desc.model_hparams.model_name)
         scaling = Scaling.settled(own_rows.kept.train, self.students_location, widths) if own_rows else None
-        training_job.record(self.desc, self.students_location, seed, shape)
+        run_records.record(self.desc, self.students_location, seed, shape)
         every_row, own_rows = own_rows, own_rows.without_rare(scaling) if own_rows else None
         rows = own_rows.scaled(scaling) if own_rows else None
         loaders = rows.kept if rows else loaders

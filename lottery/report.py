@@ -16,8 +16,8 @@ from platforms.platform import get_platform
 from platforms.system import files
 from pruning.mask import Mask
 from training import adoption, divergence
-from training.job import is_finished
 from training.metric_logger import MetricLogger, numbers
+from training.run_records import is_finished
 
 TICKETS = "tickets"
 

@@ -18,8 +18,8 @@ from foundations.training_hparams import TrainingHparams
 from lottery.desc import PRETRAIN, LotteryDesc
 from platforms.platform import get_platform
 from platforms.system import locks
+from training import adoption, run_records, teachers
 from training import job as training_job
-from training import teachers
 from training.job import JobArgs
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class LotteryRunner(Runner):
 
     @property
     def is_finished(self) -> bool:
-        return all(training_job.is_finished(self.location(level)) for level in range(self.levels + 1))
+        return all(run_records.is_finished(self.location(level)) for level in range(self.levels + 1))
 
     def display_output_location(self) -> None:
         for level in range(self.levels + 1):
@@ -143,7 +143,7 @@ class LotteryRunner(Runner):
             for training_hparams in filter(None, (self.desc.training_hparams, self.desc.pretrain_training_hparams)):
                 arithmetic.check(training_hparams)
             with locks.held(folder):
-                training_job.adopt(self.desc, self.job, self.shape)
+                adoption.adopt(self.desc, self.job.global_seed, self.shape, self.job.quiet)
                 if not self.is_finished:
                     self._train()
         locks.remove_dead(folder)

@@ -21,7 +21,7 @@ from platforms.platform import get_platform
 from pruning import registry as pruning
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
-from training import batches
+from training import batches, run_records
 from training import job as training_job
 from training.desc import TrainingDesc
 from training.job import JobArgs
@@ -60,7 +60,7 @@ class Trunk:
         Raises:
             ConfigError: levels would start at the end of training or later, or a batch is too small for the model.
         """
-        seed = training_job.resolve_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
+        seed = run_records.resolve_seed(desc.run_path(get_platform().root, job.global_seed), job.global_seed)
         loaders = datasets.get_both(desc.dataset_hparams, desc.training_hparams, seed)
         trunk = Trunk(desc, job, shape, pretrain_shape, seed, loaders, desc.start_step(len(loaders[0])))
         trunk._check_batches()
@@ -70,7 +70,7 @@ class Trunk:
         """Raises a ConfigError if a batch of training or of pretraining is too small for the model."""
         desc, pretraining = self.desc, self.desc.pretrain_desc
         batches.check(desc.model_hparams, self.shape[1], desc.training_hparams, self.loaders[0], self.start)
-        if pretraining and self.pretrain_shape and not training_job.is_finished(self.location(PRETRAIN)):
+        if pretraining and self.pretrain_shape and not run_records.is_finished(self.location(PRETRAIN)):
             loader, _ = self._pretrain_loaders(pretraining)
             batches.check(desc.model_hparams, self.pretrain_shape[1], pretraining.training_hparams, loader)
 
@@ -91,7 +91,7 @@ class Trunk:
 
     def train(self, levels: int) -> None:
         """Trains all levels that are not trained yet."""
-        training_job.record(self.desc, self.location(0), self.seed, self.shape)
+        run_records.record(self.desc, self.location(0), self.seed, self.shape)
         trained = None
         for level in range(levels + 1):
             trained = self._train_level(level, levels, trained)
@@ -103,7 +103,7 @@ class Trunk:
             model = PrunedModel(self.rewound(), mask)
         else:
             model = PrunedModel(copy.deepcopy(previous.model), mask)
-        if not self.job.quiet and not training_job.is_finished(self.location(level)):
+        if not self.job.quiet and not run_records.is_finished(self.location(level)):
             print(f"Level {level} of {levels}: {mask.unpruned:,} of {mask.total:,} weights ({mask.density:.2%})", flush=True)
         standard_train(self.desc.training_hparams, model, self.loaders, self.location(level), self.plan)
         return model

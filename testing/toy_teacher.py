@@ -10,8 +10,8 @@ from foundations.step import Step
 from models import registry as models
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
-from training.job import record
 from training.metric_logger import MetricLogger
+from training.run_records import record
 
 
 def make(

@@ -12,15 +12,20 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from foundations import ancestors, json_text, paths
 from foundations.ancestors import Groups
 from foundations.desc import Desc
 from foundations.errors import ConfigError
 from foundations.hparams import Bundle
-from foundations.seeds import NOT_CHOSEN
+from foundations.seeds import NOT_CHOSEN, draw
 from platforms.platform import get_platform
 from platforms.system import files
+from training import run_records
+
+if TYPE_CHECKING:
+    from training.desc import TrainingDesc
 
 _FOLDER = re.compile(r"main|level_(?:\d+|pretrain)/(?:main|lottery_branch_\w+)")
 _FILES = [os.path.basename(path("")) for path in (paths.checkpoint, paths.mask, paths.sparsity_report)]
@@ -163,3 +168,41 @@ def _complete_branches(target: str) -> None:
             if name.startswith("lottery_branch_") and not get_platform().exists(paths.mask(branch)):
                 for path in filter(lambda path: get_platform().exists(path(main)), (paths.sparsity_report, paths.mask)):
                     shutil.copyfile(path(main), path(branch))
+
+
+def adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int], quiet: bool) -> None:
+    """Copies a run that OpenLTH or the published code has trained with the same hyperparameters and seed, unless the run has started.
+
+    Raises:
+        ConfigError: a file cannot be read or written.
+    """
+    line = get_platform().on_primary(lambda: _adopt(desc, seed, shape))
+    if line and not quiet:
+        print(line, flush=True)
+
+
+def _adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int]) -> str:
+    """The part of `adopt` that one process does; returns a line about it, or an empty text."""
+    if get_platform().exists(paths.hparams_dict(desc.run_path(get_platform().root, seed))):
+        return ""
+    source = find(desc, seed)
+    if source is None:
+        return note(desc, seed)
+    import_run(desc, seed, shape, source)
+    return f"Copied from {source}, which is left as it is."
+
+
+def import_run(desc: TrainingDesc, seed: int, shape: tuple[int, int], source: str) -> None:
+    """Copies a seed of another program to the folder of a run.
+
+    Args:
+        desc: the hyperparameters of the run.
+        seed: the number of its seed; -1 draws the seed that is recorded.
+        shape: the number of values of an example, and the number of outputs that the model needs.
+        source: the folder of the seed of the other program.
+
+    Raises:
+        ConfigError: a file cannot be read or written.
+    """
+    location, folder = desc.run_path(get_platform().root, seed), os.path.join(get_platform().root, desc.hashname, f"seed_{seed}")
+    copy(source, folder, lambda: run_records.record(desc, location, draw() if seed == NOT_CHOSEN else seed, shape))

@@ -16,6 +16,7 @@ from torch.func import jvp, vjp
 
 from models.mlp import Perceptron
 from training.least_squares import LeastSquares
+from training.perceptron_layers import PerceptronLayers
 
 KEPT_VALUES = 2**27  # of activations and derivatives that are kept between products; where there are more, each product computes them
 PART_VALUES = 2**24  # of activations and derivatives of a part of the batch
@@ -107,36 +108,20 @@ class LayerJacobian(Jacobian):
         assert isinstance(network, Perceptron)
         self.problem, self.row, self.free = problem, row, free
         self.activation, self.depth = network.activation, len(network.fc_layers)
-        self.prefixes = [*(f"fc_layers.{number}." for number in range(self.depth)), "fc."]
-        constants = {name: parameter.detach() for name, parameter in network.named_parameters()}
-        self.shapes = {name: constant.shape for name, constant in constants.items()}
-        self.layers = self._matrices({**constants, **problem.named(row)})
+        self.layout = PerceptronLayers(network, problem.stack, problem.names)
+        self.layers = [matrices[0] for matrices in self.layout.matrices(row[None])]
         values = sum(len(layer) for layer in self.layers)
         rows = max(1, PART_VALUES // (2 * values))
         self.examples = [part.flatten(1) for part in problem.examples.split(rows)]
         self._passes = [self._pass(part) for part in self.examples] if 2 * values * len(problem.examples) <= KEPT_VALUES else None
 
-    def _matrices(self, named: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        matrices = []
-        for prefix in self.prefixes:
-            weight, bias = named[f"{prefix}weight"], named[f"{prefix}bias"]
-            weight = weight[0].T if self.problem.stack else weight
-            matrices.append(torch.cat([weight, bias.reshape(-1, 1)], 1))
-        return matrices
-
     def split(self, vector: torch.Tensor) -> list[torch.Tensor]:
         """A vector `[P]` as matrices `[K, I + 1]`."""
-        named = self.problem.named(vector)
-        zeros = {name: vector.new_zeros(()).expand(shape) for name, shape in self.shapes.items() if name not in named}
-        return self._matrices({**zeros, **named})
+        return self.layout.split(vector)
 
     def join(self, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
         """The inverse of `split`: a vector `[P]`."""
-        named = {}
-        for prefix, matrix in zip(self.prefixes, matrices, strict=True):
-            named[f"{prefix}weight"] = matrix[:, :-1].T if self.problem.stack else matrix[:, :-1]
-            named[f"{prefix}bias"] = matrix[:, -1]
-        return torch.cat([named[name].reshape(-1) for name in self.problem.names])
+        return self.layout.join(matrices)
 
     def _pass(self, examples: torch.Tensor) -> Pass:
         inputs, slopes = [examples], []

@@ -8,17 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from foundations import paths, revisions
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.desc import Desc
 from foundations.errors import ConfigError, unknown
 from foundations.hparams import Hparams
-from foundations.seeds import DRAWN, LARGEST, NOT_CHOSEN, derive, draw
+from foundations.seeds import DRAWN, LARGEST, NOT_CHOSEN, derive
 from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from platforms.system import files, locks
-from training import teachers
+from training import adoption, run_records, teachers
 from training.desc import TrainingDesc
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class TrainingRun:
     @property
     def is_finished(self) -> bool:
         """Whether training is complete and no further training is requested."""
-        return not self.desc.training_hparams.continues and is_finished(self.output_location)
+        return not self.desc.training_hparams.continues and run_records.is_finished(self.output_location)
 
     def run(self) -> None:
         """Trains the model unless that is done, and prints the result."""
@@ -143,12 +142,12 @@ class TrainingRun:
 
             arithmetic.check(self.desc.training_hparams)
             with locks.held(self.output_location):
-                adopt(self.desc, self.job, self.shape)
+                adoption.adopt(self.desc, self.job.global_seed, self.shape, self.job.quiet)
                 if not self.is_finished:
                     self._train()
         locks.remove_dead(self.output_location)
         if not self.job.quiet:
-            print(summary(self.output_location))
+            print(run_records.summary(self.output_location))
 
     def _train(self) -> None:
         from datasets import registry as datasets
@@ -158,11 +157,11 @@ class TrainingRun:
         from training.train import standard_train
 
         self.prepare()
-        seed = resolve_seed(self.output_location, self.job.global_seed)
+        seed = run_records.resolve_seed(self.output_location, self.job.global_seed)
         model = models.get(self.desc.model_hparams, self.shape[1], seed)
         loaders = datasets.get_both(self.desc.dataset_hparams, self.desc.training_hparams, seed)
         batches.check(self.desc.model_hparams, self.shape[1], self.desc.training_hparams, loaders[0])
-        record(self.desc, self.output_location, seed, self.shape)
+        run_records.record(self.desc, self.output_location, seed, self.shape)
         plan = StandardPlan(
             verbose=not self.job.quiet,
             epoch_lines=self.epoch_lines,
@@ -170,23 +169,6 @@ class TrainingRun:
             identity=identity(self.desc, seed, self.job),
         )
         standard_train(self.desc.training_hparams, model, loaders, self.output_location, plan)
-
-
-def is_finished(location: str) -> bool:
-    """Whether training is complete: the log and the final weights exist."""
-    return get_platform().exists(paths.logger(location)) and paths.latest_model(get_platform().listdir(location)) is not None
-
-
-def summary(location: str) -> str:
-    """The test metrics of a finished run on one line, and whether it has diverged."""
-    from training import divergence, metric_logger
-
-    logger = metric_logger.MetricLogger.load(location)
-    shown = [f"loss {metric_logger.numbers(logger, 'test_loss', location)[-1][1]:.4g}"]
-    if logger.get("test_accuracy"):
-        shown.append(f"accuracy {metric_logger.numbers(logger, 'test_accuracy', location)[-1][1]:.2%}")
-    diverged = divergence.remark(logger)
-    return f"Diverged: test {', '.join(shown)}; {diverged}" if diverged else f"Finished: test {', '.join(shown)}"
 
 
 def check(desc: TrainingDesc, job: JobArgs) -> CheckedDataset:
@@ -318,7 +300,7 @@ def check_teacher(hparams: DatasetHparams, model_hparams: ModelHparams | None, j
     else:
         name = run_folders.resolve(name)
         derived = _derived_seed(hparams, job)
-        if derived is not None and is_finished(run_folders.location_of(name, derived)):
+        if derived is not None and run_records.is_finished(run_folders.location_of(name, derived)):
             folder = f"seed_{derived}"
         teacher = run_folders.find(name, hparams.teacher_seed, folder)
     if teacher.model_hparams and hasattr(models.family_of(teacher.model_hparams.model_name), "individual_losses"):
@@ -424,91 +406,23 @@ def _default_teacher(name: str, hparams: DatasetHparams, act_fun: str, job: JobA
     run.epoch_lines = False
     hashname, folder = run.desc.hashname, hparams.teacher_folder
     derived = _derived_seed(hparams, job)
-    if derived is not None and (is_finished(run_folders.location_of(hashname, derived)) or not is_finished(run.output_location)):
+    if derived is not None and (
+        run_records.is_finished(run_folders.location_of(hashname, derived)) or not run_records.is_finished(run.output_location)
+    ):
         run.job.global_seed, folder = derived, f"seed_{derived}"
     elif folder is not None:
         return run_folders.find(hashname, hparams.teacher_seed, folder), folder, lambda: None
     location = run_folders.location_of(hashname, hparams.teacher_seed, folder)
-    if location != run.output_location and not is_finished(location):  # an unfinished run of OpenLTH
+    if location != run.output_location and not run_records.is_finished(location):  # an unfinished run of OpenLTH
         location, folder = run.output_location, f"seed_{hparams.teacher_seed}"
     dataset_name = run.desc.dataset_hparams.dataset_name
     teacher = run_folders.TrainedNetwork(hashname, *run.shape, run.desc.model_hparams, dataset_name, location=location)
 
     def prepare() -> None:
-        if not is_finished(location):
+        if not run_records.is_finished(location):
             get_platform().on_primary(run.run)  # so that its bits do not depend on the number of processes
 
     return teacher, folder, prepare
-
-
-def resolve_seed(location: str, global_seed: int) -> int:
-    """The seed of a run: the recorded seed if the run has started before, else `global_seed`, or a drawn seed if that is -1.
-
-    Raises:
-        ConfigError: the recorded hyperparameters are damaged.
-    """
-    path = paths.hparams_dict(location)
-    if not get_platform().exists(path):
-        return get_platform().on_primary(draw) if global_seed == NOT_CHOSEN else global_seed
-    remedy = f"move {os.path.dirname(path)} away to start again"
-    content = files.read_json(path, remedy)
-    seed = content.get("seed") if isinstance(content, dict) else None
-    if type(seed) is not int or seed < 0:
-        raise files.damaged(path, "it contains no valid seed", remedy)
-    return seed
-
-
-def record(desc: Desc, location: str, seed: int, shape: tuple[int, int]) -> None:
-    """Writes the hyperparameters, the seed and the dataset's shape of a run to its folder, unless they are there."""
-    teachers.check_unchanged(desc, location)
-    if get_platform().exists(paths.hparams_dict(location)):
-        return
-    digests = teachers.digests(desc)
-    more = {revisions.ENTRY: revisions.RESULTS} | ({teachers.DIGESTS: digests} if digests else {})
-    get_platform().write(paths.hparams_log(location), desc.log + "\n")
-    get_platform().write(paths.hparams_dict(location), desc.to_json(seed=seed, shape=list(shape), **more))
-
-
-def adopt(desc: TrainingDesc, job: JobArgs, shape: tuple[int, int]) -> None:
-    """Copies a run that OpenLTH or the published code has trained with the same hyperparameters and seed, unless the run has started.
-
-    Raises:
-        ConfigError: a file cannot be read or written.
-    """
-    line = get_platform().on_primary(lambda: _adopt(desc, job.global_seed, shape))
-    if line and not job.quiet:
-        print(line, flush=True)
-
-
-def _adopt(desc: TrainingDesc, seed: int, shape: tuple[int, int]) -> str:
-    """The part of `adopt` that one process does; returns a line about it, or an empty text."""
-    from training import adoption
-
-    if get_platform().exists(paths.hparams_dict(desc.run_path(get_platform().root, seed))):
-        return ""
-    source = adoption.find(desc, seed)
-    if source is None:
-        return adoption.note(desc, seed)
-    import_run(desc, seed, shape, source)
-    return f"Copied from {source}, which is left as it is."
-
-
-def import_run(desc: TrainingDesc, seed: int, shape: tuple[int, int], source: str) -> None:
-    """Copies a seed of another program to the folder of a run.
-
-    Args:
-        desc: the hyperparameters of the run.
-        seed: the number of its seed; -1 draws the seed that is recorded.
-        shape: the number of values of an example, and the number of outputs that the model needs.
-        source: the folder of the seed of the other program.
-
-    Raises:
-        ConfigError: a file cannot be read or written.
-    """
-    from training import adoption
-
-    location, folder = desc.run_path(get_platform().root, seed), os.path.join(get_platform().root, desc.hashname, f"seed_{seed}")
-    adoption.copy(source, folder, lambda: record(desc, location, draw() if seed == NOT_CHOSEN else seed, shape))
 
 
 def identity(desc: Desc, seed: int, job: JobArgs) -> Identity:

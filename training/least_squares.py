@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch.func import functional_call, jacrev, vmap
 
+from models.mlp import Perceptron
 from models.wrapper import Wrapper
+from training.normal_equations import normal_equations
+from training.perceptron_layers import PerceptronLayers
 
 CHUNK_VALUES = 2**23  # values of J in memory at a time
 EVALUATION_VALUES = 2**27  # values of one layer of all networks, in an evaluation, that are in memory at a time
@@ -80,6 +83,13 @@ class LeastSquares:
 
     def normal_equations(self, rows: torch.Tensor, residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """J'J `[n, P, P]` and J'r `[n, P, 1]`, summed over parts of the batch."""
+        network = self.unwrapped
+        if isinstance(network, Perceptron):
+            layout = PerceptronLayers(network, self.stack, self.names)
+            errors = residuals.view(len(rows), len(self.examples), -1)
+            square, gradient = normal_equations(layout.matrices(rows), network.activation, self.examples.flatten(1), errors)
+            places = layout.places.to(rows.device)
+            return square[:, places][:, :, places], gradient[:, places]
         networks, count = rows.shape
         jacobian = vmap(vmap(jacrev(lambda row, example: self.outputs(row, example[None])[0]), (None, 0)), (0, None))
         curvature, gradient = rows.new_zeros(networks, count, count), rows.new_zeros(networks, count, 1)

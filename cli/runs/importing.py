@@ -19,8 +19,9 @@ from foundations.seeds import NOT_CHOSEN
 from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from platforms.system import locks
+from training import adoption
 from training.desc import TrainingDesc
-from training.job import JobArgs, TrainingRun, import_run
+from training.job import JobArgs, TrainingRun
 
 TEACHER = "teacher_dataset"  # the name of the dataset `teacher` in the published code
 
@@ -79,8 +80,6 @@ def _import(location: str) -> str:
     Raises:
         ConfigError: the run has hyperparameters that this framework lacks, or its folder cannot be read.
     """
-    from training import adoption
-
     kind, seed = os.path.basename(os.path.dirname(location)).partition("_")[0], int(location.rpartition("_")[2])
     groups = adoption.hyperparameters(location)
     if kind in ("ec", "extract"):
@@ -90,7 +89,7 @@ def _import(location: str) -> str:
     if get_platform().exists(paths.hparams_dict(found.desc.run_path(get_platform().root, seed))):
         return f"{location} has not been imported: {target} exists"
     with locks.held(target):
-        import_run(found.desc, seed, found.shape, location)
+        adoption.import_run(found.desc, seed, found.shape, location)
     levels = [int(name.removeprefix("level_")) for name in get_platform().listdir(target) if re.fullmatch(r"level_\d+", name)]
     command = shlex.join([*_command(found.desc, seed), *(f"--levels={level}" for level in levels and [max(levels)])])
     return f"{location} has been copied to {target}\n    {command}"
@@ -120,8 +119,6 @@ def _with_known_teacher(groups: Groups, root: str) -> Groups:
     Raises:
         ConfigError: the teacher is not in this results folder.
     """
-    from training import adoption
-
     dataset = dict(groups.get("dataset_hparams", {}))
     theirs = f"train_{dataset.get('teacher_name')}"
     name, seed = theirs, f"seed_{dataset.get('teacher_seed')}"
@@ -135,8 +132,6 @@ def _with_known_teacher(groups: Groups, root: str) -> Groups:
 
 
 def _training(groups: Groups) -> TrainingDesc:
-    from training import adoption
-
     kinds = {"dataset_hparams": DatasetHparams, "model_hparams": ModelHparams, "training_hparams": TrainingHparams}
     for name in kinds:
         if name not in groups:
@@ -153,7 +148,6 @@ def _lottery(groups: Groups, job: JobArgs) -> Import:
     from lottery import runner
     from lottery.desc import LotteryDesc
     from pruning import registry as pruning
-    from training import adoption
 
     if "pruning_hparams" not in groups:
         raise ConfigError("its log lacks the hyperparameters of pruning")

@@ -14,8 +14,6 @@ Axes: N starts, D columns of the user's inputs, F open combinations, P parameter
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -23,13 +21,14 @@ import torch
 from extraction.answers import spreads
 from extraction.certification.determination import Determined, in_units, open_combinations
 from extraction.fitting import EXACT, fit, gives_answers
-from extraction.network import Layers, unknowns_of, with_ones
+from extraction.live import ascent
+from extraction.live.box import Box
+from extraction.network import Layers, unknowns_of
 from extraction.preparation.outliers import LARGEST, MOST, ROUNDING, row_errors
 from extraction.refinement.linked import is_linked
 from extraction.refinement.selection import Candidate, completed
 from extraction.session import Session
 from foundations.errors import ConfigError
-from foundations.extraction_hparams import parse_domain
 from foundations.seeds import derive
 from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
@@ -40,66 +39,13 @@ ROUNDS = 6  # fits with further answers
 WIDENINGS = 20  # of the box, at most; each doubles it
 EXAMINATIONS = 4  # with more and more queries among those for training that tell what the others leave open
 MOST_OPEN = 64  # combinations that are asked about in a round
-ASCENTS = 64  # for each combination; fewer where there are many
-MOST_ASCENTS = 1024
-STARTS = 8  # queries for each combination
-NEAREST = 16  # queries at which a combination shows most, from which ascents start
-CLIMB_STEPS, CLIMB_RATE = 100, 0.03  # of Adam, in units of the box
-SMOOTH = (0.5, 0.01)  # the width of a kink during the ascent, as a share of the spread of the layer's pre-activations: first and last
-SHOWS = 1e-8  # a combination shows where the outputs change by more than this share of the largest change of weights
-TELLS = 1e-5  # the same for queries that were asked before: kinks are moved a little during an examination (`determination.TOUCH`)
-TOP_CORNERS = 64  # corners that are asked
-ALONE = 8  # ascents to inputs where a neuron is active and the others of its layer are not
-MIXTURES = 128  # ascents to inputs where a hidden layer has extreme activations, for each layer
+TELLS = (
+    1e-5  # as `ascent.SHOWS`, for queries that were asked before: kinks are moved a little during an examination (`determination.TOUCH`)
+)
 SEEDS, NEAR = 16, 0.5  # errors whose neighbourhood is asked, and its reach as a share of the way to another query
 AROUND = 8  # neighbours that are asked, for each weight of a neuron
 TOLERANCE = 1e-8  # of exact answers, as a share of the spread or the size of an answer
 NAMED = 5  # neurons that a remark names
-
-
-@dataclass(frozen=True)
-class Box:
-    """The inputs that may be asked: between bounds `[D]`, which can be widened up to others."""
-
-    low: torch.Tensor
-    high: torch.Tensor
-    limits: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, session: Session) -> Box:
-        """The box of the queries for training, within the domain where the user has given one."""
-        queries = (session.own or session.loaders).train.examples
-        domain = session.desc.extraction_hparams.domain
-        limits = parse_domain(domain) if domain else None
-        low, high = queries.amin(0), queries.amax(0)
-        return cls(low, high, limits) if limits is None else cls(low.clamp(*limits), high.clamp(*limits), limits)
-
-    @property
-    def wider(self) -> Box | None:
-        """The box of twice the size within the limits; None where there is no wider one. Columns that no query varies stay constant."""
-        if self.limits is None:
-            return None
-        half = (self.high - self.low) / 2
-        low, high = (self.low - half).clamp(*self.limits), (self.high + half).clamp(*self.limits)
-        same = torch.equal(low, self.low) and torch.equal(high, self.high)
-        return None if same else dataclasses.replace(self, low=low, high=high)
-
-    @property
-    def shown(self) -> str:
-        """The bounds as text."""
-        low, high = float(self.low.min()), float(self.high.max())
-        return f"{low:.3g} and {high:.3g}"
-
-    def corners(self, generator: torch.Generator) -> torch.Tensor:
-        """Its corners, at most TOP_CORNERS, `[N, D]`."""
-        varied = (self.high > self.low).nonzero()[:, 0]
-        if 2 ** len(varied) <= TOP_CORNERS:
-            signs = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(varied))), dtype=self.low.dtype)
-        else:
-            signs = torch.randint(2, (TOP_CORNERS, len(varied)), generator=generator).to(self.low.dtype)
-        shares = torch.zeros(len(signs), len(self.low), dtype=self.low.dtype, device=self.low.device)
-        shares[:, varied] = signs.to(self.low)
-        return self.low + (self.high - self.low) * shares
 
 
 @dataclass(frozen=True)
@@ -198,7 +144,7 @@ def _asked_in(state: Asked, box: Box, location: str, generator: torch.Generator)
     session = state.session
     if not len(combinations):
         return state, False
-    queries = _climb(session, state.network, combinations[:MOST_OPEN], box, generator)
+    queries = ascent.climb(session, state.network, combinations[:MOST_OPEN], box, generator)
     if not len(queries):
         return state, False
     session.say(f"Combinations of weights that the answers leave open: {len(combinations)}; asking where they show")
@@ -220,9 +166,9 @@ def _examined(state: Asked) -> tuple[Asked, torch.Tensor]:
         session = state.session
         telling = torch.zeros(len(session.queries), dtype=torch.bool, device=session.queries.device)
         for combination in combinations[:MOST_OPEN]:
-            shown = _shown(Layers.of(state.network), combination, session.queries, 0.0).sqrt()
+            shown = ascent.shown(Layers.of(state.network), combination, session.queries, 0.0).sqrt()
             shown[len(shown) - session.asked :] = 0.0
-            largest = shown.topk(min(STARTS, len(shown))).indices
+            largest = shown.topk(min(ascent.STARTS, len(shown))).indices
             telling[largest] |= shown[largest] > TELLS * combination.abs().max()
         if not telling.any():
             break
@@ -237,7 +183,7 @@ def _asked_at_extremes(state: Asked, box: Box, location: str, generator: torch.G
         The state, and whether the network was fitted again.
     """
     layers = Layers.of(state.network)
-    extremes = [_extremes(state.session, layers, depth, box, generator) for depth in range(1, len(layers) - 1)]
+    extremes = [ascent.extremes(state.session, layers, depth, box, generator) for depth in range(1, len(layers) - 1)]
     for queries, phase in [(box.corners(generator), CORNERS), *((each, EXTREMES) for each in extremes)]:
         state, asked, answers = state.ask(queries, phase)
         wrong = _is_missed(state, asked, answers)
@@ -318,132 +264,6 @@ def _around(session: Session, seeds: torch.Tensor, box: Box, generator: torch.Ge
     return first + shares * (torch.where(is_corner[:, None], corners, others) - first)
 
 
-def _extremes(session: Session, layers: Layers, depth: int, box: Box, generator: torch.Generator) -> torch.Tensor:
-    """Queries in a box where hidden layer `depth` has extreme activations, `[N, D]`.
-
-    A neuron of the next layer that no query activates may be active there: where one neuron of this layer is active and the others are
-    not, or at a mixture of them, drawn so that few count. The activations, in units of their spread, climb along a direction of length 1
-    that has the signs and shares of the mixture.
-    """
-    part, scaling = layers.replace(*layers.vectors[:depth]), session.scaling
-    width, own = len(part.vectors[-1]), (session.own or session.loaders).train.examples
-    alone = 2 * torch.eye(width, dtype=torch.float64).repeat(ALONE, 1) - 1
-    mixtures = torch.randn(MIXTURES, width, generator=generator, dtype=torch.float64) ** 3
-    directions = torch.cat([alone, mixtures]).to(own)
-    scales = _pre_activation_scales(layers, session.queries)[:depth]
-
-    def height(x: torch.Tensor, smooth: float) -> torch.Tensor:
-        values = scaling.inputs.apply(x) if scaling else x
-        for vectors, scale in zip(part.vectors, scales, strict=True):
-            values = _smooth(layers, smooth * scale)(with_ones(values) @ vectors.T)
-        return (directions * torch.nn.functional.normalize(values, dim=1)).sum(1)
-
-    start = own[torch.randint(len(own), (len(directions),), generator=generator).to(own.device)]
-    return _ascended(start, box, height)
-
-
-def _ascended(start: torch.Tensor, box: Box, height: Callable[[torch.Tensor, float], torch.Tensor]) -> torch.Tensor:
-    """Where ascents by Adam of some heights end, which start at queries `[N, D]` and stay in a box; all `[N, D]`.
-
-    Args:
-        start: `[N, D]`.
-        box: the bounds.
-        height: of queries `[N, D]`, each for itself, with kinks of a width that falls from the first of SMOOTH to the last: `[N]`.
-    """
-    size = torch.where(box.high > box.low, box.high - box.low, 0.0)
-    places = ((start - box.low) / torch.where(size > 0, size, 1.0)).clamp(0.0, 1.0).requires_grad_()
-    optimizer = torch.optim.Adam([places], CLIMB_RATE)
-    for step in range(CLIMB_STEPS):
-        done = step / (CLIMB_STEPS - 1)
-        heights = height(box.low + size * places, SMOOTH[0] ** (1 - done) * SMOOTH[1] ** done)
-        (places.grad,) = torch.autograd.grad(-heights.sum(), places)
-        optimizer.step()
-        places.data.clamp_(0.0, 1.0)
-    return (box.low + size * places).detach()
-
-
-def _climb(session: Session, network: FullyConnected, combinations: torch.Tensor, box: Box, generator: torch.Generator) -> torch.Tensor:
-    """Queries in a box at which combinations of weights `[F, P]` show, at most STARTS for each, `[N, D]`; none where they do not.
-
-    Every ascent starts at a query. Kinks are smooth during the ascent, and less and less so: the gradient of a neuron that is not active is
-    zero. An ascent gives two queries: its end, and one at random on the way from its start, if the combination shows there.
-    """
-    layers, scaling = Layers.of(network), session.scaling
-    count = max(STARTS // 2, min(ASCENTS, MOST_ASCENTS // len(combinations)))
-    changes = _as_vectors(combinations.repeat_interleave(count, 0), layers)
-    scales = _pre_activation_scales(layers, session.queries)
-
-    def shown(x: torch.Tensor, smooth: float) -> torch.Tensor:
-        return _sensitivity(layers, changes, scaling.inputs.apply(x) if scaling else x, [smooth * scale for scale in scales])
-
-    start = torch.cat([_starts(session, layers, each, count, generator) for each in combinations]).clamp(box.low, box.high)
-    end = _ascended(start, box, lambda x, smooth: shown(x, smooth).clamp_min(torch.finfo(x.dtype).tiny).log())
-    between = start + torch.rand(len(end), 1, generator=generator, dtype=torch.float64).to(end) * (end - start)
-    largest, found = combinations.abs().amax(1, keepdim=True), []
-    for each in (end, between):
-        shows = shown(each, 0.0).detach().sqrt().view(-1, count) > SHOWS * largest
-        found.append(each[(shows & (shows.cumsum(1) <= STARTS // 2)).flatten()])
-    return torch.cat(found)
-
-
-def _starts(session: Session, layers: Layers, combination: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Queries for training at which ascents of a combination of weights `[P]` start, `[count, D]`.
-
-    Every other one is drawn from the NEAREST queries at which the combination shows most where kinks are smooth, and the others from all.
-    """
-    own, inside = (session.own or session.loaders).train.examples, session.queries
-    shown = _shown(layers, combination, inside, SMOOTH[0])
-    nearest = shown.topk(min(NEAREST, len(shown))).indices
-    chosen = torch.randint(len(own), (count,), generator=generator).to(own.device)
-    chosen[::2] = nearest[torch.randint(len(nearest), chosen[::2].shape, generator=generator).to(own.device)]
-    return own[chosen]
-
-
-def _shown(layers: Layers, combination: torch.Tensor, queries: torch.Tensor, smooth: float) -> torch.Tensor:
-    """How much a combination of weights `[P]` shows at queries `[Q, C]`, with kinks of a share of the spread: `[Q]`; see `_sensitivity`."""
-    change = [each.expand(len(queries), -1, -1) for each in _as_vectors(combination[None], layers)]
-    return _sensitivity(layers, change, queries, [smooth * scale for scale in _pre_activation_scales(layers, queries)]).detach()
-
-
-def _as_vectors(combinations: torch.Tensor, layers: Layers) -> list[torch.Tensor]:
-    """Combinations `[N, P]` as changes of incoming vectors, `[N, K, D]` for each layer."""
-    found, place = [], 0
-    for vectors in layers.vectors:
-        outputs, inputs = vectors.shape[0], vectors.shape[1] - 1
-        weights = combinations[:, place : place + outputs * inputs].unflatten(1, (outputs, inputs))
-        place += outputs * (inputs + 1)
-        found.append(torch.cat([weights, combinations[:, place - outputs : place, None]], 2))
-    return found
-
-
-@torch.no_grad()
-def _pre_activation_scales(layers: Layers, queries: torch.Tensor) -> list[float]:
-    """The spread of the pre-activations of each hidden layer."""
-    depths = range(1, len(layers))
-    return [float(layers.replace(*layers.vectors[:depth]).pre_activations(queries).std(0).mean()) for depth in depths]
-
-
-def _sensitivity(layers: Layers, changes: list[torch.Tensor], x: torch.Tensor, widths: list[float]) -> torch.Tensor:
-    """The squared change of the outputs for changes of weights, `[N]`, each at a query of its own `[N, C]`, with kinks of some widths."""
-    values, moves = x, torch.zeros_like(x)
-    for depth, (vectors, change) in enumerate(zip(layers.vectors, changes, strict=True)):
-        moves = moves @ vectors[:, :-1].T + torch.einsum("nkd,nd->nk", change, with_ones(values))
-        values = with_ones(values) @ vectors.T
-        if depth < len(widths):
-            sums = values if values.requires_grad else values.requires_grad_()
-            values = _smooth(layers, widths[depth])(sums)
-            moves = moves * torch.autograd.grad(values.sum(), sums, create_graph=True)[0]
-    return moves.square().sum(1)
-
-
-def _smooth(layers: Layers, width: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The activation function, its kink of some width where it has one."""
-    if not layers.symmetry.positive_scaling or width == 0:
-        return layers.activation
-    leak = -1 - layers.symmetry.slope  # s(x) = leak x far below 0
-    return lambda sums: leak * sums + (1 - leak) * width * torch.nn.functional.softplus(sums / width)
-
-
 def _remarks(state: Asked, combinations: torch.Tensor, box: Box) -> list[str]:
     """What no query in a box tells, a sentence each: combinations `[F, P]` that are open, and neurons beyond the box."""
     found, session = [], state.session
@@ -461,7 +281,7 @@ def _remarks(state: Asked, combinations: torch.Tensor, box: Box) -> list[str]:
 def _neurons(combinations: torch.Tensor, layers: Layers) -> str:
     """The neurons with incoming weights in combinations `[F, P]`, as text."""
     names = []
-    for depth, change in enumerate(_as_vectors(combinations, layers), 1):
+    for depth, change in enumerate(ascent.as_vectors(combinations, layers), 1):
         place = "the outputs" if depth == len(layers) else f"hidden layer {depth}"
         names += [f"neuron {neuron} of {place}" for neuron in (change != 0).any(2).any(0).nonzero()[:, 0].tolist()]
     names = [name.replace("neuron ", "number ") if name.endswith("outputs") else name for name in names]

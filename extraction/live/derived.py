@@ -45,8 +45,8 @@ from models.base import to_bytes
 from models.mlp import FullyConnected
 from platforms.platform import get_platform
 from training.desc import TrainingDesc
-from training.job import record
 from training.metric_logger import MetricLogger
+from training.run_records import record
 from training.second_order import DENSE_PARAMETERS
 
 USUAL_QUERIES = "random"  # of students, where `--datagen` is not given

@@ -11,7 +11,7 @@ from foundations import paths
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
 from platforms.system import locks
-from training import job as training_job
+from training import run_records
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def affine_loss(loader: DataLoader) -> float:
 
 def is_trained(extraction: ExtractionRunner) -> bool:
     """Whether the students of an extraction are trained, and polished where that is asked for."""
-    return training_job.is_finished(extraction.students_location) and get_platform().exists(paths.logger(_last_folder(extraction)))
+    return run_records.is_finished(extraction.students_location) and get_platform().exists(paths.logger(_last_folder(extraction)))
 
 
 def _last_folder(extraction: ExtractionRunner) -> str:

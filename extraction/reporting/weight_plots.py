@@ -235,23 +235,30 @@ def _matrices(neurons: Neurons) -> Figure:
     if neurons.partners is not None and neurons.partners.shape == neurons.vectors.shape:
         parts["recovered less teacher"] = neurons.vectors - neurons.partners
     count, inputs = neurons.vectors.shape[0], neurons.vectors.shape[1] - 1
-    height = min(max(0.16 * count, 1.6), 7.0) + 0.9
-    chart, _ = figure(width=min(max(0.12 * inputs, 5.0) + 2.0, 11.0), height=len(parts) * height + 0.3)
+    ticks = neurons.names.ticks(inputs) if inputs < 2 * LARGEST_PANEL else []
+    panel, below = min(max(0.16 * count, 1.6), 7.0), 0.6 + 0.065 * max(map(len, ticks), default=0)  # inches
+    width, height = min(max(0.12 * inputs, 5.0) + 2.0, 11.0), len(parts) * (panel + below + 0.25) + 0.35
+    chart, _ = figure(width=width, height=height)
     chart.clear()
-    for axis, (label, part) in zip(chart.subplots(len(parts), 1, squeeze=False).flat, parts.items(), strict=True):
+    chart.set_layout_engine("none")  # places are known, and constrained layout would take longer than all else
+    edges = {"left": 0.65 / width, "right": 1 - 0.95 / width, "top": 1 - 0.6 / height, "bottom": below / height}
+    grid = chart.subplots(len(parts), 1, squeeze=False, gridspec_kw=edges | {"hspace": (below + 0.25) / panel})
+    for axis, (label, part) in zip(grid.flat, parts.items(), strict=True):
         look = _look(label, part, neurons)
         if label.endswith("less teacher"):
             look["vmax"] = float(np.abs(part).max()) or 1.0
             look["vmin"] = -look["vmax"]
         axis.set_facecolor("0.85")
         image = axis.imshow(part, aspect="auto", interpolation="nearest", **look)
-        chart.colorbar(image, ax=axis, label="weight" if label == "recovered" else label, pad=0.01)
+        beside = axis.get_position()
+        bar = chart.add_axes((beside.x1 + 0.08 / width, beside.y0, 0.12 / width, beside.height))
+        chart.colorbar(image, cax=bar, label="weight" if label == "recovered" else label)
         axis.axvline(inputs - 0.5, color="black", linewidth=0.8)
         axis.set(xlabel=f"{neurons.names.axis} (bias last)", ylabel="output" if neurons.names.is_last else "neuron")
         axis.set_title(label, fontsize=9)
-        if inputs < 2 * LARGEST_PANEL:
-            axis.set_xticks(range(inputs + 1), neurons.names.ticks(inputs), rotation=90, fontsize=7)
-    chart.suptitle(neurons.names.layer, fontsize=11)
+        if ticks:
+            axis.set_xticks(range(inputs + 1), ticks, rotation=90, fontsize=7)
+    chart.suptitle(neurons.names.layer, fontsize=11, y=1 - 0.08 / height, va="top")
     return chart
 
 

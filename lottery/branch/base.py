@@ -40,7 +40,7 @@ from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from pruning.mask import Mask
 from pruning.pruned_model import PrunedModel
-from training import adoption, batches, optimizers, plotting, teachers
+from training import adoption, batches, optimizers, plotting, run_records, teachers
 from training import job as training_job
 from training.desc import TrainingDesc
 from training.job import JobArgs
@@ -162,7 +162,7 @@ class Branch(Runner, abc.ABC):
                 f"{self.name}: levels start at {start}, but training ends at {training_hparams.training_steps}; valid: more training steps"
             )
         batches.check(self.lottery_desc.model_hparams, self.shape[1], training_hparams, loaders[0], start)
-        training_job.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
+        run_records.record(self.desc, self.branch_root, self.trunk.seed, self.shape)
         provenance.record(self.branch_root, self.trunk.seed)
         mask.save(location)
         pruned = PrunedModel(model, mask)
@@ -175,7 +175,7 @@ class Branch(Runner, abc.ABC):
     @staticmethod
     def is_complete(location: str) -> bool:
         """Whether the level with this folder is complete."""
-        return training_job.is_finished(location)
+        return run_records.is_finished(location)
 
     def report(self) -> None:
         """Reports the outcomes of all levels."""
@@ -228,7 +228,7 @@ class Branch(Runner, abc.ABC):
         source = None if has_started else adoption.find(self.lottery_desc, self.job.global_seed)
         for level in self.levels:
             original = source and os.path.join(source, f"level_{level}", "main")
-            if not training_job.is_finished(self.location(level, trunk=True)) and not (original and training_job.is_finished(original)):
+            if not run_records.is_finished(self.location(level, trunk=True)) and not (original and run_records.is_finished(original)):
                 command = f"{command} --levels={self.levels[-1]}"
                 raise ConfigError(f"level {level} is not trained ({self.location(level, trunk=True)}); train it first: {command}")
 
@@ -270,9 +270,9 @@ class Branch(Runner, abc.ABC):
 
     def _adopt_trunk(self) -> None:
         """Copies the trunk if only another program has trained it."""
-        if not training_job.is_finished(self.location(self.levels[0], trunk=True)):
+        if not run_records.is_finished(self.location(self.levels[0], trunk=True)):
             with locks.held(self.lottery_desc.seed_path(get_platform().root, self.job.global_seed)):
-                training_job.adopt(self.lottery_desc, self.job, self.shape)
+                adoption.adopt(self.lottery_desc, self.job.global_seed, self.shape, self.job.quiet)
 
     def _run_level(self) -> None:
         """Runs the current level, unless another process has completed it while this one waited for the lock."""

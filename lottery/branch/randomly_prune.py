@@ -21,7 +21,7 @@ from pruning import base as pruning
 from pruning.hparams import PruningHparams
 from pruning.mask import Mask
 from pruning.random import uniform_score
-from training import job as training_job
+from training import run_records
 
 
 class Branch(base.Branch):
@@ -78,7 +78,7 @@ class Branch(base.Branch):
 
     def _trunk_seed(self) -> int:
         """The seed of the experiment, which has started before."""
-        return training_job.resolve_seed(self.location(0, trunk=True), self.job.global_seed)
+        return run_records.resolve_seed(self.location(0, trunk=True), self.job.global_seed)
 
     def _start(self, start_at: str) -> Model:
         """The network before training, with the weights of a point of the experiment."""

@@ -1,10 +1,12 @@
 """How many queries determine all weights of a network: drawn at random, or asked about what the answers leave open.
 
-Command:  python -m testing.benchmarks.queries [NAMES, such as relu_64_16_10] [--networks 10]
-Result:   five networks of each kind, one CPU core: 5-8-2 tanh is determined by 33 random queries, the least number, so that nothing is left
-          to ask. 20-8-3 relu needs 260 to 4,160 random queries (median 1,040; one network more than 4,352), and 306 to 466 with questions
-          (median 354): a factor of 2.9. 10 s. The first 64-16-10 relu network needs 7,744 and 818, a factor of 9.5; the other 64-16-10
-          and the deep networks have not been run. The more rarely a neuron is active, the larger is the factor.
+Command:  python -m testing.benchmarks.queries [NAMES, such as relu_64_16_10] [--networks 10] [--picture PATH]
+Result:   five networks of each kind, one CPU core, 100 s for all (n=1). 5-8-2 tanh is determined by 33 random queries, the least number, so
+          that nothing is left to ask. 20-8-3 relu needs 260 to 4,160 random queries (median 1,040; one network more than 4,352), and 306
+          to 466 with questions (median 354): a factor of 2.9. 64-16-10 relu needs 242 to 7,744 (median 1,936), and 242 to 946 (median
+          818): a factor of 2.4, and of 9.5 for the network that needs most. The more rarely a neuron is active, the larger is the factor.
+          Of the questions, half come after all weights are determined (`.github/queries.png`): they look for further neurons. The deep
+          networks have not been run.
 Prints:   for each kind of network the number of random queries, and of random and further queries together, that determine all weights
           of its networks: the median, the largest, and the factor between the medians.
 
@@ -27,7 +29,7 @@ import argparse
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +45,7 @@ from extraction.network import Layers
 from extraction.session import Session
 from foundations import tables
 from foundations.seeds import derive
+from training.plotting import drawing, figure, save
 
 KINDS = {
     "tanh_5_8_2": ("tanh", (5, 8, 2)),
@@ -52,6 +55,7 @@ KINDS = {
 }
 FIRST = 2  # queries before others are asked, as a multiple of the least number
 MOST = 2**6  # random queries, as a multiple of the least number
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the further queries, at which the curve has its places
 HELD_OUT = 10
 
 
@@ -81,6 +85,24 @@ class Known(Teacher):
 
     def ask(self, queries: torch.Tensor) -> torch.Tensor:
         return self.layers.pre_activations(queries)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How many weights are open after so many queries: places in the order of the queries."""
+
+    queries: list[int] = dataclasses.field(default_factory=list)
+    left: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, queries: int, left: int) -> None:
+        """Adds a place."""
+        self.queries.append(queries)
+        self.left.append(left)
+
+    @property
+    def ends(self) -> int | None:
+        """The number of queries at the end of the curve; None if these leave weights open."""
+        return self.queries[-1] if self.queries and not self.left[-1] else None
 
 
 @dataclass(frozen=True)
@@ -119,24 +141,32 @@ class Trial:
         desc.model_hparams.act_fun = self.layers.act_fun
         return Session(desc, Loaders(train, test), self.folder, verbose=False, teacher=teacher)
 
-    def random(self) -> int | None:
-        """How many random queries determine all weights; None if more than MOST times the least number are needed."""
-        factor = 1
-        while factor <= MOST:
-            session = self.session(factor * self.least)
+    def random(self) -> Curve:
+        """What more and more random queries leave open, from half of the least number up to MOST times as many."""
+        curve, factor = Curve(), 0.5
+        while factor <= MOST and not curve.ends:
+            session = self.session(int(factor * self.least))
             network, _ = self.layers.to_network(session.students_hparams)
-            if not len(open_combinations(network, session.symmetry, session.loaders.train, len(session.queries))):
-                return factor * self.least
+            curve.add(
+                int(factor * self.least), len(open_combinations(network, session.symmetry, session.loaders.train, len(session.queries)))
+            )
             factor *= 2
-        return None
+        return curve
 
-    def asked(self) -> int | None:
-        """How many random and further queries determine all weights; None if no query shows what stays open."""
+    def asked(self) -> Curve:
+        """What a few random queries leave open, and what further queries leave."""
         session = self.session(FIRST * self.least)
         network, model_hparams = self.layers.to_network(session.students_hparams)
         state = asking.about_open(session, ([], Fit(model_hparams, network, network, self.folder)), f"{self.folder}/asked")
-        is_open = len(open_combinations(state.network, session.symmetry, state.session.loaders.train, state.session.asked))
-        return None if is_open else FIRST * self.least + sum(state.counts.values())
+        train, curve = state.session.loaders.train, Curve()
+        further, counted = len(train.examples) - FIRST * self.least, sum(state.counts.values())
+        for share in SHARES if further else (0.0,):
+            count = FIRST * self.least + round(share * further)
+            pairs = Dataset(train.examples[:count], train.labels[:count])
+            part = DataLoader(pairs, 64, 1, torch.float64)
+            left = len(open_combinations(state.network, session.symmetry, part, min(count, state.session.asked)))
+            curve.add(FIRST * self.least + round(share * counted), left)
+        return curve
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,18 +174,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("names", nargs="*", default=[*KINDS], help=f"of {', '.join(KINDS)}; default: all")
     parser.add_argument("--networks", type=int, default=10, help="of each kind; default: 10")
+    parser.add_argument("--picture", help="where to draw the weights left open against the queries, such as .github/queries.png")
     args = parser.parse_args(arguments)
-    body = []
+    body, curves = [], {}
     for name in args.names:
-        random, asked = [], []
+        curves[name] = []
         for number in range(args.networks):
             with tempfile.TemporaryDirectory() as folder:
                 trial = Trial.draw(name, number, folder)
-                random.append(trial.random())
-                asked.append(trial.asked())
-                print(f"{name} network {number}: random {random[-1]}, asked {asked[-1]}", flush=True)
+                curves[name].append((trial.random(), trial.asked()))
+                print(f"{name} network {number}: random {curves[name][-1][0].ends}, asked {curves[name][-1][1].ends}", flush=True)
+        random, asked = ([curve.ends for curve in each] for each in zip(*curves[name], strict=True))
         body.append([name, *_figures(random), *_figures(asked), f"{_median(random) / _median(asked):.1f}"])
     print("\n".join(tables.aligned([TITLES, *body], "<" + ">" * 7)))
+    if args.picture:
+        draw(curves, args.picture)
+
+
+@drawing()
+def draw(curves: Mapping[str, Sequence[tuple[Curve, Curve]]], path: str) -> None:
+    """Draws the weights that queries leave open, a panel for each kind of network and a line for each network."""
+    chart, axes = figure(columns=len(curves), width=4.2, height=3.4)
+    for axis, (name, pairs) in zip(axes, curves.items(), strict=True):
+        for number, pair in enumerate(pairs):
+            for curve, label, colour in zip(
+                pair, ("random queries", "further queries that are asked"), ("tab:blue", "tab:orange"), strict=True
+            ):
+                options = {"color": colour, "marker": ".", "linewidth": 1, "label": None if number else label}
+                axis.plot(curve.queries, curve.left, alpha=0.7, **options)
+        axis.set(xscale="log", xlabel="queries", ylabel="weights left open", title=name.replace("_", " ", 1).replace("_", "-"))
+        axis.set_yscale("symlog", linthresh=1)
+        axis.set_ylim(bottom=-0.15)
+    axes[0].legend(fontsize=8)
+    save(chart, path)
 
 
 TITLES = ["networks", "determined by random queries", "median", "largest", "by asking", "median", "largest", "factor"]

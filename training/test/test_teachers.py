@@ -19,7 +19,7 @@ from foundations.training_hparams import TrainingHparams
 from platforms.platform import get_platform
 from testing import toy_teacher
 from testing.test_case import TestCase
-from training import job, teachers
+from training import job, run_records, teachers
 from training.desc import TrainingDesc
 from training.job import JobArgs
 
@@ -50,7 +50,7 @@ class TeachersTestCase(TestCase):
     def run_student(self, seed: int = 3) -> TrainingDesc:
         """Writes the record of a student; returns its descriptor."""
         desc = teachers.settle(self.desc(), seed)
-        job.record(desc, desc.run_path(self.root, seed), seed, (3, 2))
+        run_records.record(desc, desc.run_path(self.root, seed), seed, (3, 2))
         return desc
 
     def change_teacher(self, change=shifted) -> None:
@@ -130,7 +130,7 @@ class ChangedTeacherTest(TeachersTestCase):
         self.change_teacher()
         for seed in (3, 4):
             with self.assertRaisesRegex(ConfigError, f"the weights of {self.name} are not those that {desc.hashname} was run with"):
-                job.record(desc, desc.run_path(self.root, seed), seed, (3, 2))
+                run_records.record(desc, desc.run_path(self.root, seed), seed, (3, 2))
 
     def test_a_line_says_that_the_teacher_has_changed(self):
         before = self.run_student()
@@ -208,7 +208,7 @@ class OlderRecordTest(TeachersTestCase):
         started(self.teacher, "10:00", "11:00")
         started(location, "12:00", "14:00")
         self.assertEqual(teachers.settle(self.desc(), 3), self.desc())
-        job.record(self.desc(), location, 3, (3, 2))
+        run_records.record(self.desc(), location, 3, (3, 2))
 
     def test_a_teacher_that_was_trained_further_since_is_another(self):
         location = self.run_student().run_path(self.root, 3)
@@ -277,6 +277,6 @@ class TrainedOnTheSpotTest(TestCase):
             self.train(int(str(dataset.dataset_hparams.teacher_folder).removeprefix("seed_")))
             desc = TrainingDesc(dataset.dataset_hparams, dataclasses.replace(MODEL, model_name="mlp_64_5_10"), TRAINING)
             desc = teachers.settle(desc, seed)
-            job.record(desc, desc.run_path(self.root, seed), seed, (64, 10))
+            run_records.record(desc, desc.run_path(self.root, seed), seed, (64, 10))
             names.add(desc.hashname)
         self.assertEqual(len(names), 1)

@@ -8,8 +8,9 @@ from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.certification.determination import open_combinations
 from extraction.fitting import Fit
-from extraction.live import asking
+from extraction.live import ascent, asking
 from extraction.live.asking import CORNERS, NEIGHBOURS, OPEN_WEIGHTS
+from extraction.live.box import Box
 from extraction.network import Layers
 from extraction.preparation.rows import Rows
 from extraction.test.known_networks import AskedTeacher, session_of
@@ -164,7 +165,7 @@ class TestAsking(TestCase):
     def test_ascents_reach_inputs_where_one_neuron_is_active_alone_which_no_query_does(self):
         layers, x = drawn(8, 8, 4, 2, seed=2), in_box(200, 8)
         session = self.session(Network("", 8, 2, layers=layers), x)
-        reached = asking._extremes(session, layers, 1, asking.Box.of(session), torch.Generator().manual_seed(0))
+        reached = ascent.extremes(session, layers, 1, Box.of(session), torch.Generator().manual_seed(0))
         first = layers.replace(layers.vectors[0])
 
         def alone(queries: torch.Tensor) -> set[int]:
@@ -177,7 +178,7 @@ class TestAsking(TestCase):
 
     def test_ascents_have_a_gradient_far_from_the_kinks(self):
         sums = torch.tensor([-1e4, -1.0, 0.0, 1.0, 1e4], dtype=torch.float64, requires_grad=True)
-        values = asking._smooth(drawn(2, 2, 2), 0.1)(sums)
+        values = ascent._smooth(drawn(2, 2, 2), 0.1)(sums)
         (slopes,) = torch.autograd.grad(values.sum(), sums)
         torch.testing.assert_close(values.detach(), sums.detach().clamp_min(0), atol=0.07, rtol=1e-6)
         torch.testing.assert_close(slopes, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0], dtype=torch.float64), atol=1e-4, rtol=0)
