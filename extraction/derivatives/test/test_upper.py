@@ -1,13 +1,15 @@
 """What is behind a first layer, by students."""
 
 import unittest
+from unittest import mock
 
 import torch
 
+from extraction.derivatives import upper
 from extraction.derivatives.differences import Scale
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.test import known
-from extraction.derivatives.upper import Problem, Students, _State, minimal, recover, train
+from extraction.derivatives.upper import Problem, Students, _State, minimal, train
 from extraction.network import Layers
 
 
@@ -55,7 +57,8 @@ class TestRecover(unittest.TestCase):
         network = Layers((known.normal(2, 6), known.normal(3, 3, seed=1), known.normal(1, 4, seed=2)), "tanh")
         nearly = network.vectors[0].clone()
         nearly[:, -1] += 0.01
-        found = recover(known.asked(network), self.scale, nearly, "tanh")
+        with mock.patch.multiple(upper, WIDTHS=((4,),), HEATS=((12, 60), (4, 300))):
+            found = upper.recover(known.asked(network), self.scale, nearly, "tanh")
         queries = known.normal(50, 5, seed=3)
         self.assertEqual(found.sizes, network.sizes)
         torch.testing.assert_close(found.pre_activations(queries), network.pre_activations(queries), rtol=0, atol=1e-10)
@@ -63,4 +66,4 @@ class TestRecover(unittest.TestCase):
     def test_too_many_unknowns_are_said(self):
         network = known.layers((40, 40, 40, 1), "tanh")
         with self.assertRaisesRegex(Lacking, "over 400 unknowns"):
-            recover(known.asked(network), self.scale, network.vectors[0], "tanh")
+            upper.recover(known.asked(network), self.scale, network.vectors[0], "tanh")
