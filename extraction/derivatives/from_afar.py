@@ -109,7 +109,7 @@ def _deep(asked: Questions, scales: tuple[Scale, Scale], span: Span, candidates:
     try:
         return shallow.widen(asked, scale, sums, _behind(sums.within(asked), fitted.act_fun))
     except Lacking as reason:
-        raise Lacking(str(reason), torch.cat([sums.rows, sums.offsets[:, None]], 1)) from None
+        raise Lacking(str(reason), torch.cat([sums.rows, sums.offsets[:, None]], 1), fitted.act_fun) from None
 
 
 def _behind(within: Questions, act_fun: str) -> Layers:

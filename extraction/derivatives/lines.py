@@ -124,7 +124,7 @@ class _Pieces:
         return self.values + self.slopes * (places - self.places)[:, None]
 
 
-def find_kinks(asked: Questions, line: Line, scale: Scale, precision: Precision = EXACT) -> Kinks:
+def find_kinks(asked: Questions, line: Line, scale: Scale, precision: Precision = EXACT, most: int = MOST) -> Kinks:
     """All kinks of a line that are further from each other than the resolution.
 
     Args:
@@ -132,6 +132,7 @@ def find_kinks(asked: Questions, line: Line, scale: Scale, precision: Precision 
         line: the line.
         scale: of the function's inputs and answers.
         precision: of the line.
+        most: intervals at a time.
 
     Raises:
         Lacking: there are too many.
@@ -157,8 +158,8 @@ def find_kinks(asked: Questions, line: Line, scale: Scale, precision: Precision 
         low, high = low.some(is_left), high.some(is_left)
         if not len(low.places):
             break
-        if len(low.places) > MOST:
-            raise Lacking(f"a line has more than {MOST} places where the answers bend: they are not piecewise linear, or not exact")
+        if len(low.places) > most:
+            raise Lacking(f"a line has more than {most} places where the answers bend: they are not piecewise linear, or not exact")
         lengths = high.places - low.places
         middle = pieces(low.places + lengths * (0.5 + 0.1 * asked.uniform(len(lengths))), SHARE * lengths)
         low, high = low.joined(middle), middle.joined(high)

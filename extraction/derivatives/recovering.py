@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions
+from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions, upper, widening
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
 from extraction.derivatives.result import Lacking, Recovery
-from extraction.derivatives.subspace import gradient_span
+from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers
 
 FRESH = 100  # queries that confirm a network, at each distance
 NOISE = 30.0  # the same where they are not, as a multiple of their relative error
 DISTANCES = (1.0, 10.0, 1e3)  # in radii: a neuron whose plane is far from the origin shows far out
+ATTEMPTS = 10  # to find the first layer from afar
 CONFIRMED = 1e-9  # its largest error on them, as a share of the spread of the outputs, where the answers are exact
 
 
@@ -81,11 +82,32 @@ def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _S
     if kinks.is_piecewise_linear(asked, scale):
         if scale.is_bounded:
             raise Lacking("within a domain, networks of relu and leaky relu are not found yet")
-        return piecewise.recover(asked, scale)
+        return _first_confirmed(asked, scale, (piecewise.recover, widening.recover))
     span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
     stages.end("gradients")
     if scale.is_bounded:
         return shallow.recover(asked, scale, span, candidates)
+    try:
+        network = _smooth(asked, scale, span, candidates)
+        confirmed(asked, scale, network)
+        return network
+    except Lacking as reason:
+        return _by_students(asked, scale, reason, candidates)
+
+
+def _by_students(asked: Questions, scale: Scale, reason: Lacking, candidates: Sequence[str]) -> Layers:
+    """The network by students of what is behind the first layer, where derivatives have found this layer alone."""
+    if reason.vectors is None or not reason.act_fun:
+        raise reason
+    try:
+        network = upper.recover(asked, scale, reason.vectors, reason.act_fun)
+    except Lacking as other:
+        raise Lacking(f"{reason}; {other}", reason.vectors) from None
+    return as_candidate(network, candidates) if reason.act_fun == "tanh" else network
+
+
+def _smooth(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str]) -> Layers:
+    """A network without kinks."""
     if transitions.saturates(asked, scale) and transitions.is_deep(span.within(asked), scale):
         return as_candidate(saturating.recover(asked, scale, span), candidates)
     try:
@@ -93,7 +115,38 @@ def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _S
     except Lacking as reason:
         if from_afar.far_scale(asked, scale) is None:
             raise reason
-        return from_afar.recover(asked, scale, span, candidates)
+        return _from_afar(asked, scale, span, candidates)
+
+
+def _from_afar(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str]) -> Layers:
+    """A network of gelu, silu or softplus, or as much of it as other lines show where those before do not show a layer."""
+    for attempt in range(ATTEMPTS):
+        try:
+            network = from_afar.recover(asked, scale, span, candidates)
+        except Lacking as reason:
+            if reason.act_fun or span.is_full or attempt == ATTEMPTS - 1:
+                raise
+            continue
+        try:
+            confirmed(asked, scale, network)
+        except Lacking as reason:
+            raise Lacking(str(reason), network.vectors[0] if len(network) > 2 else None, network.act_fun) from None
+        break
+    return network
+
+
+def _first_confirmed(asked: Questions, scale: Scale, ways: Sequence[Callable[[Questions, Scale], Layers]]) -> Layers:
+    """The network that one of some ways finds and that gives the answers; the reasons of all of them where there is none."""
+    reasons = []
+    for way in ways:
+        try:
+            layers = way(asked, scale)
+            confirmed(asked, scale, layers)
+            return layers
+        except Lacking as reason:
+            reasons.append(reason)
+    vectors = next((reason.vectors for reason in reasons if reason.vectors is not None), None)
+    raise Lacking("; ".join(map(str, reasons)), vectors)
 
 
 def as_candidate(network: Layers, candidates: Sequence[str]) -> Layers:

@@ -14,11 +14,12 @@ class Lacking(Exception):
 
     Attributes:
         vectors: incoming vectors of the first layer that were found, `[K, d + 1]`, the bias last, up to scales; or None.
+        act_fun: the activation function, where the scales of these vectors are known for it; else empty.
     """
 
-    def __init__(self, message: str, vectors: torch.Tensor | None = None):
+    def __init__(self, message: str, vectors: torch.Tensor | None = None, act_fun: str = ""):
         super().__init__(message)
-        self.vectors = vectors
+        self.vectors, self.act_fun = vectors, act_fun
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def recover(asked: Questions, scale: Scale, span: Span) -> Layers:
     try:
         return shallow.widen(asked, scale, sums, _behind(within, scale))
     except Lacking as reason:
-        raise Lacking(str(reason), torch.cat([sums.rows, sums.offsets[:, None]], 1)) from None
+        raise Lacking(str(reason), torch.cat([sums.rows, sums.offsets[:, None]], 1), "tanh") from None
 
 
 def _behind(within: Questions, scale: Scale) -> Layers:

@@ -52,7 +52,7 @@ from training.second_order import DENSE_PARAMETERS
 USUAL_QUERIES = "random"  # of students, where neither `--datagen` nor `--domain` is given
 PHASE = "derivatives"  # of questions
 FRESH, HELD_OUT = "fresh", "held out"  # phases of questions that examine the network
-IN_VAIN, PER_INPUT = 10_000, 400  # questions of derivatives where students would begin: so many at most, and more for each input
+IN_VAIN, PER_INPUT = 100_000, 400  # questions of derivatives where students would begin: so many at most, and more for each input
 RESERVED = 10  # of so many questions of a budget one is kept for the examination
 EQUATIONS, KINKED_EQUATIONS = 5, 12  # at fresh queries for each unknown; the same for networks with kinks
 LEAST_FRESH, CHECKED, KINKED_CHECKED = 200, 200, 2000  # fresh queries at least, and held out; the same of large networks with kinks

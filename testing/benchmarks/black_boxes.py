@@ -59,6 +59,17 @@ GAIN, BIAS = 1.5, 0.5  # length of the incoming weights of a hidden neuron, and 
 TRAINING_QUERIES, TRAINING_STEPS, TRAINING_RATE = 1000, 200, 0.01
 WAVES = 6  # in the function that a box is trained on
 MATTERS = 0.02  # the least contribution of a neuron, as a share of the spread of the answers
+FUNCTION = """import torch
+
+from testing.benchmarks.black_boxes import draw
+
+NETWORK = draw({number}).network
+
+
+def predict(queries):
+    with torch.no_grad():
+        return NETWORK(torch.as_tensor(queries, dtype=torch.float64)).numpy()
+"""
 FOUND, REFUSED, WRONG = "found", "refused", "WRONG"
 
 
@@ -133,7 +144,18 @@ def as_file(box: Box, folder: str) -> Sequence[str]:
     return ["--teacher_name", path]
 
 
-TEACHERS: Mapping[str, Callable[[Box, str], Sequence[str]]] = {"file": as_file}  # a new kind of teacher needs one line here
+def as_function(box: Box, folder: str) -> Sequence[str]:
+    """Writes a Python function that answers any query as a box does, and returns the flags of `extract` that name it."""
+    path = os.path.join(folder, f"box_{box.number}.py")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(FUNCTION.format(number=box.number))
+    return ["--teacher_name", f"{path}:predict", "--d_in", str(box.network.sizes[0]), "--datagen", f"random:{len(box.queries)}"]
+
+
+TEACHERS: Mapping[str, Callable[[Box, str], Sequence[str]]] = {  # a new kind of teacher needs one line here
+    "function": as_function,
+    "file": as_file,
+}
 
 
 def as_tanh(network: Layers) -> Layers:
@@ -160,7 +182,7 @@ def outcome_of(box: Box, found: report.Report) -> tuple[str, float | None]:
     return (FOUND if is_right else WRONG) if claims else REFUSED, score.max_relative_error
 
 
-def recover(box: Box, root: str, teacher: str = "file") -> dict[str, object]:
+def recover(box: Box, root: str, teacher: str = "function") -> dict[str, object]:
     """Recovers a box by one command that knows nothing of it, and returns the row of the table."""
     arguments = [*TEACHERS[teacher](box, root), "--global_seed", str(box.number)]
     row: dict[str, object] = {"box": box.number, "network": str(box), "depth": len(box.network.sizes) - 2, "outcome": REFUSED}
@@ -192,7 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("numbers", nargs="?", default=f"0-{BOXES - 1}", help="numbers of boxes")
     parser.add_argument("--root", help="the folder of the runs, which a later call continues; a temporary one by default")
-    parser.add_argument("--teacher", choices=TEACHERS, default="file", help="what answers")
+    parser.add_argument("--teacher", choices=TEACHERS, default="function", help="what answers")
     args = parser.parse_args()
     numbers = ranges.parse_list(args.numbers, lambda part, _: ValueError(f"{part!r} is not a number or a range"))
     rows = []
