@@ -25,10 +25,12 @@ class Derivatives:
 
     Attributes:
         inputs: of each affine layer, with a one for the bias, `[n, B, I + 1]`.
+        slopes: the derivatives of the activation function in each hidden layer, `[n, B, K]`.
         backs: the derivatives of the outputs by the weighted sums of each hidden layer, `[n, B, O, K]`. Those of the output layer are one.
     """
 
     inputs: list[torch.Tensor]
+    slopes: list[torch.Tensor]
     backs: list[torch.Tensor]
 
 
@@ -46,7 +48,7 @@ def derivatives(layers: Sequence[torch.Tensor], activation: Callable[[torch.Tens
     for layer, slope in zip(layers[:0:-1], slopes[::-1], strict=True):
         weights = layer[:, None, :, :-1]
         backs.insert(0, (backs[0] @ weights if backs else weights) * slope[:, :, None, :])
-    return Derivatives(inputs, backs)
+    return Derivatives(inputs, slopes, backs)
 
 
 def normal_equations(
@@ -71,6 +73,7 @@ def normal_equations(
         gradient += _gradient(local, errors)
         if sums_first:
             _add_blocks(square, local, sizes)
+            _add_last_blocks(square, local, layers[-1], sizes)
         else:
             rows = _rows(local, outputs)
             square.baddbmm_(rows.mT, rows)
@@ -98,9 +101,9 @@ def _rows(local: Derivatives, outputs: int) -> torch.Tensor:
 
 
 def _add_blocks(square: torch.Tensor, local: Derivatives, sizes: list[int]) -> None:
-    """Adds the blocks of J'J on and above the diagonal, neuron by neuron."""
+    """Adds the blocks of J'J on and above the diagonal, neuron by neuron, but for those of `_add_last_blocks`."""
     starts = [sum(sizes[:number]) for number in range(len(sizes))]
-    for depth, (back, inputs) in enumerate(zip(local.backs, local.inputs[:-1], strict=True)):
+    for depth, (back, inputs) in enumerate(zip(local.backs[:-1], local.inputs[:-2], strict=True)):
         fan_in = inputs.shape[2]
         for other in range(depth, len(sizes)):
             weights = back.mT @ local.backs[other] if other < len(local.backs) else back.mT
@@ -109,7 +112,27 @@ def _add_blocks(square: torch.Tensor, local: Derivatives, sizes: list[int]) -> N
                 products = weights[:, :, neuron, first:, None] * local.inputs[other][:, :, None]
                 row, column = starts[depth] + neuron * fan_in, starts[other] + first * local.inputs[other].shape[2]
                 square[:, row : row + fan_in, column : starts[other] + sizes[other]] += inputs.mT @ products.flatten(2)
-    last = local.inputs[-1]
-    block = last.mT @ last
-    for start in range(starts[-1], square.shape[1], last.shape[2]):
-        square[:, start : start + last.shape[2], start : start + last.shape[2]] += block
+
+
+def _add_last_blocks(square: torch.Tensor, local: Derivatives, last: torch.Tensor, sizes: list[int]) -> None:
+    """Adds the blocks of the last two layers on and above the diagonal.
+
+    The derivatives of the outputs by the sums of the last hidden layer are its slopes times the weights of the output layer `last`
+    `[n, O, K + 1]`, which are the same for all examples and come last.
+    """
+    above, end = local.inputs[-1], square.shape[1]
+    start = end - sizes[-1]
+    if local.slopes:
+        fan_in, first = local.inputs[-2].shape[2], start - sizes[-2]
+        weights = last[:, :, :-1]
+        pairs = (weights.mT @ weights).repeat_interleave(fan_in, 2)
+        rows = (local.slopes[-1][..., None] * local.inputs[-2][:, :, None]).flatten(2)
+        for neuron in range(weights.shape[2]):
+            left, place = rows[:, :, neuron * fan_in : (neuron + 1) * fan_in].mT, first + neuron * fan_in
+            products = (left @ rows[:, :, neuron * fan_in :]) * pairs[:, neuron, None, neuron * fan_in :]
+            square[:, place : place + fan_in, place:start] += products
+            products = (left @ above)[:, :, None] * weights[:, None, :, neuron, None]
+            square[:, place : place + fan_in, start:] += products.flatten(2)
+    block = above.mT @ above
+    for place in range(start, end, above.shape[2]):
+        square[:, place : place + above.shape[2], place : place + above.shape[2]] += block
