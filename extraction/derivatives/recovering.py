@@ -16,7 +16,7 @@ from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers
 
 FRESH = 100  # queries that confirm a network, at each distance
-NOISE = 30.0  # the same where they are not, as a multiple of their relative error
+NOISE = 30.0  # the same where they are not, as a multiple of their relative error and of the distance, with which errors of weights grow
 DISTANCES = (1.0, 10.0, 1e3)  # in radii: a neuron whose plane is far from the origin shows far out
 ATTEMPTS = 10  # to find the first layer from afar
 CONFIRMED = 1e-9  # its largest error on them, as a share of the spread of the outputs, where the answers are exact
@@ -180,7 +180,7 @@ def confirmed(asked: Questions, scale: Scale, layers: Layers) -> float:
         answers = asked(queries)
         errors = (layers.pre_activations(queries) - answers) / answers.std(0).clamp_min(1e-300)
         error = float(errors.square().mean().sqrt())
-        if not error <= max(CONFIRMED, NOISE * scale.relative_error):  # true for nan
+        if not error <= max(CONFIRMED, NOISE * distance * scale.relative_error):  # true for nan
             raise Lacking(f"the network differs from the teacher by {error:.0e} of the spread of the outputs on fresh queries")
         worst = max(worst, error)
     return worst

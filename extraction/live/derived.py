@@ -55,6 +55,7 @@ FRESH, HELD_OUT = "fresh", "held out"  # phases of questions that examine the ne
 IN_VAIN, PER_INPUT = 100_000, 400  # questions of derivatives where students would begin: so many at most, and more for each input
 RESERVED = 10  # of so many questions of a budget one is kept for the examination
 EQUATIONS, KINKED_EQUATIONS = 5, 12  # at fresh queries for each unknown; the same for networks with kinks
+INEXACT_EQUATIONS = 20  # the same where answers have errors
 LEAST_FRESH, CHECKED, KINKED_CHECKED = 200, 200, 2000  # fresh queries at least, and held out; the same of large networks with kinks
 LEVELS, REACH, FARTHEST = 4, 3.0, 100.0  # distances of fresh queries, in turn; the largest, in radii, at least and at most
 TRAINED = Step.from_iteration(1, 1)  # in the name of the file of weights
@@ -222,10 +223,15 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
         return teacher.ask_for(phase, queries.to(get_platform().torch_device))
 
     held_out = pairs(KINKED_CHECKED if design is not None and layers.symmetry.positive_scaling else CHECKED, HELD_OUT)
+    is_exact = Answers.of(held_out[1], desc.extraction_hparams.answers).is_exact
+    if not is_exact:  # errors of answers grow with the distance, and one size of errors is examined
+        distances = distances[:1].expand(LEVELS)
+        held_out = pairs(CHECKED, HELD_OUT)
+        wanted = -(-INEXACT_EQUATIONS * unknowns // outputs) if unknowns <= DENSE_PARAMETERS else wanted
     fresh = pairs(max(LEAST_FRESH, wanted), FRESH) if design is None else teacher.ask_for(FRESH, design.queries)
     if not len(fresh[0]) or not len(held_out[0]):
         raise ConfigError(f"--query_budget: {desc.dataset_hparams.query_budget} leaves no queries to examine the network; use more")
-    if desc.dataset_hparams.datagen != datagen.resolve(usual_queries(desc.extraction_hparams.domain), inputs):
+    if is_exact and desc.dataset_hparams.datagen != datagen.resolve(usual_queries(desc.extraction_hparams.domain), inputs):
         more = teacher.pairs(desc.dataset_hparams, False, seed)
         held_out = torch.cat([held_out[0].cpu(), more.queries.cpu()]), torch.cat([held_out[1].cpu(), more.answers.cpu()])
     loaders = Loaders(*(DataLoader(Dataset(*each), desc.dataset_hparams.batch_size, seed, torch.float64) for each in (fresh, held_out)))
@@ -258,7 +264,7 @@ def reconstruction(session: Session, recovery: Recovery) -> Reconstruction:
     counts = [recovery.queries, *(len(loader.labels) for loader in session.loaders)]
     asked: dict[str, int] = dict(zip((PHASE, FRESH, HELD_OUT), counts, strict=True))
     remarks = _notes(session.desc, layers)
-    if not gives_answers(session, network) and unknowns_of(network) <= DENSE_PARAMETERS:
+    if not (session.known.is_exact and gives_answers(session, network)) and unknowns_of(network) <= DENSE_PARAMETERS:
         fitted = fit(session, layers, session.work_folder(PHASE))
         get_platform().move(fitted.location, final)
         fitted = dataclasses.replace(fitted, location=final)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from extraction import certificate, plotting, runner
+from extraction.certificate import largest_error
 from extraction.derivatives.result import Recovery
 from extraction.desc import ExtractionDesc
 from extraction.live import derived
@@ -162,6 +163,18 @@ class TestAttempt(DerivedTestCase):
         alone = dataclasses.replace(desc, extraction_hparams=dataclasses.replace(desc.extraction_hparams, seeds_from="derivatives"))
         with self.assertRaisesRegex(ConfigError, "too large"):
             derived.attempt(alone, teacher)
+
+    def test_answers_of_float32_are_examined_at_one_distance_and_fitted(self):
+        rounded = 'return (np.tanh(X @ W["W1"].T + W["b1"]) @ W["W2"].T + W["b2"]).astype(np.float32)'
+        desc, teacher = self.checked(teacher_name=self.oracle(check=rounded), datagen="random:40")
+        recovery = derived.attempt(desc, teacher)
+        assert recovery.layers is not None
+        session = derived.session_of(desc, teacher, recovery, os.path.join(self.root, "run"), 3)
+        queries = session.loaders.train.examples
+        self.assertEqual(len(queries), max(200, 20 * 46 // 2))
+        self.assertLess(float(queries.std()), 1.2 * recovery.radius)
+        fitted = derived.reconstruction(dataclasses.replace(session, verbose=False), recovery).network
+        self.assertLess(largest_error(fitted, session.loaders.test, session.answers.std(0)), 1e-6)
 
     def test_of_two_names_of_a_function_the_stated_one_is_given(self):
         found = []
