@@ -20,7 +20,7 @@ import torch
 from datasets.base import DataLoader
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.certification import large_rank
-from extraction.certification.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
+from extraction.certification.checks import DISAGREEMENT, FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
 from extraction.certification.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
 from extraction.certification.gauges import free_count, linear_directions
 from extraction.certification.probing import large_determination
@@ -48,6 +48,7 @@ from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
 
 DISTURBANCE = 1e-3  # of the rival's first weights, relative
+RIVAL_EQUATIONS, FIFTH = 2, 5  # for each unknown of a large network in half of the answers, below which every fifth one is left out
 RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
 
 
@@ -87,7 +88,8 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
         "disagreement": disagreement,
     }
     if large is not None and result.derivatives is not None:
-        figures |= {"smallest_singular_value": large.smallest, "far_error": result.derivatives.error}
+        unseen = -math.log(large_rank.FAILURE) / len(session.loaders.test.labels)
+        figures |= {"smallest_singular_value": large.smallest, "unseen_share": unseen, "far_error": result.derivatives.error}
     mixtures = linear_term.ambiguous(session.linear_term, network.act_fun) or len(linear_directions(network, symmetry, slopes)[0])
     certificate = Certificate.of(figures, session.known.name)
     if not certificate.accepted and large is None and rank is not None and not has_term:
@@ -99,7 +101,7 @@ def certify(session: Session, result: Reconstruction) -> Certificate:
 def of_large(session: Session, result: Reconstruction) -> large_rank.Determination | None:
     """How well the answers determine a large network that derivatives have found; None where that was not examined."""
     recovery = result.derivatives
-    if recovery is None or recovery.layers is None:
+    if recovery is None or recovery.layers is None or session.desc.extraction_hparams.domain is not None:
         return None
     design = large_rank.Design.of(recovery.layers, recovery.radius)
     if design is None or len(session.answers) < len(design.queries):
@@ -174,7 +176,7 @@ def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:
 
 
 @torch.no_grad()
-def largest_error(network: FullyConnected, loader: DataLoader, units: torch.Tensor) -> float:
+def largest_error(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, units: torch.Tensor) -> float:
     """The largest deviation from an answer, in the unit of its output, `[O]`."""
     return float(((network(loader.examples) - loader.labels) / units).abs().max())
 
@@ -220,18 +222,10 @@ def signs_settled(network: FullyConnected, symmetry: Symmetry, slopes: Sequence[
 def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int = 0) -> float:
     """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
 
-    The rival starts near the network, at weights that are disturbed by DISTURBANCE, and is fitted to one half of the answers. The ascents
-    start halfway between two queries, and stay in the box that the queries span.
+    The ascents start halfway between two queries, and stay in the box that the queries span.
     """
     generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
-    rival = copy.deepcopy(network)
-    count = unknowns_of(rival)
-    chosen = some_queries(loader, -(-2 * EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)[::2]
-    with torch.no_grad():
-        for parameter in rival.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
-            parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
-    descend(rival, loader.examples[chosen], loader.labels[chosen], RIVAL_STEPS)
+    rival = _rival(network, loader, asked, generator)
     low, high = loader.examples.amin(0), loader.examples.amax(0)
     pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)
     inputs = loader.examples[pairs].mean(0).requires_grad_(True)
@@ -246,3 +240,28 @@ def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLo
         ascent.step()
         inputs.data.clamp_(low, high)
     return worst
+
+
+def _rival(
+    network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int, generator: torch.Generator
+) -> FullyConnected | linear_term.WithLinearTerm:
+    """A network that starts near another, at weights that are disturbed by DISTURBANCE, and is fitted to one half of some answers.
+
+    For a large network, half of them may be hardly more numbers than it has weights, to which no fit converges: then to four fifths. A
+    rival that does not give the other answers is none: its half may have few queries that show a weight, such as those of a rare category.
+    Then it starts again with the half of twice as many answers, until that is half of all.
+    """
+    start, unknowns, outputs = copy.deepcopy(network), unknowns_of(network), loader.labels.shape[1]
+    count = -(-2 * EQUATIONS_PER_UNKNOWN * unknowns // outputs)
+    with torch.no_grad():
+        for parameter in start.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
+    while True:
+        rival, chosen = copy.deepcopy(start), some_queries(loader, count, asked)
+        is_tight = unknowns > DENSE_PARAMETERS and len(chosen) * outputs < 2 * RIVAL_EQUATIONS * unknowns
+        chosen = chosen[torch.arange(len(chosen)) % FIFTH != FIFTH - 1] if is_tight else chosen[::2]
+        descend(rival, loader.examples[chosen], loader.labels[chosen], RIVAL_STEPS)
+        if count >= len(loader.examples) or largest_error(rival, loader, spreads(loader.labels)) <= DISAGREEMENT:
+            return rival
+        count *= 2

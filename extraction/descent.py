@@ -25,7 +25,16 @@ def descend(model: torch.nn.Module, queries: torch.Tensor, answers: torch.Tensor
         steps: the most steps; the descent ends earlier where the optimizer has converged.
         is_over: ends it earlier too, such as `has_stalled`.
     """
-    optimizer, objective, losses = LevenbergMarquardt(model), Objective(model, queries, answers), []  # type: ignore[arg-type]
+    _descend(LevenbergMarquardt(model), Objective(model, queries, answers), steps, is_over)  # type: ignore[arg-type]
+
+
+def descend_in_bends(model: torch.nn.Module, queries: torch.Tensor, answers: torch.Tensor, steps: int, is_over: Rule | None = None) -> None:
+    """Does the same as `descend`, with steps that bend (`AcceleratedSearch`), for a plain model or a stack of students."""
+    _descend(LevenbergMarquardt(model, accelerated=True), Objective(model, queries, answers), steps, is_over)  # type: ignore[arg-type]
+
+
+def _descend(optimizer: LevenbergMarquardt, objective: Objective, steps: int, is_over: Rule | None) -> None:
+    losses: list[float] = []
     for _ in range(steps):
         losses.append(float(optimizer.step(objective)))
         if optimizer.converged or (is_over is not None and is_over(losses)):

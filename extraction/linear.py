@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from extraction.network import Layers, fit_outputs, with_ones
+from extraction.network import Layers, fit_outputs, fit_outputs_beside, with_ones
 from extraction.signs import resolve_signs
 from extraction.symmetry import Symmetry, symmetries
 from foundations.seeds import derive
@@ -165,9 +165,9 @@ class _Problem:
         spread = torch.where(values > 1e-20 * values.max(), values, 0.0).sqrt()
         self.root = directions * spread @ directions.T
         self.inverse = directions * torch.where(spread > 0, 1 / spread, 0.0) @ directions.T
-        features = torch.cat([self.activations(layer), inputs], 1)
-        weights = fit_outputs(features, self.answers)
-        self.free = float((with_ones(features) @ weights - self.answers).square().mean())
+        activations = self.activations(layer)
+        weights = fit_outputs_beside(activations, inputs, self.answers)
+        self.free = float((with_ones(torch.cat([activations, inputs], 1)) @ weights - self.answers).square().mean())
         outgoing, linear = weights[: len(layer)], weights[len(layer) : -1]
         self.linear = linear.T @ self.root
         slope = symmetries[act_fun].slope
@@ -205,7 +205,7 @@ class _Problem:
 
     def units(self, turned: torch.Tensor, rank: int) -> torch.Tensor:
         """Units that never switch, which carry the map of a rank that remains beside some neurons, `[R, D]`."""
-        weights = fit_outputs(torch.cat([self.activations(turned), self.inputs], 1), self.answers)
+        weights = fit_outputs_beside(self.activations(turned), self.inputs, self.answers)
         _, _, directions = torch.linalg.svd(weights[len(turned) : -1].T @ self.root, full_matrices=False)
         return never_off(directions[:rank] @ self.inverse, self.inputs, not self.layers.symmetry.positive_scaling)
 

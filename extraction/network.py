@@ -19,6 +19,7 @@ from models.mlp import FullyConnected, Perceptron
 from models.students import Model as Students
 
 PROBES = 1000  # the largest number of queries by which contributions are measured
+WIDE_INPUTS, FLAT = 256, 1e-13  # see `fit_outputs_beside`
 WIDE = 128  # neurons of a last hidden layer above which there is no pass for each of them
 
 
@@ -170,6 +171,28 @@ def fit_outputs(features: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     return least_squares(with_ones(features), answers)
 
 
+def fit_outputs_beside(features: torch.Tensor, inputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """The least-squares weights of features `[Q, F]`, inputs `[Q, I]` and a constant, `[F + I + 1, O]`.
+
+    More than WIDE_INPUTS inputs are eliminated by the eigenvalues of their covariance, in a quarter of the time of a decomposition with
+    pivoting (10,800 x 784 inputs and 20 features: 0.6 s). Directions in which inputs hardly vary have no weights then: those whose variance
+    is below FLAT times the largest.
+    """
+    if inputs.shape[1] <= WIDE_INPUTS:
+        return fit_outputs(torch.cat([features, inputs], 1), answers)
+    means = [each.mean(0) for each in (features, inputs, answers)]
+    features, inputs, answers = (each - mean for each, mean in zip((features, inputs, answers), means, strict=True))
+    values, directions = torch.linalg.eigh(inputs.T @ inputs)
+    kept = values > FLAT * values[-1]
+    directions = directions[:, kept] / values[kept].sqrt()
+    count = features.shape[1]
+    shadow = directions.T @ (inputs.T @ torch.cat([features, answers], 1))
+    own = torch.cat([features, answers], 1) - inputs @ (directions @ shadow)
+    outgoing = least_squares(own[:, :count], own[:, count:])
+    linear = directions @ (shadow[:, count:] - shadow[:, :count] @ outgoing)
+    return torch.cat([outgoing, linear, (means[2] - means[0] @ outgoing - means[1] @ linear)[None]])
+
+
 @torch.no_grad()
 def contributions(network: Perceptron, depth: int, queries: torch.Tensor) -> torch.Tensor:
     """How much each neuron of a hidden layer matters: the change of the outputs when the neuron is held at its mean.
@@ -196,6 +219,6 @@ def contributions(network: Perceptron, depth: int, queries: torch.Tensor) -> tor
     return torch.stack(changes, -1)
 
 
-def some_of(queries: torch.Tensor) -> torch.Tensor:
-    """At most PROBES of some queries, evenly spaced."""
-    return queries[:: -(-len(queries) // PROBES)]
+def some_of(queries: torch.Tensor, most: int = PROBES) -> torch.Tensor:
+    """At most so many of some queries, evenly spaced."""
+    return queries[:: -(-len(queries) // most)]

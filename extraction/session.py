@@ -16,7 +16,7 @@ from extraction.clustering import Criteria
 from extraction.desc import ExtractionDesc
 from extraction.network import stack_name
 from extraction.preparation.rows import Rows, extended, joined, named
-from extraction.preparation.scaling import SCARCE, Scaling
+from extraction.preparation.scaling import LARGE, SCARCE, Scaling
 from extraction.symmetry import Symmetry, symmetries
 from foundations import paths
 from foundations.model_hparams import ModelHparams
@@ -116,6 +116,18 @@ class Session:
             return False
         inputs, outputs, width = self.queries.shape[1], self.answers.shape[1], self.scaling.width
         return self.answers.numel() >= SCARCE * ((inputs + 1) * width + (width + 1) * outputs)
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether answers are scarce for students that are large, so that they learn with a penalty on their weights.
+
+        Only students with one hidden layer are; a penalty for deeper ones was not tried.
+        """
+        students = models.meta_model(self.students_hparams, self.answers.shape[1])
+        assert isinstance(students, Students)
+        inputs, *hidden, outputs = students.sizes
+        unknowns = hidden[0] * (inputs + 1 + outputs)
+        return len(hidden) == 1 and unknowns > LARGE and self.answers.numel() < SCARCE * unknowns
 
     def penalised(self, hparams: TrainingHparams) -> TrainingHparams:
         """The hyperparameters of a training by Levenberg-Marquardt with a penalty on the weights where answers are scarce."""

@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import qr
 
 from extraction.host import from_host, to_host
-from extraction.network import fit_outputs, least_squares, with_ones
+from extraction.network import fit_outputs_beside, least_squares, with_ones
 from extraction.symmetry import Symmetry, symmetries
 from models import activation_functions
 
@@ -39,7 +39,7 @@ def resolve_signs(incoming: torch.Tensor, act_fun: str, queries: torch.Tensor, a
     if slope == 0:
         return incoming, incoming.new_zeros(len(incoming))
     features = activation_functions.get(act_fun)(with_ones(queries) @ incoming.T)
-    weights = fit_outputs(torch.cat([features, queries], 1), answers)
+    weights = fit_outputs_beside(features, queries, answers)
     outgoing, linear = weights[: len(incoming)], weights[len(incoming) : -1]
     left_behind = slope * torch.einsum("kd,ko->dok", incoming[:, :-1], outgoing).flatten(0, 1)
     fractions = least_squares(left_behind, linear.flatten()[:, None])[:, 0]

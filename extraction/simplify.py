@@ -15,6 +15,7 @@ from extraction.symmetry import Symmetry, canonical, transform
 from models.mlp import FullyConnected
 
 TWIN_DISTANCE = 1e-2  # canonical distance below which two neurons of a fitted network are one
+FLAT = 1e-13  # an eigenvalue below this share of the largest is rounding
 DEAD_CONTRIBUTION = 1e-6  # share of the largest contribution below which a neuron of a fitted network does nothing
 
 
@@ -25,10 +26,14 @@ class Removal:
     Attributes:
         loss: the root mean square change of the next layer, as a share of the spread of its pre-activations.
         layers: the layers that are left.
+        depth: the hidden layer of the neuron, counted from 1.
+        neuron: its place in the layer.
     """
 
     loss: float
     layers: Layers
+    depth: int
+    neuron: int
 
 
 def simplified(network: FullyConnected, queries: torch.Tensor) -> Layers | None:
@@ -64,8 +69,38 @@ def removals(network: FullyConnected, queries: torch.Tensor) -> list[Removal]:
         activations = network.activations(some_of(queries), depth)
         for neuron in range(width if width > 1 else 0):
             following, loss = refit_without_neuron(activations, layers.vectors[depth], neuron)
-            candidates.append(Removal(loss, layers.without_neuron(depth, neuron, following)))
+            candidates.append(Removal(loss, layers.without_neuron(depth, neuron, following), depth, neuron))
     return sorted(candidates, key=lambda removal: removal.loss)
+
+
+@torch.no_grad()
+def least_losses_without(layers: Layers, queries: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """The loss that a network must have without each neuron of its last hidden layer, whatever the signs of the others.
+
+    A neuron and its opposite differ by a linear map of the layer's inputs x, up to a factor. So no choice of signs does better than least
+    squares over the other neurons and x. Without column k of a matrix F, the squares left by least squares rise by `b^2 / (F'F)^-1[k, k]`,
+    b the coefficient of that column: one factorisation serves all neurons.
+
+    Args:
+        layers: the output layer last; the activation functions are such that signs are open.
+        queries: `[Q, inputs]`.
+        answers: `[Q, O]`.
+
+    Returns:
+        The mean squared error of each output over its variance, averaged over the outputs, at least, `[K]`.
+    """
+    inputs = layers.replace(*layers.vectors[:-2]).activations(queries)
+    activations = layers.all_but_last.activations(queries)
+    inputs, activations, wanted = (each - each.mean(0) for each in (inputs, activations, answers))
+    values, directions = torch.linalg.eigh(inputs.T @ inputs)
+    inverse = torch.where(values > FLAT * values.max(), 1 / values, 0.0)
+    own = activations - inputs @ (directions @ (inverse[:, None] * (directions.T @ (inputs.T @ activations))))
+    lengths = own.norm(dim=0).clamp_min(torch.finfo(own.dtype).tiny)
+    own = own / lengths
+    values, directions = torch.linalg.eigh(own.T @ own)
+    inverse = (directions / values.clamp_min(FLAT)) @ directions.T
+    rise = (inverse @ (own.T @ wanted)).square() / inverse.diagonal()[:, None]
+    return (rise / wanted.square().sum(0).clamp_min(torch.finfo(own.dtype).tiny)).mean(1)
 
 
 @torch.no_grad()

@@ -27,7 +27,13 @@ class Model(Perceptron):
     """A stack of N fully connected networks: maps the same inputs `[B, ...]` for all networks to `[N, B, O]`.
 
     State-dict keys are those of a single network; `fc_layers.<i>.weight` is `[N, fan_in, width]`, its bias `[N, 1, width]`.
+
+    Attributes:
+        ridge: the penalty on the squares of a student's weights, biases excepted, as a share of its loss. It vanishes together with the
+            loss, so that the weights of an exact student do not change.
     """
+
+    ridge = 0.0
 
     def __init__(self, networks: int, sizes: list[int], act_fun: str, initializer: base.Initializer):
         super().__init__(sizes, act_fun, initializer, functools.partial(parallel.Linear, networks))
@@ -59,8 +65,12 @@ class Model(Perceptron):
         return -log_likelihood.mean((1, 2))
 
     def loss_criterion(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The sum of the losses of the students."""
-        return self.individual_losses(outputs, labels).sum()
+        """The sum of the losses and penalties of the students."""
+        losses = self.individual_losses(outputs, labels)
+        if self.ridge:
+            squares = torch.stack([layer.weight.square().sum((1, 2)) for layer in self.affine_layers]).sum(0)
+            losses = losses + self.ridge * losses.detach() * squares / squares.detach()
+        return losses.sum()
 
     def layer_vectors(self) -> list[torch.Tensor]:
         return [torch.cat([layer.weight.data, layer.bias.data], 1).transpose(1, 2) for layer in self.affine_layers]
@@ -79,6 +89,7 @@ class Model(Perceptron):
     def part(self, first: int, end: int) -> Model:
         """A copy of the students `first` to `end - 1` as a stack, with the same parameters frozen."""
         students = Model(end - first, self.sizes, self.act_fun, lambda module: None).to(self.fc.weight)
+        students.ridge = self.ridge
         students.load_state_dict({name: tensor[first:end] for name, tensor in self.state_dict().items()})
         for original, copy in zip(self.parameters(), students.parameters(), strict=True):
             copy.requires_grad_(original.requires_grad)

@@ -123,7 +123,8 @@ def aligned(true: Layers, found: Layers, queries: torch.Tensor) -> Layers:
 def worst_error(true: Layers, found: Layers, queries: torch.Tensor) -> float:
     """The largest deviation of a weight or bias, over the largest in its layer, or of its output in the last layer.
 
-    Weights of the first layer are compared as those of standardised inputs. A large bias of an output is compared with itself.
+    Weights of the first layer are compared as those of standardised inputs. A large bias of an output is compared with itself. Where an
+    output is constant, so that its weights are 0, the largest weight of the other outputs takes their place.
 
     Args:
         true: the planted network, `aligned` with the other.
@@ -134,6 +135,7 @@ def worst_error(true: Layers, found: Layers, queries: torch.Tensor) -> float:
     hidden[0] = (in_units(hidden[0][0], queries), in_units(hidden[0][1], queries))
     shares = [(ours - theirs).abs().max() / theirs.abs().max() for theirs, ours in hidden]
     sizes = last[0][:, :-1].abs().amax(1, keepdim=True)
+    sizes = torch.where(sizes > 0, sizes, sizes.max())
     shares.append(((last[1] - last[0]).abs() / torch.maximum(sizes, torch.cat([0 * last[0][:, :-1], last[0][:, -1:].abs()], 1))).max())
     return float(torch.stack(shares).max())
 

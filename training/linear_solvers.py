@@ -50,6 +50,27 @@ class DenseSolver:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """How exactly a system is solved by conjugate gradients: until one of two conditions holds, r its residual.
+
+    Attributes:
+        tolerance: the share of its first value that `sqrt(r' M r)` has fallen to, with the preconditioner M.
+        length: the length of `scale r`; not examined where it is 0.
+        scale: `[P]`.
+    """
+
+    tolerance: float = 0.0
+    length: float = 0.0
+    scale: torch.Tensor | None = None
+
+    def is_reached(self, residual: torch.Tensor, share: float) -> bool:
+        """Whether it is reached, for a residual `[P]` and what `sqrt(r' M r)` is as a share of its first value."""
+        if share <= max(self.tolerance, torch.finfo(residual.dtype).eps):
+            return True
+        return self.scale is not None and float((self.scale * residual).norm()) <= self.length
+
+
+@dataclass(frozen=True)
 class Step:
     """A step d of one network, and what the linear model of the residuals says of it.
 
@@ -91,19 +112,19 @@ class IterativeSolver:
 
     def step(self, damping: float, tolerance: float) -> Step:
         """The step for a damping, solved until the residual has fallen to this share."""
-        vector = self.solve(self.gradient, damping, tolerance)
+        vector = self.solve(self.gradient, damping, Goal(tolerance))
         image = self.jacobian.forward(vector)
         return Step(vector, 2 * float(self.gradient @ vector), float(image @ image + vector @ (self.penalty * vector)))
 
-    def solve(self, right: torch.Tensor, damping: float, tolerance: float) -> torch.Tensor:
+    def solve(self, right: torch.Tensor, damping: float, goal: Goal) -> torch.Tensor:
         """The solution `[P]` of the system with another right-hand side, `[P]`."""
         if isinstance(self.jacobian, LayerJacobian):
-            return self._solve_layers(self.jacobian, right, damping, tolerance)
+            return self._solve_layers(self.jacobian, right, damping, goal)
         shift = damping * self._probe + self.penalty
-        return self._solved(lambda v: self.jacobian.transposed(self.jacobian.forward(v)) + shift * v, right, tolerance)
+        return self._solved(lambda v: self.jacobian.transposed(self.jacobian.forward(v)) + shift * v, right, goal)
 
-    def _solved(self, product: Product, right: torch.Tensor, tolerance: float, precondition: Product | None = None) -> torch.Tensor:
-        solution = conjugate_gradients(product, right, CG_ITERATIONS, precondition, tolerance)
+    def _solved(self, product: Product, right: torch.Tensor, goal: Goal, precondition: Product | None = None) -> torch.Tensor:
+        solution = conjugate_gradients(product, right, CG_ITERATIONS, precondition, goal)
         self.iterations += solution.iterations
         return solution.vector
 
@@ -112,18 +133,18 @@ class IterativeSolver:
         """J'J along the gradient: the scale of the damping where the diagonal of J'J is not at hand."""
         return self.jacobian.forward(self.gradient / self.gradient.norm()).square().sum()
 
-    def _solve_layers(self, jacobian: LayerJacobian, right: torch.Tensor, damping: float, tolerance: float) -> torch.Tensor:
+    def _solve_layers(self, jacobian: LayerJacobian, right: torch.Tensor, damping: float, goal: Goal) -> torch.Tensor:
         """The solution for a fully connected network, with the output layer eliminated unless it is frozen."""
         shift = damping * self._scale(jacobian) + self.penalty
         if not {"fc.weight", "fc.bias"} <= set(jacobian.problem.names):
             precondition = functools.partial(self._kronecker.apply, damping=damping)
-            return self._solved(lambda v: jacobian.transposed(jacobian.forward(v)) + shift * v, right, tolerance, precondition)
+            return self._solved(lambda v: jacobian.transposed(jacobian.forward(v)) + shift * v, right, goal, precondition)
         last = OutputLayer(jacobian, shift)
 
         def product(vector: torch.Tensor) -> torch.Tensor:
             return jacobian.transposed(last.compensated(jacobian.forward(vector))) * last.others + shift * vector
 
-        pays = tolerance <= SUBSPACE_TOLERANCE and OwnSubspace.pays(jacobian) and not bool(self.penalty.any())
+        pays = goal.tolerance <= SUBSPACE_TOLERANCE and OwnSubspace.pays(jacobian) and not bool(self.penalty.any())
         own = OwnSubspace(jacobian, damping) if pays else None
 
         def precondition(vector: torch.Tensor) -> torch.Tensor:
@@ -131,7 +152,7 @@ class IterativeSolver:
             return result + own.apply(vector) if own is not None and own.is_valid else result
 
         reduced = (right - jacobian.transposed(last.forward(last.solve(right)))) * last.others
-        vector = self._solved(product, reduced, tolerance, precondition)
+        vector = self._solved(product, reduced, goal, precondition)
         return vector + last.solve(right - last.transposed(jacobian.forward(vector)))
 
     def _scale(self, jacobian: LayerJacobian) -> torch.Tensor:
@@ -211,6 +232,9 @@ def _with_ones(inputs: torch.Tensor) -> torch.Tensor:
     return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
 
 
+EXACTLY = Goal()
+
+
 @dataclass(frozen=True)
 class Solution:
     """What conjugate gradients found: the vector `[P]` and the number of products that it took."""
@@ -220,7 +244,7 @@ class Solution:
 
 
 def conjugate_gradients(
-    product: Product, right: torch.Tensor, iterations: int, precondition: Product | None = None, tolerance: float = 0.0
+    product: Product, right: torch.Tensor, iterations: int, precondition: Product | None = None, goal: Goal = EXACTLY
 ) -> Solution:
     """Solves `A x = right` for a symmetric positive definite A, using only products with A (Hestenes & Stiefel 1952).
 
@@ -229,14 +253,14 @@ def conjugate_gradients(
         right: the right-hand side `[P]`.
         iterations: the most products; the solver stops earlier if the residual is at rounding level.
         precondition: maps x to M x, M a symmetric positive definite approximation of the inverse of A; the identity by default.
-        tolerance: the solver stops once `sqrt(residual' M residual)` has fallen to this share of its first value.
+        goal: the solver stops once it is reached.
     """
     precondition = precondition or (lambda vector: vector)
     solution, residual = torch.zeros_like(right), right.clone()
     direction = preconditioned = precondition(residual)
     energy = first = residual @ preconditioned
     count = 0
-    while count < iterations and energy > first * max(tolerance, torch.finfo(right.dtype).eps) ** 2:
+    while count < iterations and energy > 0 and not goal.is_reached(residual, float((energy / first).sqrt())):
         image = product(direction)
         rate = energy / (direction @ image)
         solution = solution + rate * direction

@@ -243,6 +243,14 @@ LARGE_RULES = (
         "follows from it.",
     ),
     Rule(
+        "unseen_share",
+        "Share of inputs that may have other answers (99.9%)",
+        "at most",
+        None,
+        "Of inputs that are drawn as the held-out queries are, the network answers no larger share wrongly, with a probability of 99.9%, "
+        "since it answers all of these. A neuron that switches at fewer inputs could be missing.",
+    ),
+    Rule(
         "far_error",
         "Error on fresh answers up to far from the origin",
         "at most",

@@ -13,6 +13,9 @@ So the Jacobian is block triangular: all weights are determined if the Jacobian 
 elements is below `c / sqrt(P)` with a probability of at most `c sqrt(2 / pi)`. So s is bounded from below with a stated probability (as in
 Dixon 1983). The equations are solved by preconditioned conjugate gradients; columns of J have unit length.
 
+Neurons with a kink can be scaled, so that only what is orthogonal to these directions counts (`scalings.py`); there are queries on both
+sides of each, and none within rounding of a kink, where one query would seem to tell what a small change of the weights hides.
+
 Axes: d inputs, H neurons of the first layer, P unknowns of the inner network, n inner queries, o outputs.
 """
 
@@ -23,12 +26,19 @@ from dataclasses import dataclass
 
 import torch
 
+from extraction.certification.determination import TOUCH
+from extraction.certification.scalings import Scalings
 from extraction.derivatives.gauss_newton import Linearised, dot, preconditioner
+from extraction.derivatives.peeling import on_both_sides
+from extraction.derivatives.questions import Questions
 from extraction.network import Layers
 from foundations.seeds import derive
 
 EQUATIONS, BASES = 2.0, 1.3  # inner queries for each unknown of the inner network, and outer ones for each neuron of the first layer
+KINKED_EQUATIONS = 3.0  # the same for neurons with a kink
+WELL, MORE, MOST = 1e-4, 1.3, 16  # the quotient of singular values of outer queries from which they suffice; growth, and times, at most
 BREADTH = 1.5  # the standard deviation of u
+DEPENDENT = 1e-7  # a smaller quotient of the singular values of the first layer, with rows of unit length: sums cannot be moved alone
 PROBES, FAILURE = 2, 1e-3  # random vectors, and the probability that the bound does not hold
 TOLERANCE = 0.2  # of a solution, as a share of the component that the bound rests on
 ITERATIONS, CHECKED_EVERY = 600, 5
@@ -56,31 +66,76 @@ class Design:
 
     @classmethod
     def of(cls, layers: Layers, radius: float) -> Design | None:
-        """The design for a network; None where its first layer has more neurons than inputs, or neurons can be scaled.
+        """The design for a network; None where the rows of its first layer are dependent, as those of more neurons than inputs are.
 
         Args:
             layers: of the network.
             radius: see `Scale`.
         """
-        first = layers.vectors[0]
+        step = radius * math.sqrt(layers.sizes[0])
+        first = in_units(layers, step).vectors[0]
         weights, bias = first[:, :-1], first[:, -1]
-        if len(weights) > weights.shape[1] or layers.symmetry.positive_scaling:
+        width = len(weights)
+        if width > layers.sizes[0]:
             return None
-        outputs, width = layers.sizes[-1], len(weights)
-        unknowns = inner_network(layers).unknowns
-        generator = torch.Generator().manual_seed(derive(0, "inner queries"))
-        sums = BREADTH * torch.randn(int(EQUATIONS * unknowns / outputs) + width, width, generator=generator, dtype=torch.float64)
-        sums = sums.to(weights)
+        sizes = torch.linalg.svdvals(torch.nn.functional.normalize(weights, dim=1))
+        if not float(sizes[-1]) > DEPENDENT * float(sizes[0]):
+            return None
+        sums = _inner_sums(in_units(layers, step)).to(weights)
         normals = torch.linalg.svd(weights, full_matrices=True)[2][width:]
         inner = (sums - bias) @ torch.linalg.pinv(weights).T
-        bases = -(-int(BASES * width + 1) // outputs)
-        return cls(sums, inner, bases, normals, radius * math.sqrt(weights.shape[1]))
+        return cls(sums, inner, _bases(in_units(layers, step), sums), normals, step)
 
     @property
     def queries(self) -> torch.Tensor:
         """All queries, `[n + (d - H) bases, d]`."""
         outer = self.inner[: self.bases] + self.step * self.normals[:, None]
         return torch.cat([self.inner, outer.flatten(0, 1)])
+
+
+def in_units(layers: Layers, step: float) -> Layers:
+    """The network with neurons of comparable scale where they can be scaled: a step moves weighted sums by order 1."""
+    if not layers.symmetry.positive_scaling:
+        return layers
+    vectors = list(layers.vectors)
+    for depth in range(len(vectors) - 1):
+        target = math.sqrt(layers.sizes[0]) / step if depth == 0 else 1.0
+        lengths = (vectors[depth][:, :-1].norm(dim=1) / target).clamp_min(torch.finfo(torch.float64).tiny)
+        vectors[depth] = vectors[depth] / lengths[:, None]
+        vectors[depth + 1] = torch.cat([vectors[depth + 1][:, :-1] * lengths, vectors[depth + 1][:, -1:]], 1)
+    return layers.replace(*vectors)
+
+
+def _inner_sums(layers: Layers) -> torch.Tensor:
+    """The sums u of the inner queries, `[n, H]`."""
+    inner, outputs, width = inner_network(layers), layers.sizes[-1], layers.sizes[1]
+    generator = torch.Generator().manual_seed(derive(0, "inner queries"))
+    if not layers.symmetry.positive_scaling:
+        count = int(EQUATIONS * inner.unknowns / outputs) + width
+        return BREADTH * torch.randn(count, width, generator=generator, dtype=torch.float64)
+    hidden = layers.replace(*(vectors.cpu() for vectors in inner.vectors[:-1]))
+    random = Questions(lambda points: points, width, seed=derive(0, "inner queries"))
+    points = on_both_sides(random, hidden, int(KINKED_EQUATIONS * inner.unknowns / outputs) + 2 * width)
+    is_clear = torch.ones(len(points), dtype=torch.bool)
+    for depth in range(1, len(hidden) + 1):
+        sums = hidden.replace(*hidden.vectors[:depth]).pre_activations(points)
+        is_clear &= (sums.abs() > TOUCH * sums.std(0)).all(1)
+    return points[is_clear]
+
+
+def _bases(layers: Layers, sums: torch.Tensor) -> int:
+    """How many of the inner queries have outer ones: so many that these determine the first layer well, if so many suffice."""
+    inner, width, outputs = inner_network(layers), layers.sizes[1], layers.sizes[-1]
+    values, least = inner.pre_activations(sums), -(-int(BASES * width + 1) // outputs)
+    problem = Linearised(inner, sums, values, values.std(0).clamp_min(torch.finfo(values.dtype).tiny))
+    jacobians = problem.derivatives_by_inputs(min(MOST * least, len(sums)))  # [most, o, H]
+    count = min(least, len(jacobians))
+    while count < len(jacobians):
+        sizes = torch.linalg.svdvals(jacobians[:count].flatten(0, 1).nan_to_num())
+        if len(sizes) == width and float(sizes[-1]) > WELL * float(sizes[0]):
+            break
+        count = min(int(MORE * count) + 1, len(jacobians))
+    return count
 
 
 @dataclass(frozen=True)
@@ -112,13 +167,14 @@ def determination(layers: Layers, design: Design, answers: torch.Tensor) -> Dete
         design: its queries.
         answers: to all of them, `[n + (d - H) bases, o]`.
     """
-    count, spread = len(design.sums), answers.std(0)
+    layers, count, spread = in_units(layers, design.step), len(design.sums), answers.std(0)
     inner = inner_network(layers)
     problem = Linearised(inner, design.sums, answers[:count], spread)
     lengths = problem.column_lengths()
     if not all(float(each.min()) > EPS * float(each.max()) for each in lengths):
         return Determination(False, 0.0, math.inf)
-    smallest, largest = _smallest(problem, lengths), _largest(problem, lengths)
+    open_, largest = scalings(problem, lengths), _largest(problem, lengths)
+    smallest = _smallest(problem, lengths, open_)
     if smallest is None:
         return None
     jacobians = problem.derivatives_by_inputs(design.bases).flatten(0, 1)  # [bases o, H]
@@ -127,6 +183,8 @@ def determination(layers: Layers, design: Design, answers: torch.Tensor) -> Dete
     unknowns = inner.unknowns
     is_full = smallest**2 > unknowns * EPS * largest**2 and len(jacobians) >= len(layers.vectors[0])
     is_full = is_full and all(float(each[-1]) > len(each) * EPS * float(each[0]) for each in [sizes, *last])
+    if not is_full:
+        return Determination(False, smallest, math.inf)
     errors = (layers.pre_activations(design.queries) - answers) / spread
     rounded = EPS * (answers / spread).abs()
     errors = (errors.abs() + rounded).square().sum(1)
@@ -155,21 +213,37 @@ def _largest(problem: Linearised, lengths: list[torch.Tensor]) -> float:
     return POWER_MARGIN * math.sqrt(size)
 
 
-def _smallest(problem: Linearised, lengths: list[torch.Tensor]) -> float | None:
-    """What the smallest singular value is at least, with probability `1 - FAILURE`; None where an equation could not be solved."""
+def scalings(problem: Linearised, lengths: list[torch.Tensor]) -> Scalings | None:
+    """The directions that scale neurons; None where that changes the function."""
+    layers = problem.layers
+    if not layers.symmetry.positive_scaling:
+        return None
+    return Scalings(layers.vectors, lengths, len(layers) - (problem.basis is not None))
+
+
+def _smallest(problem: Linearised, lengths: list[torch.Tensor], open_: Scalings | None) -> float | None:
+    """What the smallest singular value is at least, with probability `1 - FAILURE`; None where an equation could not be solved.
+
+    Those of the directions that scale neurons do not count.
+    """
     generator, unknowns = torch.Generator().manual_seed(derive(0, "smallest singular value")), sum(each.numel() for each in lengths)
+    unknowns -= len(open_) if open_ is not None else 0
     component = FAILURE ** (1 / PROBES) * math.sqrt(math.pi / 2) / math.sqrt(unknowns)
     precondition, longest = preconditioner(problem), 0.0
     for _ in range(PROBES):
-        solved = _solved(problem, lengths, precondition, _random(problem, lengths, generator), TOLERANCE * component)
+        probe = _random(problem, lengths, generator)
+        if open_ is not None:
+            probe = open_.orthogonal(probe)
+            probe = [each / _norm(probe) for each in probe]
+        solved = _solved(problem, lengths, precondition, probe, TOLERANCE * component)
         if solved is None:
             return None
-        longest = max(longest, solved)
+        longest = max(longest, _norm(solved if open_ is None else open_.orthogonal(solved)))
     return math.sqrt((1 - TOLERANCE) * component / longest)
 
 
-def _solved(problem: Linearised, lengths, precondition, right, tolerance: float) -> float | None:
-    """The length of the solution y of `J'J y = right` with columns of unit length; None where it is not found to the tolerance."""
+def _solved(problem: Linearised, lengths, precondition, right, tolerance: float) -> list[torch.Tensor] | None:
+    """The solution y of `J'J y = right` with columns of unit length; None where it is not found to the tolerance."""
     left = [each * length for each, length in zip(right, lengths, strict=True)]  # in units of the weights themselves
     solution = [torch.zeros_like(each) for each in left]
     step = direction = precondition(left)
@@ -180,7 +254,7 @@ def _solved(problem: Linearised, lengths, precondition, right, tolerance: float)
         solution = [old + rate * each for old, each in zip(solution, direction, strict=True)]
         left = [old - rate * each for old, each in zip(left, image, strict=True)]
         if count % CHECKED_EVERY == 0 and _norm([each / length for each, length in zip(left, lengths, strict=True)]) <= tolerance:
-            return _norm([each * length for each, length in zip(solution, lengths, strict=True)])
+            return [each * length for each, length in zip(solution, lengths, strict=True)]
         step = precondition(left)
         size, before = dot(left, step), size
         if not size > 0:

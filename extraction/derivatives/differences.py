@@ -28,7 +28,9 @@ OCTAVES = 24  # radii from 2^-24 to 2^24 are tried
 LINES, ERROR_LINES = 3, 7  # lines along which the radius and the error are measured
 ORDER, NODES, SPACING = 6, 12, 2.0**-14  # differences of this order over so many points, in units, contain nothing but errors
 VISIBLE = 1e-5  # changes below this share of the answers are not judged by their bends
+BEND = 0.15  # the typical relative bend at the radius
 BENT = 1e-6  # smaller bends are rounding: the network is affine, and has no radius
+SHRUNK = 0.99  # of the limit of inputs, so that short lines stay inside
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -41,16 +43,27 @@ class Scale:
         spread: the standard deviation of each output over such inputs, `[o]`.
         error: the standard deviation of the error of each answer, `[o]`.
         limit: the largest absolute input that may be asked.
+        reach: the radius without that limit, as far as bends within it show.
     """
 
     radius: float
     spread: torch.Tensor
     error: torch.Tensor
     limit: float = math.inf
+    reach: float = 0.0
 
-    def inside(self, points: torch.Tensor) -> torch.Tensor:
-        """Points `[n, d]`, drawn towards 0 where they exceed the limit."""
-        return points * (self.limit / points.abs().amax(1, keepdim=True)).clamp(max=1.0)
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a limit."""
+        return self.limit < math.inf
+
+    def inside(self, points: torch.Tensor, step: float = 0.0) -> torch.Tensor:
+        """Points `[n, d]`, drawn towards 0 where they, or a step from them along an axis, exceed the limit."""
+        return points * ((self.limit - step) / points.abs().amax(1, keepdim=True)).clamp(max=1.0)
+
+    def size(self, points: torch.Tensor) -> torch.Tensor:
+        """The size of the terms that answers at points `[n, d]` are sums of, `[n]`: answers near 0 have errors of this size."""
+        return float(self.spread.max()) * (points.norm(dim=1) / self.unit(points.shape[1])).clamp_min(1.0)
 
     @property
     def relative_error(self) -> float:
@@ -59,7 +72,7 @@ class Scale:
 
     def unit(self, inputs: int) -> float:
         """The step along one of so many axes that moves weighted sums by order 1."""
-        return self.radius * math.sqrt(inputs)
+        return max(self.radius, self.reach) * math.sqrt(inputs)
 
     def first(self, inputs: int) -> float:
         """The step of forward differences along one of so many axes."""
@@ -80,38 +93,45 @@ def measure(asked: Questions, radius: float | None = None) -> Scale:
     Raises:
         Lacking: answers are not finite.
     """
-    if not bool(asked(asked.normal(4, asked.inputs)).isfinite().all()):
+    nearby = Scale(1.0, asked.normal(0), asked.normal(0), SHRUNK * asked.limit)
+    if not bool(asked(nearby.inside(asked.normal(4, asked.inputs))).isfinite().all()):
         raise Lacking("answers are not finite")
-    radius = radius or _radius(asked)
-    answers = asked(radius * asked.normal(64, asked.inputs))
+    radius, reach = (radius, radius) if radius else _radius(asked)
+    answers = asked(nearby.inside(radius * asked.normal(64, asked.inputs)))
     spread = answers.std(0)
     spread = torch.where(spread > 0, spread, spread.max().clamp_min(torch.finfo(spread.dtype).tiny))
-    return Scale(radius, spread, _error(asked, radius).clamp_min(EPS / 4 * answers.abs().mean(0)))
+    return Scale(radius, spread, _error(asked, radius, nearby).clamp_min(EPS / 4 * answers.abs().mean(0)), asked.limit, reach)
 
 
-def _radius(asked: Questions) -> float:
-    """The smallest radius t with at least half of the largest relative `|f(2 t v) - 2 f(t v) + f(0)|`, over random directions v."""
+def _radius(asked: Questions) -> tuple[float, float]:
+    """The smallest radius t with at least half of the largest relative `|f(2 t v) - 2 f(t v) + f(0)|`, over random directions v.
+
+    Where inputs are limited, the second number is the radius beyond the limit at which it would be BEND.
+    """
     directions = asked.normal(LINES, asked.inputs)
     directions = torch.cat([directions, -directions])
     radii = 2.0 ** torch.arange(-OCTAVES, OCTAVES + 1, dtype=torch.float64, device=asked.device)
+    radii = radii[radii * directions.abs().max() <= asked.limit]
     points = radii[:, None, None] * directions
     centre = asked(torch.zeros_like(directions[:1]))
     values = asked(points.flatten(0, 1)).unflatten(0, points.shape[:2]) - centre  # [radii, 2 LINES, o]
     bends = (values[1:] - 2 * values[:-1]).abs() / (values[1:].abs() + 2 * values[:-1].abs()).clamp_min(1e-300)
     bend = torch.where(values[1:].abs() > VISIBLE * centre.abs(), bends, 0.0).mean((1, 2))
     if float(bend.max()) < BENT:
-        return 1.0
-    return float(radii[1:][bend >= 0.5 * bend.max()][0])
+        return 1.0, 1.0
+    best = int((bend >= 0.5 * bend.max()).nonzero()[0])
+    radius = float(radii[1:][best])
+    return radius, radius * max(1.0, BEND / float(bend[best])) if asked.limit < math.inf else radius
 
 
-def _error(asked: Questions, radius: float) -> torch.Tensor:
+def _error(asked: Questions, radius: float, nearby: Scale) -> torch.Tensor:
     """The standard deviation of the errors of answers, `[o]`, from high differences along short lines (Hamming 1962, More and Wild 2011).
 
     A difference of order k of independent errors s has the standard deviation `s sqrt((2k)!) / k!`.
     """
     nodes = SPACING * radius * torch.arange(NODES, dtype=torch.float64, device=asked.device)
     starts, directions = asked.normal(ERROR_LINES, 1, asked.inputs) * radius, asked.normal(ERROR_LINES, 1, asked.inputs)
-    points = starts + nodes[:, None] * directions
+    points = nearby.inside(starts[:, 0])[:, None] + nodes[:, None] * directions
     values = asked(points.flatten(0, 1)).unflatten(0, points.shape[:2])
     differences = values.diff(n=ORDER, dim=1).square().mean(1).median(0).values  # a line that crosses a kink does not count
     return differences.sqrt() * math.factorial(ORDER) / math.sqrt(math.factorial(2 * ORDER))

@@ -200,7 +200,11 @@ def _solve(problem: Linearised, masks: Sequence[torch.Tensor | None], tolerance:
 def preconditioner(problem: Linearised, masks: Sequence[torch.Tensor | None] = ()) -> Callable[[Vectors], Vectors]:
     """An approximate inverse of `J'J`; for the masks see `polish`."""
     masks = [*masks, *[None] * (len(problem.layers) - len(masks))]
-    is_shallow = len(problem.slopes) == 1 and problem.inputs[0].shape[1] == problem.inputs[1].shape[1]
+    is_shallow = (
+        len(problem.slopes) == 1
+        and not problem.layers.symmetry.positive_scaling
+        and problem.inputs[0].shape[1] == problem.inputs[1].shape[1]
+    )
     return _InputBlocks(problem) if is_shallow and masks == [None, None] else _LayerBlocks(problem, masks)
 
 

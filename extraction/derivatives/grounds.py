@@ -60,7 +60,7 @@ def is_deep(ground: Ground) -> bool:
     """Whether kinks along parallel lines differ, as they do not with one hidden layer."""
     one = ground.line()
     other = Line(ground.points(1)[0], one.direction, one.low, one.high)
-    jumps, others = (find_kinks(ground.asked, line, ground.precision).jumps for line in (one, other))
+    jumps, others = (find_kinks(ground.asked, line, ground.scale, ground.precision).jumps for line in (one, other))
     if not len(jumps) or not len(others):
         return False
     distances = (jumps[:, None] - others).abs().amax(2)

@@ -63,7 +63,7 @@ def find_layer(ground: Ground, width: int) -> Layer:
     candidates = Neurons.of([], asked, len(ground.scale.spread))
     votes, lines = candidates.biases, []
     for _ in range(LINES):
-        kinks = find_kinks(asked, ground.line(), ground.precision)
+        kinks = find_kinks(asked, ground.line(), ground.scale, ground.precision)
         lines.append(kinks)
         votes[_confirmed(ground, kinks, candidates)] += 1
         known = _elected(candidates, votes, width)

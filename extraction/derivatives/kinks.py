@@ -35,6 +35,7 @@ def is_piecewise_linear(asked: Questions, scale: Scale) -> bool:
     """Whether second differences over short steps vanish at most places."""
     points, step = scale.radius * asked.normal(32, asked.inputs), scale.radius * scale.relative_error**0.25
     moves = step * asked.normal(32, asked.inputs)
+    points = scale.inside(points, float(moves.abs().max()) if scale.is_bounded else 0.0)
     bends = asked(points + moves) + asked(points - moves) - 2 * asked(points)
     return float((bends.abs() <= 50 * scale.error).all(1).double().mean()) > 0.75
 
@@ -59,12 +60,12 @@ def find_neurons(asked: Questions, scale: Scale, precision: Precision = EXACT) -
     candidates = confirmed = Neurons.of([], asked, len(scale.spread))
     complete = 0
     for _ in range(LINES):
-        kinks = find_kinks(asked, random_line(asked, scale), precision)
+        kinks = find_kinks(asked, random_line(asked, scale), scale, precision)
         if not len(kinks.places) and not len(confirmed.biases):
             raise Lacking("the answers are constant, or an affine function of the inputs, along a line")
         if len(candidates.biases):
             confirmed = confirmed.joined(candidates.some(predicts(asked, scale, kinks, candidates)))
-        new = unexplained(kinks, confirmed)
+        new = unexplained(kinks, confirmed, scale.unit(asked.inputs))
         complete = complete + 1 if not len(new) else 0
         if complete == COMPLETE:
             return confirmed
@@ -82,9 +83,9 @@ def random_line(asked: Questions, scale: Scale) -> Line:
     return Line(origin, direction / direction.norm(), -reach, reach)
 
 
-def unexplained(kinks: Kinks, neurons: Neurons) -> torch.Tensor:
-    """The numbers of the kinks that no known neuron explains."""
-    near = (kinks.places[:, None] - crossings(kinks.line, neurons)).abs() <= MATCHED * (1 + kinks.places[:, None].abs())
+def unexplained(kinks: Kinks, neurons: Neurons, unit: float) -> torch.Tensor:
+    """The numbers of the kinks that no known neuron explains, for the unit of steps."""
+    near = (kinks.places[:, None] - crossings(kinks.line, neurons)).abs() <= MATCHED * (unit + kinks.places[:, None].abs())
     return (~near.any(1)).nonzero()[:, 0]
 
 
@@ -104,7 +105,7 @@ def predicts(asked: Questions, scale: Scale, kinks: Kinks, neurons: Neurons) -> 
     bends = sum(sign * asked(line.at(places + move * step)) for sign, move in ((1, 1), (1, -1), (-2, 0)))
     expected = step[:, None] * (neurons.incoming @ line.direction).abs()[:, None] * neurons.outgoing
     size = expected.abs().amax(1)
-    is_close = nearest <= MATCHED * (1 + places.abs())
+    is_close = nearest <= MATCHED * (scale.unit(asked.inputs) + places.abs())
     return is_close & ((bends - expected).abs().amax(1) <= 1e-4 * size + 100 * scale.error.max())
 
 

@@ -12,17 +12,17 @@ Axes: d inputs, N kinks or intervals, o outputs.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
 
+from extraction.derivatives.differences import Scale
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 
 SAME = 1e-9  # relative differences of answers below this are rounding
 SLOPES = 1e-7  # the same of slopes
-CLOSE = 1e-5  # the distance from a kink, as a share of the interval, at which the pieces on both sides are checked
+CLOSE = (1e-5, 1e-3)  # distances from a kink, as shares of the interval, at which the pieces on both sides are checked
 SHARE = 2e-5  # of an interval that a slope is measured over
 LEVELS, MOST = 60, 4096  # divisions, and intervals at a time
 SHORTEST = 1e-10  # intervals, as a share of the line, that are not divided any more
@@ -116,10 +116,6 @@ class _Pieces:
     def some(self, which: torch.Tensor) -> _Pieces:
         return _Pieces(*(part[which] for part in vars(self).values()))
 
-    def rounded(self, rounding: float) -> _Pieces:
-        """The same with other errors."""
-        return dataclasses.replace(self, errors=self.errors * rounding)
-
     def joined(self, other: _Pieces) -> _Pieces:
         return _Pieces(*(torch.cat(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
 
@@ -128,13 +124,14 @@ class _Pieces:
         return self.values + self.slopes * (places - self.places)[:, None]
 
 
-def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT, most: int = MOST) -> Kinks:
+def find_kinks(asked: Questions, line: Line, scale: Scale, precision: Precision = EXACT, most: int = MOST) -> Kinks:
     """All kinks of a line that are further from each other than the resolution.
 
     Args:
         asked: the function.
         line: the line.
-        precision: of what it shows.
+        scale: of the function's inputs and answers.
+        precision: of the line.
         most: intervals at a time.
 
     Raises:
@@ -142,9 +139,13 @@ def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT, most:
     """
     length = line.high - line.low
     ends = line.origin.new_tensor([line.low, line.high])
-    low, high = (
-        _pieces(asked, line, ends[[end]], step).rounded(precision.rounding) for end, step in ((0, SHARE * length), (1, -SHARE * length))
-    )
+
+    def pieces(places: torch.Tensor, steps: torch.Tensor) -> _Pieces:
+        here, there = asked(torch.cat([line.at(places), line.at(places + steps)])).chunk(2)
+        sizes = torch.maximum(here.abs().amax(1), scale.size(line.at(places)))
+        return _Pieces(places, here, (there - here) / steps[:, None], precision.rounding * sizes / steps.abs())
+
+    low, high = (pieces(ends[[end]], SHARE * length * ends.new_tensor([1 - 2 * end])) for end in (0, 1))
     shortest = max(SHORTEST * length, 2 * precision.resolution)
     places, jumps = [ends[:0]], [low.slopes[:0]]
     for _ in range(LEVELS):
@@ -160,18 +161,10 @@ def find_kinks(asked: Questions, line: Line, precision: Precision = EXACT, most:
         if len(low.places) > most:
             raise Lacking(f"a line has more than {most} places where the answers bend: they are not piecewise linear, or not exact")
         lengths = high.places - low.places
-        middle = _pieces(asked, line, low.places + lengths * (0.5 + 0.1 * asked.uniform(len(lengths))), SHARE * lengths).rounded(
-            precision.rounding
-        )
+        middle = pieces(low.places + lengths * (0.5 + 0.1 * asked.uniform(len(lengths))), SHARE * lengths)
         low, high = low.joined(middle), middle.joined(high)
     order = torch.cat(places).argsort()
     return Kinks(line, torch.cat(places)[order], torch.cat(jumps)[order])
-
-
-def _pieces(asked: Questions, line: Line, places: torch.Tensor, step: torch.Tensor | float) -> _Pieces:
-    steps = torch.as_tensor(step).to(places).expand_as(places)
-    here, there = asked(torch.cat([line.at(places), line.at(places + steps)])).chunk(2)
-    return _Pieces(places, here, (there - here) / steps[:, None], here.abs().amax(1) / steps.abs())
 
 
 def _differ(one: _Pieces, other: _Pieces, tolerance: float) -> torch.Tensor:
@@ -192,12 +185,12 @@ def _meeting(asked: Questions, line: Line, ends: tuple[_Pieces, _Pieces], resolu
     reach = high - low
     size = left.values.abs() + (left.slopes.abs() + right.slopes.abs()) * reach[:, None]
     size = SAME * size + ((left.errors + right.errors) * reach)[:, None]
-    close = (CLOSE * reach).clamp_min(resolution)
-    for place, piece in (
-        (meeting - close, left),
-        (meeting + close, right),
-        ((meeting + low) / 2, left),
-        ((meeting + high) / 2, right),
-    ):
-        agrees = agrees & ((asked(line.at(place)) - piece.extended(place)).abs() <= size).all(1)
+    checked = [((meeting + low) / 2, left), ((meeting + high) / 2, right)]
+    for share in CLOSE:
+        close = (share * reach).clamp_min(resolution)
+        checked += [(meeting - close, left), (meeting + close, right)]
+    for place, piece in checked:
+        possible = agrees.nonzero()[:, 0]
+        errors = (asked(line.at(place[possible])) - piece.extended(place)[possible]).abs()
+        agrees[possible] = (errors <= size[possible]).all(1)
     return meeting, agrees

@@ -123,23 +123,29 @@ def _first_of(ground: Ground) -> Layer:
 
 
 def fitted(within: Questions, hidden: Layers) -> Layers:
-    """The network by the weighted sums of its first layer, after a fit.
-
-    Half of the queries are random, half near the planes of neurons, so that each of these has queries on both sides.
-    """
+    """The network by the weighted sums of its first layer, after a fit."""
     width = within.inputs
     outputs = within(torch.zeros(1, width, dtype=torch.float64, device=within.device)).shape[1]
     unknowns = hidden.unknowns + outputs * (hidden.sizes[-1] + 1)
     count = int(EQUATIONS * unknowns / outputs) + 2 * width
-    breadth = BREADTH * torch.exp(WIDTHS * within.uniform(count, 1))
-    queries = breadth * within.normal(count, width)
-    chosen = torch.arange(0, count, 2, device=queries.device)
-    queries[chosen] = onto_planes(hidden, queries[chosen]) + NEAR * breadth[chosen] * within.normal(len(chosen), width)
+    queries = on_both_sides(within, hidden, count)
     answers, features = within(queries), hidden.activations(queries)
     idle = int((features.std(0) == 0).sum())
     if idle:
         raise Lacking(f"{idle} neurons are active at none of {count} queries")
     return polish(hidden.followed_by(fit_outputs(features, answers).T.contiguous()), queries, answers).layers
+
+
+def on_both_sides(random: Questions, hidden: Layers, count: int) -> torch.Tensor:
+    """So many weighted sums of the first layer, `[count, D]`: half of them are random, half near the planes of neurons.
+
+    So every neuron of hidden layers whose rows have unit length has queries on both sides.
+    """
+    breadth = BREADTH * torch.exp(WIDTHS * random.uniform(count, 1))
+    points = breadth * random.normal(count, random.inputs)
+    chosen = torch.arange(0, count, 2, device=points.device)
+    points[chosen] = onto_planes(hidden, points[chosen]) + NEAR * breadth[chosen] * random.normal(len(chosen), random.inputs)
+    return points
 
 
 def onto_planes(hidden: Layers, points: torch.Tensor) -> torch.Tensor:

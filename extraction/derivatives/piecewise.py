@@ -2,7 +2,7 @@
 
 | network | way |
 |---|---|
-| one hidden layer, one or two outputs | `kinks`: 784-128-1 takes 215,156 queries; the space that gradients span would take half of them |
+| one hidden layer, one or two outputs | `kinks`: 784-128-1 takes 224,880 queries; the space that gradients span would take half of them |
 | one hidden layer with more neurons than inputs | `kinks`, which needs no space of gradients |
 | one hidden layer, more outputs | `peeling`: one gradient has as many rows as there are outputs |
 | more hidden layers | `peeling` |

@@ -27,9 +27,9 @@ from models.activation_functions import ActivationFunction
 SMOOTH = ("tanh", "sigmoid", "gelu", "silu", "softplus", "g")  # candidates
 TWINS = {"sigmoid": "tanh", "tanh": "sigmoid"}  # the same functions up to scales and constants
 POINTS = 61
-RATES = (0.12, 0.25, 0.5, 1.0, 2.0, 4.0)  # first values of k, in units of the largest t / 8
+RATES = (0.02, 0.05, 0.12, 0.25, 0.5, 1.0, 2.0, 4.0)  # first values of k, in units of the largest t / 8
 PLACES = 13  # first values of b
-TRIED = 4  # starts
+TRIED, TRIED_AGAIN, WORSE = 4, 40, 100.0  # starts; the same of neurons whose error is larger than a quarter by this factor
 PATIENCE = 6  # steps without a gain
 STEPS = 40  # of Levenberg-Marquardt
 UNKNOWN = 1e-3  # a larger error, as a share of the profile's spread, is no fit
@@ -127,7 +127,10 @@ def named(profiles: Profiles, candidates: Sequence[str] = SMOOTH) -> tuple[Fitte
 
 
 def fit(profiles: Profiles, act_fun: str) -> Fitted:
-    """Fits `c + v s(k t + b)` to every profile: the best of a grid of starts, then Levenberg-Marquardt for all neurons at once."""
+    """Fits `c + v s(k t + b)` to every profile: the best of a grid of starts, then Levenberg-Marquardt for all neurons at once.
+
+    Neurons whose error is far above that of the best quarter are fitted again, from more starts.
+    """
     values = profiles.values
     activation = activation_functions.get(act_fun)
     largest = profiles.places.abs().amax(1, keepdim=True)
@@ -138,11 +141,21 @@ def fit(profiles: Profiles, act_fun: str) -> Fitted:
     shapes = activation(starts[:, 0, None] * scaled[:, None] + starts[:, 1, None])  # [H, S, T]
     shapes = _less_affine(shapes.mT, scaled, profiles.has_line)  # [H, T, S]
     likeness = torch.einsum("hts,ht->hs", shapes / shapes.norm(dim=1, keepdim=True).clamp_min(1e-300), values).abs()
-    best = likeness.topk(TRIED).indices.flatten()  # [H TRIED]
-    places, repeated = scaled.repeat_interleave(TRIED, 0), values.repeat_interleave(TRIED, 0)
-    unknowns, losses = levenberg_marquardt(affine(activation, profiles.has_line), places, repeated, starts[best])
-    losses, winner = losses.unflatten(0, (-1, TRIED)).min(1)
-    unknowns = unknowns.unflatten(0, (-1, TRIED))[torch.arange(len(winner), device=winner.device), winner]
+    features = affine(activation, profiles.has_line)
+
+    def fitted(which: torch.Tensor, tried: int) -> tuple[torch.Tensor, torch.Tensor]:
+        best = likeness[which].topk(tried).indices.flatten()  # [H tried]
+        places, repeated = scaled[which].repeat_interleave(tried, 0), values[which].repeat_interleave(tried, 0)
+        unknowns, losses = levenberg_marquardt(features, places, repeated, starts[best])
+        losses, winner = losses.unflatten(0, (-1, tried)).min(1)
+        return unknowns.unflatten(0, (-1, tried))[torch.arange(len(winner), device=winner.device), winner], losses
+
+    unknowns, losses = fitted(torch.arange(len(values), device=values.device), TRIED)
+    worse = (losses > WORSE**2 * losses.quantile(0.25)).nonzero()[:, 0]
+    if len(worse):
+        again, less = fitted(worse, TRIED_AGAIN)
+        better = less < losses[worse]
+        unknowns[worse[better]], losses[worse[better]] = again[better], less[better]
     return Fitted(act_fun, unknowns[:, 0] / largest[:, 0], unknowns[:, 1], losses.sqrt())
 
 

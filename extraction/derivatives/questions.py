@@ -5,12 +5,16 @@ Axes: n queries, d inputs, o outputs, k coordinates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from extraction.derivatives.result import Lacking
+
 Ask = Callable[[torch.Tensor], torch.Tensor]
+ROUNDING = 1e-12  # of inputs at their limit
 BATCH_VALUES = 2**23  # input values in one call
 
 
@@ -38,9 +42,21 @@ class Questions:
     """
 
     def __init__(self, ask: Ask, inputs: int, budget: int | None = None, device: torch.device | str = "cpu", seed: int = 0):
-        self.inputs, self.device = inputs, torch.device(device)
+        self.inputs, self.device, self.limit = inputs, torch.device(device), math.inf
         self.count = Count(0, budget)
         self._ask, self._generator = ask, torch.Generator().manual_seed(seed)
+
+    def limited(self, limit: float) -> Questions:
+        """The same teacher, for inputs of at most `limit` in size: larger ones raise Lacking, and are not asked."""
+
+        def checked(points: torch.Tensor) -> torch.Tensor:
+            if len(points) and not float(points.abs().max()) <= limit * (1 + ROUNDING):
+                raise Lacking("a step of derivatives would leave the domain")
+            return points.clamp(-limit, limit)
+
+        other = self.through(checked, self.inputs)
+        other.limit = limit
+        return other
 
     @torch.no_grad()
     def __call__(self, queries: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
@@ -21,11 +22,31 @@ ATTEMPTS = 10  # to find the first layer from afar
 CONFIRMED = 1e-9  # its largest error on them, as a share of the spread of the outputs, where the answers are exact
 
 
+def recover_inside(asked: Questions, domain: tuple[float, float], candidates: Sequence[str] = SMOOTH) -> Recovery:
+    """The network of a live teacher whose inputs must stay between two bounds; see `recover`.
+
+    The teacher is asked in coordinates of a cube with centre 0.
+    """
+    (low, high), inputs = domain, asked.inputs
+    centre, half = (low + high) / 2, (high - low) / 2
+    cube = asked.through(lambda points: (centre + half * points).clamp(low, high), inputs).limited(1.0)
+    found = recover(cube, candidates)
+    vectors = found.vectors
+    if vectors is not None:
+        vectors = torch.cat([vectors[:, :-1] / half, vectors[:, -1:] - centre / half * vectors[:, :-1].sum(1, keepdim=True)], 1)
+    layers = found.layers
+    if layers is not None:
+        first = layers.vectors[0]
+        bias = first[:, -1:] - centre / half * first[:, :-1].sum(1, keepdim=True)
+        layers = layers.replace(torch.cat([first[:, :-1] / half, bias], 1), *layers.vectors[1:])
+    return dataclasses.replace(found, layers=layers, vectors=vectors, radius=half * found.radius)
+
+
 def recover(asked: Questions, candidates: Sequence[str] = SMOOTH) -> Recovery:
     """The network of a live teacher, as far as derivatives find it.
 
     Args:
-        asked: the teacher; any input may be asked.
+        asked: the teacher; any input within its limit may be asked.
         candidates: the activation functions that it may have.
     """
     stages, scale = _Stages(asked), None
@@ -59,9 +80,13 @@ class _Stages:
 def _found(asked: Questions, scale: Scale, candidates: Sequence[str], stages: _Stages) -> Layers:
     """The network by whichever way suits it: by kinks, by jumps far out, or by second derivatives."""
     if kinks.is_piecewise_linear(asked, scale):
+        if scale.is_bounded:
+            raise Lacking("within a domain, networks of relu and leaky relu are not found yet")
         return _first_confirmed(asked, scale, (piecewise.recover, widening.recover))
     span = gradient_span(asked, scale, lambda count: scale.radius * asked.normal(count, asked.inputs))
     stages.end("gradients")
+    if scale.is_bounded:
+        return shallow.recover(asked, scale, span, candidates)
     try:
         network = _smooth(asked, scale, span, candidates)
         confirmed(asked, scale, network)
@@ -150,6 +175,8 @@ def confirmed(asked: Questions, scale: Scale, layers: Layers) -> float:
     worst = 0.0
     for distance in DISTANCES:
         queries = distance * scale.radius * asked.normal(FRESH, asked.inputs)
+        if scale.is_bounded:
+            queries = scale.limit * asked.uniform(FRESH, asked.inputs)
         answers = asked(queries)
         errors = (layers.pre_activations(queries) - answers) / answers.std(0).clamp_min(1e-300)
         error = float(errors.square().mean().sqrt())

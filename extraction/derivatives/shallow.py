@@ -25,7 +25,7 @@ from extraction.derivatives.diagonalising import MIXTURES, common_basis
 from extraction.derivatives.differences import Scale, curvatures
 from extraction.derivatives.gauss_newton import polish
 from extraction.derivatives.profiles import Axes, Fitted, ask_profiles, named
-from extraction.derivatives.questions import Questions
+from extraction.derivatives.questions import Ask, Questions
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.subspace import Span
 from extraction.network import Layers, fit_outputs
@@ -34,6 +34,7 @@ MATRICES = 6  # second derivatives, at least: outputs times points
 DIAGONAL = 1e-2  # a larger share off the diagonal: there is no common basis
 FAR = 16.0  # the largest t of profiles, where weighted sums are about t
 ALONE = 1e-2  # a larger second singular value of a profile: the neuron is not alone
+INSIDE = 0.95  # of the limit of inputs
 EQUATIONS = 2.5  # for each unknown
 BREADTH, WIDE = 1.5, 2.5  # the standard deviation of weighted sums at the queries of fits, and at the base points of columns
 
@@ -51,6 +52,13 @@ class Sums:
     directions: torch.Tensor
     rows: torch.Tensor
     offsets: torch.Tensor
+
+    def inside(self, scale: Scale, coordinates: torch.Tensor, step: float = 0.0) -> torch.Tensor:
+        """Coordinates `[n, H]` whose inputs, also after a step along an axis, are within the limit, see `Scale.inside`."""
+        if not scale.is_bounded:
+            return coordinates
+        points = (coordinates - self.offsets) @ self.directions.T
+        return scale.inside(points, step) @ self.rows.T + self.offsets
 
     def within(self, asked: Questions) -> Questions:
         """The teacher in these coordinates."""
@@ -74,17 +82,21 @@ def recover(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str
         Lacking: it has not one hidden layer with one of these activation functions and at most as many neurons as inputs.
     """
     alone = separate(asked, scale, span)
-    fitted = name(alone.within(asked), candidates)
+    far = (INSIDE * scale.limit / alone.directions.abs().amax(0)).clamp(max=FAR)
+    fitted = name(alone.within(asked), candidates, far)
     sums = alone.rescaled(fitted.rates, fitted.places)
-    return widen(asked, scale, sums, fit(sums.within(asked), fitted.act_fun))
+    return widen(asked, scale, sums, fit(sums.within(asked), fitted.act_fun, lambda points: sums.inside(scale, points)))
 
 
 def separate(asked: Questions, scale: Scale, span: Span) -> Sums:
     """Coordinates that move one neuron each, in units in which weighted sums are of order 1."""
     inner = span.within(asked)
     points = -(-MATRICES // len(scale.spread))
-    centres = scale.inside(scale.radius * asked.normal(points, span.rank) @ span.basis.T) @ span.basis
-    matrices = [curvatures(inner, centre, scale.second(span.rank)) for centre in centres]
+    step = scale.second(span.rank)
+    centres = (
+        scale.inside(scale.radius * asked.normal(points, span.rank) @ span.basis.T, 2 * step if scale.is_bounded else 0.0) @ span.basis
+    )
+    matrices = [curvatures(inner, centre, step) for centre in centres]
     scaled = torch.cat(matrices) / scale.spread.repeat(points)[:, None, None]
     common = common_basis(scaled, asked.normal(MIXTURES, 2, len(scaled)))
     if not common.residual <= DIAGONAL:
@@ -116,15 +128,14 @@ def name_along(asked: Questions, axes: Axes, far: torch.Tensor, candidates: Sequ
     return fitted
 
 
-def fit(inner: Questions, act_fun: str) -> Layers:
-    """The network in coordinates that are the weighted sums of its layer, nearly."""
+def fit(inner: Questions, act_fun: str, inside: Ask) -> Layers:
+    """The network in coordinates that are the weighted sums of its layer, nearly, from queries that are moved `inside`."""
     width = inner.inputs
-    hidden = torch.eye(width, width + 1, dtype=torch.float64, device=inner.device)
-    outputs = len(inner(torch.zeros(1, width, dtype=torch.float64, device=inner.device))[0])
+    first = Layers((torch.eye(width, width + 1, dtype=torch.float64, device=inner.device),), act_fun)
+    outputs = len(inner(inside(torch.zeros(1, width, dtype=torch.float64, device=inner.device)))[0])
     unknowns = width * (width + 1) + outputs * (width + 1)
-    queries = BREADTH * inner.normal(int(EQUATIONS * unknowns / outputs) + 2 * width, width)
+    queries = inside(BREADTH * inner.normal(int(EQUATIONS * unknowns / outputs) + 2 * width, width))
     answers = inner(queries)
-    first = Layers((hidden,), act_fun)
     return polish(first.followed_by(fit_outputs(first.activations(queries), answers).T.contiguous()), queries, answers).layers
 
 
@@ -133,8 +144,9 @@ def widen(asked: Questions, scale: Scale, sums: Sums, network: Layers) -> Layers
     weights, bias = network.vectors[0][:, :-1], network.vectors[0][:, -1]
     upper = network.replace(*network.vectors[1:])
     count = -(-int(by_columns.EQUATIONS * len(weights) + by_columns.MORE) // upper.sizes[-1])
-    coordinates = WIDE * asked.normal(count, len(weights))
+    step = min(by_columns.LENGTH * scale.unit(asked.inputs), INSIDE * scale.limit / 2)
+    coordinates = sums.inside(scale, WIDE * asked.normal(count, len(weights)), step)
     points = (coordinates - sums.offsets) @ sums.directions.T
-    start, step = weights @ sums.rows, by_columns.LENGTH * scale.unit(asked.inputs)
+    start = weights @ sums.rows
     found = by_columns.columns(asked, by_columns.Base(points, coordinates @ weights.T + bias), upper, start, step)
     return network.replace(torch.cat([found, (weights @ sums.offsets + bias)[:, None]], 1), *upper.vectors)

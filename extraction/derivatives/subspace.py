@@ -63,7 +63,7 @@ def gradient_span(asked: Questions, scale: Scale, points: Callable[[int], torch.
     asked_points = 0
     while True:
         more = 1 + asked_points // GROWTH if asked_points else least
-        some = points(more)
+        some = scale.inside(points(more), scale.first(inputs) * max(1.0, scale.limit * inputs**0.5 / unit) if scale.is_bounded else 0.0)
         steps = scale.first(inputs) * (some.norm(dim=1) / unit).clamp_min(1.0)  # far out, answers and their errors are larger
         jacobians = gradients(asked, some, steps) / scale.spread[:, None]
         asked_points += more

@@ -132,7 +132,7 @@ def _next_layer(ground: Ground, features: Features, found: list[torch.Tensor], s
     none = ground.asked.normal(0, features.at(ground.asked.normal(1, ground.asked.inputs))[0].shape[1] + 1)
     idle, is_last, surfaces = 0, True, []
     for _ in range(LINES):
-        kinks = find_kinks(ground.asked, ground.line(), ground.precision)
+        kinks = find_kinks(ground.asked, ground.line(), ground.scale, ground.precision)
         gained, left = False, 0
         for number in unexplained(kinks, features, torch.stack(found) if found else none).tolist():
             vectors = follow(ground, features, kinks, number)

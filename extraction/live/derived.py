@@ -28,7 +28,7 @@ from extraction.answers import Answers
 from extraction.certification.large_rank import Design
 from extraction.derivatives.profiles import SMOOTH, TWINS
 from extraction.derivatives.questions import Questions
-from extraction.derivatives.recovering import recover
+from extraction.derivatives.recovering import recover, recover_inside
 from extraction.derivatives.result import Lacking, Recovery
 from extraction.desc import ExtractionDesc
 from extraction.fitting import Fit, fit, gives_answers
@@ -37,7 +37,7 @@ from extraction.search import Reconstruction
 from extraction.session import Session
 from foundations import paths
 from foundations.errors import ConfigError
-from foundations.extraction_hparams import AUTO, DERIVATIVES, STUDENTS
+from foundations.extraction_hparams import AUTO, DERIVATIVES, STUDENTS, parse_domain
 from foundations.seeds import derive
 from foundations.step import Step
 from models import registry as models
@@ -49,13 +49,13 @@ from training.metric_logger import MetricLogger
 from training.run_records import record
 from training.second_order import DENSE_PARAMETERS
 
-USUAL_QUERIES = "random"  # of students, where `--datagen` is not given
+USUAL_QUERIES = "random"  # of students, where neither `--datagen` nor `--domain` is given
 PHASE = "derivatives"  # of questions
 FRESH, HELD_OUT = "fresh", "held out"  # phases of questions that examine the network
 IN_VAIN, PER_INPUT = 100_000, 400  # questions of derivatives where students would begin: so many at most, and more for each input
 RESERVED = 10  # of so many questions of a budget one is kept for the examination
 EQUATIONS, KINKED_EQUATIONS = 5, 12  # at fresh queries for each unknown; the same for networks with kinks
-LEAST_FRESH, CHECKED = 200, 200  # fresh queries at least, and held out
+LEAST_FRESH, CHECKED, KINKED_CHECKED = 200, 200, 2000  # fresh queries at least, and held out; the same of large networks with kinks
 LEVELS, REACH, FARTHEST = 4, 3.0, 100.0  # distances of fresh queries, in turn; the largest, in radii, at least and at most
 TRAINED = Step.from_iteration(1, 1)  # in the name of the file of weights
 
@@ -74,6 +74,11 @@ def may_come_first(teacher_name: str | None, chosen: str) -> bool:
     return issubclass(kind, LiveTeacher) or (chosen == DERIVATIVES and kind is not AnswerFile)
 
 
+def usual_queries(domain: str | None) -> str:
+    """The queries of students where `--datagen` is not given, within a domain where there is one."""
+    return USUAL_QUERIES if domain is None else f"box:{domain}"
+
+
 def with_usual_queries(desc: ExtractionDesc) -> ExtractionDesc:
     """The hyperparameters with queries for students where none are given, and the teacher is asked by derivatives first.
 
@@ -82,7 +87,7 @@ def with_usual_queries(desc: ExtractionDesc) -> ExtractionDesc:
     dataset = desc.dataset_hparams
     if not may_come_first(dataset.teacher_name, desc.extraction_hparams.seeds_from) or not _is_unsuitable(desc):
         return desc
-    return dataclasses.replace(desc, dataset_hparams=dataclasses.replace(dataset, datagen=USUAL_QUERIES))
+    return dataclasses.replace(desc, dataset_hparams=dataclasses.replace(dataset, datagen=usual_queries(desc.extraction_hparams.domain)))
 
 
 def _is_unsuitable(desc: ExtractionDesc) -> bool:
@@ -115,14 +120,13 @@ def attempt(desc: ExtractionDesc, teacher: Teacher) -> Recovery:
         ConfigError: derivatives alone are wanted, and the teacher fails.
     """
     h, budget = desc.extraction_hparams, _budget(desc, teacher)
-    if h.domain is not None:
-        return refused(f"their questions go beyond --domain {h.domain}")
     if budget is not None and budget < 2 * teacher.inputs:
         return refused(f"--query_budget {desc.dataset_hparams.query_budget} is too small for them")
     asked = Questions(_asking(teacher), teacher.inputs, budget, get_platform().torch_device)
     started = time.monotonic()
     try:
-        recovery = recover(asked, _candidates(desc.model_hparams.act_fun))
+        candidates = _candidates(desc.model_hparams.act_fun)
+        recovery = recover_inside(asked, parse_domain(h.domain), candidates) if h.domain else recover(asked, candidates)
         return dataclasses.replace(recovery, seconds=round(time.monotonic() - started, 3))
     except ConfigError as error:
         if h.seeds_from == DERIVATIVES:
@@ -203,7 +207,8 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
     inputs, outputs = layers.sizes[0], layers.sizes[-1]
     unknowns = layers.unknowns
     equations = KINKED_EQUATIONS if layers.symmetry.positive_scaling else EQUATIONS
-    design = Design.of(layers, recovery.radius) if unknowns > DENSE_PARAMETERS else None
+    domain = parse_domain(text) if (text := desc.extraction_hparams.domain) else None
+    design = Design.of(layers, recovery.radius) if unknowns > DENSE_PARAMETERS and domain is None else None
     wanted = -(-equations * unknowns // outputs)
     if unknowns > DENSE_PARAMETERS and wanted > recovery.queries:
         wanted = 0  # what they would show is not worth that many
@@ -212,13 +217,15 @@ def session_of(desc: ExtractionDesc, teacher: Teacher, recovery: Recovery, locat
     def pairs(count: int, phase: str) -> tuple[torch.Tensor, torch.Tensor]:
         queries = torch.randn(count, inputs, generator=generator, dtype=torch.float64)
         queries = queries * distances[torch.arange(count) % LEVELS, None]
+        if domain is not None:
+            queries = domain[0] + (domain[1] - domain[0]) * torch.rand(count, inputs, generator=generator, dtype=torch.float64)
         return teacher.ask_for(phase, queries.to(get_platform().torch_device))
 
-    held_out = pairs(CHECKED, HELD_OUT)
+    held_out = pairs(KINKED_CHECKED if design is not None and layers.symmetry.positive_scaling else CHECKED, HELD_OUT)
     fresh = pairs(max(LEAST_FRESH, wanted), FRESH) if design is None else teacher.ask_for(FRESH, design.queries)
     if not len(fresh[0]) or not len(held_out[0]):
         raise ConfigError(f"--query_budget: {desc.dataset_hparams.query_budget} leaves no queries to examine the network; use more")
-    if desc.dataset_hparams.datagen != _usual(inputs):
+    if desc.dataset_hparams.datagen != datagen.resolve(usual_queries(desc.extraction_hparams.domain), inputs):
         more = teacher.pairs(desc.dataset_hparams, False, seed)
         held_out = torch.cat([held_out[0].cpu(), more.queries.cpu()]), torch.cat([held_out[1].cpu(), more.answers.cpu()])
     loaders = Loaders(*(DataLoader(Dataset(*each), desc.dataset_hparams.batch_size, seed, torch.float64) for each in (fresh, held_out)))
@@ -239,11 +246,6 @@ def _distances(layers: Layers, radius: float) -> torch.Tensor:
         radius = max(radius, float(planes.median()))
     reach = min(max(2 * float(planes.max()) / radius, REACH), FARTHEST)
     return radius * reach ** torch.linspace(0, 1, LEVELS, dtype=torch.float64)
-
-
-def _usual(inputs: int) -> str:
-    """The usual queries in canonical form."""
-    return datagen.resolve(USUAL_QUERIES, inputs)
 
 
 def reconstruction(session: Session, recovery: Recovery) -> Reconstruction:

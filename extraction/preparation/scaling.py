@@ -31,6 +31,7 @@ CONSTANT = 16.0  # a column that varies by less than this many roundings of its 
 SCARCE = 4.0  # equations for each unknown of students, below which these overfit
 USUAL_FACTOR = 4  # how many times wider than the teacher students are by default
 NARROW, AMPLE = 1.5, 5.0  # neurons of narrower students, for each of the teacher that is expected; equations for each of their unknowns
+LARGE, BARE = 4000, 1.7  # unknowns above which students are penalised, see `Session.is_penalised`; equations for each of these then
 EVIDENT = 2  # equations for each weight from a column, below which the column and the rows that differ in it are left out
 FLAT = 1e-3  # directions that vary less, as a share of the largest, are amplified up to this share, however scarce answers are
 INVOLVED = 1e-6  # a column takes part in a direction from this squared share on
@@ -272,7 +273,10 @@ class Scaling:
         scarce = bool(widths) and equations < SCARCE * unknowns
         seldom = math.ceil(SELDOM * len(queries)) if widths and not scarce else 0
         inputs = Coordinates.of_inputs(queries, -(-EVIDENT * neurons // several), scarce, seldom)
-        narrow = max(math.ceil(NARROW * neurons), int(equations / AMPLE / (inputs.inward.shape[1] + 1 + several)))
+        each = inputs.inward.shape[1] + 1 + several  # unknowns of a neuron
+        narrow = max(math.ceil(NARROW * neurons), int(equations / AMPLE / each))
+        if narrow * each > LARGE:
+            narrow = max(narrow, int(equations / BARE / each))
         width = narrow if scarce and len(widths) == 1 and narrow < widths[0] else 0
         scaling = cls(inputs, outputs, width)
         if width:

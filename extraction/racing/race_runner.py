@@ -110,8 +110,9 @@ class RaceRunner(Runner):
             )
         chosen = known.changes["extraction_hparams"].get("seeds_from", SEEDS[0])
         if hparams.datagen is None and derived.may_come_first(name, chosen):
-            hparams = dataclasses.replace(hparams, datagen=derived.USUAL_QUERIES)
-            known = known.changed("dataset_hparams", datagen=derived.USUAL_QUERIES)
+            queries = derived.usual_queries(known.changes["extraction_hparams"].get("domain"))
+            hparams = dataclasses.replace(hparams, datagen=queries)
+            known = known.changed("dataset_hparams", datagen=queries)
         runner = RaceRunner(known, training_job.check_teacher(hparams, None, known.job).shape)
         for hypothesis in (runner.hypotheses[0], runner.hypotheses[-1]):
             runner.extraction(runner.entry(hypothesis, rungs.RUNGS[-1]))  # a check

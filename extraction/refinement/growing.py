@@ -21,9 +21,9 @@ import torch
 
 from extraction.fitting import Fit, fit, is_exact, relative_loss
 from extraction.linear import settled
-from extraction.network import Layers, fit_outputs, some_of, with_ones
+from extraction.network import PROBES, Layers, fit_outputs, some_of, with_ones
 from extraction.session import Session
-from extraction.simplify import merged_where_equally_active, removals
+from extraction.simplify import least_losses_without, merged_where_equally_active, removals
 from extraction.students import Standardisation
 from foundations.errors import ConfigError
 from foundations.seeds import derive
@@ -38,11 +38,13 @@ FOUND = 0.01  # a fit counts at once as the best that leaves this share of the l
 WORTHWHILE = 0.9  # a neuron is kept where it leaves this share of the loss or less
 HALVED = 0.5  # a neuron is one of few that are lacking where it leaves this share of the loss or less
 REPLACED = 1e-5  # the relative loss of an exact network without a neuron, before it is fitted, up to which the neuron may be in excess
+SURELY = 2.0  # times a limit that a lower bound of the loss may be above it, for rounding
 STARTS = 64  # candidates that climb together
 CLIMB_STEPS, CLIMB_RATE = 150, 0.05  # of Adam, over standardised inputs
 LENGTHS = (0.5, 3.0)  # the range of the first lengths of a candidate's weights, over standardised inputs
 UNEVEN = 5.0  # inputs keep their proportions where the ratio of their standard deviations is larger
 DISTINCT = 0.95  # candidates with a larger cosine are one
+QUERIES_PER_WEIGHT = 8  # at least: by 1,000 queries, no neuron of 784 inputs explained more than the best of many neurons does of noise
 DEPENDENT = 1e-10  # activations count as linearly dependent on others below this share of the square that is their own
 
 
@@ -167,12 +169,18 @@ def without_excess(session: Session, exact: Fit, location: str) -> Fit:
 
 
 def _replaced(session: Session, exact: Fit) -> Iterator[Layers]:
-    """The layers of a network with neurons merged that are active for the same queries, then without each neuron of the last layer."""
+    """The layers of a network with neurons merged that are active for the same queries, then without a neuron of the last layer.
+
+    The signs of the other neurons are resolved, which takes seconds for layers of hundreds of inputs. So this is done only for neurons
+    without which some signs may leave a loss of at most REPLACED.
+    """
     merged = merged_where_equally_active(Layers.of(exact.network), session.queries)
     if merged is not None:
         yield merged
+    last = len(exact.network.sizes) - 2
+    losses = least_losses_without(Layers.of(exact.network), session.queries, session.answers)
     for removal in removals(exact.network, session.queries):
-        if removal.layers.sizes[-2] < exact.network.sizes[-2]:
+        if removal.depth == last and losses[removal.neuron] <= SURELY * REPLACED:
             layers = with_resolved_signs(removal.layers, session)
             if layers.sizes[-2] < exact.network.sizes[-2]:  # no unit was added that never switches
                 yield layers
@@ -190,7 +198,7 @@ def promising(network: FullyConnected, session: Session) -> list[Growth]:
     The best of many neurons explains about a share P / E of noise, with P the neuron's weights and E the equations.
     """
     candidates = growths(network, session.queries, session.answers, session.seed)
-    equations = some_of(session.answers).numel()
+    equations = some_of(session.answers, probes(network)).numel()
     return [growth for growth in candidates if growth.gain > NOISE * growth.weights / equations]
 
 
@@ -200,6 +208,11 @@ def with_resolved_signs(layers: Layers, session: Session) -> Layers:
     inputs = below.activations(session.queries)
     last = settled(last, layers.act_fun, inputs, session.answers, session.seed)
     return below.followed_by(last, fit_outputs(layers.replace(last).activations(inputs), session.answers).T)
+
+
+def probes(network: FullyConnected) -> int:
+    """The largest number of queries that growths are sought by: several for each weight of a neuron."""
+    return max(PROBES, QUERIES_PER_WEIGHT * max(network.sizes[:-2]))
 
 
 def growths(network: FullyConnected, queries: torch.Tensor, answers: torch.Tensor, seed: int) -> list[Growth]:
@@ -215,7 +228,7 @@ def growths(network: FullyConnected, queries: torch.Tensor, answers: torch.Tenso
         answers: `[Q, O]`.
         seed: of the random weights.
     """
-    x, y = some_of(queries), some_of(answers)
+    x, y = (some_of(each, probes(network)) for each in (queries, answers))
     layers, found = Layers.of(network), []
     for depth in range(1, len(layers)):
         generator = torch.Generator().manual_seed(derive(seed, "growth", depth))

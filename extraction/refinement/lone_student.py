@@ -17,6 +17,7 @@ from extraction.clustering import Clustering, condensed_distances
 from extraction.fitting import Fit, fit, gives_answers
 from extraction.network import Layers
 from extraction.recovery import RecoveredLayer
+from extraction.refinement import scarce
 from extraction.refinement.selection import NEARLY_EXACT, TRIM_EQUATIONS, Candidate
 from extraction.session import Session
 from extraction.simplify import removals
@@ -30,18 +31,23 @@ TRIALS = 4  # neurons in each hidden layer whose removal is tried before all neu
 def of_lone_student(session: Session, start: Imitation, location: str) -> Candidate | None:
     """The network of the best student; None where it is not at the solution, or where another student is.
 
+    Where answers are scarce, the best students are first taken there, see `scarce`, and one of them is enough.
+
     Args:
         session: the extraction.
         start: the students of the whole network.
         location: the path that the folders of the fits begin with.
     """
+    if scarce.suits(session, start):
+        found = scarce.smallest_exact(session, start)
+        fitted = None if found is None else _exact_fit(session, found, location)
+        return None if fitted is None else (_alone(session, start), fitted)
     exact = NEARLY_EXACT * float(start.loaders.train.labels.var(0).mean())
     if sum(loss <= exact for loss in start.losses) != 1:
         return None
     session.say("One student is at the solution: removing the neurons that it does not need")
     fitted = minimal(session, start.layers.student(start.best), location)
-    layers = [_alone(session, start, depth) for depth in range(1, len(start.students.fc_layers) + 1)]
-    return None if fitted is None else (layers, fitted)
+    return None if fitted is None else (_alone(session, start), fitted)
 
 
 def minimal(session: Session, layers: Layers, location: str) -> Fit | None:
@@ -75,10 +81,13 @@ def _exact_fit(session: Session, layers: Layers, location: str) -> Fit | None:
     return fitted if gives_answers(session, fitted.network) else None
 
 
-def _alone(session: Session, start: Imitation, depth: int) -> RecoveredLayer:
-    """The neurons of a hidden layer of the best student as a recovered layer, for the report: each is a cluster of its own."""
-    vectors, factors = canonical(start.layers.student(start.best).vectors[depth - 1], session.symmetry)
-    count, distances = len(vectors), condensed_distances(vectors, session.symmetry.opposite_looks_alike)
-    tree = hierarchy.linkage(distances) if count > 1 else np.empty((0, 4))
-    clustering = Clustering(distances, tree, 0.0, np.arange(count), np.zeros(count, dtype=int))
-    return RecoveredLayer(vectors * factors, clustering, vectors)
+def _alone(session: Session, start: Imitation) -> list[RecoveredLayer]:
+    """The hidden layers of the best student as recovered layers, for the report: each neuron is a cluster of its own."""
+    recovered = []
+    for incoming in start.layers.student(start.best).vectors[:-1]:
+        vectors, factors = canonical(incoming, session.symmetry)
+        count, distances = len(vectors), condensed_distances(vectors, session.symmetry.opposite_looks_alike)
+        tree = hierarchy.linkage(distances) if count > 1 else np.empty((0, 4))
+        clustering = Clustering(distances, tree, 0.0, np.arange(count), np.zeros(count, dtype=int))
+        recovered.append(RecoveredLayer(vectors * factors, clustering, vectors))
+    return recovered

@@ -7,12 +7,25 @@ from unittest import mock
 import numpy as np
 import torch
 
-from extraction.network import Layers, contributions, fit_outputs, least_squares, stack_name
+from extraction.network import Layers, contributions, fit_outputs, fit_outputs_beside, least_squares, stack_name
 from extraction.test.known_networks import network, queries
 from extraction.test.test_recovery import random
 from foundations.model_hparams import ModelHparams
 
 STUDENTS = ModelHparams("students_mlp(3)_4_9_9_3", "kaiming_normal", "uniform", "tanh")
+
+
+class TestFitOutputsBeside(unittest.TestCase):
+    def test_many_inputs_are_eliminated_without_a_change_of_the_solution(self):
+        features, inputs, answers = random(50, 3), random(50, 5, seed=1), random(50, 2, seed=2)
+        inputs[:, 2] = 7.0
+        expected = np.linalg.lstsq(np.column_stack([features, inputs, np.ones(50)]), answers, rcond=None)[0]
+        constant = expected[5] * 7.0 + expected[-1]
+        for limit in (0, 5):
+            with mock.patch("extraction.network.WIDE_INPUTS", limit):
+                found = fit_outputs_beside(features, inputs, answers).numpy()
+            np.testing.assert_allclose(found[[0, 1, 2, 3, 4, 6, 7]], expected[[0, 1, 2, 3, 4, 6, 7]], rtol=1e-9)
+            np.testing.assert_allclose(found[5] * 7.0 + found[-1], constant, rtol=1e-9)
 
 
 class TestLayers(unittest.TestCase):

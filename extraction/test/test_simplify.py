@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from extraction.network import Layers, with_ones
-from extraction.simplify import merge, merged_where_equally_active, refit_without_neuron, simplified
+from extraction.simplify import least_losses_without, merge, merged_where_equally_active, refit_without_neuron, simplified
 from extraction.symmetry import symmetries
 from extraction.test.known_networks import network, queries
 from extraction.test.test_recovery import random
@@ -33,6 +33,30 @@ class TestRefit(unittest.TestCase):
         self.assertLess(lost, 1e-14)
         kept = with_ones(activations[:, [0, 1, 3]])
         torch.testing.assert_close(kept @ found.T, with_ones(activations) @ self.following.T)
+
+
+class TestLeastLossesWithout(unittest.TestCase):
+    def test_they_are_those_of_least_squares_over_the_other_neurons_and_the_inputs(self):
+        inputs, incoming, answers = random(60, 3), random(4, 4), random(60, 2, seed=1)
+        for act_fun in ("relu", "gelu"):
+            layers = Layers((incoming, random(2, 5)), act_fun)
+            activations = layers.all_but_last.activations(inputs).numpy()
+            found = least_losses_without(layers, inputs, answers)
+            whole = self.loss(activations, inputs, answers)
+            for neuron in range(4):
+                without = self.loss(np.delete(activations, neuron, axis=1), inputs, answers)
+                np.testing.assert_allclose(found[neuron], (without - whole).mean(), rtol=1e-9)
+
+    def test_a_neuron_with_a_twin_or_an_opposite_can_be_spared(self):
+        inputs, incoming, answers = random(60, 3), random(3, 4), random(60, 2, seed=1)
+        found = least_losses_without(Layers((torch.cat([incoming, -2 * incoming[:1]]), random(2, 5)), "relu"), inputs, answers)
+        self.assertLess(float(found[[0, 3]].max()), 1e-9)
+        self.assertGreater(float(found[[1, 2]].min()), 1e-4)
+
+    def loss(self, activations, inputs, answers):
+        features = np.column_stack([activations, inputs, np.ones(len(inputs))])
+        left = answers.numpy() - features @ np.linalg.lstsq(features, answers.numpy(), rcond=None)[0]
+        return (left**2).mean(0) / answers.numpy().var(0)
 
 
 class TestMerge(unittest.TestCase):

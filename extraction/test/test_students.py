@@ -96,6 +96,17 @@ class TestScarce(TestCase):
         fewer = dataclasses.replace(session, loaders=answered(network("mlp_4_3_2"), queries(59), 59))  # 118 numbers for 30 unknowns
         self.assertFalse(fewer.is_scarce)
 
+    def test_large_students_with_one_hidden_layer_are_penalised_where_answers_are_scarce(self):
+        with mock.patch("extraction.session.LARGE", 80):
+            for name, count, penalised in (
+                ("4_12_2", 160, True),
+                ("4_12_2", 200, False),
+                ("4_11_2", 150, False),
+                ("4_12_12_2", 160, False),
+            ):
+                session = session_of(f"students_mlp(2)_{name}", answered(network("mlp_4_3_2"), queries(count), count), self.root)
+                self.assertEqual(session.is_penalised, penalised)
+
 
 class TestAbove(TestCase):
     def nearly_recovered(self, noise: float):

@@ -131,6 +131,24 @@ class StackTest(TestCase):
             losses = self.stack.individual_losses(outputs, labels)
             torch.testing.assert_close(self.stack.loss_criterion(outputs, labels), losses[0] + losses[1] + losses[2], rtol=1e-14, atol=0)
 
+    def test_a_ridge_adds_a_share_of_each_loss_whose_gradient_shrinks_the_weights_alone(self):
+        stack, (x, y) = build().double(), (torch.randn(BATCH, 4).double(), torch.randn(BATCH, 2).double())
+        names = [name for name, _ in stack.named_parameters()]
+
+        def gradients():
+            loss = stack.loss_criterion(stack(x), y)
+            return loss, dict(zip(names, torch.autograd.grad(loss, list(stack.parameters())), strict=True))
+
+        losses, (plain, before) = stack.individual_losses(stack(x), y).detach(), gradients()
+        stack.ridge = 0.25
+        self.assertEqual(stack.part(0, 2).ridge, 0.25)
+        penalised, after = gradients()
+        self.assertAlmostEqual(float(penalised.detach()), 1.25 * float(plain.detach()), places=12)
+        squares = sum(layer.weight.square().sum((1, 2)) for layer in (*stack.fc_layers, stack.fc)).detach()
+        for name, parameter in stack.named_parameters():
+            pull = 2 * 0.25 * (losses / squares)[:, None, None] * parameter.detach()
+            torch.testing.assert_close(after[name], before[name] + (pull if name.endswith("weight") else 0))
+
     def test_layer_vectors_compute_every_neuron_and_can_be_loaded(self):
         stack, other, x = build(), build(), torch.randn(7, 4, dtype=torch.float64)
         first, *_, last = stack.layer_vectors()

@@ -121,9 +121,9 @@ def _inexact(case: Case, grade: str, error: float | None, recovered: Recovered, 
         return
     if error is None and grade in (EXACT, PRECISE) and case.error is not None:
         yield f"the network has the sizes {recovered.layers.sizes}"
-    if case.error is not None and error is not None and error > case.error:
+    if case.error is not None and error is not None and not error <= case.error:
         yield f"a weight is off by more than {case.error:.0e}"
-    if grade == EXACT and error is not None and error > 1e-6:
+    if grade == EXACT and error is not None and not error <= 1e-6:
         yield "a network was accepted as exact that is not"
     if grade == PRECISE and error is not None:
         if recovered.errors is None:

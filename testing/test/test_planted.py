@@ -64,6 +64,14 @@ class AlignedTest(unittest.TestCase):
         found = Layers((first, changed), "tanh")
         self.assertAlmostEqual(planted.worst_error(Layers((first, last), "tanh"), found, QUERIES), 1e-3, delta=1e-9)
 
+    def test_an_error_of_a_constant_output_is_a_share_of_the_others(self):
+        first, last = numbers(3, 4), numbers(2, 4, seed=1)
+        last[1, :-1] = 0
+        true, changed = Layers((first, last), "tanh"), last.clone()
+        self.assertEqual(planted.worst_error(true, true, QUERIES), 0)
+        changed[1, 0] = 1e-3 * last[0, :-1].abs().max()
+        self.assertAlmostEqual(planted.worst_error(true, Layers((first, changed), "tanh"), QUERIES), 1e-3, delta=1e-9)
+
     def test_shared_neurons_are_counted(self):
         first, last = numbers(3, 4), numbers(2, 4, seed=1)
         fewer = Layers((-first[[2, 0]], last[:, [2, 0, 3]]), "tanh")

@@ -210,7 +210,7 @@ class PreconditionerTest(TestCase):
                 counts.append(solver.iterations)
         self.assertLess(counts[1], counts[0] / 2)
         solution = linear_solvers.conjugate_gradients(
-            lambda v: solver.jacobian.transposed(solver.jacobian.forward(v)), solver.gradient, 300, tolerance=1e-5
+            lambda v: solver.jacobian.transposed(solver.jacobian.forward(v)), solver.gradient, 300, goal=linear_solvers.Goal(1e-5)
         )
         self.assertGreater(solution.iterations, 2 * counts[0])
 

@@ -1,14 +1,16 @@
 """Whole networks from derivatives."""
 
+import unittest
 from unittest import mock
 
 import torch
 
 from extraction.derivatives import upper
 from extraction.derivatives.questions import Questions
-from extraction.derivatives.recovering import as_candidate, recover
+from extraction.derivatives.recovering import as_candidate, recover, recover_inside
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.test import known
+from extraction.evaluation import score
 
 
 class TestShallow(known.RecoveryTestCase):
@@ -56,3 +58,25 @@ class TestDeep(known.RecoveryTestCase):
         torch.testing.assert_close(sigmoid.pre_activations(known.normal(9, 4)), network.pre_activations(known.normal(9, 4)))
         with self.assertRaisesRegex(Lacking, "no candidates"):
             as_candidate(network, ("gelu",))
+
+
+class TestDomain(unittest.TestCase):
+    def test_networks_are_found_within_the_bounds_of_their_inputs(self):
+        for act_fun, domain in (("tanh", (0.0, 1.0)), ("gelu", (-1.0, 1.0)), ("softplus", (2.0, 2.5))):
+            with self.subTest(act_fun=act_fun, domain=domain):
+                network, asked = known.layers((12, 5, 3), act_fun), []
+                teacher = Questions(lambda x, network=network, asked=asked: asked.append(x) or network.pre_activations(x), 12)
+                found = recover_inside(teacher, domain)
+                assert found.layers is not None
+                self.assertTrue(score(found.layers, network).identified)
+                queries = torch.cat(asked)
+                self.assertEqual(len(queries), found.queries)
+                self.assertGreaterEqual(float(queries.min()), domain[0])
+                self.assertLessEqual(float(queries.max()), domain[1])
+
+    def test_what_is_not_found_within_bounds_is_said_without_leaving_them(self):
+        for act_fun, sizes, reason in (("relu", (8, 4, 2), "relu"), ("tanh", (10, 6, 4, 2), "more than one hidden layer")):
+            network, asked = known.layers(sizes, act_fun), []
+            teacher = Questions(lambda x, network=network, asked=asked: asked.append(x) or network.pre_activations(x), sizes[0])
+            self.assertRegex(recover_inside(teacher, (0.0, 1.0)).lacks[0], reason)
+            self.assertTrue(bool(((torch.cat(asked) >= 0) & (torch.cat(asked) <= 1)).all()))

@@ -63,7 +63,7 @@ class TestSurfaces(unittest.TestCase):
     def test_a_kink_of_the_second_layer_shows_its_neuron_over_more_features_than_inputs(self):
         features, hidden = features_of(self.network), self.network.vectors[1]
         rows = torch.nn.functional.normalize(hidden, dim=1)
-        kinks = find_kinks(self.asked, self.ground.line())
+        kinks = find_kinks(self.asked, self.ground.line(), self.ground.scale)
         points = self.network.replace(*self.network.vectors[:2]).pre_activations(kinks.points).abs()
         number = int(points.amin(1).argmin())
         found = follow(self.ground, features, kinks, number)
@@ -73,7 +73,7 @@ class TestSurfaces(unittest.TestCase):
         self.assertTrue(is_predicted(self.ground, features, found[0], 0.97))
 
     def test_a_plane_of_the_second_layer_is_no_neuron_of_the_first(self):
-        kinks = find_kinks(self.asked, self.ground.line())
+        kinks = find_kinks(self.asked, self.ground.line(), self.ground.scale)
         points = self.network.replace(*self.network.vectors[:2]).pre_activations(kinks.points).abs()
         found = follow(self.ground, Features(), kinks, int(points.amin(1).argmin()))
         assert found is not None

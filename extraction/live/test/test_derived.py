@@ -9,11 +9,11 @@ from unittest import mock
 import numpy as np
 import torch
 
-from extraction import plotting, runner
+from extraction import certificate, plotting, runner
 from extraction.derivatives.result import Recovery
 from extraction.desc import ExtractionDesc
 from extraction.live import derived
-from extraction.network import Layers
+from extraction.network import Layers, fit_outputs
 from extraction.racing.derived_race import Architecture
 from extraction.reporting import export
 from foundations.errors import ConfigError
@@ -143,10 +143,17 @@ class TestAttempt(DerivedTestCase):
         self.assertGreaterEqual(planned, 400)
 
     def test_a_domain_is_not_left(self):
-        desc, teacher = self.checked(teacher_name=self.oracle(), datagen="random:40", extraction={"domain": "0:1"})
-        before = len(self.asked())
-        self.assertRegex(derived.attempt(desc, teacher).lacks[0], "beyond --domain 0:1")
-        self.assertEqual(len(self.asked()), before)
+        check = "assert X.min() >= 1 and X.max() <= 2, 'outside'"
+        for fun, lacks in (("np.tanh", ()), ("np.abs", ("within a domain, networks of relu and leaky relu are not found yet",))):
+            box = self.oracle(fun=fun, check=check)
+            desc, teacher = self.checked(teacher_name=box, datagen=None, extraction={"domain": "1:2"})
+            self.assertEqual(desc.dataset_hparams.datagen, "box:1:2:4000")
+            recovery = derived.attempt(desc, teacher)
+            self.assertEqual(recovery.lacks, lacks)
+            os.remove(self.log)
+        desc, teacher = self.checked(teacher_name=self.oracle(check=check), datagen=None, extraction={"domain": "1:2"})
+        session = derived.session_of(desc, teacher, derived.attempt(desc, teacher), os.path.join(self.root, "run"), 3)
+        self.assertTrue(all(bool(((loader.examples >= 1) & (loader.examples <= 2)).all()) for loader in session.loaders))
 
     def test_a_black_box_that_fails_far_out_is_left_to_students(self):
         check = "assert abs(X).max() < 50, 'too large'"
@@ -171,6 +178,44 @@ class TestAttempt(DerivedTestCase):
             self.checked(teacher_name=path, datagen=None, extraction={"seeds_from": "derivatives"})
         desc, teacher = self.checked(teacher_name=path, datagen=None)
         self.assertFalse(derived.comes_first(desc, teacher))
+
+
+class TestCertificate(DerivedTestCase):
+    def accepted(self, layers, name):
+        """Whether the certificate of large networks accepts a network that derivatives are said to have found."""
+        desc, teacher = self.checked(teacher_name=self.box, act_fun="relu", datagen="random:40")
+        recovery = Recovery(layers, 1e-14, (), None, 10**6, (), 1.0)
+        session = derived.session_of(desc, teacher, recovery, os.path.join(self.root, name), 3)
+        result = dataclasses.replace(derived.reconstruction(session, recovery), derivatives=recovery)
+        return certificate.certify(session, result).accepted
+
+    def test_a_large_network_with_kinks_is_accepted_if_it_is_right(self):
+        self.box = self.oracle(fun="(lambda u: np.maximum(u, 0))")
+        for module in (derived, certificate):
+            patch = mock.patch.object(module, "DENSE_PARAMETERS", 10)
+            patch.start()
+            self.addCleanup(patch.stop)
+        first, last = (
+            torch.cat([torch.as_tensor(self.weights[f"W{layer}"]), torch.as_tensor(self.weights[f"b{layer}"])[:, None]], 1)
+            for layer in (1, 2)
+        )
+        network = Layers((first, last), "relu")
+        self.assertTrue(self.accepted(network, "right"))
+        scale = torch.tensor([0.1, 3.0, 1.0, 50.0], dtype=torch.float64)
+        order = [2, 0, 1, 3]
+        same = network.replace((first * scale[:, None])[order], torch.cat([(last[:, :-1] / scale)[:, order], last[:, -1:]], 1))
+        self.assertTrue(self.accepted(same, "same"))
+        wrong = {"weight": (first.clone(), last), "sign": (first.clone(), last), "outgoing": (first, last.clone())}
+        wrong["weight"][0][1, 2] += 1e-6
+        wrong["sign"][0][2] *= -1
+        wrong["outgoing"][1][1, 1] += 1e-6
+        wrong |= {"rows": (first[[1, 0, 2, 3]], last), "missing": (first[1:], last[:, 1:])}
+        for name, vectors in wrong.items():
+            if name in ("sign", "missing"):  # the output layer compensates as well as it can
+                hidden, queries = network.replace(vectors[0]), torch.randn(400, 8, dtype=torch.float64)
+                vectors = vectors[0], fit_outputs(hidden.activations(queries), network.pre_activations(queries)).T.contiguous()
+            with self.subTest(name):
+                self.assertFalse(self.accepted(network.replace(*vectors), name))
 
 
 class TestArchitecture(unittest.TestCase):

@@ -1,6 +1,7 @@
 """The space in which students imitate a file of answers, against numpy and planted networks."""
 
 import os
+from unittest import mock
 
 import numpy as np
 import torch
@@ -195,6 +196,14 @@ class TestScaling(TestCase):
         self.assertEqual([len(loader.dataset) for loader in scaling.without_rare_rows(loaders)], [89, 9])
         again = Scaling.from_state({name: value for name, value in scaling.state().items() if not name.endswith("rare")})
         self.assertEqual(again.inputs.constant, [3])
+
+    def test_large_students_of_scarce_answers_are_as_wide_as_1_7_numbers_for_each_unknown_allow(self):
+        x = queries(100)
+        train = loaders_of(x, x[:, :2]).train
+        with mock.patch("extraction.preparation.scaling.LARGE", 0):
+            asked, fewer = (Scaling.of(train, widths=[width]) for width in (12, 40))
+        self.assertEqual(fewer.width, int(len(train.dataset) * 2 / 1.7 / (len(x[0]) + 1 + 2)))
+        self.assertEqual(asked.width if asked else 0, 0)
 
     def test_students_get_the_transformed_rows_in_their_number_format(self):
         x = queries(100) + 1e6
