@@ -205,7 +205,8 @@ def _behind(
         point = line.at(places[:1] + step)[0]
         for aside in ASIDE:
             try:
-                kinks = find_kinks(ground.asked, Line(point, direction, -aside * step, aside * step), ground.scale, ground.precision, MANY)
+                across = Line(point, direction, -aside * step, aside * step)
+                kinks = find_kinks(ground.asked, across, ground.scale, ground.precision, MANY)
             except Lacking:  # rounding errors
                 return None
             new = unexplained(kinks, features, none)
