@@ -105,7 +105,7 @@ def recover(asked: Questions, scale: Scale, first: torch.Tensor, act_fun: str) -
         problem = Problem(queries, within(queries))
         student, loss = _best(problem, fresh(problem, asked, widths, act_fun))
         if loss <= SOLVED:
-            needed = _narrower(problem, asked, minimal(problem, student))
+            needed = _narrower(problem, asked, student)
             if needed is not None:
                 return widen(asked, scale, sums, polish(needed.layers(0), problem.queries, problem.answers).layers)
         reasons.append(f"students of widths {widths} come to a loss of {loss:.0e}")
@@ -126,15 +126,22 @@ class Problem:
 
 
 def _best(problem: Problem, students: Students) -> tuple[Students, float]:
-    """The best of fresh students after training, and its loss."""
+    """The best of fresh students after training, without the neurons that it does not need, and its loss.
+
+    Surplus neurons that cancel each other may keep a student from the solution. Without one of them, it goes on.
+    """
     losses = torch.full((HEATS[0][0],), torch.inf)
+    best, least = students, float("inf")
     for count, steps in HEATS:
         students = students.some(losses.sort(stable=True).indices[:count])
         students, losses = train(problem, students, steps, SOLVED)
-        if float(losses.min()) <= SOLVED or (count != HEATS[0][0] and float(losses.min()) > HOPEFUL):
+        place = losses.argmin()
+        best, least = students.some(place[None]), float(losses[place])
+        if least <= HOPEFUL:
+            best, least = minimal(problem, best, least)
+        if least <= SOLVED or (count != HEATS[0][0] and least > HOPEFUL):
             break
-    best = losses.argmin()
-    return students.some(best[None]), float(losses[best])
+    return best, least
 
 
 def _narrower(problem: Problem, asked: Questions, student: Students) -> Students | None:
@@ -149,7 +156,6 @@ def _narrower(problem: Problem, asked: Questions, student: Students) -> Students
         for width in range(1, student.upper[0].shape[1]):
             other, loss = _best(problem, fresh(problem, asked, (width,), student.act_fun))
             if loss <= SOLVED:
-                other = minimal(problem, other)
                 return other if _is_determined(problem, other) else None
     return None
 
@@ -268,8 +274,8 @@ class _State:
         return torch.cat(parts[::-1], 3).flatten(1, 2)
 
 
-def minimal(problem: Problem, student: Students) -> Students:
-    """A student without the neurons that it does not need."""
+def minimal(problem: Problem, student: Students, loss: float) -> tuple[Students, float]:
+    """A student without the neurons that it does not need, and its loss: each removal leaves the loss at the solution, or as it was."""
     is_smaller = True
     while is_smaller:
         is_smaller = False
@@ -277,10 +283,10 @@ def minimal(problem: Problem, student: Students) -> Students:
             while student.upper[depth].shape[1] > 1:
                 trials, losses = train(problem, _without(problem, student, depth), REFIT, SOLVED)
                 best = losses.argmin()
-                if losses[best] > NEARLY:
+                if losses[best] > max(NEARLY, loss):
                     break
-                student, is_smaller = trials.some(best[None]), True
-    return student
+                student, loss, is_smaller = trials.some(best[None]), float(losses[best]), True
+    return student, loss
 
 
 def _without(problem: Problem, student: Students, depth: int) -> Students:

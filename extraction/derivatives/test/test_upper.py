@@ -47,7 +47,7 @@ class TestStudents(unittest.TestCase):
         moved = wide.moved(0.01 * known.normal(1, _State.of(problem, wide).jacobian.shape[2], seed=7))
         found, losses = train(problem, moved, 60, 1e-22)
         self.assertLess(float(losses[0]), 1e-20)
-        self.assertEqual(minimal(problem, found).layers(0).sizes, [3, 3, 4, 2, 2])
+        self.assertEqual(minimal(problem, found, float(losses[0]))[0].layers(0).sizes, [3, 3, 4, 2, 2])
 
 
 class TestRecover(unittest.TestCase):
