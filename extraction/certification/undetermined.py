@@ -16,7 +16,8 @@ from extraction.certification.checks import PRECISE, Certificate
 from extraction.certification.determination import in_units
 from extraction.certification.uncertainty import quantile_of, relative_errors
 from extraction.network import Layers
-from extraction.preparation.scaling import Coordinates, Scaling
+from extraction.preparation.coordinates import Coordinates
+from extraction.preparation.scaling import Scaling
 from extraction.search import Reconstruction
 from extraction.session import Session, in_float64
 from extraction.symmetry import symmetries

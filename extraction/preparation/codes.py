@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from extraction.network import Layers
+from extraction.preparation.coordinates import Coordinates
 from extraction.preparation.rows import Rows
-from extraction.preparation.scaling import Coordinates
 
 GAP = 10.0  # a code is this many times as far from the median of a column as all other numbers
 OTHERS = 0.25  # of the rows have other numbers in its column that differ from the median, at least

@@ -27,8 +27,8 @@ from extraction.fitting import EXACT, Fit, fit, gives_answers, is_exact
 from extraction.host import to_host
 from extraction.network import Layers, unknowns_of
 from extraction.preparation.codes import Replaced, all_coded, codes_in, replaced
+from extraction.preparation.coordinates import Coordinates
 from extraction.preparation.rows import named
-from extraction.preparation.scaling import Coordinates
 from extraction.preparation.suspects import far
 from extraction.session import Session
 from extraction.students import Standardisation

@@ -9,7 +9,7 @@ import copy
 
 import torch
 
-from extraction.preparation.scaling import Coordinates
+from extraction.preparation.coordinates import Coordinates
 from models.mlp import FullyConnected
 
 

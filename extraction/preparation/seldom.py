@@ -1,9 +1,9 @@
 """Weights from columns that vary in few queries: found when the rest of the network is known, from the queries that were left out for them.
 
 Students see a column that is 0 in 99 of 100 queries as an outlier, and explain it by neurons of its own. So such columns are left out with
-the queries that differ in them (`scaling.rare_columns`). Once the network of the other columns is found, a query that differs in one such
-column gives as many equations as there are outputs, for the weights from that column alone: one for each neuron of the first layer. Where
-there are twice as many equations as weights, and some weights meet all of them, the column comes back with its queries.
+the queries that differ in them (`coordinates.rare_columns`). Once the network of the other columns is found, a query that differs in one
+such column gives as many equations as there are outputs, for the weights from that column alone: one for each neuron of the first layer.
+Where there are twice as many equations as weights, and some weights meet all of them, the column comes back with its queries.
 
 Axes: n queries that differ in a column, K neurons of the first layer, O outputs, S starts.
 """
@@ -17,9 +17,9 @@ import torch
 
 from extraction.fitting import fit
 from extraction.network import Layers
+from extraction.preparation.coordinates import Coordinates
 from extraction.preparation.outliers import limits
 from extraction.preparation.rows import Rows
-from extraction.preparation.scaling import Coordinates
 from extraction.refinement.selection import Candidate
 from extraction.session import Session
 from foundations.errors import ConfigError

@@ -240,7 +240,7 @@ def _growths_of_layer(layers: Layers, depth: int, x: torch.Tensor, y: torch.Tens
     """The growths of one hidden layer, at most one for each start."""
     inputs = layers.replace(*layers.vectors[: depth - 1]).activations(x)
     scale = Standardisation.of(inputs)
-    if depth == 1 and scale.spread.max() > UNEVEN * scale.spread.min():  # answers are scarce, see `scaling.Coordinates.of_inputs`
+    if depth == 1 and scale.spread.max() > UNEVEN * scale.spread.min():  # answers are scarce, see `coordinates.Coordinates.of_inputs`
         scale = dataclasses.replace(scale, spread=scale.spread.square().mean().sqrt().expand_as(scale.spread))
     residual = _residual(layers, depth, inputs, scale.apply(inputs), y)
     incoming = _climb(residual, layers, generator)

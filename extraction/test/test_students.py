@@ -11,7 +11,8 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.network import Layers, with_ones
-from extraction.preparation.scaling import Coordinates, Scaling
+from extraction.preparation.coordinates import Coordinates
+from extraction.preparation.scaling import Scaling
 from extraction.session import RIDGE
 from extraction.students import SMALL_STEPS, Standardisation, imitate_above, sharpen, students_training, train_students, train_together
 from extraction.test.known_networks import answered, network, queries, session_of

@@ -4,7 +4,7 @@ import torch
 
 from datasets.base import Loaders
 from extraction.certification.undetermined import certified, open_columns
-from extraction.preparation.scaling import Coordinates
+from extraction.preparation.coordinates import Coordinates
 from extraction.test.known_networks import answered, network, queries, session_of
 from extraction.test.test_certificate import as_if_recovered
 from testing.test_case import TestCase

@@ -7,8 +7,8 @@ import torch
 
 from extraction.network import Layers
 from extraction.preparation.codes import coded, codes_in, replaced
+from extraction.preparation.coordinates import Coordinates
 from extraction.preparation.outliers import judge
-from extraction.preparation.scaling import Coordinates
 from extraction.preparation.suspects import suspects
 from extraction.preparation.test.test_outliers import rows_of
 from extraction.test.known_networks import network, queries, session_of

@@ -9,7 +9,8 @@ import torch
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
 from extraction.network import Layers
-from extraction.preparation.scaling import Coordinates, Scaling, rare_columns
+from extraction.preparation.coordinates import Coordinates, rare_columns
+from extraction.preparation.scaling import Scaling
 from extraction.test.known_networks import network, queries
 from foundations import paths
 from foundations.errors import ConfigError

@@ -12,8 +12,9 @@ from datasets.teachers import links
 from extraction.certificate import error_bars, to_precision
 from extraction.fitting import fit
 from extraction.network import Layers
+from extraction.preparation.coordinates import Coordinates
 from extraction.preparation.rows import Rows
-from extraction.preparation.scaling import Coordinates, Scaling
+from extraction.preparation.scaling import Scaling
 from extraction.refinement.linked import fit_probabilities
 from extraction.search import Reconstruction
 from extraction.test.known_networks import network, queries, session_of, without_pictures
