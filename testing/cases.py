@@ -253,7 +253,9 @@ def predict_proba(draw: Draw) -> Case:
 
     x = draw.normal(1500, 4)
     classes = (x[:, :2].square().sum(1) > 1.5).int() + (x[:, 2] * x[:, 3] > 0.5).int()
-    model = MLPClassifier((6,), "tanh", alpha=1e-2, max_iter=400, random_state=0).fit(x.numpy(), classes.numpy())
+    model = MLPClassifier(hidden_layer_sizes=(6,), activation="tanh", alpha=1e-2, max_iter=400, random_state=0).fit(
+        x.numpy(), classes.numpy()
+    )
     case = Case(planted.centred(_of_sklearn(model, "tanh")), x, torch.from_numpy(model.predict_proba(x.numpy())))
     return dataclasses.replace(case, grades=(EXACT, PRECISE), error=1e-6, lines=["softmax"])
 
@@ -265,7 +267,7 @@ def sklearn_regressor(draw: Draw) -> Case:
 
     inputs, targets = make_friedman1(400, 6, noise=0.5, random_state=0)
     targets = (targets - targets.mean()) / targets.std()
-    model = MLPRegressor((7,), alpha=1e-3, max_iter=3000, random_state=0).fit(inputs, targets)
+    model = MLPRegressor(hidden_layer_sizes=(7,), alpha=1e-3, max_iter=3000, random_state=0).fit(inputs, targets)
     case = answered(_of_sklearn(model, "relu"), torch.from_numpy(inputs))
     return dataclasses.replace(case, grades=(EXACT, PRECISE, BUT_FOR), error=None, missing=1)
 

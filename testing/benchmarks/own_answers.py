@@ -5,21 +5,23 @@ Hardware: two CPU cores.
 Prints:   a line for each run: the case, the seed (`--global_seed`), the grade of the verdict, how many neurons of the first layer were
           recovered, the largest relative error of a weight, the seconds, and 'ok' or what falls short. The exit status is 1 if a run falls
           short, else 0. `--list` prints what the cases are.
-Result:   with seed 1 on cores shared by seven jobs, so that seconds mean little; the other 13 cases and other seeds were not run yet:
+Result:   seeds 1, 2 and 3 of the first fifteen cases of `--list`, while one to two other jobs ran: 45 of 45 ok, in 17 to 34 s (n=1).
 
-    case                verdict                          neurons   error     seconds  remark
-    far_columns         exactly                          7 of 7    4e-13     73       ok
-    single_precision    to the precision of the answers  7 of 7    1e-07     22       ok
-    few_queries         not                              0 of 10   -         67       ok
-    decimals            to the precision of the answers  6 of 6    1e-05     85       ok
-    weak_output         exactly                          6 of 6    5e-16     72       ok
-    predict_proba       exactly                          6 of 6    3e-16     66       ok
-    outliers            exactly                          7 of 7    4e-16     51       ok
-    flat_directions     but for                          7 of 7    5e-16     85       ok
-    noise               to the precision of the answers  6 of 6    3e-04     140      ok
-    never_switches      not                              6 of 7    -         95       it does not say that a neuron is a linear map
+    case                                                verdict                          neurons   error           seconds
+    single_precision                                    to the precision of the answers  7 of 7    1e-07           28 to 33
+    decimals                                            to the precision of the answers  6 of 6    8e-06 to 1e-05  24 to 29
+    noise                                               to the precision of the answers  6 of 6    3e-04           32 to 33
+    far_columns, far_outputs                            exactly                          7 of 7    <= 2e-13        18 to 30
+    column_scales, output_scales, correlated            exactly                          7 of 7    <= 1e-14        17 to 29
+    weak_output, seldom_column, missing_values, dates   exactly                          6 of 6    <= 1e-14        17 to 32
+    dependent_outputs                                   exactly                          6 of 6    <= 6e-15        28 to 34
+    flat_directions, categories                         but for                          all       <= 1e-15        19 to 29
 
-          On the code after that, seed 1: categories 'but for', 6 of 6, 5e-16; dependent_outputs 'exactly', 6 of 6, 2e-15.
+          Of the others with seed 1: never_switches 'but for' 6 of 7 (34 s), skip_connection 'exactly' 3e-14 (60 s), probabilities
+          'exactly' 5e-16 (46 s), predict_proba 'exactly' 3e-16 (19 s), outliers 'exactly' 4e-16 (18 s), all ok. Three fall short.
+          'images' with each seed, in 87 to 103 s: the fit is exact and has all neurons, but the verdict is 'not', because the certificate
+          examines a part of the queries, and a column that few of them vary seems open. one_probability: 0 of 6 (46 s), and
+          sklearn_regressor: 4 of 7 (15 s), both 'not'. The other four were not run on this code.
 
 Each run is the command that a user would type, in a folder of its own. It falls short if its verdict has another grade than the case
 must have, if neurons are missing, if a weight is off by more than the case allows or by more than 5 of its standard errors, if a line of
