@@ -14,7 +14,8 @@ Result:   25 of the forty were run in full as functions that can be asked: 25 fo
           queries: 16 (5-3-8-3-3 leaky_relu; one neuron of the third layer does not cross all surfaces of the second). Boxes 15, 27 and 33
           have a neuron of the third layer that 100,000 random inputs at each of the scales 1, 10 and 100 do not switch, so that these
           answers do not determine its bias. Students of two hidden layers behind a first one of gelu (20, 29) and softplus (19) came to
-          losses of 1e-5 to 1e-3. Of tanh, 6 came to 1e-6 or, in another try, to 1e-24; the sigmoid boxes 5 and 9 converge slowly (1e-10, 1e-14). Boxes 11, 25, 32, 35 and 36 go on to the race.
+          losses of 1e-5 to 1e-3. Of tanh, 6 came to 1e-6 or, in another try, to 1e-24; the sigmoid boxes 5 and 9 converge slowly
+          (1e-10, 1e-14). Boxes 11, 25, 32, 35 and 36 go on to the race.
           As files of answers (`--teacher file`), with the race alone, boxes 0, 14, 17, 24 and 38 were found, in 11 to 222 s.
 Prints:   a line for each box: whether it was found exactly, refused or, which must never happen, accepted though wrong; then a table.
           The exit status is 0 if nine in ten were found and none was accepted though wrong, else 1.
