@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import torch
 
-from extraction.network import Layers, fit_outputs, fit_outputs_beside, with_ones
+from extraction.network import Layers, fit_outputs, fit_outputs_beside
 from extraction.signs import resolve_signs
 from extraction.symmetry import Symmetry, symmetries
 from foundations.seeds import derive
+from models.mlp import with_ones
 
 PAYS = 100.0  # a linear map is wanted where the squared error without it is this many times as large
 UNEXPLAINED = 1e-3  # of the variance of the sums of the next layer, which students show up to such a share

@@ -15,7 +15,7 @@ from foundations.model_hparams import ModelHparams
 from models import activation_functions
 from models import registry as models
 from models.activation_functions import ActivationFunction
-from models.mlp import FullyConnected, Perceptron
+from models.mlp import FullyConnected, Perceptron, with_ones
 from models.students import Model as Students
 
 PROBES = 1000  # the largest number of queries by which contributions are measured
@@ -134,6 +134,11 @@ def unknowns_of(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def unknowns_of_one(students: torch.nn.Module) -> int:
+    """The number of weights and biases of one network of a stack."""
+    return sum(parameter[0].numel() for parameter in students.parameters())
+
+
 def new_students(model_hparams: ModelHparams, outputs: int | None = None, seed: int = 0) -> Students:
     """A stack of students with fresh weights; the arguments are those of `models.registry.get`."""
     students = models.get(model_hparams, outputs, seed)
@@ -144,11 +149,6 @@ def new_students(model_hparams: ModelHparams, outputs: int | None = None, seed: 
 def stack_name(count: int, sizes: list[int]) -> str:
     """The model name of so many students with these numbers of inputs, hidden neurons and outputs."""
     return f"students_mlp({count})_{'_'.join(map(str, sizes))}"
-
-
-def with_ones(inputs: torch.Tensor) -> torch.Tensor:
-    """Inputs `[Q, D - 1]` with the constant 1 that meets the bias, `[Q, D]`."""
-    return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
 
 
 def least_squares(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

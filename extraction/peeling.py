@@ -15,7 +15,7 @@ import torch
 from datasets import boruta
 from extraction.linear import between
 from extraction.linear import settled as settled_last
-from extraction.network import Layers, contributions, fit_outputs, with_ones
+from extraction.network import Layers, contributions, fit_outputs
 from extraction.recovery import Neurons, RecoveredLayer, recover
 from extraction.reporting.diagnosis import advice
 from extraction.reporting.facts import of_students
@@ -24,6 +24,7 @@ from extraction.signs import settle_signs, sign_invariant_features
 from extraction.students import Imitation, Standardisation, imitate_above, individual_losses, polished, sharpen, train_together
 from foundations import paths
 from foundations.errors import ConfigError
+from models.mlp import with_ones
 from models.students import Model as Students
 
 LACKING = 100.0  # a layer lacks a neuron where students above it have more than this many times the loss of those before

@@ -12,9 +12,10 @@ import torch
 from scipy.linalg import qr
 
 from extraction.host import from_host, to_host
-from extraction.network import fit_outputs_beside, least_squares, with_ones
+from extraction.network import fit_outputs_beside, least_squares
 from extraction.symmetry import Symmetry, symmetries
 from models import activation_functions
+from models.mlp import with_ones
 
 MOST_CHOICES = 16  # the largest number of signs that are tried together; the number of trials is two to this power
 
@@ -120,3 +121,23 @@ def has_joint_sign_flip(incoming: torch.Tensor, following: torch.Tensor, toleran
     turned = (turned / lengths[:, None]).round().clamp(0, 1)
     left_behind = (turned * (gram @ turned)).sum(0)
     return bool((left_behind <= tolerance**2 * (gram.diagonal() @ turned)).any())
+
+
+def all_signs(count: int, like: torch.Tensor) -> torch.Tensor:
+    """All choices of so many signs, `[2^count, count]`; in the first half of them the last sign is 1."""
+    return 1.0 - 2.0 * (torch.arange(2**count)[:, None] >> torch.arange(count) & 1).to(like)
+
+
+def with_signs(maps: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+    """One factor with the signs that give a linear map best, `[M]`: all signs are tried, where least squares do not determine the factors.
+
+    Args:
+        maps: of the kinks, `[L D, M]`.
+        linear: the linear map, `[L D]`.
+    """
+    count = maps.shape[1]
+    signs = all_signs(count, maps)[: 2 ** (count - 1)]
+    sums = signs @ maps.T
+    factors = (sums @ linear) / sums.square().sum(1)
+    best = int((factors[:, None] * sums - linear).norm(dim=1).argmin())
+    return factors[best] * signs[best]

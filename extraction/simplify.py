@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from extraction.clustering import distances
-from extraction.network import Layers, contributions, fit_outputs, some_of, with_ones
+from extraction.network import Layers, contributions, fit_outputs, some_of
 from extraction.symmetry import Symmetry, canonical, transform
-from models.mlp import FullyConnected
+from models.mlp import FullyConnected, with_ones
 
 TWIN_DISTANCE = 1e-2  # canonical distance below which two neurons of a fitted network are one
 FLAT = 1e-13  # an eigenvalue below this share of the largest is rounding

@@ -15,7 +15,7 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from extraction.fitting import EXACT, Training, train_network
-from extraction.network import Layers, new_students, stack_name
+from extraction.network import Layers, new_students, stack_name, unknowns_of_one
 from extraction.session import Session, float64_training, in_float64
 from extraction.signs import sign_invariant_features
 from foundations import paths
@@ -131,15 +131,10 @@ def students_training(session: Session) -> TrainingHparams:
     """
     hparams, model_name = session.desc.training_hparams, session.desc.model_hparams.model_name
     students = models.meta_model(session.students_hparams, session.answers.shape[1])
-    is_small = _unknowns_of_one(students) <= SMALL
+    is_small = unknowns_of_one(students) <= SMALL
     is_default = hparams == type(session.desc).default_for(model_name).training_hparams
     is_short = session.rows is not None and is_default and hparams.centred and is_small  # deep students are centred
     return dataclasses.replace(hparams, training_steps=SMALL_STEPS) if is_short else hparams
-
-
-def _unknowns_of_one(students: Model) -> int:
-    """The number of weights and biases of one network of a stack."""
-    return sum(parameter[0].numel() for parameter in students.parameters())
 
 
 def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> Students:
@@ -162,7 +157,7 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
     """
     location, hparams = session.students_location, students_training(session)
     students = new_students(session.students_hparams, session.answers.shape[1], session.seed)
-    is_small = _unknowns_of_one(students) <= DENSE_PARAMETERS
+    is_small = unknowns_of_one(students) <= DENSE_PARAMETERS
     if session.is_scarce and is_small and hparams.polish_optimizer is None:
         default = type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams
         start = SCARCE_START if hparams == default else hparams.training_steps
@@ -199,7 +194,7 @@ def polish(session: Session, students: Students, loaders: Loaders, hparams: Trai
     data, seed = loaders.train.dataset, loaders.train.seed
     count, is_swarm = len(data), students.networks >= SWARM
     if hparams.polish_optimizer == "levenberg_marquardt":
-        unknowns = _unknowns_of_one(students)
+        unknowns = unknowns_of_one(students)
         count = min(count, max(SWARM_QUERIES if is_swarm else POLISH_QUERIES, -(-POLISH_EQUATIONS * unknowns // data.labels.shape[1])))
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(derive(seed, "polish")))[:count]
     loader = DataLoader(type(data)(data.examples[chosen], data.labels[chosen]), count, seed, torch.float64)

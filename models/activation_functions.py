@@ -57,6 +57,15 @@ def get(name: str) -> ActivationFunction:
     return functools.partial(F.leaky_relu, negative_slope=slope)
 
 
+def value_and_slope(activation: ActivationFunction, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """An activation function and its derivative at every element of a tensor of any shape."""
+    with torch.enable_grad():
+        at = sums.detach().requires_grad_()
+        values = activation(at)
+        (slopes,) = torch.autograd.grad(values.sum(), at)
+    return values.detach(), slopes
+
+
 @functools.cache
 def gaussian_mean(name: str) -> float:
     """The mean of an activation function over standard normal inputs, to five digits; exactly 0 for odd functions."""

@@ -20,6 +20,11 @@ from models import activation_functions, base, parallel
 Affine = nn.Linear | parallel.Linear
 
 
+def with_ones(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs `[..., D - 1]` with the constant 1 that meets the bias, `[..., D]`."""
+    return torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1)
+
+
 class Perceptron(base.Model):
     """Affine layers with an activation function between them. `linear` builds an affine layer from its numbers of inputs and outputs."""
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch.func import jvp, vjp
 
+from models.activation_functions import value_and_slope
 from models.mlp import Perceptron
 from training.least_squares import LeastSquares
-from training.perceptron_layers import PerceptronLayers
 
 KEPT_VALUES = 2**27  # of activations and derivatives that are kept between products; where there are more, each product computes them
 PART_VALUES = 2**24  # of activations and derivatives of a part of the batch
@@ -116,7 +116,7 @@ class LayerJacobian(Jacobian):
         assert isinstance(network, Perceptron)
         self.problem, self.row, self.free = problem, row, free
         self.activation, self.depth = network.activation, len(network.fc_layers)
-        self.layout = PerceptronLayers(network, problem.stack, problem.names)
+        self.layout = problem.layout
         self.layers = [matrices[0] for matrices in self.layout.matrices(row[None])]
         values = sum(len(layer) for layer in self.layers)
         rows = max(1, PART_VALUES // (2 * values))
@@ -134,11 +134,9 @@ class LayerJacobian(Jacobian):
     def _pass(self, examples: torch.Tensor) -> Pass:
         inputs, slopes = [examples], []
         for layer in self.layers[:-1]:
-            with torch.enable_grad():
-                sums = (product(inputs[-1], layer[:, :-1]) + layer[:, -1]).requires_grad_()
-                values = self.activation(sums)
-                slopes.append(torch.autograd.grad(values.sum(), sums)[0])
-            inputs.append(values.detach())
+            values, slope = value_and_slope(self.activation, product(inputs[-1], layer[:, :-1]) + layer[:, -1])
+            inputs.append(values)
+            slopes.append(slope)
         return Pass(inputs, slopes)
 
     def passes(self) -> Iterator[Pass]:

@@ -6,6 +6,7 @@ equations, J the Jacobian of the outputs `[E, P]`, r the residuals `[E]`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,13 @@ class LeastSquares:
             network = network.model
         return network
 
+    @functools.cached_property
+    def layout(self) -> PerceptronLayers:
+        """The parameters of fully connected networks as matrices."""
+        network = self.unwrapped
+        assert isinstance(network, Perceptron)
+        return PerceptronLayers(network, self.stack, self.names)
+
     def gather(self, parameters: list[torch.Tensor]) -> torch.Tensor:
         """The parameters of all networks, `[N, P]`."""
         count = len(parameters[0]) if self.stack else 1
@@ -85,7 +93,7 @@ class LeastSquares:
         """J'J `[n, P, P]` and J'r `[n, P, 1]`, summed over parts of the batch."""
         network = self.unwrapped
         if isinstance(network, Perceptron):
-            layout = PerceptronLayers(network, self.stack, self.names)
+            layout = self.layout
             errors = residuals.view(len(rows), len(self.examples), -1)
             square, gradient = normal_equations(layout.matrices(rows), network.activation, self.examples.flatten(1), errors)
             places = layout.places.to(rows.device)

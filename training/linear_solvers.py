@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from models.mlp import with_ones
 from training.jacobian import LayerJacobian, jacobian_of
 from training.least_squares import Point
 from training.preconditioning import InputFactors, KroneckerFactors, OwnSubspace
@@ -184,7 +185,7 @@ class OutputLayer:
         self.free = jacobian.split(jacobian.free)[-1]
         square = last.new_zeros(last.shape[1], last.shape[1])
         for one in jacobian.passes():
-            inputs = _with_ones(one.inputs[-1])
+            inputs = with_ones(one.inputs[-1])
             square += inputs.T @ inputs
         self.factor = self._factored(square, jacobian.split(shift)[-1])
 
@@ -205,13 +206,13 @@ class OutputLayer:
     def transposed(self, errors: torch.Tensor) -> torch.Tensor:
         """J'e for this layer alone, zero elsewhere."""
         pairs = zip(self.jacobian.passes(), self.jacobian.by_part(errors), strict=True)
-        total = sum((back.T @ _with_ones(one.inputs[-1]) for one, back in pairs), torch.zeros_like(self.free))
+        total = sum((back.T @ with_ones(one.inputs[-1]) for one, back in pairs), torch.zeros_like(self.free))
         return self._joined(total * self.free)
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         """J v for the part of v that belongs to this layer."""
         last = self.jacobian.split(vector)[-1]
-        return torch.cat([_with_ones(one.inputs[-1]) @ last.T for one in self.jacobian.passes()]).flatten()
+        return torch.cat([with_ones(one.inputs[-1]) @ last.T for one in self.jacobian.passes()]).flatten()
 
     def solve(self, vector: torch.Tensor) -> torch.Tensor:
         """The inverse of this layer's J'J, shift included, times the part of a vector that belongs to it; zero elsewhere."""
@@ -226,10 +227,6 @@ class OutputLayer:
 
     def _joined(self, matrix: torch.Tensor) -> torch.Tensor:
         return self.jacobian.join([*map(torch.zeros_like, self.jacobian.layers[:-1]), matrix])
-
-
-def _with_ones(inputs: torch.Tensor) -> torch.Tensor:
-    return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
 
 
 EXACTLY = Goal()

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
+from models.activation_functions import value_and_slope
+from models.mlp import with_ones
+
 CHUNK_VALUES = 2**23  # values in memory at a time
 PRODUCT_COST = 50  # of an element-wise product, in multiply-adds of a product of matrices, which wait less for memory
 
@@ -37,13 +40,11 @@ class Derivatives:
 def derivatives(layers: Sequence[torch.Tensor], activation: Callable[[torch.Tensor], torch.Tensor], examples: torch.Tensor) -> Derivatives:
     """The derivatives of networks with the layers `[n, K, I + 1]`, the bias last, for examples `[B, I]`."""
     networks = len(layers[0])
-    inputs, slopes = [_with_ones(examples.expand(networks, *examples.shape))], []
+    inputs, slopes = [with_ones(examples.expand(networks, *examples.shape))], []
     for layer in layers[:-1]:
-        with torch.enable_grad():
-            sums = (inputs[-1] @ layer.mT).requires_grad_()
-            values = activation(sums)
-            slopes.append(torch.autograd.grad(values.sum(), sums)[0])
-        inputs.append(_with_ones(values.detach()))
+        values, slope = value_and_slope(activation, inputs[-1] @ layer.mT)
+        inputs.append(with_ones(values))
+        slopes.append(slope)
     backs: list[torch.Tensor] = []
     for layer, slope in zip(layers[:0:-1], slopes[::-1], strict=True):
         weights = layer[:, None, :, :-1]
@@ -80,10 +81,6 @@ def normal_equations(
     if sums_first:
         square = square.triu() + square.triu(1).mT
     return square, gradient
-
-
-def _with_ones(inputs: torch.Tensor) -> torch.Tensor:
-    return torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1)
 
 
 def _gradient(local: Derivatives, errors: torch.Tensor) -> torch.Tensor:

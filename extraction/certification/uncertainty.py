@@ -20,11 +20,11 @@ from extraction.answers import SPILLED, spreads
 from extraction.certification.gauges import as_parameters, free_directions
 from extraction.host import to_host
 from extraction.linear import linear_slopes
-from extraction.network import Layers, unknowns_of, with_ones
+from extraction.network import Layers, unknowns_of
 from extraction.preparation.probabilities import Probabilities
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
-from models.mlp import FullyConnected
+from models.mlp import FullyConnected, with_ones
 from platforms.platform import get_platform
 from training.least_squares import CHUNK_VALUES, curvature, unit_curvature
 

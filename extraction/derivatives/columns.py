@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 
 from extraction.derivatives.questions import Questions
-from extraction.derivatives.slopes import value_and_slope
 from extraction.network import Layers
 from models import activation_functions
+from models.activation_functions import value_and_slope
 
 EQUATIONS, MORE = 2.0, 80  # for each unknown, and so many more
 LENGTH = 0.8  # of a step, in units

@@ -30,8 +30,9 @@ from dataclasses import dataclass
 
 import torch
 
-from extraction.derivatives.slopes import value_and_slope
-from extraction.network import Layers, with_ones
+from extraction.network import Layers
+from models.activation_functions import value_and_slope
+from models.mlp import with_ones
 
 STEPS, ITERATIONS, HALVINGS = 12, 300, 6
 LOOSEST = 0.1  # tolerance of the linear problems

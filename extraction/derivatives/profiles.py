@@ -20,9 +20,8 @@ from dataclasses import dataclass
 import torch
 
 from extraction.derivatives.questions import Questions
-from extraction.derivatives.slopes import value_and_slope
 from models import activation_functions
-from models.activation_functions import ActivationFunction
+from models.activation_functions import ActivationFunction, value_and_slope
 
 SMOOTH = ("tanh", "sigmoid", "gelu", "silu", "softplus", "g")  # candidates
 TWINS = {"sigmoid": "tanh", "tanh": "sigmoid"}  # the same functions up to scales and constants

@@ -19,7 +19,7 @@ from extraction.derivatives.grounds import Ground
 from extraction.derivatives.lines import Kinks, Line, find_kinks
 from extraction.derivatives.pieces import measured
 from extraction.derivatives.result import Lacking
-from extraction.network import with_ones
+from models.mlp import with_ones
 
 TANGENTS = 12  # directions along a surface that are looked at, for each step
 STEPS = 12  # along a surface, beyond those that equations need

@@ -24,9 +24,10 @@ from extraction.derivatives.gauss_newton import polish
 from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.shallow import Sums, widen
-from extraction.derivatives.slopes import value_and_slope
 from extraction.network import Layers
 from models import activation_functions
+from models.activation_functions import value_and_slope
+from models.mlp import with_ones
 
 WIDTHS = ((10,), (8, 8), (10, 10), (8, 8), (10, 10))  # of the layers behind the first, in turn
 HEATS = ((36, 60), (12, 150), (4, 500), (2, 3000))  # students that go on, and their steps
@@ -181,8 +182,8 @@ def fresh(problem: Problem, asked: Questions, widths: Sequence[int], act_fun: st
             weights = weights / values.std(1, keepdim=True).clamp_min(1e-300)
             biases = biases - (weights * values.mean(1, keepdim=True)).sum(2)
         upper.append(torch.cat([weights, biases[:, :, None]], 2))
-        values = activation(_with_ones(values) @ upper[-1].mT)
-    return Students(first, (*upper, _least_squares(_with_ones(values), problem.answers.expand(count, -1, -1))), act_fun)
+        values = activation(with_ones(values) @ upper[-1].mT)
+    return Students(first, (*upper, _least_squares(with_ones(values), problem.answers.expand(count, -1, -1))), act_fun)
 
 
 def train(problem: Problem, students: Students, steps: int, enough: float) -> tuple[Students, torch.Tensor]:
@@ -238,10 +239,10 @@ class _State:
         activation = activation_functions.get(students.act_fun)
         rates, offsets = students.first.mT[:, :, None].unbind(1)  # [N, 1, K]
         values, slope = value_and_slope(activation, problem.queries * rates + offsets)
-        inputs, slopes = [_with_ones(values)], [slope]
+        inputs, slopes = [with_ones(values)], [slope]
         for vectors in students.upper[:-1]:
             values, slope = value_and_slope(activation, inputs[-1] @ vectors.mT)
-            inputs.append(_with_ones(values))
+            inputs.append(with_ones(values))
             slopes.append(slope)
         residuals = (inputs[-1] @ students.upper[-1].mT - problem.answers) * problem.scales
         losses = residuals.square().mean((1, 2)).nan_to_num(torch.inf)
@@ -300,10 +301,6 @@ def _without(problem: Problem, student: Students, depth: int) -> Students:
     upper[depth] = torch.stack([student.upper[depth][0, places] for places in kept])
     upper[depth + 1] = following
     return dataclasses.replace(student, first=student.first.expand(count, -1, -1), upper=tuple(upper))
-
-
-def _with_ones(values: torch.Tensor) -> torch.Tensor:
-    return torch.cat([values, torch.ones_like(values[..., :1])], -1)
 
 
 def _least_squares(features: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,9 @@ from extraction.derivatives.questions import Questions
 from extraction.derivatives.result import Lacking
 from extraction.derivatives.shallow import Sums, widen
 from extraction.derivatives.surfaces import Features, follow, is_predicted, unexplained
-from extraction.network import Layers, with_ones
+from extraction.network import Layers
+from extraction.signs import all_signs, with_signs
+from models.mlp import with_ones
 
 WIDEST = 24  # dimensions of the space that gradients span: with more, surfaces are followed for hours
 DEPTH = 6  # hidden layers, at most
@@ -183,7 +185,7 @@ def _signed_by(features: Features, surfaces: list[torch.Tensor]) -> Features:
     if count > MOST_SIGNS or not bases:
         raise Lacking("the signs of a layer do not show")
     ratio = (1 + features.slope) / (1 - features.slope)
-    signs = 1.0 - 2.0 * (torch.arange(2**count)[:, None] >> torch.arange(count) & 1).to(before)
+    signs = all_signs(count, before)
     votes = torch.zeros(len(signs), device=before.device)
     for basis in bases:
         bends = torch.einsum("sm,md,nm->sdn", signs, before[:, :-1], basis[:, :count])
@@ -210,11 +212,7 @@ def _ratios(bends: torch.Tensor, linear: torch.Tensor, rows: torch.Tensor) -> to
         return torch.linalg.lstsq(maps, right[:, None]).solution[:, 0]
     if len(rows) > MOST_SIGNS:
         raise Lacking("the signs of a layer do not show")
-    signs = 1.0 - 2.0 * (torch.arange(2 ** (len(rows) - 1))[:, None] >> torch.arange(len(rows)) & 1).to(maps)
-    sums = signs @ maps.T
-    factors = (sums @ right) / sums.square().sum(1)
-    best = (factors[:, None] * sums - right).norm(dim=1).argmin()
-    return factors[best] * signs[best]
+    return with_signs(maps, right)
 
 
 def _outputs(ground: Ground, features: Features) -> torch.Tensor:

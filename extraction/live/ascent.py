@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 
 from extraction.live.box import Box
-from extraction.network import Layers, with_ones
+from extraction.network import Layers
 from extraction.session import Session
-from models.mlp import FullyConnected
+from models.mlp import FullyConnected, with_ones
 
 ASCENTS = 64  # for each combination; fewer where there are many
 MOST_ASCENTS = 1024

@@ -12,11 +12,12 @@ from __future__ import annotations
 import torch
 
 from datasets import repeats
-from extraction.network import least_squares, with_ones
+from extraction.network import least_squares
 from extraction.preparation.codes import coded
 from extraction.preparation.rows import Rows
 from foundations import json_text, paths
 from foundations.seeds import derive
+from models.mlp import with_ones
 from platforms.platform import get_platform
 from platforms.system import files
 

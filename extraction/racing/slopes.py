@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 
 from extraction.network import Layers
+from extraction.signs import with_signs
 from models.slopes import slope_of, with_slope
 
 SAME = 1e-6  # the distance of unit vectors up to sign, up to which neurons have the same kink
@@ -94,21 +95,6 @@ def ratios(incoming: torch.Tensor, outgoing: torch.Tensor, active: torch.Tensor,
     found = torch.linalg.lstsq(maps, linear.flatten()[:, None]).solution[:, 0] if determined else with_signs(maps, linear.flatten())
     missed = float((maps @ found - linear.flatten()).norm())
     return found if missed <= AGREE * float(linear.norm()) else None
-
-
-def with_signs(maps: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
-    """One factor with the signs that give a linear map best, `[M]`: all signs are tried, where least squares do not determine the factors.
-
-    Args:
-        maps: of the kinks, `[L D, M]`.
-        linear: the linear map, `[L D]`.
-    """
-    count = maps.shape[1]
-    signs = 1.0 - 2.0 * (torch.arange(2 ** (count - 1))[:, None] >> torch.arange(count) & 1).to(maps)
-    sums = signs @ maps.T
-    factors = (sums @ linear) / sums.square().sum(1)
-    best = int((factors[:, None] * sums - linear).norm(dim=1).argmin())
-    return factors[best] * signs[best]
 
 
 def rounded(value: float, tolerance: float) -> float:

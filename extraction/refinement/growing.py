@@ -21,13 +21,13 @@ import torch
 
 from extraction.fitting import Fit, fit, is_exact, relative_loss
 from extraction.linear import settled
-from extraction.network import PROBES, Layers, fit_outputs, some_of, with_ones
+from extraction.network import PROBES, Layers, fit_outputs, some_of
 from extraction.session import Session
 from extraction.simplify import least_losses_without, merged_where_equally_active, removals
 from extraction.students import Standardisation
 from foundations.errors import ConfigError
 from foundations.seeds import derive
-from models.mlp import FullyConnected
+from models.mlp import FullyConnected, with_ones
 
 GROWTHS = 3  # growths that are fitted, before the best one counts
 MOST_GROWN = 0.1  # neurons that are grown, for each neuron that was recovered

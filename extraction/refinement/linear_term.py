@@ -25,10 +25,10 @@ from extraction.answers import spreads
 from extraction.descent import descend, has_stalled
 from extraction.fitting import EQUATIONS_PER_UNKNOWN, EXACT, Fit, fit, is_exact
 from extraction.host import to_host
-from extraction.network import Layers, fit_outputs, unknowns_of, with_ones
+from extraction.network import Layers, fit_outputs, unknowns_of
 from extraction.session import Session
 from extraction.symmetry import symmetries
-from models.mlp import FullyConnected
+from models.mlp import FullyConnected, with_ones
 from platforms.platform import get_platform
 from training.least_squares import unit_curvature
 from training.second_order import DENSE_PARAMETERS

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 import torch
 
 from extraction.fitting import fit, gives_answers, relative_loss
-from extraction.network import Layers, fit_outputs, with_ones
+from extraction.network import Layers, fit_outputs
 from extraction.refinement.selection import Candidate
 from extraction.session import Session
 from foundations.errors import ConfigError
+from models.mlp import with_ones
 
 NEARLY = 1e-6  # the relative loss of a network up to which its neurons may be parts
 ALIKE = 1e-2  # the largest distance between the directions of the outgoing weights of two parts

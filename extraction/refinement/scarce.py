@@ -20,7 +20,7 @@ import torch
 
 from extraction.descent import descend_in_bends, has_stalled
 from extraction.fitting import gives_answers, relative_loss
-from extraction.network import Layers
+from extraction.network import Layers, unknowns_of_one
 from extraction.refinement.growing import with_resolved_signs
 from extraction.refinement.selection import PROMISING
 from extraction.session import Session
@@ -36,8 +36,7 @@ TRIALS = 4  # neurons whose removal is tried before all neurons count as needed
 
 def suits(session: Session, start: Imitation) -> bool:
     """Whether students were trained with a penalty because answers are scarce, and are small, and the answers are exact."""
-    unknowns = sum(parameter[0].numel() for parameter in start.students.parameters())
-    return session.is_scarce and session.known.is_exact and unknowns <= MOST_UNKNOWNS
+    return session.is_scarce and session.known.is_exact and unknowns_of_one(start.students) <= MOST_UNKNOWNS
 
 
 def smallest_exact(session: Session, start: Imitation) -> Layers | None:

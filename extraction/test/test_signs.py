@@ -4,11 +4,12 @@ import unittest
 
 import torch
 
-from extraction.network import fit_outputs, with_ones
+from extraction.network import fit_outputs
 from extraction.signs import resolve_signs, settle_signs, sign_invariant_features
 from extraction.symmetry import symmetries
 from extraction.test.test_recovery import random
 from models.activation_functions import activation_functions
+from models.mlp import with_ones
 
 
 class TestResolveSigns(unittest.TestCase):

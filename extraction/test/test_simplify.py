@@ -5,13 +5,14 @@ import unittest
 import numpy as np
 import torch
 
-from extraction.network import Layers, with_ones
+from extraction.network import Layers
 from extraction.simplify import least_losses_without, merge, merged_where_equally_active, refit_without_neuron, simplified
 from extraction.symmetry import symmetries
 from extraction.test.known_networks import network, queries
 from extraction.test.test_recovery import random
 from foundations.model_hparams import ModelHparams
 from models.activation_functions import activation_functions
+from models.mlp import with_ones
 
 
 class TestRefit(unittest.TestCase):

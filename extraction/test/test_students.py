@@ -10,7 +10,7 @@ import torch
 
 from datasets.base import DataLoader, Loaders
 from datasets.teacher_dataset import Dataset
-from extraction.network import Layers, with_ones
+from extraction.network import Layers
 from extraction.preparation.coordinates import Coordinates
 from extraction.preparation.scaling import Scaling
 from extraction.session import RIDGE
@@ -18,6 +18,7 @@ from extraction.students import SMALL_STEPS, Standardisation, imitate_above, sha
 from extraction.test.known_networks import answered, network, queries, session_of
 from extraction.test.test_recovery import random
 from foundations.training_hparams import TrainingHparams
+from models.mlp import with_ones
 from testing.test_case import TestCase
 from training.evaluation import evaluate
 from training.metric_logger import MetricLogger

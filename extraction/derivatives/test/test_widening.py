@@ -11,7 +11,8 @@ from extraction.derivatives.result import Lacking
 from extraction.derivatives.surfaces import Features, follow, is_predicted
 from extraction.derivatives.test import known
 from extraction.derivatives.widening import WIDEST, _signed, _signed_by, recover
-from extraction.network import Layers, with_ones
+from extraction.network import Layers
+from models.mlp import with_ones
 
 SLOPE = 0.01
 
