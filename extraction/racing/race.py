@@ -40,7 +40,7 @@ class Rung:
     Attributes:
         students: of each hypothesis.
         factor: their width, as a multiple of the width of the race.
-        kept: the largest number of hypotheses of each depth that go on, beside their kin.
+        kept: the largest number of hypotheses of each depth and link that go on, beside their kin.
         steps: of training; None for the defaults of these students.
         polish_steps: of Levenberg-Marquardt after that, with three hidden layers; None without polishing. One layer gets three times as
             many, which cost little.
@@ -287,22 +287,23 @@ def as_good(winner: Hypothesis, history: Sequence[Sequence[Standing]]) -> list[H
 
 
 def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypothesis]:
-    """So many hypotheses of each depth with the smallest losses, those with fewer layers first.
+    """So many hypotheses of each depth and link with the smallest losses, those with fewer layers first.
 
     Before students are near the solution, those with more layers lose less, whatever the network is, so that depths are not compared. Nor
-    do they tell kindred hypotheses apart: of 10-3-8-3 leaky_relu, students of relu were at 5e-4 and those of leaky_relu at 2e-3.
+    do they tell kindred hypotheses apart: of 10-3-8-3 leaky_relu, students of relu were at 5e-4 and those of leaky_relu at 2e-3. Losses of
+    logits and of probabilities are not compared either: a few probabilities near 0 and 1 are most of the variance of logits.
     """
     ranked = sorted(standings, key=lambda standing: standing.comparable)
     chosen = []
-    for depth in sorted({standing.hypothesis.depth for standing in standings}):
-        here = [each for each in ranked if each.hypothesis.depth == depth]
+    for depth, link in sorted({(standing.hypothesis.depth, standing.hypothesis.link) for standing in standings}):
+        here = [each for each in ranked if (each.hypothesis.depth, each.hypothesis.link) == (depth, link)]
         first = here[:count]
         chosen += first + [each for each in here[count:] if any(is_kin(each, other) for other in first)]
     return [standing.hypothesis for standing in chosen]
 
 
 def is_kin(standing: Standing, other: Standing) -> bool:
-    """Whether a hypothesis differs from a better one by a slope alone, and is not far behind it."""
+    """Whether a hypothesis of the same depth and link differs from a better one by a slope alone, and is not far behind it."""
     return are_kindred(standing.hypothesis.act_fun, other.hypothesis.act_fun) and standing.comparable <= KIN * other.comparable
 
 
