@@ -152,9 +152,15 @@ def in_standard_errors(true: Layers, found: Layers, errors: Sequence[torch.Tenso
     return torch.cat([((ours - theirs) / error).flatten() for theirs, ours, error in pairs])
 
 
-def shared_neurons(true: Layers, found: Layers, queries: torch.Tensor) -> int:
-    """How many neurons of the first layer of a planted network have a partner in a recovered one, whose direction is the same."""
+def shared_neurons(true: Layers, found: Layers, queries: torch.Tensor, up_to_sign: bool = False) -> int:
+    """How many neurons of the first layer of a planted network have a partner in a recovered one, whose direction is the same.
+
+    Where units that never switch are a linear map, other neurons may be their opposites, and the map makes good for that: `up_to_sign`.
+    """
     theirs, ours = (torch.nn.functional.normalize(in_units(layers.vectors[0], queries), dim=1) for layers in (true, found))
+    if up_to_sign:
+        same = torch.minimum(torch.cdist(theirs, ours), torch.cdist(-theirs, ours)) <= SAME
+        return int(min(same.any(0).sum(), same.any(1).sum()))
     pairs = match(theirs, ours, true.symmetry)
     return int(((theirs[pairs.ours] * pairs.signs[:, None] - ours[pairs.theirs]).norm(dim=1) <= SAME).sum())
 

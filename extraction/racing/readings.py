@@ -24,7 +24,7 @@ from foundations.runner import Runner
 from platforms.platform import get_platform
 from platforms.system import locks, provenance
 
-READY = 1e-8  # the loss of students, as a share of the variance of held-out answers, that leaves no doubt before the network is recovered
+READY = 1e-6  # the loss of raw students, as a share of the variance of held-out answers, up to which the other reading waits
 CLEAR = 10.0  # a reading is wrong if its students lose so many times as much as those of the other, and networks in the same way
 
 

@@ -108,7 +108,7 @@ def judged(case: Case, printed: str, recovered: Recovered | None) -> tuple[list[
     true, found = planted.visible(case.layers, queries), planted.visible(recovered.layers, queries)
     of, count = true.sizes[1], 0
     if true.sizes[0] == found.sizes[0]:
-        count = planted.shared_neurons(true, found, queries)
+        count = planted.shared_neurons(true, found, queries, up_to_sign=grade == BUT_FOR)
     if count < of - case.missing:
         short.append("neurons are missing")
     error, shown = None, "-"

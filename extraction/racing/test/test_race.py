@@ -131,6 +131,16 @@ class TestRace(unittest.TestCase):
         ]
         self.assertEqual([hypothesis.act_fun for hypothesis in best_of_each_depth(far, 1)], ["relu"])
 
+    def test_losses_under_different_links_are_not_compared(self):
+        losses = {
+            Hypothesis(1, "tanh"): 1e-5,
+            Hypothesis(1, "g"): 1e-4,
+            Hypothesis(1, "tanh", "sigmoid"): 1e-2,
+            Hypothesis(1, "g", "sigmoid"): 1,
+        }
+        standings = [Standing(Entry(hypothesis, RUNGS[0], 12), loss) for hypothesis, loss in losses.items()]
+        self.assertEqual(best_of_each_depth(standings, 1), [Hypothesis(1, "tanh"), Hypothesis(1, "tanh", "sigmoid")])
+
     def test_a_hypothesis_that_leads_its_depth_by_far_makes_more_layers_needless(self):
         def standings(*losses):
             return [Standing(Entry(Hypothesis(1, name), RUNGS[0], 12), loss) for name, loss in zip("abc", losses, strict=True)]
