@@ -122,15 +122,17 @@ class ExtractionRunner(Runner):
 
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
-            self._print_link()
+            for line in self.meaning:
+                print(line)
             print(verdict.table(report.read(self.output_location)))
 
-    def _print_link(self) -> None:
-        """Prints what the recovered network gives, if the answers are not its outputs."""
+    @property
+    def meaning(self) -> list[str]:
+        """What the recovered network gives, a line; empty if the answers are its outputs."""
         from datasets.teachers import links
 
-        if self.desc.dataset_hparams.link in links.MEANINGS:
-            print(links.MEANINGS[self.desc.dataset_hparams.link])
+        link = self.desc.dataset_hparams.link
+        return [links.MEANINGS[link]] if link in links.MEANINGS else []
 
     def _remark(self) -> None:
         """Prints a note on settings that are allowed but probably a mistake."""

@@ -181,12 +181,12 @@ class Recovered:
 
 
 def recovered_in(root: str) -> Recovered | None:
-    """The result of the only extraction under a folder of results; None where there is none."""
+    """The result of the extraction under a folder of results, an accepted one where there are two; None where there is none."""
     found = glob.glob(os.path.join(root, "extract_*", "seed_*", "main", "clustering_*"))
     reports = [folder for folder in found if os.path.exists(paths.report(folder))]
     if not reports:
         return None
-    content = report.read(reports[0])
+    content = max(map(report.read, sorted(reports)), key=lambda content: content.certificate.accepted_to_precision)
     model = models.load(content.model_path, ModelHparams(content.model_name, "kaiming_normal", "uniform", content.act_fun)).double()
     path, errors = os.path.join(os.path.dirname(content.model_path), FILE), None
     if os.path.exists(path):

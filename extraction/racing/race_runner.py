@@ -244,6 +244,8 @@ class RaceRunner(Runner):
         from extraction.reporting import verdict
 
         self.say(f"Report, pictures and the recovered network: {extraction.output_location}")
+        for line in extraction.meaning:
+            self.say(line)
         self.say(verdict.table(report.read(extraction.output_location)))
         same = remark(act_fun)
         for line in [*lines, *([f"Note: {same}"] if same and len(self.known.act_funs) > 1 else [])]:

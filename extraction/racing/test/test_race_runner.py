@@ -197,6 +197,7 @@ class TestRaces(RaceTestCase):
         status, out, err = self.command("extract", f"--teacher_name={self.file}", "--act_fun=tanh", "--depth=1", "--global_seed=1")
         self.assertEqual((status, err), (0, ""))
         self.assertIn("answers as they are, or of a sigmoid", out)
+        self.assertIn("The answers are probabilities of a sigmoid, and the recovered network gives their logits.", out)
         self.assertIn("Recovering the network: 1 hidden layer of tanh before sigmoid", out)
         self.assertIn("IDENTIFIED exactly. mlp_2_2_2", out)
         self.assertIn(" --link=sigmoid", out.splitlines()[-1])
