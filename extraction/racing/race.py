@@ -27,6 +27,7 @@ LEADING = 1e-6  # the same for a hypothesis that is far ahead of the others of i
 READY, SECOND = 1e-8, 1e-5  # losses of the best two students with which the network is recovered before the last rung
 SOLVED = 1e-13  # the loss of a student that is at the solution, so that the network is recovered from it alone
 FAR = 1000.0  # a hypothesis with so many times the loss of the best one is far behind and left out, as a rule
+CLEAR = 30.0  # a link whose best hypothesis has so many times the loss of the best of all is left out, as a rule
 PATIENCE = 2  # times as many hypotheses go on in a patient attempt
 RIVAL = 1.2  # hypotheses up to this many times the loss of the winner are its rivals, if the answers have errors
 WIDENINGS = 2  # how often the students are made twice as wide
@@ -229,7 +230,7 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
         last = [standing for standing in (history or [standings])[-1] if standing.hypothesis in left]
         here = min((standing.comparable for standing in last), default=math.inf)
         best = min(best, here)
-        near = [standing for standing in last if not is_eager or standing.comparable <= FAR * max(here, track.exact)]
+        near = near_best(last, max(here, track.exact)) if is_eager else last
         is_complete = is_complete and (rung is track.rungs[-1] or len(near) == len(last))
         left = best_of_each_depth(near, rung.kept if is_eager else PATIENCE * rung.kept)
     ranked = ranking(history[-1], track.exact if track.is_sharp else 0.0)
@@ -284,6 +285,20 @@ def as_good(winner: Hypothesis, history: Sequence[Sequence[Standing]]) -> list[H
         losses = {standing.hypothesis: standing.comparable for standing in standings}
         last |= {hypothesis: (loss, losses.get(winner, 0.0)) for hypothesis, loss in losses.items()}
     return [hypothesis for hypothesis, (loss, own) in last.items() if hypothesis != winner and loss <= RIVAL * own]
+
+
+def near_best(standings: Sequence[Standing], best: float) -> list[Standing]:
+    """The hypotheses that are not far behind the best one, and whose link has one that is not clearly behind it.
+
+    Args:
+        standings: of the hypotheses.
+        best: the smallest loss.
+    """
+    losses: dict[str, float] = {}
+    for standing in standings:
+        link = standing.hypothesis.link
+        losses[link] = min(losses.get(link, math.inf), standing.comparable)
+    return [each for each in standings if each.comparable <= FAR * best and losses[each.hypothesis.link] <= CLEAR * best]
 
 
 def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypothesis]:
