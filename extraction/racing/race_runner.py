@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -356,21 +357,15 @@ class RaceRunner(Runner):
         """
         from extraction.reporting.diagnosis import CROWDED, IMITATED
 
-        scales = {"": Scale.of(first)}
-        scale = scales[""]
-
-        def scale_of(entry: Entry) -> Scale:
-            link = entry.hypothesis.link
-            if link not in scales:
-                scales[link] = Scale.of(self._first(link))
-            return scales[link]
+        scale_of = functools.cache(lambda link: Scale.of(self._first(link) if link else first))
+        scale = scale_of("")
 
         def trained(entry: Entry) -> Standing:
             extraction = self.extraction(entry)
             if not is_trained(extraction):
                 with provenance.command_line(self.command(entry)):
                     ways.train(extraction)
-            return Standing(entry, *(loss / scale_of(entry).inside for loss in best_losses(extraction)))
+            return Standing(entry, *(loss / scale_of(entry.hypothesis.link).inside for loss in best_losses(extraction)))
 
         def recovered(entry: Entry) -> Outcome:
             extraction = self.extraction(entry)
@@ -387,7 +382,7 @@ class RaceRunner(Runner):
             widths = zip(found.hidden, widths_of(extraction.desc.model_hparams.model_name), strict=True)
             crowded = any((layer.recovered_width or 0) >= CROWDED * width for layer, width in widths)
             accepted = found.certificate.accepted or found.certificate.accepted_to_precision
-            return Outcome(entry, accepted, found.function.mse / scale_of(entry).own, crowded)
+            return Outcome(entry, accepted, found.function.mse / scale_of(entry.hypothesis.link).own, crowded)
 
         def recovered_with_slope(entry: Entry) -> Outcome:
             outcome = recovered(entry)
