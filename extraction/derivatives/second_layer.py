@@ -31,7 +31,6 @@ from models.mlp import with_ones
 AFAR = 2.0**26  # weighted sums of the first layer
 TRIED, PLACES = 128, 12  # lines that may cross the surface of a neuron, and places with the most room, of which the best profile counts
 UNUSED = 1e-4  # weights below this share of the largest are those of no neuron of the second layer
-SIGNS = 0.4  # the largest error of a sign, which is 0 or 1
 NEAR, STEPS = 1e-4, 200  # the loss of a student that a fit of all weights is tried from, and its steps
 WIDTHS = range(1, 11)  # of the third layer
 EQUATIONS, MORE = 4.0, 40  # for each unknown of a student, and so many more
@@ -65,8 +64,8 @@ def recover(asked: Questions, scale: Scale, sums: shallow.Sums, act_fun: str) ->
     for width in WIDTHS:
         student, loss = upper.best(problem, upper.fresh(problem, asked, (width,), act_fun))
         least = min(least, loss)
-        signed = _signed(second, student.upper[0][0]) if loss <= NEAR else None
-        if signed is not None:
+        if loss <= NEAR:
+            signed = _signed(second, student.upper[0][0])
             complete, loss = _finished(upper.Problem(points, problem.answers), (*signed, student.upper[1][0]), act_fun)
             if loss <= upper.SOLVED:
                 return shallow.widen(asked, scale, sums, polish(complete.layers(0), points, problem.answers).layers)
@@ -132,8 +131,8 @@ def _places(ground: Ground, features: Features, vector: torch.Tensor, others: to
     return torch.stack(points)[torch.stack(rooms).topk(PLACES).indices]
 
 
-def _signed(second: torch.Tensor, third: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The second layer with its signs, without neurons that are none, and the third over it; None where no signs suit.
+def _signed(second: torch.Tensor, third: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The second layer with its likely signs, without neurons that are none, and the third over it.
 
     With weights a of s(z) and b of s(-z), a row of the third layer is `sum_i (a_i + b_i) s(z_i) - b_i z_i`. Neurons of the wrong sign have
     the weights c = a + b, and leave `-c_i z_i`: so `sum_i b_i w_i` is the sum of `c_i w_i` over the neurons of the wrong sign.
@@ -150,8 +149,6 @@ def _signed(second: torch.Tensor, third: torch.Tensor) -> tuple[torch.Tensor, to
     left = turned @ second  # [n, K + 1]
     maps = torch.einsum("nm,mk->nkm", weights, kept[:, :-1]).flatten(0, 1)
     shares = torch.linalg.lstsq(maps, left[:, :-1].reshape(-1, 1), driver="gelsd").solution[:, 0]
-    wrong = shares.round()
-    if len(maps) < len(kept) or not float((shares - wrong.clamp(0, 1)).abs().max()) <= SIGNS:
-        return None
+    wrong = shares.round().clamp(0, 1)
     bias = third[:, -1] - left[:, -1] + weights @ (wrong * kept[:, -1])
     return kept * (1 - 2 * wrong)[:, None], torch.cat([weights, bias[:, None]], 1)
