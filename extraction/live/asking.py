@@ -36,7 +36,7 @@ from training.second_order import DENSE_PARAMETERS
 
 # The phases that questions are counted by.
 OPEN_WEIGHTS, NEIGHBOURS, CORNERS, EXTREMES = "open weights", "neighbours of errors", "corners", "extremes of hidden layers"
-ROUNDS = 12  # fits with further answers
+ROUNDS = 6  # fits with further answers
 WIDENINGS = 20  # of the box, at most; each doubles it
 EXAMINATIONS = 4  # with more and more queries among those for training that tell what the others leave open
 MOST_OPEN = 64  # combinations that are asked about in a round
