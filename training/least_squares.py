@@ -95,9 +95,8 @@ class LeastSquares:
         if isinstance(network, Perceptron):
             layout = self.layout
             errors = residuals.view(len(rows), len(self.examples), -1)
-            square, gradient = normal_equations(layout.matrices(rows), network.activation, self.examples.flatten(1), errors)
             places = layout.places.to(rows.device)
-            return square[:, places][:, :, places], gradient[:, places]
+            return normal_equations(layout.matrices(rows), network.activation, self.examples.flatten(1), errors, places)
         networks, count = rows.shape
         jacobian = vmap(vmap(jacrev(lambda row, example: self.outputs(row, example[None])[0]), (None, 0)), (0, None))
         curvature, gradient = rows.new_zeros(networks, count, count), rows.new_zeros(networks, count, 1)
