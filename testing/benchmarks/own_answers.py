@@ -56,6 +56,7 @@ GRADES = {
     "NOT IDENTIFIED": NOT,
 }
 SURPRISE = 5.0  # standard errors by which no weight is off where error bars hold
+SELDOM = 0.05  # the largest share of the queries that differ in a column whose weights may be open because these are few
 NOISE_FOUND = 0.1  # the largest relative error of the standard deviation of the answers' errors
 PATIENCE = 900.0  # seconds after which a run is ended
 COLUMNS = ("case", "seed", "verdict", "neurons", "error", "seconds", "remark")
@@ -95,6 +96,12 @@ def said(printed: str) -> str:
     return " ".join(printed.replace("\r", "\n").split())
 
 
+def told(queries: torch.Tensor, columns: list[int]) -> torch.Tensor:
+    """The queries `[Q, D]` that do not differ from the others in columns that vary in few of them and whose weights are said to be open."""
+    differs = (queries != queries.mode(0).values)[:, columns]
+    return queries[~differs[:, differs.double().mean(0) <= SELDOM].any(1)]
+
+
 def judged(case: Case, printed: str, recovered: Recovered | None) -> tuple[list[str], list[str]]:
     """The cells of a run for grade, neurons and error, and what falls short."""
     grade, short = grade_of(printed), []
@@ -104,7 +111,7 @@ def judged(case: Case, printed: str, recovered: Recovered | None) -> tuple[list[
         short += [f"it does not say /{line}/" for line in case.lines if not re.search(line, said(printed))]
     if recovered is None:
         return [grade[: WIDTHS[2]], "-", "-"], short
-    queries = case.queries.double()
+    queries = told(case.queries.double(), recovered.report.columns.open if grade == BUT_FOR else [])
     true, found = planted.visible(case.layers, queries), planted.visible(recovered.layers, queries)
     of, count = true.sizes[1], 0
     if true.sizes[0] == found.sizes[0]:
