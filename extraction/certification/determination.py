@@ -146,6 +146,7 @@ class Determined:
         queries: all that there are, `[Q, inputs]`.
         asked: see `some_queries`.
         places: of the queries that were examined.
+        with_others: whether these are more than a part, because others tell what the part leaves open.
     """
 
     spectrum: Spectrum
@@ -153,6 +154,7 @@ class Determined:
     queries: torch.Tensor
     asked: int
     places: torch.Tensor
+    with_others: bool = False
 
     @classmethod
     def of(
@@ -166,14 +168,14 @@ class Determined:
         vectors = [layer.detach().clone() for layer in network.layer_vectors()]
         if known is not None and known._is_of(vectors, loader.examples, asked):
             return known
-        places = _enough(network, loader, asked)
+        places, with_others = _enough(network, loader, asked), False
         spectrum = _spectrum(network, symmetry, loader, places)
         if spectrum.has_open and len(places) < len(loader.examples):
             others = told_by_others(network, symmetry, loader, places)
             if others is not None and others.rare().is_plenty:
-                places = torch.cat([places, others.most(len(places))])
+                places, with_others = torch.cat([places, others.most(len(places))]), True
                 spectrum = _spectrum(network, symmetry, loader, places)
-        return cls(spectrum, vectors, loader.examples, asked, places)
+        return cls(spectrum, vectors, loader.examples, asked, places, with_others)
 
     def _is_of(self, vectors: Sequence[torch.Tensor], queries: torch.Tensor, asked: int) -> bool:
         """Whether the spectrum is that of a network with the given layers, for the given queries."""
