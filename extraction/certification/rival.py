@@ -33,7 +33,7 @@ def largest_error(network: FullyConnected | WithLinearTerm, loader: DataLoader, 
 
 
 def rivalry(network: FullyConnected | WithLinearTerm, loader: DataLoader, asked: int = 0) -> float:
-    """The largest difference of outputs between a network and a rival: at a query, or where that is small, where gradient ascent finds it.
+    """The largest difference of outputs between a network and a rival, at a query or where gradient ascent finds it.
 
     The ascents start halfway between two queries, and stay in the box that the queries span.
     """
@@ -41,13 +41,11 @@ def rivalry(network: FullyConnected | WithLinearTerm, loader: DataLoader, asked:
     rival = _rival(network, loader, asked, generator)
     with torch.no_grad():
         missed = float((network(loader.examples) - rival(loader.examples)).norm(dim=1).max())
-    if missed > DISAGREEMENT:
-        return missed
+    worst = missed if missed > DISAGREEMENT else 0.0
     low, high = loader.examples.amin(0), loader.examples.amax(0)
     pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)
     inputs = loader.examples[pairs].mean(0).requires_grad_(True)
     ascent = torch.optim.Adam([inputs], lr=ASCENT_RATE * float((high - low).max()) or ASCENT_RATE, maximize=True)
-    worst = 0.0
     for _ in range(ASCENT_STEPS):
         differences = (network(inputs) - rival(inputs)).square().sum(1)
         worst = max(worst, float(differences.detach().max().sqrt()))
