@@ -20,10 +20,11 @@ import torch
 from datasets.base import DataLoader
 from extraction.answers import MOST_WEIGHT, spreads
 from extraction.certification import large_rank
-from extraction.certification.checks import DISAGREEMENT, FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
-from extraction.certification.determination import EQUATIONS_PER_UNKNOWN, determination, in_units, some_queries, with_layers
+from extraction.certification.checks import FLOOR, PRECISE, RESOLVED, SEPARATION, Certificate, Value
+from extraction.certification.determination import determination, in_units, with_layers
 from extraction.certification.gauges import free_count, linear_directions
 from extraction.certification.probing import large_determination
+from extraction.certification.rival import largest_error, rivalry
 from extraction.certification.uncertainty import (
     held_out_excess,
     largest_weight_error,
@@ -33,7 +34,6 @@ from extraction.certification.uncertainty import (
     uncertain_neurons,
 )
 from extraction.clustering import distances
-from extraction.descent import descend
 from extraction.fitting import weight_outputs, weighted
 from extraction.linear import has_open_signs, linear_slopes, moved_away
 from extraction.network import Layers, unknowns_of
@@ -43,13 +43,8 @@ from extraction.search import Reconstruction
 from extraction.session import Session
 from extraction.signs import has_joint_sign_flip
 from extraction.symmetry import Symmetry, symmetries
-from foundations.seeds import derive
 from models.mlp import FullyConnected
 from training.second_order import DENSE_PARAMETERS
-
-DISTURBANCE = 1e-3  # of the rival's first weights, relative
-RIVAL_EQUATIONS, FIFTH = 2, 5  # for each unknown of a large network in half of the answers, below which every fifth one is left out
-RIVAL_STEPS, ASCENT_STEPS, ASCENTS, ASCENT_RATE = 30, 60, 256, 0.1
 
 
 def certify(session: Session, result: Reconstruction) -> Certificate:
@@ -175,12 +170,6 @@ def _fitted_to(session: Session, result: Reconstruction) -> DataLoader:
     return (session.with_all_answers if result.validated else session).loaders.train
 
 
-@torch.no_grad()
-def largest_error(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, units: torch.Tensor) -> float:
-    """The largest deviation from an answer, in the unit of its output, `[O]`."""
-    return float(((network(loader.examples) - loader.labels) / units).abs().max())
-
-
 def agreement(result: Reconstruction) -> float | None:
     """The share of the voting students that contain the rarest of the recovered neurons; None for a network without students."""
     shares = []
@@ -217,51 +206,3 @@ def signs_settled(network: FullyConnected, symmetry: Symmetry, slopes: Sequence[
         has_joint_sign_flip(incoming, following, tolerance) or has_open_signs(incoming, following, linear, symmetry, tolerance)
         for incoming, following, linear in zip(vectors[:-1], vectors[1:], slopes, strict=True)
     )
-
-
-def rivalry(network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int = 0) -> float:
-    """The largest difference of outputs between a network and a rival, where gradient ascent finds it.
-
-    The ascents start halfway between two queries, and stay in the box that the queries span.
-    """
-    generator = torch.Generator().manual_seed(derive(loader.seed, "rival"))
-    rival = _rival(network, loader, asked, generator)
-    low, high = loader.examples.amin(0), loader.examples.amax(0)
-    pairs = torch.randint(len(loader.examples), (2, ASCENTS), generator=generator).to(low.device)
-    inputs = loader.examples[pairs].mean(0).requires_grad_(True)
-    ascent = torch.optim.Adam([inputs], lr=ASCENT_RATE * float((high - low).max()) or ASCENT_RATE, maximize=True)
-    worst = 0.0
-    for _ in range(ASCENT_STEPS):
-        differences = (network(inputs) - rival(inputs)).square().sum(1)
-        worst = max(worst, float(differences.detach().max().sqrt()))
-        # each ascent by itself, at the same pace however small its difference
-        (gradient,) = torch.autograd.grad(differences.clamp_min(torch.finfo(differences.dtype).tiny).log().sum(), inputs)
-        inputs.grad = gradient
-        ascent.step()
-        inputs.data.clamp_(low, high)
-    return worst
-
-
-def _rival(
-    network: FullyConnected | linear_term.WithLinearTerm, loader: DataLoader, asked: int, generator: torch.Generator
-) -> FullyConnected | linear_term.WithLinearTerm:
-    """A network that starts near another, at weights that are disturbed by DISTURBANCE, and is fitted to one half of some answers.
-
-    For a large network, half of them may be hardly more numbers than it has weights, to which no fit converges: then to four fifths. A
-    rival that does not give the other answers is none: its half may have few queries that show a weight, such as those of a rare category.
-    Then it starts again with the half of twice as many answers, until that is half of all.
-    """
-    start, unknowns, outputs = copy.deepcopy(network), unknowns_of(network), loader.labels.shape[1]
-    count = -(-2 * EQUATIONS_PER_UNKNOWN * unknowns // outputs)
-    with torch.no_grad():
-        for parameter in start.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
-            parameter.add_(DISTURBANCE * parameter.abs().mean() * noise)
-    while True:
-        rival, chosen = copy.deepcopy(start), some_queries(loader, count, asked)
-        is_tight = unknowns > DENSE_PARAMETERS and len(chosen) * outputs < 2 * RIVAL_EQUATIONS * unknowns
-        chosen = chosen[torch.arange(len(chosen)) % FIFTH != FIFTH - 1] if is_tight else chosen[::2]
-        descend(rival, loader.examples[chosen], loader.labels[chosen], RIVAL_STEPS)
-        if count >= len(loader.examples) or largest_error(rival, loader, spreads(loader.labels)) <= DISAGREEMENT:
-            return rival
-        count *= 2

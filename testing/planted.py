@@ -26,6 +26,7 @@ from models.mlp import FullyConnected
 
 EITHER_SIDE = 0.1  # the least share of the queries on either side of the kink or centre of a neuron
 FLAT = 1e-9  # a direction of standardised queries counts as one that no query varies in below this share of the largest
+SELDOM = 0.05  # the largest share of the queries that differ in a column whose weights may be open because these are few
 SAME = 1e-2  # the largest distance between the directions of two neurons that count as one
 
 
@@ -83,6 +84,12 @@ def visible(layers: Layers, queries: torch.Tensor) -> Layers:
     weights = (first[:, :-1] * spread) @ kept.T @ kept / spread
     bias = first[:, -1] + (first[:, :-1] - weights) @ mean
     return layers.replace(torch.cat([weights, bias[:, None]], 1), *rest)
+
+
+def told(queries: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
+    """The queries `[Q, inputs]` that do not differ from the others in a column that few of them vary and whose weights are open."""
+    differs = (queries != queries.mode(0).values)[:, list(columns)]
+    return queries[~differs[:, differs.double().mean(0) <= SELDOM].any(1)]
 
 
 def units_of(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass
 
 import torch
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call, jacrev, jvp, vmap
 
 from models.mlp import Perceptron
 from models.wrapper import Wrapper
@@ -95,9 +95,8 @@ class LeastSquares:
         if isinstance(network, Perceptron):
             layout = self.layout
             errors = residuals.view(len(rows), len(self.examples), -1)
-            square, gradient = normal_equations(layout.matrices(rows), network.activation, self.examples.flatten(1), errors)
             places = layout.places.to(rows.device)
-            return square[:, places][:, :, places], gradient[:, places]
+            return normal_equations(layout.matrices(rows), network.activation, self.examples.flatten(1), errors, places)
         networks, count = rows.shape
         jacobian = vmap(vmap(jacrev(lambda row, example: self.outputs(row, example[None])[0]), (None, 0)), (0, None))
         curvature, gradient = rows.new_zeros(networks, count, count), rows.new_zeros(networks, count, 1)
@@ -162,3 +161,16 @@ def unit_curvature(model: torch.nn.Module, examples: torch.Tensor, labels: torch
     lengths = square.diagonal().sqrt()
     lengths = torch.where(lengths > 0, lengths, 1.0)
     return square / lengths[:, None] / lengths, lengths
+
+
+@torch.no_grad()
+def changes_of_outputs(model: torch.nn.Module, examples: torch.Tensor, combinations: torch.Tensor) -> torch.Tensor:
+    """The derivatives of the outputs of a plain network along combinations of its parameters `[F, P]`: `[B, O, F]`."""
+    problem = LeastSquares(model, examples, examples)
+    (row,) = problem.gather(list(model.parameters()))
+
+    def along(combination: torch.Tensor) -> torch.Tensor:
+        return jvp(lambda parameters: problem.outputs(parameters, examples), (row,), (combination,))[1]
+
+    chunk = max(1, CHUNK_VALUES // (len(examples) * max(shape[0] for shape in problem.shapes)))
+    return vmap(along, out_dims=2, chunk_size=chunk)(combinations)

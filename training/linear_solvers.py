@@ -30,8 +30,9 @@ class DenseSolver:
         curvature, gradient = point.problem.normal_equations(point.rows, point.residuals)
         curvature.diagonal(dim1=1, dim2=2).add_(point.summed_penalty)
         gradient.add_((point.summed_penalty * point.rows)[:, :, None])
-        curvature.mul_(point.free[:, :, None]).mul_(point.free[:, None, :])
-        gradient.mul_(point.free[:, :, None])
+        if not bool(point.free.all()):
+            curvature.mul_(point.free[:, :, None]).mul_(point.free[:, None, :])
+            gradient.mul_(point.free[:, :, None])
         diagonal = curvature.diagonal(dim1=1, dim2=2)
         self.curvature, self.gradient = curvature, gradient
         self.scale = torch.maximum(diagonal, torch.finfo(diagonal.dtype).eps * diagonal.amax(1, keepdim=True))
@@ -42,7 +43,9 @@ class DenseSolver:
 
     def solver(self, which: torch.Tensor, damping: torch.Tensor) -> Product:
         """The solutions `[m, P]` of the systems of m networks as a function of the right-hand sides; NaN where a system is singular."""
-        factor, failed = torch.linalg.cholesky_ex(self.curvature[which] + torch.diag_embed(damping[:, None] * self.scale[which]))
+        damped = self.curvature[which]
+        damped.diagonal(dim1=1, dim2=2).add_(damping[:, None] * self.scale[which])
+        factor, failed = torch.linalg.cholesky_ex(damped)
 
         def solve(right: torch.Tensor) -> torch.Tensor:
             return torch.where(failed[:, None] > 0, torch.nan, torch.cholesky_solve(right[:, :, None], factor)[:, :, 0])

@@ -53,15 +53,20 @@ def derivatives(layers: Sequence[torch.Tensor], activation: Callable[[torch.Tens
 
 
 def normal_equations(
-    layers: Sequence[torch.Tensor], activation: Callable[[torch.Tensor], torch.Tensor], examples: torch.Tensor, residuals: torch.Tensor
+    layers: Sequence[torch.Tensor],
+    activation: Callable[[torch.Tensor], torch.Tensor],
+    examples: torch.Tensor,
+    residuals: torch.Tensor,
+    places: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """J'J `[n, P, P]` and J'r `[n, P, 1]`, in the order of the layers `[n, K, I + 1]`, each one row by row.
+    """J'J `[n, P, P]` and J'r `[n, P, 1]`.
 
     Args:
         layers: the incoming vectors of each layer, the bias last; the output layer is the last one.
         activation: of the hidden layers.
         examples: `[B, I]`.
         residuals: `[n, B, O]`.
+        places: of the P weights and biases in the order of the layers, each one row by row.
     """
     networks, outputs = len(residuals), residuals.shape[2]
     sizes = [layer[0].numel() for layer in layers]
@@ -78,9 +83,11 @@ def normal_equations(
         else:
             rows = _rows(local, outputs)
             square.baddbmm_(rows.mT, rows)
-    if sums_first:
-        square = square.triu() + square.triu(1).mT
-    return square, gradient
+    rows, columns = (
+        (torch.minimum(places[:, None], places), torch.maximum(places[:, None], places)) if sums_first else (places[:, None], places)
+    )
+    chosen = (rows * count + columns).flatten()
+    return square.flatten(1).index_select(1, chosen).view(networks, len(places), len(places)), gradient[:, places]
 
 
 def _gradient(local: Derivatives, errors: torch.Tensor) -> torch.Tensor:

@@ -14,16 +14,18 @@ import torch
 
 from datasets.base import DataLoader
 from extraction.certification.gauges import free_directions
+from extraction.certification.telling import Telling
 from extraction.linear import linear_slopes
 from extraction.network import Layers, unknowns_of
 from extraction.symmetry import Symmetry
 from foundations.seeds import derive
 from models.mlp import FullyConnected
-from training.least_squares import unit_curvature
+from training.least_squares import changes_of_outputs, unit_curvature
 
 TOUCH = 1e-6  # share of the spread of a neuron's pre-activations: a query closer to the kink than this determines nothing
 EQUATIONS_PER_UNKNOWN = 5
 ECHELON = 1e-9  # smaller numbers in an echelon form are rounding
+FOLLOWED = 4  # unknowns for each combination that is open, at least, for a search of queries that tell it: else the answers are too few
 
 
 @torch.no_grad()
@@ -65,12 +67,11 @@ def determination(
         The rank, less the free directions; and the largest deviation of a weight that the residual allows, as a share of the largest
         weight of its layer, None where some combination is open.
     """
-    spectrum = Determined.of(network, symmetry, loader, asked, known).spectrum
+    determined = Determined.of(network, symmetry, loader, asked, known)
+    spectrum, pairs = determined.spectrum, (loader.examples[determined.places], loader.labels[determined.places])
     if spectrum.has_open:
         return spectrum.rank, None
-    chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * len(spectrum.values) // loader.labels.shape[1]), asked)
-    queries, answers = loader.examples[chosen], loader.labels[chosen]
-    return spectrum.rank, weight_error_bound(network, (queries, answers), spectrum.lengths, float(spectrum.values.min()))
+    return spectrum.rank, weight_error_bound(network, pairs, spectrum.lengths, float(spectrum.values.min()))
 
 
 @torch.no_grad()
@@ -144,22 +145,37 @@ class Determined:
         vectors: of the layers of the network.
         queries: all that there are, `[Q, inputs]`.
         asked: see `some_queries`.
+        places: of the queries that were examined.
+        with_others: whether these are more than a part, because others tell what the part leaves open.
     """
 
     spectrum: Spectrum
     vectors: Sequence[torch.Tensor]
     queries: torch.Tensor
     asked: int
+    places: torch.Tensor
+    with_others: bool = False
 
     @classmethod
     def of(
         cls, network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int = 0, known: Determined | None = None
     ) -> Determined:
-        """That of a network and queries, see `determination`; the one that is known, if it is of the same."""
+        """That of a network and queries, see `determination`; the one that is known, if it is of the same.
+
+        Few queries may differ in a column, or activate a neuron, and hardly any of these may be among those that are examined. So what
+        these leave open is examined with as many others, those that tell most of it, if these suffice to test it (`Telling.is_plenty`).
+        """
         vectors = [layer.detach().clone() for layer in network.layer_vectors()]
         if known is not None and known._is_of(vectors, loader.examples, asked):
             return known
-        return cls(_spectrum(network, symmetry, loader, asked), vectors, loader.examples, asked)
+        places, with_others = _enough(network, loader, asked), False
+        spectrum = _spectrum(network, symmetry, loader, places)
+        if spectrum.has_open and len(places) < len(loader.examples):
+            others = told_by_others(network, symmetry, loader, places)
+            if others is not None and others.rare().is_plenty:
+                places, with_others = torch.cat([places, others.most(len(places))]), True
+                spectrum = _spectrum(network, symmetry, loader, places)
+        return cls(spectrum, vectors, loader.examples, asked, places, with_others)
 
     def _is_of(self, vectors: Sequence[torch.Tensor], queries: torch.Tensor, asked: int) -> bool:
         """Whether the spectrum is that of a network with the given layers, for the given queries."""
@@ -167,15 +183,42 @@ class Determined:
         return self.asked == asked and len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
-def _spectrum(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int, full: bool = False) -> Spectrum:
-    """The spectrum with biases a little lower or a little higher, whichever has the smaller rank; see `determination`."""
-    count = unknowns_of(network)
-    chosen = some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * count // loader.labels.shape[1]), asked)
-    pairs = loader.examples[chosen], loader.labels[chosen]
+def told_by_others(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, places: torch.Tensor) -> Telling | None:
+    """What all other queries, each once, tell of the combinations of weights that those at some places leave open.
+
+    Returns:
+        None where this is nothing, or more than a FOLLOWED-th of the weights, so that the answers are too few.
+    """
+    moved, spectrum = _lowest(network, symmetry, loader, places, full=True)
+    assert spectrum.vectors is not None
+    combinations = (spectrum.vectors[:, spectrum.is_open] / spectrum.lengths[:, None]).T
+    if not 0 < FOLLOWED * len(combinations) <= len(spectrum.values):
+        return None
+    is_other = torch.ones(len(loader.examples), dtype=torch.bool).index_fill(0, places.cpu(), False)
+    others = is_other.nonzero()[:, 0]
+    others = others[first_of_equal(loader.examples[others]).to(others.device)]
+    return Telling(others, changes_of_outputs(moved, loader.examples[others], combinations))
+
+
+def _spectrum(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, places: torch.Tensor) -> Spectrum:
+    """The spectrum for the queries at some places, see `_lowest`."""
+    return _lowest(network, symmetry, loader, places)[1]
+
+
+def _lowest(
+    network: FullyConnected, symmetry: Symmetry, loader: DataLoader, places: torch.Tensor, full: bool = False
+) -> tuple[FullyConnected, Spectrum]:
+    """A network with biases a little lower or a little higher, whichever has the smaller rank, and its spectrum; see `determination`."""
+    pairs = loader.examples[places], loader.labels[places]
     touched = [shift_biases(network, pairs[0], share) for share in (-TOUCH, TOUCH)] if symmetry.positive_scaling else [network]
     slopes = linear_slopes(Layers.of(network), loader.examples)
-    spectra = [Spectrum.of(each, symmetry, slopes, pairs, full) for each in touched]
-    return min(spectra, key=lambda spectrum: (spectrum.rank, float(spectrum.values.min())))
+    spectra = [(each, Spectrum.of(each, symmetry, slopes, pairs, full)) for each in touched]
+    return min(spectra, key=lambda one: (one[1].rank, float(one[1].values.min())))
+
+
+def _enough(network: FullyConnected, loader: DataLoader, asked: int) -> torch.Tensor:
+    """The places of queries with EQUATIONS_PER_UNKNOWN for a network, see `some_queries`."""
+    return some_queries(loader, -(-EQUATIONS_PER_UNKNOWN * unknowns_of(network) // loader.labels.shape[1]), asked)
 
 
 def open_combinations(network: FullyConnected, symmetry: Symmetry, loader: DataLoader, asked: int = 0) -> torch.Tensor:
@@ -184,7 +227,7 @@ def open_combinations(network: FullyConnected, symmetry: Symmetry, loader: DataL
     They are a basis in reduced echelon form: each has a weight of its own, and as few others as possible. Free directions are added so that
     a weight of each neuron that the answers tell well stays as it is.
     """
-    spectrum = _spectrum(network, symmetry, loader, asked, full=True)
+    _, spectrum = _lowest(network, symmetry, loader, _enough(network, loader, asked), full=True)
     assert spectrum.vectors is not None
     rows = (spectrum.vectors[:, spectrum.is_open] / spectrum.lengths[:, None]).T
     _, moves = free_directions(network, symmetry, linear_slopes(Layers.of(network), loader.examples))
@@ -219,6 +262,13 @@ def shift_biases(network: FullyConnected, queries: torch.Tensor, share: float) -
         layer.bias += share * inputs.std(0)
         queries = network.activation(inputs)
     return moved
+
+
+def first_of_equal(queries: torch.Tensor) -> torch.Tensor:
+    """The places of the first of each of the distinct queries `[Q, D]`."""
+    distinct, numbers = queries.unique(dim=0, return_inverse=True)
+    places = torch.arange(len(queries), device=queries.device)
+    return places.new_zeros(len(distinct)).scatter_reduce(0, numbers, places, "amin", include_self=False).sort().values
 
 
 def some_queries(loader: DataLoader, count: int, asked: int = 0) -> torch.Tensor:

@@ -13,7 +13,7 @@ from datasets.base import DataLoader, Loaders
 from extraction.answers import spreads
 from extraction.certificate import certify, error_bars
 from extraction.certification.checks import PRECISE, Certificate
-from extraction.certification.determination import in_units
+from extraction.certification.determination import Determined, in_units
 from extraction.certification.uncertainty import quantile_of, relative_errors
 from extraction.network import Layers
 from extraction.preparation.coordinates import Coordinates
@@ -68,12 +68,16 @@ def uncertain_columns(session: Session, result: Reconstruction) -> list[int]:
 
 
 def without_open_columns(session: Session, result: Reconstruction) -> tuple[Session, Reconstruction] | None:
-    """An extraction without the columns whose weights the answers leave open; None where there are none, or other weights are open too."""
+    """An extraction without the columns whose weights the answers leave open; None where there are none, or other weights are open too.
+
+    Answers that an examination leaves out because they cannot test the weights that they tell (`Telling.is_plenty`) tell nothing.
+    """
     own, scaling = session.own or session.loaders, session.scaling
     identity = Coordinates.identity(session.answers)
     inputs = scaling.inputs if scaling else Coordinates.identity(session.queries)
     network, loader = in_units(result.network, session.loaders.train, spreads(session.answers))
-    columns = open_columns(network, loader, inputs, own.train.examples.mode(0).values)
+    determined = Determined.of(network, session.symmetry, loader, session.asked, result.determined)
+    columns = open_columns(network, loader.at(determined.places), inputs, own.train.examples.mode(0).values)
     rest = inputs.without(columns, own.train.examples) if columns else None
     if rest is None:
         return None

@@ -129,7 +129,7 @@ def _left_open(state: Asked) -> tuple[Asked, torch.Tensor]:
     network, loader = in_units(state.network, train, spreads(session.answers))
     determined = Determined.of(network, session.symmetry, loader, session.asked, state.determined)
     state = dataclasses.replace(state, determined=determined)
-    if not determined.spectrum.has_open:
+    if not (determined.spectrum.has_open or determined.with_others):
         return state, train.examples.new_zeros(0, unknowns_of(network))
     return state, open_combinations(state.network, session.symmetry, train, session.asked)
 

@@ -13,6 +13,7 @@ from models.students import Model as Students
 
 IMITATED = 1e-3  # students with a larger relative loss do not imitate the teacher
 MISSED = 10.0  # held-out answers count as missed where their error is this many times that of the others
+FEW, LARGER = 2, 2.0  # numbers for each unknown, below which answers are few; then MISSED is LARGER, because students learn with a penalty
 PRECISE = 1e-6  # a relative error that rounded or single-precision answers may leave
 CROWDED = 0.7  # students are too narrow where a layer has this many recovered neurons for each of the students' neurons
 SPARSE = 0.5  # students with fewer recovered neurons than this share, all layers considered, are wide enough
@@ -83,7 +84,8 @@ class Facts:
     @property
     def misses_held_out_answers(self) -> bool:
         """Whether the best student agrees with the answers that it was trained on, and not with those that were held out."""
-        return self.best_held_out_loss**0.5 > max(MISSED * self.best_loss**0.5, PRECISE)
+        are_few = self.queries * self.outputs < FEW * self.unknowns
+        return self.best_held_out_loss**0.5 > max((LARGER if are_few else MISSED) * self.best_loss**0.5, PRECISE)
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,16 @@ class TestCertified(TestCase):
             ["column 2 of X varies in 3 queries only, which are left out with the weights from it"],
         )
         self.assertTrue(certificate.with_open(rest.scaling.open_weights(8)).lacks_only_rank)
+
+    def test_a_column_that_few_of_many_queries_vary_is_told_where_these_leave_some_to_spare(self):
+        """An examination has 165 of these queries, and those that tell what the others leave open: two numbers each, for eight weights."""
+        teacher = network("mlp_4_8_2")
+        for rare, told in ((4, False), (16, True)):
+            x = queries(1000).clone()
+            x[:, 2] = 0.5
+            x[torch.arange(rare) * 50, 2] += queries(rare, 1)[:, 0]
+            loaders = Loaders(answered(teacher, x, 1000).train, answered(teacher, x[100:200], 300).test)
+            session = session_of("students_mlp(2)_4_32_2", loaders, self.root)
+            rest, _, certificate = certified(session, as_if_recovered(teacher))
+            self.assertTrue(certificate.accepted)
+            self.assertEqual(rest.scaling is None, told)

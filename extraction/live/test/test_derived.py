@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from extraction import certificate, plotting, runner
-from extraction.certificate import largest_error
+from extraction.certification.rival import largest_error
 from extraction.derivatives.result import Recovery
 from extraction.desc import ExtractionDesc
 from extraction.live import derived

@@ -29,6 +29,11 @@ class TestAdvice(unittest.TestCase):
         self.assertIn("use 165 queries or more", line)
         self.assertNotIn("\n", line)
 
+    def test_a_smaller_difference_counts_where_numbers_are_fewer_than_two_for_each_unknown(self):
+        for count, few in ((54, True), (100, False)):
+            line = changed(best_loss=1e-4, best_held_out_loss=1e-3, found=[2], error=0.2, held_out_error=0.3, held_out=6, queries=count)
+            self.assertEqual("too few queries" in line, few)
+
     def test_a_network_that_misses_held_out_answers_wants_queries_as_well(self):
         self.assertIn("The network agrees with the answers to 1.0e-08", changed(held_out_error=1e-3))
 
