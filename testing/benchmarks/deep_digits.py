@@ -6,7 +6,18 @@ Prints:    a line for each activation function and seed: the verdict, the neuron
            largest weight error, the queries, the seconds of the whole command (of CPU in brackets) and of its phases. The last line has the
            number of networks that were identified, and the median of the seconds of CPU without the teacher's training. The exit status
            is 0 if seven of eight were identified.
-Result:    to be measured
+Result:    (seed 0, n=1 each; six students of 30-30-30 took 147 s of CPU for tanh before)
+
+| activation function | found | largest weight error | seconds of CPU |
+|---|---|---|---|
+| tanh | identified | 5e-16 | 31 |
+| gelu | identified | 2e-15 | 35 |
+| sigmoid, students trained already | identified | 1e-14 | 30 |
+| silu | identified | 2e-15 | 34 |
+| softplus | the students stall at 2e-8; the training in full was cut after 150 s | | |
+| g | the students stall at 3e-5; cut likewise | | |
+| leaky_relu | one student stalls at 3e-6; the rest was not run | | |
+| relu | the students stall at 5e-4; the rest was not run | | |
 
 Teachers: digits_lenet_10_10_10 by its default training, whose seed follows from `--global_seed`. Students are STUDENTS, with the defaults.
 'but for' says that the answers are given to rounding, and that the certificate names what they do not tell.
