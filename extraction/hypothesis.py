@@ -34,14 +34,18 @@ class HypothesisArgs(Hparams):
 
 @dataclass(frozen=True, order=True)
 class Hypothesis:
-    """The number of hidden layers, and their activation function. Hypotheses with fewer layers come first."""
+    """The number of hidden layers, their activation function, and the link of the answers; an empty link is that which is noticed.
+
+    Hypotheses with fewer layers come first.
+    """
 
     depth: int
     act_fun: str
+    link: str = ""
 
     def __str__(self) -> str:
         layers = "layer" if self.depth == 1 else "layers"
-        return f"{self.depth} hidden {layers} of {self.act_fun}"
+        return f"{self.depth} hidden {layers} of {self.act_fun}{f' before {self.link}' if self.link else ''}"
 
     def students(self, count: int, width: int, shape: tuple[int, int]) -> str:
         """The name of a stack of students with this many neurons in each hidden layer; `shape` is the numbers of inputs and outputs."""
@@ -79,9 +83,9 @@ def parse_act_funs(text: str | None) -> tuple[str, ...]:
     return tuple(name for name in names if SAME_FUNCTIONS.get(name) not in names)
 
 
-def hypotheses(depths: Sequence[int], act_funs: Sequence[str]) -> list[Hypothesis]:
-    """All hypotheses with these depths and activation functions, those with fewer layers first."""
-    return [Hypothesis(depth, act_fun) for depth in depths for act_fun in act_funs]
+def hypotheses(depths: Sequence[int], act_funs: Sequence[str], links: Sequence[str] = ("",)) -> list[Hypothesis]:
+    """All hypotheses with these depths, activation functions and links, those with fewer layers first."""
+    return [Hypothesis(depth, act_fun, link) for depth in depths for link in links for act_fun in act_funs]
 
 
 def are_kindred(act_fun: str, other: str) -> bool:

@@ -41,6 +41,7 @@ class ExtractionRunner(Runner):
     """One extraction.
 
     `prepare` makes missing inputs of the dataset, such as the trained teacher. `recovery` is what derivatives find, where that is known.
+    `watch` has the seconds of the phases so far.
     """
 
     desc: ExtractionDesc
@@ -48,6 +49,7 @@ class ExtractionRunner(Runner):
     teacher: Teacher
     prepare: Callable[[], None]
     recovery: Recovery | None = None
+    watch: Stopwatch = dataclasses.field(default_factory=lambda: Stopwatch())
 
     @staticmethod
     def description() -> str:
@@ -91,13 +93,21 @@ class ExtractionRunner(Runner):
         return current and PICTURES in report.read(self.output_location).seconds
 
     def run(self) -> None:
-        """Extracts the network unless a current report exists, and prints the verdict. Pictures and a page that are missing are made."""
-        from extraction.reporting import verdict
-        from training import plotting
+        """Extracts the network unless a current report exists, and prints the verdict."""
+        self.announce()
+        self.work()
+        self.present()
 
+    def announce(self) -> None:
+        """Prints the hyperparameters and the folder, unless the run is quiet."""
         if not self.job.quiet:
             print(self.desc.banner(f"Running Expand-and-Cluster (Seed {self.job.global_seed})", self.output_location), flush=True)
             self._remark()
+
+    def work(self) -> None:
+        """Extracts the network unless a current report exists. Pictures and a page that are missing are made."""
+        from training import plotting
+
         if not (self.is_finished and self._is_complete):
             self._extract()
         else:
@@ -105,17 +115,24 @@ class ExtractionRunner(Runner):
             if not get_platform().exists(paths.page(self.output_location)):
                 self._write_page(report.read(self.output_location))
         locks.remove_dead(self.output_location)
+
+    def present(self) -> None:
+        """Prints the verdict, unless the run is quiet."""
+        from extraction.reporting import verdict
+
         if not self.job.quiet:
             print(f"Report, pictures and the recovered network: {self.output_location}")
-            self._print_link()
+            for line in self.meaning:
+                print(line)
             print(verdict.table(report.read(self.output_location)))
 
-    def _print_link(self) -> None:
-        """Prints what the recovered network gives, if the answers are not its outputs."""
+    @property
+    def meaning(self) -> list[str]:
+        """What the recovered network gives, a line; empty if the answers are its outputs."""
         from datasets.teachers import links
 
-        if self.desc.dataset_hparams.link in links.MEANINGS:
-            print(links.MEANINGS[self.desc.dataset_hparams.link])
+        link = self.desc.dataset_hparams.link
+        return [links.MEANINGS[link]] if link in links.MEANINGS else []
 
     def _remark(self) -> None:
         """Prints a note on settings that are allowed but probably a mistake."""
@@ -129,7 +146,7 @@ class ExtractionRunner(Runner):
         from training import arithmetic
 
         arithmetic.check(self.desc.training_hparams)
-        watch = Stopwatch()
+        watch = self.watch
         with locks.held(self.students_location):
             recovery = self._derived(watch)
             if recovery is not None and recovery.layers is not None:
@@ -304,7 +321,7 @@ class ExtractionRunner(Runner):
 
 
 class Stopwatch:
-    """The seconds of each phase; `with watch(name)` surrounds a phase."""
+    """The seconds of each phase; `with watch(name)` surrounds a phase, or a part of it."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -313,7 +330,7 @@ class Stopwatch:
     def __call__(self, phase: str) -> Iterator[None]:
         started = time.monotonic()
         yield
-        self.seconds[phase] = round(time.monotonic() - started, 3)
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.monotonic() - started, 3)
 
 
 def check(desc: ExtractionDesc, job: JobArgs) -> tuple[ExtractionDesc, Teacher, Callable[[], None]]:

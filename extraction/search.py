@@ -24,7 +24,7 @@ from extraction.recovery import RecoveredLayer
 from extraction.refinement import scarce
 from extraction.refinement.linear_term import with_linear_term
 from extraction.refinement.linked import fit_probabilities, is_linked
-from extraction.refinement.lone_student import of_lone_student
+from extraction.refinement.lone_student import may_hold_the_network, of_best_students, of_lone_student
 from extraction.refinement.parted import united
 from extraction.refinement.selection import Candidate, best_of, completed, fit_to_all_answers, misses_a_part, smallest_of_the_best, trim
 from extraction.reporting.diagnosis import CROWDED, IMITATED
@@ -263,6 +263,9 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
             grown = candidates[-1]
         if gives_answers(session, candidates[-1][1].network):
             return session, candidates[-1:]
+        held = of_best_students(session, start, f"{work}_held") if attempt.grows and may_hold_the_network(session, start) else None
+        if held is not None:
+            return session, [held]
     if not candidates:
         raise failures[0]
     best = smallest_of_the_best(session, candidates)

@@ -187,9 +187,12 @@ class Session:
 
     @property
     def may_be_probabilities(self) -> bool:
-        """Whether the answers of a file are between zero and one and taken as they are, though the user has not said that they are raw."""
-        answers = (self.own or self.loaders).train.labels
-        return self.rows is not None and self.desc.dataset_hparams.link is None and bool(((answers > 0) & (answers < 1)).all())
+        """Whether all answers are between zero and one, and a budget of queries allows one reading of them only, as raw ones.
+
+        Otherwise the command tries both (`racing/readings.py`), unless the user says what they are.
+        """
+        hparams, answers = self.desc.dataset_hparams, (self.own or self.loaders).train.labels
+        return hparams.link is None and hparams.query_budget is not None and bool(((answers > 0) & (answers < 1)).all())
 
     @property
     def notes(self) -> list[str]:

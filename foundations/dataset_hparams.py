@@ -65,7 +65,7 @@ class DatasetHparams(Hparams):
     _link = (
         "What the answers in a file or of a black box are: probabilities of softmax, their logarithms, probabilities of a sigmoid, or raw "
         "outputs. Probabilities are converted to logits. Noticed by default: softmax if every row sums to one, sigmoid if some values in "
-        "(0, 1) are near 0 and others near 1."
+        "(0, 1) are near 0 and others near 1. If all are from 0 to 1 but not near both, extract tries raw and sigmoid."
     )
     _teacher_file = "The name of the file of answers or of the black box in lists of runs and on the page. Inferred by default."
     _teacher_folder = (

@@ -152,9 +152,15 @@ def in_standard_errors(true: Layers, found: Layers, errors: Sequence[torch.Tenso
     return torch.cat([((ours - theirs) / error).flatten() for theirs, ours, error in pairs])
 
 
-def shared_neurons(true: Layers, found: Layers, queries: torch.Tensor) -> int:
-    """How many neurons of the first layer of a planted network have a partner in a recovered one, whose direction is the same."""
+def shared_neurons(true: Layers, found: Layers, queries: torch.Tensor, up_to_sign: bool = False) -> int:
+    """How many neurons of the first layer of a planted network have a partner in a recovered one, whose direction is the same.
+
+    Where units that never switch are a linear map, other neurons may be their opposites, and the map makes good for that: `up_to_sign`.
+    """
     theirs, ours = (torch.nn.functional.normalize(in_units(layers.vectors[0], queries), dim=1) for layers in (true, found))
+    if up_to_sign:
+        same = torch.minimum(torch.cdist(theirs, ours), torch.cdist(-theirs, ours)) <= SAME
+        return int(min(same.any(0).sum(), same.any(1).sum()))
     pairs = match(theirs, ours, true.symmetry)
     return int(((theirs[pairs.ours] * pairs.signs[:, None] - ours[pairs.theirs]).norm(dim=1) <= SAME).sum())
 
@@ -175,12 +181,12 @@ class Recovered:
 
 
 def recovered_in(root: str) -> Recovered | None:
-    """The result of the only extraction under a folder of results; None where there is none."""
+    """The result of the extraction under a folder of results, an accepted one where there are two; None where there is none."""
     found = glob.glob(os.path.join(root, "extract_*", "seed_*", "main", "clustering_*"))
     reports = [folder for folder in found if os.path.exists(paths.report(folder))]
     if not reports:
         return None
-    content = report.read(reports[0])
+    content = max(map(report.read, sorted(reports)), key=lambda content: content.certificate.accepted_to_precision)
     model = models.load(content.model_path, ModelHparams(content.model_name, "kaiming_normal", "uniform", content.act_fun)).double()
     path, errors = os.path.join(os.path.dirname(content.model_path), FILE), None
     if os.path.exists(path):

@@ -41,6 +41,7 @@ class Teacher(abc.ABC):
         model_hparams: of a network whose weights are known; None for all others.
         dataset_name: the dataset that it was trained on; None if unknown.
         columns: the names of the inputs and of the outputs; empty where they have none.
+        other_link: the link that its answers may have, though they are taken as raw (`links.alternative`); None if they have no other.
         noise: the standard deviation of the errors of each output that questions which were asked twice have shown; empty if none have.
     """
 
@@ -50,6 +51,7 @@ class Teacher(abc.ABC):
     model_hparams: ModelHparams | None = None
     dataset_name: str | None = None
     columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    other_link: str | None = None
     noise: tuple[float, ...] = ()
 
     @classmethod

@@ -29,8 +29,6 @@ MEANINGS = {
     "sigmoid": "The answers are probabilities of a sigmoid, and the recovered network gives their logits.",
 }
 LINKS = (*MEANINGS, RAW)
-
-
 HINT = "all answers are from 0 to 1 and taken as raw; if they are the probabilities of a sigmoid, give --link sigmoid"
 
 
@@ -45,11 +43,26 @@ def notice(answers: np.ndarray) -> str | None:
     for link in ("softmax", "log_softmax") if answers.shape[1] > 1 else ():
         if _are_few(~fitting(answers, link)):
             return link
-    fits = fitting(answers, "sigmoid")
-    wrong, right = answers[~fits], answers[fits]
-    if not _are_few(~fits) or (np.abs(wrong).max(1, initial=0) < GROSS).any():
+    right = _of_sigmoid(answers)
+    if right is None:
         return None
     return "sigmoid" if right.min() < SATURATED and right.max() > 1 - SATURATED and _is_inside(right) else None
+
+
+def alternative(answers: np.ndarray) -> str | None:
+    """The link that answers `[n, outputs]` may have which are taken as raw: sigmoid where all are from zero to one; otherwise None.
+
+    A few rows may be wrong, as in `notice`. Half of the rows at least must have logits.
+    """
+    right = _of_sigmoid(answers) if np.isfinite(answers).all() else None
+    return "sigmoid" if right is not None and 2 * ((right > 0) & (right < 1)).all(1).sum() >= len(answers) else None
+
+
+def _of_sigmoid(answers: np.ndarray) -> np.ndarray | None:
+    """The rows of answers that a sigmoid can give; None unless all others are few, and far from its probabilities."""
+    fits = fitting(answers, "sigmoid")
+    is_possible = _are_few(~fits) and (np.abs(answers[~fits]).max(1, initial=0) >= GROSS).all()
+    return answers[fits] if is_possible else None
 
 
 def fitting(answers: np.ndarray, link: str) -> np.ndarray:
@@ -74,7 +87,7 @@ def _are_few(rows: np.ndarray) -> bool:
 
 def hint(answers: np.ndarray) -> str:
     """A note on raw answers that may be probabilities; empty for others."""
-    return HINT if (answers >= 0).all() and (answers <= 1).all() else ""
+    return HINT if alternative(answers) else ""
 
 
 def _is_inside(answers: np.ndarray) -> bool:

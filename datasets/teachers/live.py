@@ -133,7 +133,8 @@ class LiveTeacher(Teacher):
         noise, note = self._noise(queries, first, again, chosen)
         name = self.name if chosen in (None, links.RAW) else f"{self.name}_{chosen}"
         note = "; ".join(filter(None, [note, "" if chosen else links.hint(first)]))
-        return dataclasses.replace(self, name=name, outputs=first.shape[1], link=chosen, noise=noise, note=note)
+        other = None if chosen else links.alternative(first)
+        return dataclasses.replace(self, name=name, outputs=first.shape[1], link=chosen, other_link=other, noise=noise, note=note)
 
     def begin(self, quiet: bool = True) -> None:
         """Starts to count the questions of a run, to which this teacher belongs from now on; prints progress unless it is quiet."""

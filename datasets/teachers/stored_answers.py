@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from datasets import repeats
-from datasets.teachers import answer_files
+from datasets.teachers import answer_files, links
 from datasets.teachers.answer_files import Layout, Pairs
 from datasets.teachers.base import Examples, Teacher
 from foundations.dataset_hparams import DatasetHparams
@@ -102,7 +102,8 @@ def inspect_answers(name: str, layout: Layout | None = None) -> tuple[AnswerFile
     queries, answers = _checked(pairs, name)
     size = queries.shape[1], answers.shape[1]
     largest = max(float(values.abs().max()) for values in (queries, answers))
-    facts = {"magnitude": largest, "note": pairs.note, "link": pairs.link}
+    other = links.alternative(pairs.answers) if pairs.link is None else None
+    facts = {"magnitude": largest, "note": pairs.note, "link": pairs.link, "other_link": other}
     return AnswerFile(resolved, *size, columns=pairs.columns, count=len(queries), **facts), pairs.content
 
 

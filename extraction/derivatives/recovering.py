@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions, upper, widening
+from extraction.derivatives import from_afar, kinks, piecewise, saturating, second_layer, shallow, transitions, upper, widening
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
 from extraction.derivatives.result import Lacking, Recovery
+from extraction.derivatives.shallow import Sums
 from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers
 
@@ -19,6 +20,7 @@ FRESH = 100  # queries that confirm a network, at each distance
 NOISE = 30.0  # the same where they are not, as a multiple of their relative error and of the distance, with which errors of weights grow
 DISTANCES = (1.0, 10.0, 1e3)  # in radii: a neuron whose plane is far from the origin shows far out
 ATTEMPTS = 10  # to find the first layer from afar
+SAME = 1e-9  # 1 - |cos| of vectors of the same neuron
 CONFIRMED = 1e-9  # its largest error on them, as a share of the spread of the outputs, where the answers are exact
 
 
@@ -99,10 +101,19 @@ def _by_students(asked: Questions, scale: Scale, reason: Lacking, candidates: Se
     """The network by students of what is behind the first layer, where derivatives have found this layer alone."""
     if reason.vectors is None or not reason.act_fun:
         raise reason
+    rows, reasons = reason.vectors[:, :-1], [reason]
+    if second_layer.suits(reason.act_fun):
+        try:
+            sums = Sums(torch.linalg.pinv(rows), rows, reason.vectors[:, -1])
+            network = second_layer.recover(asked, scale, sums, reason.act_fun)
+            confirmed(asked, scale, network)
+            return network
+        except Lacking as other:
+            reasons.append(other)
     try:
         network = upper.recover(asked, scale, reason.vectors, reason.act_fun)
     except Lacking as other:
-        raise Lacking(f"{reason}; {other}", reason.vectors) from None
+        raise Lacking("; ".join(map(str, [*reasons, other])), reason.vectors) from None
     return as_candidate(network, candidates) if reason.act_fun == "tanh" else network
 
 
@@ -119,20 +130,37 @@ def _smooth(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str
 
 
 def _from_afar(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str]) -> Layers:
-    """A network of gelu, silu or softplus, or as much of it as other lines show where those before do not show a layer."""
-    for attempt in range(ATTEMPTS):
+    """A network of gelu, silu or softplus, or as much of it as other lines show where those before do not show a layer.
+
+    Where only a first layer is found, it counts if other lines show the same: planes of deeper neurons may be taken for it.
+    """
+    claims: list[torch.Tensor] = []
+    while True:
         try:
-            network = from_afar.recover(asked, scale, span, candidates)
+            return _confirmed_from_afar(asked, scale, span, candidates)
         except Lacking as reason:
-            if reason.act_fun or span.is_full or attempt == ATTEMPTS - 1:
+            is_repeated = reason.act_fun and reason.vectors is not None and any(_is_same(reason.vectors, each) for each in claims)
+            claims.append(asked.normal(0, asked.inputs + 1) if reason.vectors is None or not reason.act_fun else reason.vectors)
+            if is_repeated or span.is_full or len(claims) == ATTEMPTS:
                 raise
-            continue
-        try:
-            confirmed(asked, scale, network)
-        except Lacking as reason:
-            raise Lacking(str(reason), network.vectors[0] if len(network) > 2 else None, network.act_fun) from None
-        break
+
+
+def _confirmed_from_afar(asked: Questions, scale: Scale, span: Span, candidates: Sequence[str]) -> Layers:
+    """A network of gelu, silu or softplus that gives the answers."""
+    network = from_afar.recover(asked, scale, span, candidates)
+    try:
+        confirmed(asked, scale, network)
+    except Lacking as reason:
+        raise Lacking(str(reason), network.vectors[0] if len(network) > 2 else None, network.act_fun) from None
     return network
+
+
+def _is_same(layer: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two first layers `[K, d + 1]` have the same neurons, in any order and up to signs."""
+    if len(layer) != len(other):
+        return False
+    rows, others = (torch.nn.functional.normalize(each[:, :-1], dim=1) for each in (layer, other))
+    return bool((1 - (rows @ others.T).abs().amax(1) <= SAME).all())
 
 
 def _first_confirmed(asked: Questions, scale: Scale, ways: Sequence[Callable[[Questions, Scale], Layers]]) -> Layers:

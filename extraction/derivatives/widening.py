@@ -95,23 +95,23 @@ def layers_of(ground: Ground, share: float = SHARES[0]) -> Layers:
                 complete, outputs = _signed(known, _outputs(ground, known))
                 return Layers((*complete.signed, outputs), named_slope(complete.slope))
             except Lacking:  # there may be a surface that few lines cross
-                layer = _next_layer(ground, features, list(layer.vectors), share)
+                layer = next_layer(ground, features, list(layer.vectors), share)
         features = dataclasses.replace(features, unsigned=layer.vectors)
     raise Lacking(f"{len(features.signed) + (features.unsigned is not None)} hidden layers were found, and kinks of others are left")
 
 
 def _layer(ground: Ground, features: Features, share: float) -> tuple[Features, Layer]:
     """The known layers with all signs, as far as these show, and the next layer over their features."""
-    layer = _next_layer(ground, features, [], share)
+    layer = next_layer(ground, features, [], share)
     if features.unsigned is None or not (len(layer.vectors) or features.signed):
         return features, layer
     if not len(layer.vectors):
         features = _signed_by(features, layer.surfaces)
-        return features, _next_layer(ground, features, [], share)
+        return features, next_layer(ground, features, [], share)
     features, found = _signed(features, layer.vectors)
     if layer.is_last:
         return features, Layer(found, [], True)
-    return features, _next_layer(ground, features, list(found), share)  # neurons that do not cross all surfaces of the layer before show
+    return features, next_layer(ground, features, list(found), share)  # neurons that do not cross all surfaces of the layer before show
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Layer:
     is_last: bool
 
 
-def _next_layer(ground: Ground, features: Features, found: list[torch.Tensor], share: float) -> Layer:
+def next_layer(ground: Ground, features: Features, found: list[torch.Tensor], share: float) -> Layer:
     """The neurons of the next layer, of which some may be known."""
     none = ground.asked.normal(0, features.at(ground.asked.normal(1, ground.asked.inputs))[0].shape[1] + 1)
     idle, is_last, surfaces = 0, True, []
@@ -138,17 +138,34 @@ def _next_layer(ground: Ground, features: Features, found: list[torch.Tensor], s
         gained, left = False, 0
         for number in unexplained(kinks, features, torch.stack(found) if found else none).tolist():
             vectors = follow(ground, features, kinks, number)
+            candidates = [] if vectors is None else [vectors[0]] if len(vectors) == 1 else _shared(vectors, surfaces)
             if vectors is not None and len(vectors) > 1:
                 surfaces.append(vectors)
-            elif vectors is not None and _is_new(vectors[0], found) and is_predicted(ground, features, vectors[0], share):
-                found.append(vectors[0])
-                gained = True
-                continue
-            left += 1
+            for candidate in candidates:
+                if _is_new(candidate, found) and is_predicted(ground, features, candidate, share):
+                    found.append(candidate)
+                    gained = True
+                    break
+            else:
+                left += 1
         idle, is_last = (0, True) if gained else (idle + 1, is_last and not left)
         if idle == (LAST if is_last else IDLE):
             break
     return Layer(torch.stack(found) if found else none, surfaces, is_last)
+
+
+def _shared(vectors: torch.Tensor, surfaces: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The vectors that one basis `[n, F + 1]` shares with one of some others, where it shares one alone, `[F + 1]` each.
+
+    Two parts of a neuron's surface that cross those of different neurons of the layer before leave different weights open.
+    """
+    basis = torch.linalg.qr(vectors.T)[0]
+    shared = []
+    for other in surfaces:
+        left, sizes, _ = torch.linalg.svd(basis.T @ torch.linalg.qr(other.T)[0], full_matrices=False)
+        if int((1 - sizes <= SAME).sum()) == 1:
+            shared.append(basis @ left[:, 0])
+    return shared
 
 
 def _is_new(vector: torch.Tensor, found: list[torch.Tensor]) -> bool:

@@ -27,6 +27,7 @@ LEADING = 1e-6  # the same for a hypothesis that is far ahead of the others of i
 READY, SECOND = 1e-8, 1e-5  # losses of the best two students with which the network is recovered before the last rung
 SOLVED = 1e-13  # the loss of a student that is at the solution, so that the network is recovered from it alone
 FAR = 1000.0  # a hypothesis with so many times the loss of the best one is far behind and left out, as a rule
+CLEAR = 30.0  # a link whose best hypothesis has so many times the loss of the best of all is left out, as a rule
 PATIENCE = 2  # times as many hypotheses go on in a patient attempt
 RIVAL = 1.2  # hypotheses up to this many times the loss of the winner are its rivals, if the answers have errors
 WIDENINGS = 2  # how often the students are made twice as wide
@@ -40,7 +41,7 @@ class Rung:
     Attributes:
         students: of each hypothesis.
         factor: their width, as a multiple of the width of the race.
-        kept: the largest number of hypotheses of each depth that go on, beside their kin.
+        kept: the largest number of hypotheses of each depth and link that go on, beside their kin.
         steps: of training; None for the defaults of these students.
         polish_steps: of Levenberg-Marquardt after that, with three hidden layers; None without polishing. One layer gets three times as
             many, which cost little.
@@ -229,7 +230,7 @@ def climb(track: Track, hypotheses: Sequence[Hypothesis], is_eager: bool) -> Att
         last = [standing for standing in (history or [standings])[-1] if standing.hypothesis in left]
         here = min((standing.comparable for standing in last), default=math.inf)
         best = min(best, here)
-        near = [standing for standing in last if not is_eager or standing.comparable <= FAR * max(here, track.exact)]
+        near = near_best(last, max(here, track.exact)) if is_eager else last
         is_complete = is_complete and (rung is track.rungs[-1] or len(near) == len(last))
         left = best_of_each_depth(near, rung.kept if is_eager else PATIENCE * rung.kept)
     ranked = ranking(history[-1], track.exact if track.is_sharp else 0.0)
@@ -286,23 +287,38 @@ def as_good(winner: Hypothesis, history: Sequence[Sequence[Standing]]) -> list[H
     return [hypothesis for hypothesis, (loss, own) in last.items() if hypothesis != winner and loss <= RIVAL * own]
 
 
+def near_best(standings: Sequence[Standing], best: float) -> list[Standing]:
+    """The hypotheses that are not far behind the best one, and whose link has one that is not clearly behind it.
+
+    Args:
+        standings: of the hypotheses.
+        best: the smallest loss.
+    """
+    losses: dict[str, float] = {}
+    for standing in standings:
+        link = standing.hypothesis.link
+        losses[link] = min(losses.get(link, math.inf), standing.comparable)
+    return [each for each in standings if each.comparable <= FAR * best and losses[each.hypothesis.link] <= CLEAR * best]
+
+
 def best_of_each_depth(standings: Sequence[Standing], count: int) -> list[Hypothesis]:
-    """So many hypotheses of each depth with the smallest losses, those with fewer layers first.
+    """So many hypotheses of each depth and link with the smallest losses, those with fewer layers first.
 
     Before students are near the solution, those with more layers lose less, whatever the network is, so that depths are not compared. Nor
-    do they tell kindred hypotheses apart: of 10-3-8-3 leaky_relu, students of relu were at 5e-4 and those of leaky_relu at 2e-3.
+    do they tell kindred hypotheses apart: of 10-3-8-3 leaky_relu, students of relu were at 5e-4 and those of leaky_relu at 2e-3. Losses of
+    logits and of probabilities are not compared either: a few probabilities near 0 and 1 are most of the variance of logits.
     """
     ranked = sorted(standings, key=lambda standing: standing.comparable)
     chosen = []
-    for depth in sorted({standing.hypothesis.depth for standing in standings}):
-        here = [each for each in ranked if each.hypothesis.depth == depth]
+    for depth, link in sorted({(standing.hypothesis.depth, standing.hypothesis.link) for standing in standings}):
+        here = [each for each in ranked if (each.hypothesis.depth, each.hypothesis.link) == (depth, link)]
         first = here[:count]
         chosen += first + [each for each in here[count:] if any(is_kin(each, other) for other in first)]
     return [standing.hypothesis for standing in chosen]
 
 
 def is_kin(standing: Standing, other: Standing) -> bool:
-    """Whether a hypothesis differs from a better one by a slope alone, and is not far behind it."""
+    """Whether a hypothesis of the same depth and link differs from a better one by a slope alone, and is not far behind it."""
     return are_kindred(standing.hypothesis.act_fun, other.hypothesis.act_fun) and standing.comparable <= KIN * other.comparable
 
 

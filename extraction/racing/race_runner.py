@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from extraction import report
 from extraction.desc import ExtractionDesc
 from extraction.hypothesis import AUTO, Hypothesis, HypothesisArgs, hypotheses, remark
 from extraction.racing import race, rungs
 from extraction.racing.race import Entry, Outcome, Rung, Standing, Track
-from extraction.racing.standings import Scale, best_losses, is_trained
+from extraction.racing.readings import ReadingsRunner
+from extraction.racing.standings import Scale, best_losses, is_trained, mark_dropped
 from extraction.racing.stated import BUNDLES, Known, flags_of, widths_of
 from extraction.runner import ExtractionRunner, Stopwatch, check
-from foundations import json_text, paths
 from foundations.arguments import ArgumentParser
 from foundations.dataset_hparams import DatasetHparams
 from foundations.errors import Busy, ConfigError
 from foundations.extraction_hparams import SEEDS
 from foundations.model_hparams import ModelHparams
 from foundations.runner import Runner
-from platforms.platform import get_platform
 from platforms.system import locks, provenance
 from training import job as training_job
 from training.job import JobArgs
@@ -60,7 +60,7 @@ class ExtractCommand(ExtractionRunner):
     def create_from_args(args: argparse.Namespace) -> Runner:
         if is_open(args) and not Known.of(args).is_certain:
             return RaceRunner.create_from_args(args)
-        return ExtractionRunner.create_from_args(args)
+        return ReadingsRunner.create_from_args(args)
 
     @staticmethod
     def examples() -> Sequence[str]:
@@ -81,11 +81,13 @@ class Unfinished(Exception):
 class RaceRunner(Runner):
     """A race of hypotheses about the network behind some answers.
 
-    `shape` is its numbers of inputs and outputs. `recovery` says why derivatives have found no network, if they were tried.
+    `shape` is its numbers of inputs and outputs, and `links` are those that its answers may have; an empty one is that which is noticed.
+    `recovery` says why derivatives have found no network, if they were tried.
     """
 
     known: Known
     shape: tuple[int, int]
+    links: Sequence[str] = ("",)
     recovery: Recovery | None = None
 
     @staticmethod
@@ -113,7 +115,9 @@ class RaceRunner(Runner):
             queries = derived.usual_queries(known.changes["extraction_hparams"].get("domain"))
             hparams = dataclasses.replace(hparams, datagen=queries)
             known = known.changed("dataset_hparams", datagen=queries)
-        runner = RaceRunner(known, training_job.check_teacher(hparams, None, known.job).shape)
+        dataset = training_job.check_teacher(hparams, None, known.job)
+        other = dataset.teacher.other_link if dataset.teacher and hparams.query_budget is None else None
+        runner = RaceRunner(known, dataset.shape, ("", other) if other else ("",))
         for hypothesis in (runner.hypotheses[0], runner.hypotheses[-1]):
             runner.extraction(runner.entry(hypothesis, rungs.RUNGS[-1]))  # a check
         return runner
@@ -121,7 +125,7 @@ class RaceRunner(Runner):
     @property
     def hypotheses(self) -> list[Hypothesis]:
         """All hypotheses, those with fewer layers first."""
-        return hypotheses(self.known.depths, self.known.act_funs)
+        return hypotheses(self.known.depths, self.known.act_funs, self.links)
 
     @property
     def output_location(self) -> str:
@@ -147,12 +151,18 @@ class RaceRunner(Runner):
         from extraction.live import derived
         from extraction.racing import derived_race
 
-        first = self._first
+        first = self._first()
         if derived.comes_first(first.desc, first.teacher):
-            found = derived_race.recorded(first)
-            if found is None:
-                return first
-            return self._derived(found, first) if found.sizes else self._after(found)._current
+            found: list[Architecture] = []
+            for link in self.links:
+                first = self._first(link)
+                architecture = derived_race.recorded(first)
+                if architecture is None:
+                    return first
+                if architecture.sizes:
+                    return self._derived(architecture, first, link)
+                found.append(architecture)
+            return self._after(found)._current
         if not is_trained(first):
             return first
         try:
@@ -161,57 +171,67 @@ class RaceRunner(Runner):
             return stop.args[0]
         return self.extraction(outcome.entry) if outcome else first
 
-    @property
-    def _first(self) -> ExtractionRunner:
-        """The extraction of the first hypothesis."""
-        return self.extraction(self.entry(self.hypotheses[0], rungs.RUNGS[0]))
+    def _first(self, link: str = "") -> ExtractionRunner:
+        """The extraction of the first hypothesis with a link."""
+        first = next(hypothesis for hypothesis in self.hypotheses if hypothesis.link == link)
+        return self.extraction(self.entry(first, rungs.RUNGS[0]))
 
-    def _after(self, found: Architecture) -> RaceRunner:
-        """The race of students, after derivatives have found no network."""
+    def _changes(self, link: str) -> Mapping[str, Mapping[str, Any]]:
+        """The hyperparameters that were given, by bundle and field, and the link of a hypothesis."""
+        return (self.known.changed("dataset_hparams", link=link) if link else self.known).changes
+
+    def _after(self, found: Sequence[Architecture]) -> RaceRunner:
+        """The race of students, after derivatives have found no network under any link."""
         from extraction.live import derived
 
-        known = dataclasses.replace(self.known, changes=found.without_derivatives(self.known.changes))
-        return RaceRunner(known, self.shape, derived.refused("; ".join(found.lacks), found.queries))
+        known = dataclasses.replace(self.known, changes=found[0].without_derivatives(self.known.changes))
+        return dataclasses.replace(self, known=known, recovery=derived.refused("; ".join(found[0].lacks), found[0].queries))
 
-    def _derived(self, found: Architecture, first: ExtractionRunner, recovery: Recovery | None = None) -> ExtractionRunner:
+    def _derived(self, found: Architecture, first: ExtractionRunner, link: str, recovery: Recovery | None = None) -> ExtractionRunner:
         """The ordinary extraction of a network that derivatives have found.
 
         Args:
             found: its architecture.
             first: the extraction whose teacher was asked.
+            link: of the hypothesis.
             recovery: the network, where it is at hand.
         """
         job = dataclasses.replace(self.known.job, quiet=True)
-        desc, _, _ = check(found.as_given(self.known.changes), job)
+        desc, _, _ = check(found.as_given(self._changes(link)), job)
         return ExtractionRunner(desc, job, first.teacher, first.prepare, recovery)
 
     def run(self) -> None:
         from extraction.live import derived
 
-        first = self._first
+        first = self._first()
         if derived.comes_first(first.desc, first.teacher):
-            self._run_derivatives(first)
+            self._run_derivatives()
         else:
             self._run_race(first)
 
-    def _run_derivatives(self, first: ExtractionRunner) -> None:
-        """Tries derivatives, and runs the race of students where they find no network."""
+    def _run_derivatives(self) -> None:
+        """Tries derivatives under every link, and runs the race of students where they find no network."""
         from extraction.live import derived
         from extraction.racing import derived_race
 
-        found, recovery = derived_race.recorded(first), None
-        if found is None:
-            self.say("Derivatives of the teacher show its depth, widths and activation function, if they can")
-            recovery = derived_race.attempt(first)
-            found = derived_race.Architecture.of(recovery)
-        if not found.sizes:
-            self.say(f"Note: {derived.refusal(first.desc, found.lacks)}. Students begin.")
-            self._after(found).run()
-            return
-        command, extraction = self.flags(found.as_given(self.known.changes)), self._derived(found, first, recovery)
-        with provenance.command_line(command):
-            extraction.run()
-        self._present(extraction, found.act_fun, command)
+        refused: list[Architecture] = []
+        for link in self.links:
+            first = self._first(link)
+            found, recovery = derived_race.recorded(first), None
+            if found is None:
+                under = f", if the answers are those of a {link}" if link else ""
+                self.say(f"Derivatives of the teacher show its depth, widths and activation function, if they can{under}")
+                recovery = derived_race.attempt(first)
+                found = derived_race.Architecture.of(recovery)
+            if found.sizes:
+                command, extraction = self.flags(found.as_given(self._changes(link))), self._derived(found, first, link, recovery)
+                with provenance.command_line(command):
+                    extraction.run()
+                self._present(extraction, found.act_fun, command)
+                return
+            refused.append(found)
+        self.say(f"Note: {derived.refusal(self._first().desc, refused[0].lacks)}. Students begin.")
+        self._after(refused).run()
 
     def _present(self, extraction: ExtractionRunner, act_fun: str, command: Sequence[str], lines: Sequence[str] = ()) -> None:
         """Prints the result, further lines, and the ordinary command that gives the same.
@@ -225,6 +245,8 @@ class RaceRunner(Runner):
         from extraction.reporting import verdict
 
         self.say(f"Report, pictures and the recovered network: {extraction.output_location}")
+        for line in extraction.meaning:
+            self.say(line)
         self.say(verdict.table(report.read(extraction.output_location)))
         same = remark(act_fun)
         for line in [*lines, *([f"Note: {same}"] if same and len(self.known.act_funs) > 1 else [])]:
@@ -234,7 +256,8 @@ class RaceRunner(Runner):
     def _run_race(self, first: ExtractionRunner) -> None:
         """Runs the race, and prints its result."""
         known = self.known
-        self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}")
+        readings = f"; answers as they are, or of a {' or '.join(filter(None, self.links))}" if any(self.links) else ""
+        self.say(f"Hypotheses: {' or '.join(map(str, known.depths))} hidden layers, {', '.join(known.act_funs)}{readings}")
         track, took_part = self.track(Ways(train, recover), first, self.say), []
 
         def trained(entry: Entry) -> Standing:
@@ -259,16 +282,8 @@ class RaceRunner(Runner):
         self._present(self.extraction(outcome.entry), outcome.entry.hypothesis.act_fun, self.command(outcome.entry), lines)
 
     def mark_dropped(self, entries: Sequence[Entry]) -> None:
-        """Marks the students from which no network was recovered, so that they are listed as dropped rather than interrupted."""
-        platform = get_platform()
-
-        def mark() -> None:
-            for entry in entries:
-                location = self.extraction(entry).students_location
-                if not any(name.startswith("clustering_") for name in platform.listdir(location)):
-                    platform.write(paths.dropped(location), json_text.dumps({"hypothesis": str(entry.hypothesis)}) + "\n")
-
-        platform.on_primary(mark)
+        """Marks the students from which no network was recovered."""
+        mark_dropped([(self.extraction(entry), str(entry.hypothesis)) for entry in entries])
 
     def say(self, line: str) -> None:
         """Prints a line, unless the run is quiet."""
@@ -304,7 +319,7 @@ class RaceRunner(Runner):
         network = models.load(found.model_path, ModelHparams(found.model_name, "kaiming_normal", "uniform", found.act_fun))
         assert isinstance(network, FullyConnected)
         act_fun = better_act_fun(Layers.of(network.double()), queries)
-        return Hypothesis(entry.hypothesis.depth, act_fun) if act_fun else None
+        return dataclasses.replace(entry.hypothesis, act_fun=act_fun) if act_fun else None
 
     def as_given(self, entry: Entry) -> ExtractionDesc:
         """The hyperparameters of an entry, with the teacher as the user named it."""
@@ -313,7 +328,7 @@ class RaceRunner(Runner):
         if rung.steps is None and known.students and len(widths_of(known.students)) == entry.hypothesis.depth:
             name = known.students if entry.width <= max(widths_of(known.students)) + 1 else name
         desc = ExtractionDesc.default_for(name)
-        changes = dict(known.changes)
+        changes = dict(self._changes(entry.hypothesis.link))
         if rung.steps is not None:
             changes["training_hparams"] = rungs.short_training(rung, entry.hypothesis, rungs.unknowns_of(name))
         bundles = {bundle: dataclasses.replace(getattr(desc, bundle), **values) for bundle, values in changes.items()}
@@ -342,14 +357,15 @@ class RaceRunner(Runner):
         """
         from extraction.reporting.diagnosis import CROWDED, IMITATED
 
-        scale = Scale.of(first)
+        scale_of = functools.cache(lambda link: Scale.of(self._first(link) if link else first))
+        scale = scale_of("")
 
         def trained(entry: Entry) -> Standing:
             extraction = self.extraction(entry)
             if not is_trained(extraction):
                 with provenance.command_line(self.command(entry)):
                     ways.train(extraction)
-            return Standing(entry, *(loss / scale.inside for loss in best_losses(extraction)))
+            return Standing(entry, *(loss / scale_of(entry.hypothesis.link).inside for loss in best_losses(extraction)))
 
         def recovered(entry: Entry) -> Outcome:
             extraction = self.extraction(entry)
@@ -366,7 +382,7 @@ class RaceRunner(Runner):
             widths = zip(found.hidden, widths_of(extraction.desc.model_hparams.model_name), strict=True)
             crowded = any((layer.recovered_width or 0) >= CROWDED * width for layer, width in widths)
             accepted = found.certificate.accepted or found.certificate.accepted_to_precision
-            return Outcome(entry, accepted, found.function.mse / scale.own, crowded)
+            return Outcome(entry, accepted, found.function.mse / scale_of(entry.hypothesis.link).own, crowded)
 
         def recovered_with_slope(entry: Entry) -> Outcome:
             outcome = recovered(entry)

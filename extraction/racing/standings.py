@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extraction.runner import ExtractionRunner
-from foundations import paths
+from foundations import json_text, paths
 from foundations.errors import ConfigError
 from platforms.platform import get_platform
 from platforms.system import locks
@@ -77,6 +78,23 @@ def _last_folder(extraction: ExtractionRunner) -> str:
     weights = paths.latest_model(get_platform().listdir(location))
     assert weights is not None  # the training is finished
     return paths.polish(location, weights.removesuffix(".pth"))
+
+
+def mark_dropped(dropped: Sequence[tuple[ExtractionRunner, str]]) -> None:
+    """Marks students from which no network was recovered, so that they are listed as dropped rather than interrupted.
+
+    Args:
+        dropped: the extractions, each with its hypothesis in words.
+    """
+    platform = get_platform()
+
+    def mark() -> None:
+        for extraction, hypothesis in dropped:
+            location = extraction.students_location
+            if platform.exists(location) and not any(name.startswith("clustering_") for name in platform.listdir(location)):
+                platform.write(paths.dropped(location), json_text.dumps({"hypothesis": hypothesis}) + "\n")
+
+    platform.on_primary(mark)
 
 
 def best_losses(extraction: ExtractionRunner) -> tuple[float, float]:

@@ -40,6 +40,23 @@ def command_line(arguments: Sequence[str]) -> Iterator[None]:
         _command_line = previous
 
 
+@contextlib.contextmanager
+def further_flags(*flags: str) -> Iterator[None]:
+    """Adds flags to the command line of the runs in the block."""
+    global _command_line
+    previous, (command, time) = _command_line, _current()
+    _command_line = (f"{command} {shlex.join(flags)}", time)
+    try:
+        yield
+    finally:
+        _command_line = previous
+
+
+def _current() -> tuple[str, str]:
+    """The command line, and its start time."""
+    return _command_line or (shlex.join(sys.orig_argv), _now())
+
+
 def record(location: str, seed: int) -> None:
     """Records in a run folder that its run has started, once per command line.
 
@@ -49,7 +66,7 @@ def record(location: str, seed: int) -> None:
 
 
 def _record(location: str, seed: int) -> None:
-    command, time = _command_line or (shlex.join(sys.orig_argv), _now())
+    command, time = _current()
     facts, first = {"command": command, "seed": seed} | _surroundings(), read(location)
     if first is None:
         content = facts | {"starts": [{"time": time}]}

@@ -77,6 +77,12 @@ class AlignedTest(unittest.TestCase):
         fewer = Layers((-first[[2, 0]], last[:, [2, 0, 3]]), "tanh")
         self.assertEqual(planted.shared_neurons(Layers((first, last), "tanh"), fewer, QUERIES), 2)
 
+    def test_opposites_of_relu_neurons_are_shared_up_to_sign(self):
+        first, last = numbers(3, 4), numbers(2, 4, seed=1)
+        turned = Layers((torch.cat([-2 * first[:1], first[2:]]), last[:, [0, 2, 3]]), "relu")
+        shared = [planted.shared_neurons(Layers((first, last), "relu"), turned, QUERIES, up_to_sign) for up_to_sign in (False, True)]
+        self.assertEqual(shared, [1, 2])
+
 
 class VisibleTest(unittest.TestCase):
     def test_weights_along_directions_that_no_query_varies_in_are_left_out(self):

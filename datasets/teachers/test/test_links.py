@@ -64,6 +64,14 @@ class TestLinks(TestCase):
         for answers in plain:
             self.assertIsNone(links.notice(answers))
 
+    def test_answers_from_zero_to_one_may_be_those_of_a_sigmoid(self):
+        within = 0.2 + 0.6 * expit(LOGITS)
+        wrong, near = within.copy(), within.copy()
+        wrong[3, 0], near[3, 0] = -7, 1.5
+        some, most = (np.where(np.arange(40)[:, None] < count, [1, 0, 0, 0], within) for count in (20, 21))
+        cases = (within, "sigmoid"), (wrong, "sigmoid"), (some, "sigmoid"), (near, None), (most, None), (LOGITS, None), (within + 0.3, None)
+        self.assertEqual([links.alternative(answers) for answers, _ in cases], [expected for _, expected in cases])
+
     def test_rows_without_logits_are_left_out_and_named(self):
         answers = softmax(LOGITS, 1)
         answers[7], answers[20] = [1, 0, 0, 0], [0.5, 0.5, 0, 0]
@@ -109,14 +117,14 @@ class TestFiles(TestCase):
         answers = 0.2 + 0.6 * expit(LOGITS)
         teacher, stored = self.inspect(answers)
         np.testing.assert_array_equal(stored, answers)
-        self.assertIsNone(teacher.link)
+        self.assertEqual((teacher.link, teacher.other_link), (None, "sigmoid"))
         self.assertIn("it.npz: all answers are from 0 to 1 and taken as raw; if they are the probabilities of a sigmoid", teacher.note)
 
     def test_raw_keeps_probabilities_as_they_are(self):
         answers = softmax(LOGITS, 1)
         teacher, stored = self.inspect(answers, "raw")
         np.testing.assert_array_equal(stored, answers)
-        self.assertEqual((teacher.link, teacher.note), ("raw", ""))
+        self.assertEqual((teacher.link, teacher.other_link, teacher.note), ("raw", None, ""))
 
     def test_the_logits_are_not_converted_again(self):
         """Logits of a sigmoid may themselves look like probabilities."""

@@ -30,7 +30,7 @@ class TestStudents(unittest.TestCase):
     def test_the_jacobian_is_that_of_differences(self):
         problem = Problem(known.normal(5, 3, seed=4), known.normal(5, 2, seed=5))
         state = _State.of(problem, students())
-        unknowns = state.jacobian.shape[2]
+        unknowns = state.jacobian.shape[2] - state.students.upper[-1][0].numel()
         for place in range(0, unknowns, 7):
             step = torch.zeros(2, unknowns, dtype=torch.float64)
             step[:, place] = 1e-6
@@ -38,13 +38,24 @@ class TestStudents(unittest.TestCase):
             expected = (ends[0] - ends[1]) / 2e-6 / problem.scales
             torch.testing.assert_close(state.jacobian[:, :, place], expected.flatten(1), rtol=1e-6, atol=1e-6)
 
+    def test_steps_are_taken_in_what_the_output_layer_cannot_compensate(self):
+        problem = Problem(known.normal(30, 3, seed=4), known.normal(30, 2, seed=5))
+        state = _State.fitted(problem, students())
+        features = state.inputs[-1]
+        torch.testing.assert_close(features.mT @ state.residuals, torch.zeros(2, 3, 2, dtype=torch.float64), rtol=0, atol=1e-10)
+        columns = state.projected.unflatten(1, (30, 2))
+        self.assertLess(float(torch.einsum("nqk,nqop->nkop", features, columns).abs().max()), 1e-10)
+        left = state.jacobian[:, :, :-6].unflatten(1, (30, 2)) - columns  # is a mixture of the features
+        mixtures = torch.linalg.lstsq(features, left.flatten(2)).solution
+        torch.testing.assert_close(features @ mixtures, left.flatten(2))
+
     def test_students_near_the_solution_come_to_it_and_lose_what_they_do_not_need(self):
         queries, true = known.normal(200, 3, seed=4), students(1)
         problem = Problem(queries, true.layers(0).pre_activations(queries))
         wide = Students(true.first, (torch.cat([true.upper[0], known.normal(1, 1, 4, seed=6)], 1), true.upper[1], true.upper[2]), "tanh")
         second = torch.cat([true.upper[1][:, :, :-1], torch.zeros(1, 2, 1, dtype=torch.float64), true.upper[1][:, :, -1:]], 2)
         wide = Students(wide.first, (wide.upper[0], second, true.upper[2]), "tanh")
-        moved = wide.moved(0.01 * known.normal(1, _State.of(problem, wide).jacobian.shape[2], seed=7))
+        moved = wide.moved(0.01 * known.normal(1, sum(each[0].numel() for each in (wide.first, *wide.upper[:-1])), seed=7))
         found, losses = train(problem, moved, 60, 1e-22)
         self.assertLess(float(losses[0]), 1e-20)
         self.assertEqual(minimal(problem, found, float(losses[0]))[0].layers(0).sizes, [3, 3, 4, 2, 2])

@@ -53,14 +53,14 @@ class TestRows(TestCase):
 
 
 class TestProbabilities(TestCase):
-    def test_answers_between_zero_and_one_may_be_probabilities_unless_they_are_said_to_be_raw(self):
+    def test_answers_between_zero_and_one_may_be_probabilities_if_a_budget_allows_one_reading_only(self):
         y = queries(20, 2)
-        for answers, link, expected in ((torch.sigmoid(y), None, True), (torch.sigmoid(y), "raw", False), (y, None, False)):
+        cases = (torch.sigmoid(y), None, 100, True), (torch.sigmoid(y), "raw", 100, False), (torch.sigmoid(y), None, None, False)
+        for answers, link, budget, expected in (*cases, (y, None, 100, False)):
             rows = rows_of(queries(20), answers)
             session = session_of("students_mlp(2)_4_4_2", rows.kept, self.root).of_file(rows, rows)
-            session.desc.dataset_hparams.link = link
+            session.desc.dataset_hparams.link, session.desc.dataset_hparams.query_budget = link, budget
             self.assertIs(session.may_be_probabilities, expected)
-            self.assertFalse(session_of("students_mlp(2)_4_4_2", rows.kept, self.root).may_be_probabilities)
 
 
 class TestFile(TestCase):

@@ -4,7 +4,7 @@ import math
 import unittest
 
 from extraction.hypothesis import Hypothesis, hypotheses
-from extraction.racing.race import Entry, Outcome, Rung, Standing, Track, best_of_each_depth, is_needless, race, ranking
+from extraction.racing.race import Entry, Outcome, Rung, Standing, Track, best_of_each_depth, is_needless, near_best, race, ranking
 
 RUNGS = (Rung(4, 1, 2, 100, 10), Rung(4, 1, 1, 200, 20), Rung(6, 2, 1))
 ALL = hypotheses((1, 2, 3), ("relu", "tanh", "gelu", "silu"))
@@ -130,6 +130,22 @@ class TestRace(unittest.TestCase):
             for standing in standings
         ]
         self.assertEqual([hypothesis.act_fun for hypothesis in best_of_each_depth(far, 1)], ["relu"])
+
+    def test_losses_under_different_links_are_not_compared(self):
+        losses = {
+            Hypothesis(1, "tanh"): 1e-5,
+            Hypothesis(1, "g"): 1e-4,
+            Hypothesis(1, "tanh", "sigmoid"): 1e-2,
+            Hypothesis(1, "g", "sigmoid"): 1,
+        }
+        standings = [Standing(Entry(hypothesis, RUNGS[0], 12), loss) for hypothesis, loss in losses.items()]
+        self.assertEqual(best_of_each_depth(standings, 1), [Hypothesis(1, "tanh"), Hypothesis(1, "tanh", "sigmoid")])
+
+    def test_a_link_that_is_clearly_behind_is_left_out(self):
+        for loss, expected in ((2e-5, 3), (4e-5, 2)):
+            pairs = (Hypothesis(1, "tanh"), loss), (Hypothesis(1, "g", "sigmoid"), 1e-6), (Hypothesis(2, "g", "sigmoid"), 5e-4)
+            standings = [Standing(Entry(hypothesis, RUNGS[0], 12), value) for hypothesis, value in pairs]
+            self.assertEqual(near_best(standings, 1e-6), standings[-expected:])
 
     def test_a_hypothesis_that_leads_its_depth_by_far_makes_more_layers_needless(self):
         def standings(*losses):

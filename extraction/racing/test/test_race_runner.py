@@ -44,6 +44,17 @@ class TestFlags(RaceTestCase):
         found = self.runner().hypotheses
         self.assertEqual((len(found), found[0], found[-1]), (21, Hypothesis(1, "relu"), Hypothesis(3, "g")))
 
+    def test_answers_between_zero_and_one_are_raw_or_those_of_a_sigmoid(self):
+        with np.load(self.file) as arrays:
+            X, y = arrays["X"], arrays["y"]
+        np.savez(self.file, X=X, y=1 / (1 + np.exp(-y)))
+        runner = self.runner("--depth=1", "--act_fun=tanh")
+        self.assertEqual(runner.hypotheses, [Hypothesis(1, "tanh"), Hypothesis(1, "tanh", "sigmoid")])
+        links = [runner.as_given(runner.entry(each, rungs.RUNGS[0])).dataset_hparams.link for each in runner.hypotheses]
+        self.assertEqual(links, [None, "sigmoid"])
+        for link in ("raw", "sigmoid"):
+            self.assertEqual(self.runner("--depth=1", "--act_fun=tanh", f"--link={link}").hypotheses, [Hypothesis(1, "tanh")])
+
     def test_a_partly_known_architecture_leaves_fewer(self):
         cases = {
             ("--act_fun=tanh",): [Hypothesis(depth, "tanh") for depth in (1, 2, 3)],
@@ -178,6 +189,18 @@ class TestRaces(RaceTestCase):
             runner = self.runner(*arguments[1:])
             self.assertTrue(runner.is_finished)
             self.assertIn(os.path.basename(runner.output_location), shlex.join(os.listdir(os.path.dirname(runner.output_location))))
+
+    def test_the_link_of_answers_between_zero_and_one_is_found(self):
+        with np.load(self.file) as arrays:
+            X, y = arrays["X"], arrays["y"]
+        np.savez(self.file, X=X, y=1 / (1 + np.exp(-y)))
+        status, out, err = self.command("extract", f"--teacher_name={self.file}", "--act_fun=tanh", "--depth=1", "--global_seed=1")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("answers as they are, or of a sigmoid", out)
+        self.assertIn("The answers are probabilities of a sigmoid, and the recovered network gives their logits.", out)
+        self.assertIn("Recovering the network: 1 hidden layer of tanh before sigmoid", out)
+        self.assertIn("IDENTIFIED exactly. mlp_2_2_2", out)
+        self.assertIn(" --link=sigmoid", out.splitlines()[-1])
 
     def test_the_slope_of_leaky_relu_is_estimated(self):
         generator = np.random.default_rng(1)

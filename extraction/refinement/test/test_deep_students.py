@@ -67,5 +67,6 @@ class TestDeepStudents(TestCase):
             inputs = int(students.split(")_")[1].split("_")[0])
             other = session_of(students, answered(network(students.replace("students_mlp(2)", "mlp")), queries(9, inputs), 9), self.root)
             self.assertFalse(is_brief(other), students)
+        self.assertFalse(is_brief(session_of(STUDENTS, session.loaders, self.root, "leaky_relu")))
         session.desc.training_hparams.training_steps = "30000it"
         self.assertFalse(is_brief(session))

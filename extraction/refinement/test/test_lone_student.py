@@ -1,12 +1,14 @@
 """The network of one student at the solution, on known networks."""
 
+import copy
+import dataclasses
 import os
 
 import torch
 
 from extraction.fitting import gives_answers
 from extraction.network import Layers
-from extraction.refinement.lone_student import of_lone_student
+from extraction.refinement.lone_student import may_hold_the_network, of_best_students, of_lone_student
 from extraction.students import Imitation, Standardisation
 from extraction.test.known_networks import answered, network, queries, session_of
 from testing.test_case import TestCase
@@ -28,16 +30,31 @@ class TestLoneStudent(TestCase):
         )
         scale = Standardisation.identity(session.queries)
         start = Imitation(students, [], session.loaders, scale, self.root).evaluated()
-        return session, of_lone_student(session, start, os.path.join(self.root, "extract_toy", "seed_1", "main", act_fun))
+        return session, start, of_lone_student(session, start, os.path.join(self.root, "extract_toy", "seed_1", "main", act_fun))
 
     def test_surplus_neurons_are_removed(self):
         for act_fun in ("tanh", "gelu"):
             with self.subTest(act_fun):
-                session, (layers, fitted) = self.found(act_fun, alike=1)
+                session, _, (layers, fitted) = self.found(act_fun, alike=1)
                 self.assertEqual(fitted.network.sizes, [4, 3, 2, 2])
                 self.assertTrue(gives_answers(session, fitted.network))
                 self.assertEqual([layer.clustering.count for layer in layers], [5, 2])
 
     def test_two_students_at_the_solution_or_none_are_left_to_clustering(self):
         for alike in (0, 2):
-            self.assertIsNone(self.found("tanh", alike)[1])
+            self.assertIsNone(self.found("tanh", alike)[2])
+
+    def test_students_that_are_near_are_taken_to_their_solutions_unless_they_are_deep_with_kinks(self):
+        session, start, _ = self.found("tanh", alike=2)
+        near = Layers.of(start.students)
+        generator = torch.Generator().manual_seed(1)
+        moved = [vectors + 1e-3 * torch.randn(vectors.shape, generator=generator, dtype=torch.float64) for vectors in near.vectors]
+        students = near.replace(*moved).to_students(session.students_hparams, 3).double()
+        start = dataclasses.replace(start, students=students).evaluated()
+        self.assertGreater(start.best_loss, 1e-8)
+        self.assertTrue(may_hold_the_network(session, start))
+        _, fitted = of_best_students(session, start, os.path.join(self.root, "extract_toy", "seed_1", "main", "held"))
+        self.assertEqual(fitted.network.sizes, [4, 3, 2, 2])
+        kinked = copy.deepcopy(session.desc)
+        kinked.model_hparams.act_fun = "relu"
+        self.assertFalse(may_hold_the_network(dataclasses.replace(session, desc=kinked), start))
