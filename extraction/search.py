@@ -27,6 +27,7 @@ from extraction.refinement.linked import fit_probabilities, is_linked
 from extraction.refinement.lone_student import may_hold_the_network, of_best_students, of_lone_student
 from extraction.refinement.parted import united
 from extraction.refinement.selection import Candidate, best_of, completed, fit_to_all_answers, misses_a_part, smallest_of_the_best, trim
+from extraction.refinement.turned import with_turned_units
 from extraction.reporting.diagnosis import CROWDED, IMITATED
 from extraction.session import Session
 from extraction.students import Imitation, Standardisation, individual_losses, train_longer
@@ -127,11 +128,12 @@ def reconstruct(session: Session, students: Students) -> Reconstruction:
     work = session.work_folder(students_file)
     start = Imitation(students, losses, session.loaders, Standardisation.identity(session.queries), work)
     session, best = _found(session, start, work)
-    scaling = session.scaling
+    best, scaling = with_turned_units(session, best, f"{work}_turned"), session.scaling
     session, best = restored(session, united(session, best, work), work)
-    judgement, best = _judged(session, best, work)
+    will_ask = asking.can_ask(session) and asking.suits(session, best[1].network)
+    judgement, best = _judged(session, best, work, not will_ask)
     asked = asking.about_open(judgement.session, best, f"{work}_asked")
-    if asked.session is not judgement.session:
+    if asked.session is not judgement.session or (will_ask and judgement.doubtful):
         judgement, best = _judged(asked.session, asked.best, f"{work}_asked")
     session, (recovered, fitted) = judgement.session, best
     last = None if judgement.doubtful else fit_to_all_answers(session, fitted, f"{work}_all_answers")
@@ -158,7 +160,7 @@ def _placed(session: Session, result: Reconstruction) -> Reconstruction:
     return dataclasses.replace(result, own=unscaled)
 
 
-def _judged(session: Session, best: Candidate, location: str) -> tuple[Judgement, Candidate]:
+def _judged(session: Session, best: Candidate, location: str, grows: bool = True) -> tuple[Judgement, Candidate]:
     """What becomes of the rows that the best network does not give, and the network.
 
     A neuron that few rows show may have looked like errors in them: the network grows it, if it can.
@@ -167,9 +169,12 @@ def _judged(session: Session, best: Candidate, location: str) -> tuple[Judgement
         session: the extraction without rows that were set aside.
         best: the network, fitted to the others.
         location: the path that the folders of the fits begin with.
+        grows: False where a teacher is asked around these rows first, which shows such a neuron in more rows.
     """
     judgement = judge(session, best[1].network)
     if judgement.doubtful:
+        if not grows:
+            return judgement, best
         grown = completed(judgement.session, best, f"{location}_doubtful")
         if grown and gives_answers(judgement.session, grown[-1][1].network):
             return Judgement(judgement.session), grown[-1]

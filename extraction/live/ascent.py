@@ -17,7 +17,7 @@ from models.mlp import FullyConnected, with_ones
 
 ASCENTS = 64  # for each combination; fewer where there are many
 MOST_ASCENTS = 1024
-STARTS = 8  # queries for each combination
+STARTS, MOST_QUERIES = 8, 64  # queries for each combination, at least, and of all where these are few
 NEAREST = 16  # queries at which a combination shows most, from which ascents start
 CLIMB_STEPS, CLIMB_RATE = 100, 0.03  # of Adam, in units of the box
 SMOOTH = (0.5, 0.01)  # the width of a kink during the ascent, as a share of the spread of the layer's pre-activations: first and last
@@ -71,7 +71,10 @@ def _ascended(start: torch.Tensor, box: Box, height: Callable[[torch.Tensor, flo
 
 
 def climb(session: Session, network: FullyConnected, combinations: torch.Tensor, box: Box, generator: torch.Generator) -> torch.Tensor:
-    """Queries in a box at which combinations of weights `[F, P]` show, at most STARTS for each, `[N, D]`; none where they do not.
+    """Queries in a box at which combinations of weights `[F, P]` show, `[N, D]`; none where they do not.
+
+    A few combinations have more than STARTS each: a neuron may be active at such a query in the network and not in the teacher, which only
+    bounds a weight, and more queries bound it more closely.
 
     Every ascent starts at a query. Kinks are smooth during the ascent, and less and less so: the gradient of a neuron that is not active is
     zero. An ascent gives two queries: its end, and one at random on the way from its start, if the combination shows there.
@@ -88,9 +91,10 @@ def climb(session: Session, network: FullyConnected, combinations: torch.Tensor,
     end = _ascended(start, box, lambda x, smooth: sensitivity(x, smooth).clamp_min(torch.finfo(x.dtype).tiny).log())
     between = start + torch.rand(len(end), 1, generator=generator, dtype=torch.float64).to(end) * (end - start)
     largest, found = combinations.abs().amax(1, keepdim=True), []
+    each_way = max(STARTS, MOST_QUERIES // len(combinations)) // 2
     for each in (end, between):
         shows = sensitivity(each, 0.0).detach().sqrt().view(-1, count) > SHOWS * largest
-        found.append(each[(shows & (shows.cumsum(1) <= STARTS // 2)).flatten()])
+        found.append(each[(shows & (shows.cumsum(1) <= each_way)).flatten()])
     return torch.cat(found)
 
 

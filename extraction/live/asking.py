@@ -20,11 +20,12 @@ import torch
 
 from extraction.answers import spreads
 from extraction.certification.determination import Determined, in_units, open_combinations
-from extraction.fitting import EXACT, fit, gives_answers
-from extraction.live import ascent
+from extraction.fitting import EXACT, fit, gives_answers, is_exact
+from extraction.live import ascent, unseen
 from extraction.live.box import Box
 from extraction.network import Layers, unknowns_of
 from extraction.preparation.outliers import LARGEST, MOST, ROUNDING, row_errors
+from extraction.refinement.growing import without_excess
 from extraction.refinement.linked import is_linked
 from extraction.refinement.selection import Candidate, completed
 from extraction.session import Session
@@ -35,14 +36,15 @@ from training.second_order import DENSE_PARAMETERS
 
 # The phases that questions are counted by.
 OPEN_WEIGHTS, NEIGHBOURS, CORNERS, EXTREMES = "open weights", "neighbours of errors", "corners", "extremes of hidden layers"
-ROUNDS = 6  # fits with further answers
+ROUNDS = 12  # fits with further answers
 WIDENINGS = 20  # of the box, at most; each doubles it
 EXAMINATIONS = 4  # with more and more queries among those for training that tell what the others leave open
 MOST_OPEN = 64  # combinations that are asked about in a round
 TELLS = (
     1e-5  # as `ascent.SHOWS`, for queries that were asked before: kinks are moved a little during an examination (`determination.TOUCH`)
 )
-SEEDS, NEAR = 16, 0.5  # errors whose neighbourhood is asked, and its reach as a share of the way to another query
+SEEDS = 16  # errors whose neighbourhood is asked
+NEAR, NEAREST = 0.5, 0.005  # its largest and smallest reach, as shares of the way to other queries
 AROUND = 8  # neighbours that are asked, for each weight of a neuron
 TOLERANCE = 1e-8  # of exact answers, as a share of the spread or the size of an answer
 NAMED = 5  # neurons that a remark names
@@ -88,13 +90,7 @@ def about_open(session: Session, best: Candidate, location: str) -> Asked:
         location: the path that the folders of the fits begin with.
     """
     state, network = Asked(session, best), best[1].network
-    if (
-        session.linear_term is not None
-        or session.teacher is None
-        or unknowns_of(network) > DENSE_PARAMETERS
-        or is_linked(session)
-        or _missed(session, network) is None
-    ):
+    if not suits(session, network):
         return state
     box, rounds, widenings = Box.of(session), 0, 0
     looks_at_extremes = session.symmetry.slope != 0 or box.limits is not None
@@ -114,6 +110,12 @@ def about_open(session: Session, best: Candidate, location: str) -> Asked:
             box, widenings = wider, widenings + 1
     state, combinations = _left_open(state)
     return dataclasses.replace(state, remarks=_remarks(state, combinations, box))
+
+
+def suits(session: Session, network: FullyConnected) -> bool:
+    """Whether a teacher can be asked what the answers leave open of a network, which gives all answers but few."""
+    is_plain = session.linear_term is None and not is_linked(session) and unknowns_of(network) <= DENSE_PARAMETERS
+    return session.teacher is not None and is_plain and _missed(session, network) is not None
 
 
 def can_ask(session: Session) -> bool:
@@ -205,10 +207,46 @@ def _grown(state: Asked, seeds: torch.Tensor, box: Box, location: str, generator
         return state, False
     everything = session.leaving_out(()) if session.rows else session
     state = dataclasses.replace(state, session=everything.with_rows(asked, answers))
-    later = completed(state.session, state.best, f"{location}_grown")
+    explained = _explained(state, f"{location}_unseen")
+    if explained is None and len(state.network.sizes) > 3:
+        state, explained = _explained_nearby(state, box, location, generator)
+    if explained is not None:
+        return explained, True
+    later = completed(state.session, state.best, f"{location}_grown", only_few=True)
     if later and gives_answers(state.session, later[-1][1].network):
         return dataclasses.replace(state, best=later[-1]), True
     return _refitted(dataclasses.replace(state, best=later[-1] if later else state.best), location), True
+
+
+def _explained_nearby(state: Asked, box: Box, location: str, generator: torch.Generator) -> tuple[Asked, Asked | None]:
+    """As `_explained`, after questions so close to some errors that their answers are of one linear piece; and the state with these."""
+    session, train = state.session, state.session.loaders.train
+    errors = row_errors(state.network, train)
+    own, wrong = (session.own or session.loaders).train.examples, errors > _limit(session)
+    state, asked, answers = state.ask(unseen.clouds(own[wrong], errors[wrong], box, generator), NEIGHBOURS)
+    if not len(asked):
+        return state, None
+    state = dataclasses.replace(state, session=session.with_rows(asked, answers))
+    return state, _explained(state, f"{location}_nearby")
+
+
+def _explained(state: Asked, location: str) -> Asked | None:
+    """The network with neurons that explain its errors in closed form, if it then gives all answers; None where there are none."""
+    session, (recovered, fitted) = state.session, state.best
+    train = session.loaders.train
+    size = _limit(session) * float(spreads(train.labels).norm())
+    layers = unseen.with_unseen(Layers.of(fitted.network), train.examples, train.labels, size)
+    if layers is None:
+        return None
+    session.say(f"Neurons that only few queries activate: {sum(layers.sizes[1:-1]) - fitted.neurons}")
+    try:
+        again = fit(session, layers, location)
+    except ConfigError:  # a divergence
+        return None
+    if not is_exact(again.network, train):
+        return None
+    again = without_excess(session, dataclasses.replace(again, before=fitted.before), f"{location}_excess")
+    return dataclasses.replace(state, best=(recovered, again))
 
 
 def _refitted(state: Asked, location: str) -> Asked:
@@ -228,8 +266,13 @@ def _refitted(state: Asked, location: str) -> Asked:
 def _missed(session: Session, network: FullyConnected) -> torch.Tensor | None:
     """The queries for training that the network does not give, `[N, D]`, those left out included; None where these are many."""
     everything = session.leaving_out(()) if session.rows else session
-    wrong = row_errors(network, everything.loaders.train) > max(ROUNDING * EXACT, LARGEST * max(session.known.shares))
+    wrong = row_errors(network, everything.loaders.train) > _limit(session)
     return (everything.own or everything.loaders).train.examples[wrong] if wrong.sum() <= MOST * len(wrong) else None
+
+
+def _limit(session: Session) -> float:
+    """The largest error of an answer that a network gives, as a share of the spread of the answers."""
+    return max(ROUNDING * EXACT, LARGEST * max(session.known.shares))
 
 
 @torch.no_grad()
@@ -260,7 +303,7 @@ def _around(session: Session, seeds: torch.Tensor, box: Box, generator: torch.Ge
     corners = box.corners(generator)
     corners = corners[torch.randint(len(corners), (count,), generator=generator).to(seeds.device)]
     is_corner = (torch.arange(count) % 4 == 0).to(seeds.device)
-    shares = NEAR * torch.rand(count, 1, generator=generator, dtype=torch.float64).to(seeds)
+    shares = NEAR * (NEAREST / NEAR) ** torch.rand(count, 1, generator=generator, dtype=torch.float64).to(seeds)
     return first + shares * (torch.where(is_corner[:, None], corners, others) - first)
 
 

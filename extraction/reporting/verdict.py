@@ -65,7 +65,10 @@ def _of(report: Report) -> Verdict:
     if report.layers[0].matched is None:
         return Verdict(f"NOT IDENTIFIED, because {report.model_name} and the teacher have different numbers of layers", [])
     matched = ", ".join(f"{layer.matched} of {layer.teacher_width} neurons matched, {layer.excess} in excess" for layer in report.hidden)
-    return Verdict("NOT IDENTIFIED", [f"{matched}; largest weight error {_cell(report.max_relative_error)}."])
+    reasons = [f"{matched}; largest weight error {_cell(report.max_relative_error)}."]
+    if report.certificate.accepted:
+        reasons.append(f"But {report.model_name} gives every answer to rounding, and the answers determine all its weights.")
+    return Verdict("NOT IDENTIFIED", reasons)
 
 
 def next_steps(report: Report) -> list[str]:

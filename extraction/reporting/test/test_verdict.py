@@ -85,8 +85,11 @@ class TestVerdict(unittest.TestCase):
         self.assertEqual(of(report(certificate=refused)).found, "IDENTIFIED")
         layers = content()["layers"]
         layers[0] = layers[0] | {"recovered_width": 17, "matched": 15, "missing": 1, "excess": 2}
-        said = of(report(identified=False, max_relative_error=0.4, layers=layers))
+        said = of(report(identified=False, max_relative_error=0.4, layers=layers, certificate=refused))
         self.assertEqual(str(said), "NOT IDENTIFIED. 15 of 16 neurons matched, 2 in excess; largest weight error 4.0e-01.")
+        said = of(report(identified=False, max_relative_error=0.4, layers=layers))
+        but = "But digits_lenet_16 gives every answer to rounding, and the answers determine all its weights."
+        self.assertTrue(str(said).endswith(f"largest weight error 4.0e-01. {but}"))
         self.assertTrue(said.is_negative)
 
     def test_without_the_teacher_it_states_the_certificate(self):
