@@ -19,7 +19,8 @@ Result:    (seed 0, n=1 each; six students of 30-30-30 took 147 s of CPU for tan
 | leaky_relu | one student stalls at 3e-6; the rest was not run | | |
 | relu | the students stall at 5e-4; the rest was not run | | |
 
-tanh and gelu were run before students were also trimmed where a fit of them stalls. Since these runs, students of relu and leaky_relu are trained in full at once.
+tanh and gelu were run before students were also trimmed where a fit of them stalls.
+Since these runs, students of relu and leaky_relu are trained in full at once.
 
 Teachers: digits_lenet_10_10_10 by its default training, whose seed follows from `--global_seed`. Students are STUDENTS, with the defaults.
 'but for' says that the answers are given to rounding, and that the certificate names what they do not tell.
