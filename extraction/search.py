@@ -30,7 +30,7 @@ from extraction.refinement.selection import Candidate, best_of, completed, fit_t
 from extraction.refinement.turned import with_turned_units
 from extraction.reporting.diagnosis import CROWDED, IMITATED
 from extraction.session import Session
-from extraction.students import Imitation, Standardisation, individual_losses
+from extraction.students import Imitation, Standardisation, individual_losses, train_longer
 from foundations import paths
 from foundations.errors import ConfigError
 from foundations.model_hparams import ModelHparams
@@ -234,6 +234,7 @@ def _attempted(session: Session, start: Imitation, work: str) -> tuple[Session, 
     found = _found_at_once(session, start, work)
     if found is not None:
         return session, [found]
+    start = train_longer(session, start, f"{work}_longer")
     candidates: list[Candidate] = []
     grown, failures = None, []
     for attempt in ATTEMPTS:

@@ -39,6 +39,7 @@ SWARM_QUERIES = 400  # at least, for a swarm, whose steps cost little
 EXACTNESS_CHECK = 5  # steps of polishing between two looks for such students
 SHARPENING_STEPS = "30it"
 SMALL, SMALL_STEPS = 2000, "10000it"  # unknowns of a deep student up to which its training on the answers of a file is that short
+BRIEF, BRIEF_STEPS = 2500, "4000it"  # unknowns of a deep student up to which steps of Levenberg-Marquardt are cheap, and its training then
 PENALTY, PENALISED = 0.5, {"training_steps": "3000it", "lr": 0.01}  # of large students where answers are scarce, and their training
 SCARCE_START, SCARCE_STEPS = "1it", "15it"  # of training and of Levenberg-Marquardt, where answers are scarce
 FASTER = 2.0  # the learning rate of shallower students, as a multiple of that of the students before
@@ -129,12 +130,45 @@ def students_training(session: Session) -> TrainingHparams:
     The default of 20,000 steps is made for images of 64 pixels, of which students have 4,000 unknowns. Students 6-60-9-2 (1,000 unknowns)
     of a network 6-20-3-2 need less: with 10,000 steps it was recovered as exactly, in half of the time.
     """
-    hparams, model_name = session.desc.training_hparams, session.desc.model_hparams.model_name
+    hparams = session.desc.training_hparams
     students = models.meta_model(session.students_hparams, session.answers.shape[1])
     is_small = unknowns_of_one(students) <= SMALL
-    is_default = hparams == type(session.desc).default_for(model_name).training_hparams
-    is_short = session.rows is not None and is_default and hparams.centred and is_small  # deep students are centred
+    is_short = session.rows is not None and _is_default(session) and hparams.centred and is_small  # deep students are centred
     return dataclasses.replace(hparams, training_steps=SMALL_STEPS) if is_short else hparams
+
+
+def _is_default(session: Session) -> bool:
+    """Whether students are to be trained as their name says."""
+    return session.desc.training_hparams == type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams
+
+
+def is_brief(session: Session) -> bool:
+    """Whether students are first trained for a short time only, because Levenberg-Marquardt takes deep, small ones to exact answers.
+
+    Students of units with kinks stall: 64-16-16-16-10 relu at 5e-4 of the variance, leaky_relu at 3e-6.
+    """
+    if session.symmetry.positive_scaling:
+        return False
+    students = models.meta_model(session.students_hparams, session.answers.shape[1])
+    assert isinstance(students, Students)
+    is_deep_and_small = len(students.fc_layers) > 1 and unknowns_of_one(students) <= BRIEF
+    return is_deep_and_small and _is_default(session) and session.known.is_exact
+
+
+def train_longer(session: Session, start: Imitation, location: str) -> Imitation:
+    """Students that were trained in full, where a short training has not led to the solution; else those that there are.
+
+    Args:
+        session: the extraction.
+        start: the students of the whole network.
+        location: the folder that they are trained in.
+    """
+    if not is_brief(session):
+        return start
+    session.say("None of the students comes to the solution: training them longer")
+    students = new_students(session.students_hparams, session.answers.shape[1], session.seed)
+    train_quickly(session, students, session.loaders, location, {})
+    return dataclasses.replace(start, students=students.double()).evaluated()
 
 
 def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> Students:
@@ -168,7 +202,9 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
         session.say("The answers are few for such large students: training them with a penalty on their weights")
         if hparams == type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams:
             hparams = dataclasses.replace(hparams, **PENALISED)
-    if hparams.training_steps == SMALL_STEPS != session.desc.training_hparams.training_steps:
+    if is_brief(session):
+        hparams = dataclasses.replace(hparams, training_steps=BRIEF_STEPS)
+    elif hparams.training_steps == SMALL_STEPS != session.desc.training_hparams.training_steps:
         session.say(f"Students are small: training them for {SMALL_STEPS} instead of {session.desc.training_hparams.training_steps}")
     standard_train(hparams, students, loaders, location, plan)
     students.ridge = 0.0

@@ -24,6 +24,7 @@ class TestLoneStudent(TestCase):
         noise = torch.randn(3 - alike, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         stack = torch.cat([twice.expand(alike, -1, -1), twice + noise])
         session = session_of("students_mlp(3)_4_5_2_2", answered(teacher, queries(400), 400), self.root, act_fun)
+        session.desc.training_hparams.training_steps = "30000it"  # as by default, small deep students would be trained briefly
         students = (
             Layers((stack, halves.expand(3, -1, -1), last.expand(3, -1, -1)), act_fun).to_students(session.students_hparams, 3).double()
         )
