@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from extraction import report
 from extraction.racing.standings import mark_dropped
-from extraction.reporting import verdict
 from extraction.runner import ExtractionRunner
 from foundations import paths
 from foundations.arguments import ArgumentParser
@@ -188,6 +187,8 @@ class ReadingsRunner(Runner):
 
 def is_identified(reading: ExtractionRunner) -> bool:
     """Whether a finished extraction has identified its network, but for weights that no answer tells."""
+    from extraction.reporting import verdict
+
     return not verdict.of(report.read(reading.output_location)).is_negative
 
 

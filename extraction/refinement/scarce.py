@@ -59,7 +59,8 @@ def _finished(session: Session, start: Imitation) -> list[Layers]:
     layers, losses = start.layers, torch.tensor(start.losses)
     for count, steps in STAGES:
         best = losses.nan_to_num(math.inf).argsort(stable=True)[:count]
-        students = layers.replace(*(vectors[best] for vectors in layers.vectors)).to_students(session.students_hparams, len(best)).double()
+        chosen = layers.replace(*(vectors[best] for vectors in layers.vectors))
+        students = chosen.to_students(session.students_hparams, len(best)).to(session.queries)
         descend_in_bends(students, session.queries, session.answers, steps)
         layers, losses = Layers.of(students), torch.tensor(individual_losses(students, session.loaders.train))
     promising = PROMISING * float(session.answers.var(0).mean())
