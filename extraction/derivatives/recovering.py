@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from extraction.derivatives import from_afar, kinks, piecewise, saturating, second_layer, shallow, transitions, upper, widening
+from extraction.derivatives import from_afar, kinks, piecewise, saturating, shallow, transitions, upper, widening
 from extraction.derivatives.differences import Scale, measure
 from extraction.derivatives.profiles import SMOOTH
 from extraction.derivatives.questions import BudgetSpent, Questions
 from extraction.derivatives.result import Lacking, Recovery
-from extraction.derivatives.shallow import Sums
 from extraction.derivatives.subspace import Span, gradient_span
 from extraction.network import Layers
 
@@ -101,19 +100,10 @@ def _by_students(asked: Questions, scale: Scale, reason: Lacking, candidates: Se
     """The network by students of what is behind the first layer, where derivatives have found this layer alone."""
     if reason.vectors is None or not reason.act_fun:
         raise reason
-    rows, reasons = reason.vectors[:, :-1], [reason]
-    if second_layer.suits(reason.act_fun):
-        try:
-            sums = Sums(torch.linalg.pinv(rows), rows, reason.vectors[:, -1])
-            network = second_layer.recover(asked, scale, sums, reason.act_fun)
-            confirmed(asked, scale, network)
-            return network
-        except Lacking as other:
-            reasons.append(other)
     try:
         network = upper.recover(asked, scale, reason.vectors, reason.act_fun)
     except Lacking as other:
-        raise Lacking("; ".join(map(str, [*reasons, other])), reason.vectors) from None
+        raise Lacking(f"{reason}; {other}", reason.vectors) from None
     return as_candidate(network, candidates) if reason.act_fun == "tanh" else network
 
 
