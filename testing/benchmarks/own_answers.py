@@ -19,7 +19,7 @@ Result:   seeds 1, 2 and 3 of the first fifteen cases of `--list`, while one to 
 
           Of the others with seed 1: never_switches 'but for' 6 of 7 (34 s), skip_connection 'exactly' 3e-14 (60 s), probabilities
           'exactly' 5e-16 (46 s), predict_proba 'exactly' 3e-16 (19 s), outliers 'exactly' 4e-16 (18 s), all ok.
-          Seeds 1, 2 and 3, beside CI: images 'but for' 8 of 8, 2e-15 (51, 63 and 63 s: two fall short), one_probability 'exactly' 6 of 6,
+          Seeds 1, 2 and 3: images 'but for' 8 of 8, 2e-15 (alone, 26 to 29 s); beside CI: one_probability 'exactly' 6 of 6,
           2e-15 (33 to 38 s), sklearn_regressor 'but for' 5 of 7 (10 to 17 s), few_queries 'not' (15 s), ok. With seed 1, beside others:
           wide_then_narrow 'exactly' 16 of 16, 4e-14 (57 s of CPU time), one_short 'exactly' 6e-16 (56 s), too_narrow 'not' (31 s of CPU
           time), wrong_activation 'not', ok.
