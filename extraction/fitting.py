@@ -183,6 +183,14 @@ def fit(session: Session, layers: Layers, location: str, equations: int | None =
         layers = smaller
 
 
+def fit_or_none(session: Session, layers: Layers, location: str, equations: int | None = EQUATIONS_PER_UNKNOWN) -> Fit | None:
+    """As `fit`; None where there are fewer answers than unknowns, or where the fit diverges."""
+    try:
+        return fit(session, layers, location, equations)
+    except ConfigError:
+        return None
+
+
 def folded(session: Session, fitted: Fit) -> Fit:
     """A fitted network as one of the user's inputs and outputs, saved in a run folder of its own; the same one without a scaling."""
     scaling, desc = session.scaling, session.desc

@@ -133,13 +133,13 @@ def students_training(session: Session) -> TrainingHparams:
     hparams = session.desc.training_hparams
     students = models.meta_model(session.students_hparams, session.answers.shape[1])
     is_small = unknowns_of_one(students) <= SMALL
-    is_short = session.rows is not None and _is_default(session) and hparams.centred and is_small  # deep students are centred
+    is_short = session.rows is not None and _is_default(session, hparams) and hparams.centred and is_small  # deep students are centred
     return dataclasses.replace(hparams, training_steps=SMALL_STEPS) if is_short else hparams
 
 
-def _is_default(session: Session) -> bool:
-    """Whether students are to be trained as their name says."""
-    return session.desc.training_hparams == type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams
+def _is_default(session: Session, hparams: TrainingHparams) -> bool:
+    """Whether a training of students is that which their name says."""
+    return hparams == type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams
 
 
 def is_brief(session: Session) -> bool:
@@ -152,7 +152,7 @@ def is_brief(session: Session) -> bool:
     students = models.meta_model(session.students_hparams, session.answers.shape[1])
     assert isinstance(students, Students)
     is_deep_and_small = len(students.fc_layers) > 1 and unknowns_of_one(students) <= BRIEF
-    return is_deep_and_small and _is_default(session) and session.known.is_exact
+    return is_deep_and_small and _is_default(session, session.desc.training_hparams) and session.known.is_exact
 
 
 def train_longer(session: Session, start: Imitation, location: str) -> Imitation:
@@ -193,14 +193,13 @@ def train_students(session: Session, loaders: Loaders, plan: StandardPlan) -> St
     students = new_students(session.students_hparams, session.answers.shape[1], session.seed)
     is_small = unknowns_of_one(students) <= DENSE_PARAMETERS
     if session.is_scarce and is_small and hparams.polish_optimizer is None:
-        default = type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams
-        start = SCARCE_START if hparams == default else hparams.training_steps
+        start = SCARCE_START if _is_default(session, hparams) else hparams.training_steps
         polishing = {"polish_optimizer": "levenberg_marquardt", "polish_steps": SCARCE_STEPS}
         hparams = dataclasses.replace(hparams, training_steps=start, **polishing)
     if session.is_penalised:
         students.ridge = PENALTY
         session.say("The answers are few for such large students: training them with a penalty on their weights")
-        if hparams == type(session.desc).default_for(session.desc.model_hparams.model_name).training_hparams:
+        if _is_default(session, hparams):
             hparams = dataclasses.replace(hparams, **PENALISED)
     if is_brief(session):
         hparams = dataclasses.replace(hparams, training_steps=BRIEF_STEPS)

@@ -20,7 +20,7 @@ import torch
 
 from extraction.answers import spreads
 from extraction.certification.determination import Determined, in_units, open_combinations
-from extraction.fitting import EXACT, fit, gives_answers, is_exact
+from extraction.fitting import EXACT, fit, fit_or_none, gives_answers, is_exact
 from extraction.live import ascent, unseen
 from extraction.live.box import Box
 from extraction.network import Layers, unknowns_of
@@ -239,11 +239,8 @@ def _explained(state: Asked, location: str) -> Asked | None:
     if layers is None:
         return None
     session.say(f"Neurons that only few queries activate: {sum(layers.sizes[1:-1]) - fitted.neurons}")
-    try:
-        again = fit(session, layers, location)
-    except ConfigError:  # a divergence
-        return None
-    if not is_exact(again.network, train):
+    again = fit_or_none(session, layers, location)
+    if again is None or not is_exact(again.network, train):
         return None
     again = without_excess(session, dataclasses.replace(again, before=fitted.before), f"{location}_excess")
     return dataclasses.replace(state, best=(recovered, again))

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 
 import torch
 
-from extraction.fitting import Fit, fit, is_exact, relative_loss
+from extraction.fitting import Fit, fit, fit_or_none, is_exact, relative_loss
 from extraction.linear import settled
 from extraction.network import PROBES, Layers, fit_outputs, some_of
 from extraction.session import Session
 from extraction.simplify import least_losses_without, merged_where_equally_active, removals
 from extraction.students import Standardisation
-from foundations.errors import ConfigError
 from foundations.seeds import derive
 from models.mlp import FullyConnected, with_ones
 
@@ -128,9 +127,8 @@ def grow(session: Session, start: Fit, location: str, only_few: bool = False) ->
         least = (HALVED if only_few else WORTHWHILE) * loss
         for number, growth in enumerate(promising(fits[-1].network, session)[: 1 if only_few else GROWTHS]):
             layers = with_resolved_signs(growth.layers, session) if growth.is_on_top else growth.layers
-            try:
-                trial = fit(session, layers, f"{location}_{len(fits)}_{number + 1}")
-            except ConfigError:  # more unknowns than answers, or a divergence
+            trial = fit_or_none(session, layers, f"{location}_{len(fits)}_{number + 1}")
+            if trial is None:
                 continue
             left = relative_loss(trial.network, session.loaders.train)
             if left <= least:

@@ -15,7 +15,7 @@ from scipy.cluster import hierarchy
 
 from extraction.certification.determination import Determined
 from extraction.clustering import Clustering, condensed_distances
-from extraction.fitting import Fit, fit, gives_answers
+from extraction.fitting import Fit, fit_or_none, gives_answers
 from extraction.network import Layers, unknowns_of, unknowns_of_one
 from extraction.recovery import RecoveredLayer
 from extraction.refinement import deep_students, scarce
@@ -128,11 +128,8 @@ def _may_have_surplus(session: Session, fitted: Fit) -> bool:
 
 def _exact_fit(session: Session, layers: Layers, location: str) -> Fit | None:
     """The fit of a network; None where it does not give all answers, or diverges."""
-    try:
-        fitted = fit(session, layers, location, TRIM_EQUATIONS)
-    except ConfigError:
-        return None
-    return fitted if gives_answers(session, fitted.network) else None
+    fitted = fit_or_none(session, layers, location, TRIM_EQUATIONS)
+    return fitted if fitted is not None and gives_answers(session, fitted.network) else None
 
 
 def _alone(session: Session, start: Imitation) -> list[RecoveredLayer]:

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 
 import torch
 
-from extraction.fitting import fit, gives_answers, relative_loss
+from extraction.fitting import fit_or_none, gives_answers, relative_loss
 from extraction.network import Layers, fit_outputs
 from extraction.refinement.selection import Candidate
 from extraction.session import Session
-from foundations.errors import ConfigError
 from models.mlp import with_ones
 
 NEARLY = 1e-6  # the relative loss of a network up to which its neurons may be parts
@@ -41,9 +40,8 @@ def united(session: Session, best: Candidate, location: str) -> Candidate:
     while (loss := relative_loss(fitted.network, session.loaders.train)) <= NEARLY:
         for layers in unions(Layers.of(fitted.network), session.queries):
             trials += 1
-            try:
-                trial = fit(session, layers, f"{location}_united_{trials}")
-            except ConfigError:  # a divergence
+            trial = fit_or_none(session, layers, f"{location}_united_{trials}")
+            if trial is None:
                 continue
             if gives_answers(session, trial.network) or relative_loss(trial.network, session.loaders.train) <= loss:
                 fitted = dataclasses.replace(trial, before=fitted.before)

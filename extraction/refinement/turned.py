@@ -15,11 +15,10 @@ import dataclasses
 
 import torch
 
-from extraction.fitting import fit, is_exact
+from extraction.fitting import fit_or_none, is_exact
 from extraction.network import Layers
 from extraction.refinement.selection import Candidate
 from extraction.session import Session
-from foundations.errors import ConfigError
 
 WITHIN = 1e-6  # the largest part of unit vectors outside a space that counts as rounding
 
@@ -38,11 +37,10 @@ def with_turned_units(session: Session, best: Candidate, location: str) -> Candi
     layers = turned(Layers.of(fitted.network), session.queries)
     if layers is None:
         return best
-    try:
-        again = fit(session, layers, location)
-    except ConfigError:  # a divergence
+    again = fit_or_none(session, layers, location)
+    if again is None or not is_exact(again.network, session.loaders.train):
         return best
-    return (recovered, dataclasses.replace(again, before=fitted.before)) if is_exact(again.network, session.loaders.train) else best
+    return recovered, dataclasses.replace(again, before=fitted.before)
 
 
 @torch.no_grad()
